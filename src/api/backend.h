@@ -1,0 +1,161 @@
+#ifndef FTR_API_BACKEND_H
+#define FTR_API_BACKEND_H
+
+#include "api/ops.h"
+#include "ops/ops.def"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * For writers of backends: the table through which fasttrain reaches a device. Programs that only train do not need it. */
+
+/* FTR_OP_add, FTR_OP_sub, ...: one for each row of ops.def. */
+typedef enum ftr_op {
+    FTR_OP_NONE = 0,
+#define FTR__OP_ENUM(name, attr, min_in, max_in, out, differentiable, overwritable, amp) FTR_OP_##name,
+    FTR_OPS(FTR__OP_ENUM, FTR__OP_ENUM)
+#undef FTR__OP_ENUM
+    FTR_OP_COUNT
+} ftr_op;
+
+/* Name of an op, such as "conv2d". Never NULL. Thread safe. */
+FTR_API const char *ftr_op_name(ftr_op op);
+
+/* Activation that a node applies to its result; set by the fuse pass. */
+typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
+
+/* Attributes of a node, with all defaults resolved. Which member counts is in ops.def. */
+typedef union ftr_op_attr {
+    struct {
+        ftr_dtype dtype;
+    } cast;
+    struct {
+        uint32_t mask; /* bit i: dimension i is reduced */
+        bool keep;
+    } axes;
+    struct {
+        bool transpose_a, transpose_b;
+    } matmul;
+    struct {
+        ftr_activation activation;
+    } linear;
+    struct {
+        int32_t stride[2], padding[4], dilation[2], groups; /* padding: top, bottom, left, right */
+        int32_t kernel[2];
+        int64_t input[2]; /* height and width of x */
+        ftr_activation activation;
+    } conv;
+    struct {
+        double eps, momentum;
+        bool training; /* batch statistics; otherwise the running ones */
+        ftr_activation activation; /* applied after the residual was added */
+    } norm;
+    struct {
+        int32_t kernel[2], stride[2], padding[4];
+        int64_t input[2];
+        bool exclude_padding;
+    } pool;
+    struct {
+        double p;
+        uint64_t key; /* the Philox stream of the node; a gradient has the key of its forward node */
+    } dropout;
+    struct {
+        ftr_shape shape; /* the result's */
+    } shape;
+    struct {
+        int32_t order[FTR_MAX_RANK];
+    } axes_order;
+    struct {
+        int32_t axis; /* 0 or more */
+    } axis;
+    struct {
+        int32_t axis;
+        int64_t begin, end, step; /* clamped */
+        int64_t size;             /* of the dimension in the forward input */
+    } slice;
+    struct {
+        int64_t before[FTR_MAX_RANK], after[FTR_MAX_RANK];
+        double value;
+    } pad;
+    struct {
+        double label_smoothing;
+        int64_t ignore_index;
+        ftr_reduction reduction;
+    } cross_entropy;
+    struct {
+        double weight;
+    } ema;
+    struct {
+        double weight_decay, momentum, dampening, beta1, beta2, eps;
+        bool nesterov;
+    } optimizer;
+} ftr_op_attr;
+
+/* A tensor as a kernel sees it: dense, row-major. While a plan is made `data` is NULL. A missing input has dtype
+ * FTR_DTYPE_NONE, count 0 and data NULL. */
+typedef struct ftr_view {
+    void *data;
+    ftr_dtype dtype;
+    ftr_shape shape;
+    int64_t count;
+} ftr_view;
+
+/* All that a kernel gets. */
+typedef struct ftr_kernel_call {
+    ftr_context *context;
+    void *backend; /* what open() returned */
+    ftr_op op;
+    const char *name; /* of the node */
+    const ftr_op_attr *attr;
+    const ftr_view *in;
+    int32_t in_count;
+    const ftr_view *out;
+    int32_t out_count;
+    void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
+    uint64_t seed;   /* of the context */
+    uint64_t step;   /* steps done by the plan before this one */
+} ftr_kernel_call;
+
+/* An op on a backend. run == NULL: the backend does not have it. */
+typedef struct ftr_kernel {
+    ftr_status (*run)(const ftr_kernel_call *call);
+    ftr_status (*check)(const ftr_kernel_call *call); /* NULL: all; otherwise refuses through ftr_backend_error() */
+    size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none. Data pointers are NULL */
+} ftr_kernel;
+
+#define FTR_BACKEND_VERSION 1
+
+/* A backend. The table lives as long as every context that uses it. */
+typedef struct ftr_backend {
+    uint32_t version; /* FTR_BACKEND_VERSION */
+    const char *name;
+    bool host_memory; /* its memory can be read and written by the host directly */
+    ftr_status (*open)(ftr_context *context, int32_t threads, void **state);
+    void (*close)(ftr_context *context, void *state);
+    void *(*allocate)(ftr_context *context, void *state, size_t size); /* 64-byte aligned or NULL */
+    void (*release)(ftr_context *context, void *state, void *memory, size_t size);
+    ftr_status (*upload)(ftr_context *context, void *state, void *to, const void *from, size_t size);
+    ftr_status (*download)(ftr_context *context, void *state, void *to, const void *from, size_t size);
+    const ftr_kernel *kernels; /* FTR_OP_COUNT of them, indexed by ftr_op */
+} ftr_backend;
+
+/* The CPU backend. */
+FTR_API const ftr_backend *ftr_cpu_backend(void);
+
+/* Records a failure of a node on the call's context as "op 'name': sentence" and returns `status`. Called from the thread
+ * that runs the kernel. */
+FTR_API ftr_status ftr_backend_error(const ftr_kernel_call *call, ftr_status status, const char *format, ...);
+
+/* Memory through the context's allocator hook, 64-byte aligned; NULL when there is none. */
+FTR_API void *ftr_backend_allocate(ftr_context *context, size_t size);
+
+/* Gives memory of ftr_backend_allocate() back. */
+FTR_API void ftr_backend_release(ftr_context *context, void *memory, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

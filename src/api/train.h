@@ -1,0 +1,109 @@
+#ifndef FTR_API_TRAIN_H
+#define FTR_API_TRAIN_H
+
+#include "api/compile.h"
+#include "api/data.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Training loop. */
+#define FTR_MAX_METRICS 8
+
+/* A scalar of the graph that is averaged over an epoch, each batch by its number of real samples. */
+typedef struct ftr_metric {
+    const char *name;
+    ftr_tensor value; /* for instance ftr_accuracy(); f32 scalar */
+} ftr_metric;
+
+typedef enum ftr_progress {
+    FTR_PROGRESS_AUTO = 0, /* a bar if messages go to a terminal, lines otherwise */
+    FTR_PROGRESS_BAR,
+    FTR_PROGRESS_LINES, /* one line an epoch */
+    FTR_PROGRESS_SILENT
+} ftr_progress;
+
+typedef enum ftr_last_batch {
+    FTR_LAST_BATCH_DROP = 0, /* a last short batch of an epoch is left out */
+    FTR_LAST_BATCH_PAD       /* it is padded with zeros and masked; the graph needs ftr_batch_mask() */
+} ftr_last_batch;
+
+/* What a callback is told. Values that are not known yet are NaN. */
+typedef struct ftr_train_event {
+    enum { FTR_EVENT_STEP, FTR_EVENT_EPOCH } kind; /* after a step; after an epoch and its evaluation */
+    int64_t epoch;             /* from 0 */
+    int64_t step;              /* steps done in the whole run */
+    int64_t steps_per_epoch;
+    double loss;               /* of this step; or mean of the epoch */
+    double eval_loss;          /* after an evaluation */
+    int32_t metric_count;
+    const char *const *metric_names;
+    const double *metrics;      /* of this step; or mean of the epoch */
+    const double *eval_metrics; /* after an evaluation */
+    double samples_per_second;
+    ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
+} ftr_train_event;
+
+/* Returns true to stop the run after this event. */
+typedef bool (*ftr_train_fn)(void *user, const ftr_train_event *event);
+
+/* From ftr_train_defaults(). */
+typedef struct ftr_train_desc {
+    uint32_t cookie;
+    ftr_tensor loss;
+    ftr_optimizer optimizer;
+    ftr_source *train; /* its fields feed the inputs of the same names */
+    ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
+    int64_t epochs;    /* 1 */
+    int64_t max_steps; /* 0: no limit */
+    bool no_shuffle;
+    ftr_last_batch last_batch; /* of the training source */
+    ftr_metric metrics[FTR_MAX_METRICS];
+    int32_t metric_count;
+    ftr_progress progress;
+    ftr_train_fn on_event; /* may be NULL */
+    void *on_event_user;
+    struct {
+        const char *metric; /* "loss" or a metric's name, of the evaluation (of training if there is none); NULL: off */
+        int32_t patience;   /* epochs without improvement before the run stops */
+        double min_delta;   /* what counts as an improvement */
+        bool maximize;      /* larger is better */
+        bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
+    } early_stop;
+} ftr_train_desc;
+
+/* One epoch, shuffled, progress on. */
+FTR_API ftr_train_desc ftr_train_defaults(void);
+
+/* What a run came to. */
+typedef struct ftr_train_result {
+    int64_t epochs; /* done */
+    int64_t steps;
+    double loss;      /* mean of the last epoch */
+    double eval_loss; /* NaN without an evaluation */
+    double metrics[FTR_MAX_METRICS];
+    double eval_metrics[FTR_MAX_METRICS];
+    int64_t best_epoch; /* of early stopping; -1 without it */
+    bool stopped_early; /* by early stopping or by a callback */
+    double seconds;
+    double samples_per_second; /* of training steps alone */
+    ftr_memory memory;         /* of the training plan */
+} ftr_train_result;
+
+/* Trains a graph on a source: compiles it, shuffles, feeds, steps, evaluates, reports. `result` may be NULL.
+ * The batch size is the leading dimension of the inputs. Errors: all of ftr_compile() and ftr_step(); FTR_ERROR_NAME (an
+ * input without a field), FTR_ERROR_SHAPE, FTR_ERROR_DTYPE (a field that does not fit its input), FTR_ERROR_DATA (fewer
+ * samples than one batch). Not to be called twice at a time on one context. */
+FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+/* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
+ * metrics and metric_count of `desc` are used; result's eval_loss and eval_metrics are filled. Errors as ftr_fit(). */
+FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,12 @@
+/* One instantiation of all SIMD functions, for the instruction set FTR__SIMD_LEVEL (0 portable, 1 NEON, 2 AVX2 with FMA,
+ * 3 AVX-512). Names end in the level: FTR__S(axpy) is ftr__axpy_avx2. No include guard: it is included once a level. */
+#include "backend/cpu/simd_begin.inc.h"
+#include "backend/cpu/simd_math.inc.h"
+#include "backend/cpu/simd_gemm.inc.h"
+
+static const ftr__simd FTR__S(simd) = {
+    .gemm = FTR__SIMD_GEMM_FUNCTIONS,
+    .math = FTR__SIMD_MATH_FUNCTIONS,
+};
+
+#include "backend/cpu/simd_end.inc.h"

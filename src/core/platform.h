@@ -1,0 +1,24 @@
+/* What differs between operating systems and CPUs. */
+#ifndef FTR_CORE_PLATFORM_H
+#define FTR_CORE_PLATFORM_H
+
+#include "core/core.h"
+
+typedef enum ftr__simd_level {
+    FTR__SIMD_PORTABLE = 0,
+    FTR__SIMD_NEON,
+    FTR__SIMD_AVX2,
+    FTR__SIMD_AVX512
+} ftr__simd_level;
+
+/* The best level that this CPU and operating system run. */
+FTR_LIB ftr__simd_level ftr__simd_detect(void);
+
+/* ftr__simd_detect(), lowered by FASTTRAIN_SIMD. Errors: an unknown word, a level that is not there. */
+FTR_LIB ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level);
+
+FTR_LIB const char *ftr__simd_level_name(ftr__simd_level level);
+
+FTR_LIB bool ftr__stderr_is_terminal(void);
+
+#endif

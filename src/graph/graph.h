@@ -1,0 +1,88 @@
+/* The graph's insides. Nodes and values are arrays; a value's id is its index, 0 is invalid. A node's outputs are
+ * consecutive values. Nodes only refer to values of earlier nodes, so the order of creation is a topological one. */
+#ifndef FTR_GRAPH_GRAPH_H
+#define FTR_GRAPH_GRAPH_H
+
+#include "core/core.h"
+
+#define FTR__MAX_OUTPUTS 4
+
+typedef struct ftr__value {
+    int32_t node;   /* that produces it */
+    int32_t output; /* which of the node's outputs */
+    ftr_dtype dtype;
+    ftr_shape shape;
+} ftr__value;
+
+typedef struct ftr__node {
+    ftr_op op;
+    const char *name; /* full: scope included. Unnamed ops get "<scope.>op_<number>" */
+    ftr_op_attr attr;
+    int32_t in_count;
+    int32_t *in; /* value ids; 0 for a missing optional input */
+    int32_t first_out;
+    int32_t out_count;
+    int32_t variable;    /* parameter, buffer: index; otherwise -1 */
+    const void *constant; /* constant: its data, owned by the graph */
+    bool dead;           /* removed by a pass */
+    const char *fused;   /* what the fuse pass put into it, for printing; NULL */
+} ftr__node;
+
+typedef struct ftr__variable {
+    int32_t value;
+    bool trainable; /* parameter, not buffer */
+    bool conv_weight; /* OHWI in memory, OIHW in files */
+    ftr_init init;
+    size_t offset; /* in the graph's variable memory, a multiple of FTR__ALIGNMENT */
+    size_t bytes;
+} ftr__variable;
+
+struct ftr_graph {
+    ftr_context *context;
+    ftr__arena arena;
+    ftr__node *nodes;
+    int32_t node_count, node_capacity;
+    ftr__value *values; /* values[0] is unused */
+    int32_t value_count, value_capacity;
+    ftr__variable *variables;
+    int32_t variable_count, variable_capacity;
+    char scope[256];
+    int32_t scope_depth;
+    int32_t batch_mask; /* value id or 0 */
+    ftr_status status;
+    char message[FTR__MESSAGE_SIZE];
+    unsigned char *variable_memory; /* NULL until the first compile, read or write */
+    size_t variable_bytes;          /* parameters first, then buffers */
+};
+
+/* Adds a node; infers its outputs; returns the first of them. On any error: records it (if it is the graph's first) and
+ * returns an invalid handle. `name` may be NULL; it is put behind the scope. in[i] may be null where the op allows. A node
+ * without outputs (an update) returns an invalid handle without an error. */
+FTR_LIB ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op_attr *attr, const ftr_tensor *in,
+                             int32_t in_count);
+
+/* Output `index` of the node that produced `first`. */
+FTR_LIB ftr_tensor ftr__output(ftr_tensor first, int32_t index);
+
+/* The graph that valid handles among these belong to; NULL, with the error recorded, if one of the first `required` is
+ * null or two graphs are mixed. For builders that look at shapes before they emit. */
+FTR_LIB ftr_graph *ftr__common_graph(const char *what, const ftr_tensor *in, int32_t count, int32_t required);
+
+/* Records a builder's failure as "what 'name': sentence" (name NULL: "what: sentence"); the first one sticks. Returns an
+ * invalid handle. */
+FTR_LIB ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *what, const char *name,
+                                      const char *format, ...) FTR__PRINTF(5, 6);
+
+FTR_LIB const ftr__value *ftr__value_of(ftr_tensor tensor); /* NULL for an invalid handle */
+FTR_LIB const ftr__node *ftr__producer(ftr_tensor tensor);  /* NULL for an invalid handle */
+
+/* Allocates and initializes the variables' memory if that has not happened. */
+FTR_LIB ftr_status ftr__graph_materialize(ftr_graph *graph);
+
+/* A copy for a plan to work on: same ids; its own arena; no variable memory of its own. */
+FTR_LIB ftr_graph *ftr__graph_clone(const ftr_graph *graph);
+
+/* Makes every use of value `from` a use of `to`. */
+FTR_LIB void ftr__graph_replace(ftr_graph *graph, int32_t from, int32_t to);
+
+#endif
