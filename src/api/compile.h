@@ -15,21 +15,21 @@ typedef enum ftr_optimizer_kind { FTR_OPTIMIZER_NONE = 0, FTR_OPTIMIZER_SGD, FTR
 typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
-    float lr;           /* learning rate; ftr_plan_set_lr() changes it between steps */
-    float weight_decay; /* SGD: added to the gradient (L2); AdamW: decoupled */
-    float momentum;     /* SGD */
-    float dampening;    /* SGD; the first step's momentum is the whole gradient, as PyTorch's */
+    double lr;           /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double weight_decay; /* SGD: added to the gradient (L2); AdamW: decoupled */
+    double momentum;     /* SGD */
+    double dampening;    /* SGD; the first step's momentum is the whole gradient, as PyTorch's */
     bool nesterov;      /* SGD; needs momentum > 0 and dampening 0 */
-    float beta1, beta2; /* AdamW */
-    float eps;          /* AdamW */
+    double beta1, beta2; /* AdamW */
+    double eps;          /* AdamW */
 } ftr_optimizer;
 
 /* Stochastic gradient descent without momentum or decay, as torch.optim.SGD. */
-FTR_API ftr_optimizer ftr_sgd(float lr);
+FTR_API ftr_optimizer ftr_sgd(double lr);
 
 /* AdamW: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01, as torch.optim.AdamW.
  * p *= 1 - lr wd;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps). */
-FTR_API ftr_optimizer ftr_adamw(float lr);
+FTR_API ftr_optimizer ftr_adamw(double lr);
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Plan: a graph compiled for one purpose. It is immutable, knows its memory before it runs, and running it allocates
@@ -116,7 +116,7 @@ FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *da
 
 /* Sets the learning rate of the steps to come. Errors: FTR_ERROR_STATE (no optimizer), FTR_ERROR_INVALID_ARGUMENT (not a
  * finite number of 0 or more). */
-FTR_API ftr_status ftr_plan_set_lr(ftr_plan *plan, float lr);
+FTR_API ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr);
 
 /* Steps done with this plan. */
 FTR_API uint64_t ftr_plan_steps(const ftr_plan *plan);

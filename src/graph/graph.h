@@ -47,6 +47,7 @@ struct ftr_graph {
     ftr__variable *variables;
     int32_t variable_count, variable_capacity;
     char scope[256];
+    uint8_t scope_ends[128]; /* length of the scope's text before each push */
     int32_t scope_depth;
     int32_t batch_mask; /* value id or 0 */
     ftr_status status;
@@ -60,6 +61,9 @@ struct ftr_graph {
  * without outputs (an update) returns an invalid handle without an error. */
 FTR_LIB ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op_attr *attr, const ftr_tensor *in,
                              int32_t in_count);
+
+/* Adds an input, parameter, buffer or constant (its name may be NULL): checks name, type and shape. */
+FTR_LIB ftr_tensor ftr__add_source(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, ftr_shape shape);
 
 /* Output `index` of the node that produced `first`. */
 FTR_LIB ftr_tensor ftr__output(ftr_tensor first, int32_t index);

@@ -78,4 +78,43 @@ FTR_LIB const ftr__op_info *ftr__op_info_of(ftr_op op);
     FTR_LIB ftr_status ftr__infer_##op(ftr__infer *s);
 FTR_OPS(FTR__DECLARE_INFER_GRAD, FTR__DECLARE_INFER)
 
+/* What the op files share. Checks record the failure with the node's name; `what` names the input in the sentence. */
+FTR_LIB bool ftr__is_float(ftr_dtype dtype);
+FTR_LIB ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what);
+FTR_LIB ftr_status ftr__check_arithmetic(ftr__infer *s, int32_t input, const char *what); /* f32, f64, i32, i64 */
+FTR_LIB ftr_status ftr__check_same_type(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b);
+FTR_LIB ftr_status ftr__check_same_shape(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b);
+FTR_LIB ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32_t rank, const char *layout);
+FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size); /* and in[0]'s type */
+/* Turns a negative axis into the one it means. */
+FTR_LIB ftr_status ftr__check_axis(ftr__infer *s, int32_t *axis, int32_t rank);
+/* Sets an output; fails if its elements cannot be counted. */
+FTR_LIB ftr_status ftr__set_output(ftr__infer *s, int32_t output, ftr_dtype dtype, const ftr_shape *shape);
+/* The shape that two shapes broadcast to; false if there is none. */
+FTR_LIB bool ftr__broadcast(const ftr_shape *a, const ftr_shape *b, ftr_shape *out);
+
+/* A layer's failure before its node exists: as ftr__builder_error(), the name put behind the scope. */
+FTR_LIB ftr_tensor ftr__layer_error(ftr_graph *graph, ftr_status status, const char *what, const char *name,
+                                    const char *format, ...) FTR__PRINTF(5, 6);
+/* The graph of a layer's input x: floating point, rank min_rank to max_rank, a name given; NULL with the error recorded. */
+FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, int32_t min_rank, int32_t max_rank,
+                                    const char *layout);
+/* Parameter or buffer "layer.field". */
+FTR_LIB ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *layer, const char *field,
+                                       bool trainable, ftr_dtype dtype, const ftr_shape *shape, ftr_init init);
+/* PyTorch's bound of a bias: 1 / sqrt(fan_in) to either side. */
+FTR_LIB ftr_init ftr__bias_init(int64_t fan_in);
+
+FTR_LIB bool ftr__has_gradient(const ftr__grad *s); /* of output 0 */
+FTR_LIB ftr_tensor ftr__emit_one(ftr_op op, const ftr_op_attr *attr, ftr_tensor x);
+FTR_LIB ftr_tensor ftr__emit_two(ftr_op op, const ftr_op_attr *attr, ftr_tensor a, ftr_tensor b);
+/* x itself if it has the type or shape already. */
+FTR_LIB ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype);
+FTR_LIB ftr_tensor ftr__reshape_to(ftr_tensor x, const ftr_shape *shape);
+/* Sum over the axes in which `shape` was broadcast to that of x: the gradient of broadcasting. */
+FTR_LIB ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape);
+FTR_LIB ftr_tensor ftr__sum_mask(ftr_tensor x, uint32_t mask, bool keep);
+/* The graph's batch mask, of a type, if `shape` has its leading dimension; otherwise a null handle. */
+FTR_LIB ftr_tensor ftr__row_mask(ftr_graph *graph, const ftr_shape *shape, ftr_dtype dtype);
+
 #endif

@@ -14,77 +14,76 @@ typedef struct ftr__cpu {
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }
 
-/* Which function runs, checks and sizes the workspace of each op: X(op, run, check, workspace), 0 for a function that is
- * not needed. An op that is missing here is not supported. `view` ops never run: the memory plan makes them aliases. */
+/* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
     /* pointwise.c */                                                                                            \
-    X(add, ftr__cpu_binary, 0, 0)                                                                                \
-    X(sub, ftr__cpu_binary, 0, 0)                                                                                \
-    X(mul, ftr__cpu_binary, 0, 0)                                                                                \
-    X(div, ftr__cpu_binary, 0, 0)                                                                                \
-    X(pow, ftr__cpu_binary, 0, 0)                                                                                \
-    X(maximum, ftr__cpu_binary, 0, 0)                                                                            \
-    X(eq, ftr__cpu_compare, 0, 0)                                                                                \
-    X(ne, ftr__cpu_compare, 0, 0)                                                                                \
-    X(lt, ftr__cpu_compare, 0, 0)                                                                                \
-    X(le, ftr__cpu_compare, 0, 0)                                                                                \
-    X(gt, ftr__cpu_compare, 0, 0)                                                                                \
-    X(ge, ftr__cpu_compare, 0, 0)                                                                                \
-    X(where, ftr__cpu_where, 0, 0)                                                                               \
-    X(neg, ftr__cpu_unary, 0, 0)                                                                                 \
-    X(exp, ftr__cpu_unary, 0, 0)                                                                                 \
-    X(log, ftr__cpu_unary, 0, 0)                                                                                 \
-    X(sqrt, ftr__cpu_unary, 0, 0)                                                                                \
-    X(rsqrt, ftr__cpu_unary, 0, 0)                                                                               \
-    X(tanh, ftr__cpu_unary, 0, 0)                                                                                \
-    X(sigmoid, ftr__cpu_unary, 0, 0)                                                                             \
-    X(relu, ftr__cpu_unary, 0, 0)                                                                                \
-    X(cast, ftr__cpu_cast, 0, 0)                                                                                 \
-    X(tanh_grad, ftr__cpu_activation_grad, 0, 0)                                                                 \
-    X(sigmoid_grad, ftr__cpu_activation_grad, 0, 0)                                                              \
-    X(relu_grad, ftr__cpu_activation_grad, 0, 0)                                                                 \
+    X(add, ftr__cpu_binary, 0)                                                                          \
+    X(sub, ftr__cpu_binary, 0)                                                                          \
+    X(mul, ftr__cpu_binary, 0)                                                                          \
+    X(div, ftr__cpu_binary, 0)                                                                          \
+    X(pow, ftr__cpu_binary, 0)                                                                          \
+    X(maximum, ftr__cpu_binary, 0)                                                                      \
+    X(eq, ftr__cpu_compare, 0)                                                                          \
+    X(ne, ftr__cpu_compare, 0)                                                                          \
+    X(lt, ftr__cpu_compare, 0)                                                                          \
+    X(le, ftr__cpu_compare, 0)                                                                          \
+    X(gt, ftr__cpu_compare, 0)                                                                          \
+    X(ge, ftr__cpu_compare, 0)                                                                          \
+    X(where, ftr__cpu_where, 0)                                                                         \
+    X(neg, ftr__cpu_unary, 0)                                                                           \
+    X(exp, ftr__cpu_unary, 0)                                                                           \
+    X(log, ftr__cpu_unary, 0)                                                                           \
+    X(sqrt, ftr__cpu_unary, 0)                                                                          \
+    X(rsqrt, ftr__cpu_unary, 0)                                                                         \
+    X(tanh, ftr__cpu_unary, 0)                                                                          \
+    X(sigmoid, ftr__cpu_unary, 0)                                                                       \
+    X(relu, ftr__cpu_unary, 0)                                                                          \
+    X(cast, ftr__cpu_cast, 0)                                                                           \
+    X(tanh_grad, ftr__cpu_activation_grad, 0)                                                           \
+    X(sigmoid_grad, ftr__cpu_activation_grad, 0)                                                        \
+    X(relu_grad, ftr__cpu_activation_grad, 0)                                                           \
     /* reduce.c */                                                                                               \
-    X(sum, ftr__cpu_reduce, 0, ftr__cpu_reduce_workspace)                                                        \
-    X(mean, ftr__cpu_reduce, 0, ftr__cpu_reduce_workspace)                                                       \
-    X(max, ftr__cpu_reduce, 0, ftr__cpu_reduce_workspace)                                                        \
-    X(argmax, ftr__cpu_argmax, 0, 0)                                                                             \
+    X(sum, ftr__cpu_reduce, ftr__cpu_reduce_workspace)                                                  \
+    X(mean, ftr__cpu_reduce, ftr__cpu_reduce_workspace)                                                 \
+    X(max, ftr__cpu_reduce, ftr__cpu_reduce_workspace)                                                  \
+    X(argmax, ftr__cpu_argmax, 0)                                                                       \
     /* matmul.c */                                                                                               \
-    X(matmul, ftr__cpu_matmul, 0, ftr__cpu_matmul_workspace)                                                     \
-    X(linear, ftr__cpu_linear, 0, ftr__cpu_linear_workspace)                                                     \
+    X(matmul, ftr__cpu_matmul, ftr__cpu_matmul_workspace)                                               \
+    X(linear, ftr__cpu_linear, ftr__cpu_linear_workspace)                                               \
     /* conv.c */                                                                                                 \
-    X(conv2d, ftr__cpu_conv2d, 0, ftr__cpu_conv2d_workspace)                                                     \
-    X(conv2d_grad_input, ftr__cpu_conv2d_grad_input, 0, ftr__cpu_conv2d_grad_input_workspace)                    \
-    X(conv2d_grad_weight, ftr__cpu_conv2d_grad_weight, 0, ftr__cpu_conv2d_grad_weight_workspace)                 \
+    X(conv2d, ftr__cpu_conv2d, ftr__cpu_conv2d_workspace)                                               \
+    X(conv2d_grad_input, ftr__cpu_conv2d_grad_input, ftr__cpu_conv2d_grad_input_workspace)              \
+    X(conv2d_grad_weight, ftr__cpu_conv2d_grad_weight, ftr__cpu_conv2d_grad_weight_workspace)           \
     /* norm.c */                                                                                                 \
-    X(batch_norm, ftr__cpu_batch_norm, 0, ftr__cpu_batch_norm_workspace)                                         \
-    X(batch_norm_grad, ftr__cpu_batch_norm_grad, 0, ftr__cpu_batch_norm_grad_workspace)                          \
+    X(batch_norm, ftr__cpu_batch_norm, ftr__cpu_batch_norm_workspace)                                   \
+    X(batch_norm_grad, ftr__cpu_batch_norm_grad, ftr__cpu_batch_norm_grad_workspace)                    \
     /* pool.c */                                                                                                 \
-    X(max_pool2d, ftr__cpu_max_pool2d, 0, 0)                                                                     \
-    X(max_pool2d_grad, ftr__cpu_max_pool2d_grad, 0, 0)                                                           \
-    X(avg_pool2d, ftr__cpu_avg_pool2d, 0, 0)                                                                     \
-    X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0, 0)                                                           \
+    X(max_pool2d, ftr__cpu_max_pool2d, 0)                                                               \
+    X(max_pool2d_grad, ftr__cpu_max_pool2d_grad, 0)                                                     \
+    X(avg_pool2d, ftr__cpu_avg_pool2d, 0)                                                               \
+    X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
     /* random.c */                                                                                               \
-    X(dropout, ftr__cpu_dropout, 0, 0)                                                                           \
+    X(dropout, ftr__cpu_dropout, 0)                                                                     \
     /* shape.c */                                                                                                \
-    X(reshape, ftr__cpu_reshape, 0, 0)                                                                           \
-    X(expand, ftr__cpu_expand, 0, 0)                                                                             \
-    X(transpose, ftr__cpu_transpose, 0, 0)                                                                       \
-    X(concat, ftr__cpu_concat, 0, 0)                                                                             \
-    X(slice, ftr__cpu_slice, 0, 0)                                                                               \
-    X(slice_grad, ftr__cpu_slice_grad, 0, 0)                                                                     \
-    X(pad, ftr__cpu_pad, 0, 0)                                                                                   \
+    X(reshape, ftr__cpu_reshape, 0)                                                                     \
+    X(expand, ftr__cpu_expand, 0)                                                                       \
+    X(transpose, ftr__cpu_transpose, 0)                                                                 \
+    X(concat, ftr__cpu_concat, 0)                                                                       \
+    X(slice, ftr__cpu_slice, 0)                                                                         \
+    X(slice_grad, ftr__cpu_slice_grad, 0)                                                               \
+    X(pad, ftr__cpu_pad, 0)                                                                             \
     /* loss.c */                                                                                                 \
-    X(softmax, ftr__cpu_softmax, 0, 0)                                                                           \
-    X(softmax_grad, ftr__cpu_softmax_grad, 0, 0)                                                                 \
-    X(log_softmax, ftr__cpu_softmax, 0, 0)                                                                       \
-    X(log_softmax_grad, ftr__cpu_softmax_grad, 0, 0)                                                             \
-    X(cross_entropy, ftr__cpu_cross_entropy, 0, ftr__cpu_cross_entropy_workspace)                                \
-    X(cross_entropy_grad, ftr__cpu_cross_entropy_grad, 0, 0)                                                     \
+    X(softmax, ftr__cpu_softmax, 0)                                                                     \
+    X(softmax_grad, ftr__cpu_softmax_grad, 0)                                                           \
+    X(log_softmax, ftr__cpu_softmax, 0)                                                                 \
+    X(log_softmax_grad, ftr__cpu_softmax_grad, 0)                                                       \
+    X(cross_entropy, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                          \
+    X(cross_entropy_grad, ftr__cpu_cross_entropy_grad, 0)                                               \
     /* update.c */                                                                                               \
-    X(ema_update, ftr__cpu_ema_update, 0, 0)                                                                     \
-    X(count_update, ftr__cpu_count_update, 0, 0)                                                                 \
-    X(sgd_update, ftr__cpu_sgd_update, 0, 0)                                                                     \
-    X(adamw_update, ftr__cpu_adamw_update, 0, 0)
+    X(ema_update, ftr__cpu_ema_update, 0)                                                               \
+    X(count_update, ftr__cpu_count_update, 0)                                                           \
+    X(sgd_update, ftr__cpu_sgd_update, 0)                                                               \
+    X(adamw_update, ftr__cpu_adamw_update, 0)
 
 #define FTR__CPU_RUN(name) FTR_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CPU_WORKSPACE(name) FTR_LIB size_t name(const ftr_kernel_call *call);

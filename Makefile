@@ -1,0 +1,183 @@
+# fasttrain. `make help` lists the targets; everything is built in build/.
+
+CC ?= cc
+CXX ?= c++
+# Build folder, and extra flags of the split build and its tests: the sanitizer targets set both.
+B ?= build
+SANITIZE ?=
+# A command in front of each test program.
+WRAP ?=
+# Targets that build much do it on all cores, unless make was called with a -j of its own.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
+
+OPTIMIZE := -O2 -g
+WERROR ?= -Werror
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
+LIBS := -lm -lpthread
+SPLIT_FLAGS := -std=c11 -D_DEFAULT_SOURCE $(OPTIMIZE) $(WARN) -Wmissing-prototypes -Wstrict-prototypes $(SANITIZE)
+SINGLE_FLAGS := -std=c11 $(OPTIMIZE) $(WARN)
+TEST_FLAGS := -std=c11 -D_DEFAULT_SOURCE $(OPTIMIZE) -Wall -Wextra -Wshadow $(WERROR) -DFTR_TEST_DATA='"tests"' \
+              -Itests/support -Itests/oracle
+EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -I.
+
+SOURCES := $(shell awk '$$1 == "source" { print "src/" $$2 }' src/MANIFEST)
+SRC_FILES := $(shell awk '/^[a-z]/ { print "src/" $$2 }' src/MANIFEST) src/MANIFEST
+OBJECTS := $(SOURCES:src/%.c=$B/split/src/%.o)
+LINT_OBJECTS := $(SOURCES:src/%.c=build/lint/%.o)
+
+# Examples: examples/NAME.c or examples/NAME/NAME.c. Benchmarks: examples/bench/NAME.c.
+EXAMPLE_SOURCES := $(wildcard examples/*.c) $(foreach d,$(wildcard examples/*/),$(wildcard $(d)$(notdir $(d:/=)).c))
+EXAMPLES := $(addprefix $B/examples/,$(basename $(notdir $(EXAMPLE_SOURCES))))
+BENCHES := $(patsubst examples/bench/%.c,$B/bench/%,$(wildcard examples/bench/*.c))
+
+# Tests: every tests/*/test_*.c is a program; what else is in its folder, in support/ and in oracle/ is linked to it.
+TESTS := $(wildcard tests/*/test_*.c)
+SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
+SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
+SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
+
+.PHONY: all help lib amalgamate demo examples bench test test-split deps lint asan tsan check-dropin size format clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: lib examples ## the library from src/ and the examples (default)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+# ------------------------------------------------------------------------------------------------------- the library --
+
+lib: $B/libfasttrain.a ## the library from src/, as build/libfasttrain.a
+
+$B/libfasttrain.a: $(OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $(OBJECTS)
+
+$B/split/src/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(SPLIT_FLAGS) $(CFLAGS) -Isrc -MMD -MP -c $< -o $@
+
+build/tools/amalgamate: tools/amalgamate.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O1 $(WARN) $< -o $@
+
+amalgamate: build/tools/amalgamate ## write fasttrain.h anew from src/
+	build/tools/amalgamate src LICENSE fasttrain.h
+
+$B/include/fasttrain.h: src/MANIFEST build/tools/amalgamate
+	@mkdir -p $(@D)
+	build/tools/amalgamate --umbrella src $@
+	@touch $@
+
+# ---------------------------------------------------------------------------------------- programs on the single file --
+
+examples: $(EXAMPLES) ## the examples, as build/examples/NAME
+
+define EXAMPLE # source
+$B/examples/$(basename $(notdir $1)): $1 fasttrain.h
+	@mkdir -p $$(@D)
+	$$(CC) $$(EXAMPLE_FLAGS) $$(CFLAGS) $$< -o $$@ $$(LIBS)
+endef
+$(foreach e,$(EXAMPLE_SOURCES),$(eval $(call EXAMPLE,$e)))
+
+demo: $B/examples/digits ## train a network that reads handwritten digits (needs a C compiler only)
+	$B/examples/digits
+
+bench: $(BENCHES) ## the benchmarks, as build/bench/NAME
+
+$B/bench/%: examples/bench/%.c fasttrain.h
+	@mkdir -p $(@D)
+	$(CC) $(EXAMPLE_FLAGS) $(CFLAGS) $< -o $@ $(LIBS)
+
+$B/readme/first.c: README.md
+	@mkdir -p $(@D)
+	awk '/^<!-- first program -->/ { found = 1; next } found && /^```/ { if (inside) exit; inside = 1; next } \
+	     inside { print }' $< > $@
+	@test -s $@ || { echo "README.md: no code block after the line <!-- first program -->"; exit 1; }
+
+$B/readme/first: $B/readme/first.c fasttrain.h
+	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I. $< -o $@ $(LIBS)
+
+size: ## time to compile the single file, and its size
+	@mkdir -p $B/single
+	@printf '#define FASTTRAIN_IMPLEMENTATION\n#include "fasttrain.h"\n' > $B/single/size.c
+	@bash -c 'TIMEFORMAT="compile: %R s (-O2)"; time $(CC) -std=c11 -O2 -I. -c $B/single/size.c -o $B/single/size.o' 2>&1
+	@size $B/single/size.o | awk 'NR == 2 { printf "code and constants: %d bytes, writable data: %d bytes\n", $$1, $$2 + $$3 }'
+	@wc -lc fasttrain.h | awk '{ printf "fasttrain.h: %d lines, %d bytes\n", $$1, $$2 }'
+
+# -------------------------------------------------------------------------------------------------------------- tests --
+
+test: amalgamate ## all tests, on src/ and on the single file; ends with the count
+	@$(MAKE) --no-print-directory $(PARALLEL) test-programs
+	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run
+
+test-split: $(SPLIT_PROGRAMS) ## the tests on src/ alone
+	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS)
+
+.PHONY: test-programs
+test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first
+
+$B/split/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(TEST_FLAGS) $(SANITIZE) -I$(<D) -I$B/include -Isrc -MMD -MP -c $< -o $@
+
+$B/single/tests/%.o: tests/%.c fasttrain.h Makefile
+	@mkdir -p $(@D)
+	$(CC) -I. $(TEST_FLAGS) -DFTR_TEST_SINGLE -I$(<D) -MMD -MP -c $< -o $@
+
+$B/single/fasttrain.o: fasttrain.h Makefile
+	@mkdir -p $(@D)
+	printf '#define FASTTRAIN_IMPLEMENTATION\n#include "fasttrain.h"\n' > $B/single/fasttrain.c
+	$(CC) $(SINGLE_FLAGS) -I. -c $B/single/fasttrain.c -o $@
+
+$B/single/libfasttrain.a: $B/single/fasttrain.o
+	$(AR) rcs $@ $<
+
+define SUPPORT_LIBRARY # mode
+$B/$1/support.a: $(SUPPORT:%.c=$B/$1/%.o)
+	rm -f $$@
+	$$(AR) rcs $$@ $$^
+endef
+$(foreach m,split single,$(eval $(call SUPPORT_LIBRARY,$m)))
+
+# A program of tests/core/ sees private functions: in the single build it holds the implementation itself.
+define TEST_PROGRAM # mode, source, library
+$B/$1/$(basename $(notdir $2)): $B/$1/$(2:.c=.o) \
+        $(patsubst %.c,$B/$1/%.o,$(filter-out $(TESTS) $(SUPPORT),$(wildcard $(dir $2)*.c))) $B/$1/support.a $3
+	$$(CC) $(if $(filter split,$1),$$(SANITIZE)) $$^ -o $$@ -lcmocka $$(LIBS)
+endef
+$(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,split,$t,$B/libfasttrain.a)))
+$(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,single,$t,$(if $(filter tests/core/%,$t),,$B/single/libfasttrain.a))))
+
+check-dropin: ## a project outside the tree that only has the header
+	@tests/dropin/run
+
+# The tests on src/ in a build of their own: SANITIZED(name, flags).
+SANITIZED = @$(MAKE) --no-print-directory $(PARALLEL) test-split B=build/$1 WERROR= \
+    SANITIZE="-fsanitize=$2 -fno-omit-frame-pointer"
+
+asan: ## the tests on src/ under AddressSanitizer and UBSan
+	$(call SANITIZED,asan,address -fsanitize=undefined -fno-sanitize-recover=all)
+
+# ThreadSanitizer needs addresses that are not randomized on some kernels.
+tsan: ## the tests on src/ under ThreadSanitizer
+	$(call SANITIZED,tsan,thread) WRAP="$(shell setarch -R true 2>/dev/null && echo setarch -R)"
+
+lint: build/tools/amalgamate $(LINT_OBJECTS) ## includes, comments, names, globals, cppcheck
+	@tools/lint
+
+build/lint/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	@$(CC) -std=c11 -D_DEFAULT_SOURCE -O0 -fno-pic -w -Isrc -MMD -MP -c $< -o $@
+
+deps: ## install what the tests need (Debian, Ubuntu)
+	@tools/deps
+
+format: ## clang-format on everything
+	clang-format -i $(filter-out %.def src/MANIFEST,$(SRC_FILES)) tools/*.c $(wildcard tests/*/*.[ch] tests/dropin/*.cpp \
+	    examples/*.[ch] examples/*/*.[ch])
+
+clean: ## remove build/
+	rm -rf build
+
+-include $(shell find $B/split $B/single build/lint -name '*.d' 2>/dev/null)

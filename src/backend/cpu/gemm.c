@@ -1,0 +1,374 @@
+#include "backend/cpu/gemm.h"
+
+#include <string.h>
+
+#define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
+#define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
+#define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
+#define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
+#define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
+#define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
+
+/* How a product is cut. All of it follows from the product and the tile, not from the threads. */
+typedef struct ftr__gemm_plan {
+    const ftr__gemm *gemm;
+    const ftr__simd_gemm *simd;
+    int64_t kc;         /* depth of a block */
+    int64_t tm, tn;     /* rows and columns of a task */
+    int64_t mb, nb;     /* tasks along m, and along the columns of a chunk */
+    int64_t pieces;     /* of k, each with a result of its own */
+    int64_t piece;      /* depth of one */
+    int64_t ks, nc;     /* a chunk of B: ks deep, nc wide */
+    bool shared;        /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
+    bool in_place;      /* A is read through pointers */
+    size_t worker;      /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
+    size_t pointer_bytes, a_bytes;
+    int64_t pointers_b; /* where B's pointers begin */
+    size_t b_bytes;     /* the packed chunk */
+    size_t piece_bytes; /* the pieces' results */
+    /* the chunk at work */
+    int64_t j0, j1, k0, k1;
+    float *b_packed, *partial;
+    unsigned char *scratch;
+} ftr__gemm_plan;
+
+/* Depth of a block: equal parts of k, or of a segment if that is long, or whole segments if they are short. */
+static int64_t ftr__gemm_block_depth(const ftr__gemm *gemm) {
+    const int64_t run = gemm->a.rows && gemm->a.segment > 0 ? gemm->a.segment : gemm->k;
+    if (run >= FTR__GEMM_KC) return ftr__gemm_ceil(ftr__gemm_ceil(run, ftr__gemm_ceil(run, FTR__GEMM_KC)), 4) * 4;
+    if (run <= 0) return 1;
+    const int64_t runs = gemm->k / run, blocks = ftr__gemm_ceil(gemm->k, FTR__GEMM_KC);
+    return ftr__gemm_max(ftr__gemm_ceil(runs, ftr__gemm_max(blocks, 1)) * run, 1);
+}
+
+/* Rows and columns of a task, in tiles: halved until there are tasks enough, or until they get too small. */
+static void ftr__gemm_grid(ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr;
+    const int64_t mt = ftr__gemm_ceil(g->m, mr), nt = ftr__gemm_ceil(p->nc, nr);
+    int64_t mb = ftr__gemm_ceil(mt, FTR__GEMM_MC / mr), nb = 1;
+    for (;;) {
+        const int64_t tm = ftr__gemm_ceil(mt, mb), tn = ftr__gemm_ceil(nt, nb);
+        const int64_t tasks = mb * nb * g->batch * p->pieces;
+        if (tasks >= FTR__GEMM_TASKS || tm * mr * tn * nr * ftr__gemm_max(p->piece, 1) < 2 * FTR__GEMM_TASK_WORK) break;
+        if (tn > 1 && (tn * nr >= tm * mr || tm == 1)) nb = ftr__gemm_min(nb * 2, nt);
+        else if (tm > 1) mb = ftr__gemm_min(mb * 2, mt);
+        else break;
+    }
+    p->tm = ftr__gemm_max(ftr__gemm_ceil(mt, mb), 1) * mr;
+    p->tn = ftr__gemm_max(ftr__gemm_ceil(nt, nb), 1) * nr;
+    p->mb = ftr__gemm_ceil(g->m, p->tm);
+    p->nb = ftr__gemm_ceil(p->nc, p->tn);
+}
+
+/* Cuts k when rows and columns alone do not make tasks enough. */
+static void ftr__gemm_split(ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    const int64_t tasks = ftr__gemm_ceil(g->m, FTR__GEMM_MC) * ftr__gemm_ceil(g->n, FTR__GEMM_MC) * g->batch;
+    const int64_t wanted = ftr__gemm_ceil(FTR__GEMM_TASKS, ftr__gemm_max(tasks, 1));
+    const int64_t pieces = ftr__gemm_max(ftr__gemm_min(wanted, g->k / FTR__GEMM_PIECE), 1);
+    p->piece = ftr__gemm_ceil(ftr__gemm_ceil(g->k, pieces), 8) * 8;
+    p->pieces = ftr__gemm_max(ftr__gemm_ceil(g->k, ftr__gemm_max(p->piece, 1)), 1);
+    if (p->pieces > 1) p->piece_bytes = ftr__gemm_align((size_t)(g->batch * p->pieces * g->m * g->n) * sizeof(float));
+}
+
+static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
+    ftr__gemm_plan p = {.gemm = g, .simd = &cpu->simd->gemm, .pieces = 1, .piece = g->k, .ks = g->k, .nc = g->n};
+    const int64_t mr = p.simd->mr, nr = p.simd->nr;
+    p.kc = ftr__gemm_block_depth(g);
+    /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
+    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) && (g->n <= 16 * nr || g->m <= 2 * mr);
+    p.shared = g->batch == 1 && !g->split && g->m > 2 * mr;
+    if (g->split) ftr__gemm_split(&p);
+    if (p.shared) {
+        const int64_t blocks = ftr__gemm_max(4096 / p.kc, 1);
+        p.ks = ftr__gemm_min(g->k, blocks * p.kc);
+        const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
+        p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
+        p.b_bytes = ftr__gemm_align((size_t)(p.ks * ftr__gemm_ceil(p.nc, nr) * nr) * sizeof(float));
+    }
+    ftr__gemm_grid(&p);
+    const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
+    p.pointers_b = runs * (p.in_place ? p.tm : mr);
+    p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
+    p.a_bytes = p.in_place ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.worker = p.pointer_bytes + p.a_bytes + (p.shared ? 0 : ftr__gemm_align((size_t)(p.kc * nr) * sizeof(float)));
+    return p;
+}
+
+size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm) {
+    const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
+    return p.worker * (size_t)ftr__pool_threads(cpu->pool) + p.b_bytes + p.piece_bytes;
+}
+
+/* Packs lines of an operand, through `pointers` if it has `rows`. */
+static void ftr__gemm_pack(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                           int64_t count, int64_t width, int64_t k, int64_t depth, const float **pointers, float *to) {
+    if (depth <= 0) return;
+    if (x->pack) {
+        x->pack(x->source, batch, first, count, width, k, depth, to);
+        return;
+    }
+    const int64_t run = x->segment, s0 = k / run, s1 = (k + depth - 1) / run;
+    x->rows(x->source, batch, first, count, s0, s1 - s0 + 1, width, pointers);
+    for (int64_t s = s0; s <= s1; s++, pointers += width) {
+        const int64_t begin = ftr__gemm_max(k - s * run, 0), end = ftr__gemm_min(k + depth - s * run, run);
+        for (int64_t i = 0; i < count; i++) pointers[i] += begin;
+        p->simd->interleave(count, end - begin, pointers, to + (s * run + begin - k) * width, width);
+    }
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
+/* Packs one panel of the chunk of B. */
+static void ftr__gemm_pack_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gemm_plan *p = (const ftr__gemm_plan *)arg;
+    const int64_t nr = p->simd->nr, j = p->j0 + task * nr;
+    const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
+    ftr__gemm_pack(p, &p->gemm->b, 0, j, ftr__gemm_min(nr, p->j1 - j), nr, p->k0, p->k1 - p->k0, pointers,
+                   p->b_packed + task * p->ks * nr);
+}
+
+/* One task at one block of k. */
+typedef struct ftr__gemm_block {
+    const ftr__gemm_plan *plan;
+    int64_t batch, i0, i1, j0, j1;
+    int64_t k, depth;
+    int64_t segments, length; /* of A in place */
+    bool load, last;
+    float *c; /* dense result of a piece; NULL: where the product says */
+    const float **pointers;
+    float *a, *b;
+} ftr__gemm_block;
+
+/* Depth of the block that begins at k: not across segments, unless it takes whole ones. */
+static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1) {
+    const ftr__gemm_operand *a = &p->gemm->a;
+    int64_t depth = ftr__gemm_min(p->kc, k1 - k);
+    if (a->rows && a->segment > p->kc) depth = ftr__gemm_min(depth, a->segment - k % a->segment);
+    return ftr__gemm_max(depth, 0);
+}
+
+/* The block of A: pointers to its runs, or a packed copy. */
+static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm_operand *a = &p->gemm->a;
+    const int64_t mr = p->simd->mr;
+    const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
+    t->segments = t->depth > run ? t->depth / run : ftr__gemm_min(t->depth, 1);
+    t->length = t->depth > run ? run : t->depth;
+    for (int64_t i = t->i0; i < t->i1; i += mr) {
+        const int64_t count = ftr__gemm_min(mr, t->i1 - i), tile = (i - t->i0) / mr;
+        if (!p->in_place) {
+            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * mr * p->kc);
+            continue;
+        }
+        if (t->segments == 0) continue;
+        const float **to = t->pointers + tile * mr * t->segments;
+        a->rows(a->source, t->batch, i, count, t->k / run, t->segments, mr, to);
+        for (int64_t s = 0; s < t->segments; s++) {
+            for (int64_t r = 0; r < mr; r++) to[s * mr + r] = to[s * mr + (r < count ? r : 0)] + (r < count ? offset : 0);
+        }
+    }
+}
+
+/* The panel of B at columns j, and its stride. */
+static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int64_t *stride) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm_operand *b = &p->gemm->b;
+    const int64_t nr = p->simd->nr, count = ftr__gemm_min(nr, t->j1 - j);
+    *stride = nr;
+    if (p->shared) return p->b_packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
+    if (b->at && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) { /* read once: a copy does not pay */
+        *stride = b->stride;
+        return b->at(b->source, t->batch, t->k, j);
+    }
+    ftr__gemm_pack(p, b, t->batch, j, count, nr, t->k, t->depth, t->pointers + p->pointers_b, t->b);
+    return t->b;
+}
+
+static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
+    const ftr__gemm *g = t->plan->gemm;
+    if (t->c) return t->c + i * g->n;
+    if (g->c_row) return g->c_row(g->c_source, t->batch, i);
+    return g->c + t->batch * g->c_batch + i * g->c_stride;
+}
+
+static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
+                               const ftr__gemm_tile *tile) {
+    const ftr__gemm_plan *p = t->plan;
+    const int64_t mr = p->simd->mr, index = (i - t->i0) / mr;
+    if (p->in_place) {
+        p->simd->tile_rows(ftr__gemm_min(mr, t->i1 - i), t->segments, t->length, t->pointers + index * mr * t->segments,
+                           b, b_stride, tile);
+    } else {
+        p->simd->tile(t->depth, t->a + index * mr * p->kc, b, b_stride, tile);
+    }
+}
+
+/* A panel of B against all rows of the task. Tiles that stick out at the right go through a buffer. */
+static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    const size_t bytes = (size_t)width * sizeof(float);
+    float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
+    int64_t b_stride;
+    const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
+    ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
+    tile.narrow = width <= nr / 2;
+    memset(none, 0, sizeof none);
+    if (width < nr) memset(edge, 0, sizeof edge);
+    if (t->last && g->bias) {
+        const float *from = g->bias + (g->bias_batch ? t->batch * g->n : 0) + j;
+        memset(bias, 0, sizeof bias);
+        memcpy(bias, from, bytes);
+        tile.bias = bias;
+    }
+    for (int64_t i = t->i0; i < t->i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, t->i1 - i);
+        float *c[FTR__GEMM_MAX_MR];
+        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r) + j;
+        for (int64_t r = 0; r < mr; r++) tile.c[r] = r >= rows ? none : width < nr ? edge + r * nr : c[r];
+        if (width < nr && t->load) {
+            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
+        }
+        ftr__gemm_multiply(t, i, b, b_stride, &tile);
+        if (width < nr) {
+            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
+        }
+    }
+}
+
+static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gemm_plan *p = (const ftr__gemm_plan *)arg;
+    const ftr__gemm *g = p->gemm;
+    unsigned char *scratch = p->scratch + (size_t)worker * p->worker;
+    const int64_t nj = task % p->nb, mi = task / p->nb % p->mb, piece = task / (p->nb * p->mb) % p->pieces;
+    ftr__gemm_block t = {.plan = p, .batch = task / (p->nb * p->mb * p->pieces)};
+    t.i0 = mi * p->tm;
+    t.i1 = ftr__gemm_min(t.i0 + p->tm, g->m);
+    t.j0 = p->j0 + nj * p->tn;
+    t.j1 = ftr__gemm_min(t.j0 + p->tn, p->j1);
+    t.pointers = (const float **)(void *)scratch;
+    t.a = (float *)(void *)(scratch + p->pointer_bytes);
+    t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes);
+    if (p->pieces > 1) t.c = p->partial + (t.batch * p->pieces + piece) * g->m * g->n;
+    const int64_t begin = p->k0 + piece * p->piece, end = ftr__gemm_min(begin + p->piece, p->k1);
+    t.k = begin;
+    do {
+        t.depth = ftr__gemm_depth_at(p, t.k, end);
+        t.load = t.k > (p->pieces > 1 ? begin : 0);
+        t.last = t.k + t.depth >= g->k;
+        ftr__gemm_prepare_a(&t);
+        for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
+        t.k += t.depth;
+    } while (t.k < end);
+}
+
+#define FTR__GEMM_SUM_CHUNK 4096
+
+/* Adds the pieces of a chunk of the result in their order. */
+static void ftr__gemm_sum_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gemm_plan *p = (const ftr__gemm_plan *)arg;
+    const int64_t size = p->gemm->m * p->gemm->n, chunks = ftr__gemm_ceil(size, FTR__GEMM_SUM_CHUNK);
+    const int64_t batch = task / chunks, first = task % chunks * FTR__GEMM_SUM_CHUNK;
+    const int64_t count = ftr__gemm_min(FTR__GEMM_SUM_CHUNK, size - first);
+    const float *from = p->partial + batch * p->pieces * size + first;
+    float *to = p->gemm->c + batch * size + first;
+    (void)worker;
+    memcpy(to, from, (size_t)count * sizeof(float));
+    for (int64_t s = 1; s < p->pieces; s++) p->simd->accumulate(count, from + s * size, to);
+}
+
+void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
+    if (g->batch == 0 || g->m == 0 || g->n == 0) return;
+    ftr__gemm_plan p = ftr__gemm_make_plan(cpu, g);
+    p.scratch = (unsigned char *)workspace;
+    unsigned char *next = p.scratch + p.worker * (size_t)ftr__pool_threads(cpu->pool);
+    p.b_packed = (float *)(void *)next;
+    p.partial = (float *)(void *)(next + p.b_bytes);
+    for (p.j0 = 0; p.j0 < g->n; p.j0 = p.j1) {
+        p.j1 = ftr__gemm_min(p.j0 + p.nc, g->n);
+        p.k0 = 0;
+        do {
+            p.k1 = ftr__gemm_min(p.k0 + p.ks, g->k);
+            if (p.shared && p.k1 > p.k0) {
+                ftr__pool_run(cpu->pool, ftr__gemm_ceil(p.j1 - p.j0, p.simd->nr), ftr__gemm_pack_task, &p);
+            }
+            const int64_t nb = ftr__gemm_ceil(p.j1 - p.j0, p.tn);
+            p.nb = nb;
+            ftr__pool_run(cpu->pool, g->batch * p.pieces * p.mb * nb, ftr__gemm_task, &p);
+            p.k0 = p.k1;
+        } while (p.k0 < g->k);
+    }
+    if (p.pieces > 1) {
+        const int64_t chunks = ftr__gemm_ceil(g->m * g->n, FTR__GEMM_SUM_CHUNK);
+        ftr__pool_run(cpu->pool, g->batch * chunks, ftr__gemm_sum_task, &p);
+    }
+}
+
+/* With a constant count the copies are a few instructions. */
+#define FTR__GEMM_COPY(n)                                                                                              \
+    case n:                                                                                                            \
+        for (int64_t k = 0; k < depth; k++) memcpy(to + k * width, from + k * stride, (n) * sizeof(float));            \
+        break;
+
+void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, float *to) {
+    switch (count) {
+        FTR__GEMM_COPY(1)
+        FTR__GEMM_COPY(3)
+        FTR__GEMM_COPY(4)
+        FTR__GEMM_COPY(6)
+        FTR__GEMM_COPY(8)
+        FTR__GEMM_COPY(14)
+        FTR__GEMM_COPY(16)
+        FTR__GEMM_COPY(32)
+    default:
+        for (int64_t k = 0; k < depth; k++) memcpy(to + k * width, from + k * stride, (size_t)count * sizeof(float));
+    }
+}
+#undef FTR__GEMM_COPY
+
+void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to) {
+    if (count <= 0) return;
+    for (int64_t k = 0; k < depth; k++) memset(to + k * width, 0, (size_t)count * sizeof(float));
+}
+
+/* Operands in memory. */
+static const float *ftr__gemm_matrix_at(const ftr__gemm_matrix *x, int64_t batch) {
+    return x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
+}
+
+static void ftr__gemm_matrix_rows(const void *source, int64_t batch, int64_t first, int64_t count,
+                                  int64_t first_segment, int64_t segments, int64_t width, const float **to) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    const float *from = ftr__gemm_matrix_at(x, batch) + first * x->stride;
+    (void)first_segment; /* there is one */
+    (void)segments;
+    (void)width;
+    for (int64_t i = 0; i < count; i++) to[i] = from + i * x->stride;
+}
+
+static void ftr__gemm_matrix_pack(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                  int64_t k, int64_t depth, float *to) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    const float *from = ftr__gemm_matrix_at(x, batch) + k * x->stride + first;
+    ftr__gemm_copy(depth, count, width, from, x->stride, to);
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
+static const float *ftr__gemm_matrix_in_place(const void *source, int64_t batch, int64_t k, int64_t first) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    return ftr__gemm_matrix_at(x, batch) + k * x->stride + first;
+}
+
+ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
+    return (ftr__gemm_operand){.source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows};
+}
+
+ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
+    return (ftr__gemm_operand){.source = matrix,
+                               .pack = ftr__gemm_matrix_pack,
+                               .at = ftr__gemm_matrix_in_place,
+                               .stride = matrix->stride};
+}

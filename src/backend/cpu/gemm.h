@@ -1,0 +1,70 @@
+/* The driver of the matrix product: c[b] = a[b] * b[b] for each b of a batch, packed, blocked for the caches and cut into
+ * tasks. Convolutions and their gradients are products whose operands are gathered while they are packed. Blocking as in
+ * Goto, van de Geijn: Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008; A read through pointers
+ * as in Dukhan: The Indirect Convolution Algorithm, 2019. */
+#ifndef FTR_BACKEND_CPU_GEMM_H
+#define FTR_BACKEND_CPU_GEMM_H
+
+#include "backend/cpu/cpu.h"
+
+/* An operand: A has m "lines", its rows; B has n, its columns. Each line has k elements. `rows` or `pack` is set.
+ *
+ * rows  the elements of a line lie together, in runs of `segment` elements (a tap of a convolution, or the whole line):
+ *       to[s * width + i] = where run first_segment + s of line first + i starts, for s < segments and i < count.
+ *       B has one run, the whole line
+ * pack  to[k' * width + i] = element k + k' of line first + i, for k' < depth and i < count; 0 for i >= count */
+typedef struct ftr__gemm_operand {
+    const void *source;
+    int64_t segment;
+    void (*rows)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t first_segment,
+                 int64_t segments, int64_t width, const float **to);
+    void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
+                 int64_t depth, float *to);
+    /* B only, may be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
+    const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
+    int64_t stride;
+} ftr__gemm_operand;
+
+typedef struct ftr__gemm {
+    int64_t batch, m, n, k;
+    ftr__gemm_operand a, b;
+
+    /* The result: row i of batch b at c + b * c_batch + i * c_stride, or where c_rows says. */
+    float *c;
+    int64_t c_batch, c_stride;
+    float *(*c_row)(const void *source, int64_t batch, int64_t row);
+    const void *c_source;
+
+    const float *bias; /* n, or batch * n when there is one for each; NULL */
+    bool bias_batch;
+    ftr_activation activation;
+    bool split; /* k may be cut: the result is then dense (c_stride == n, c_batch == m * n), without bias and activation */
+} ftr__gemm;
+
+/* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
+FTR_LIB size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm);
+FTR_LIB void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *gemm, void *workspace);
+
+/* Operands in memory, as lines of k elements. */
+typedef struct ftr__gemm_matrix {
+    const float *data;
+    int64_t batch;  /* elements from one matrix to the next */
+    int64_t stride; /* elements from one line to the next (k together), or from one k to the next (lines together) */
+    const int64_t *batch_offset; /* instead of `batch`, or NULL */
+} ftr__gemm_matrix;
+
+FTR_LIB ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k);
+FTR_LIB ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix);
+
+/* For packing: to[k * width + i] = from[k * stride + i], or 0, for k < depth and i < count. */
+FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, float *to);
+FTR_LIB void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to);
+
+/* Rounds a workspace part up, so that the next one is aligned. */
+static inline size_t ftr__gemm_align(size_t bytes) { return (bytes + FTR__ALIGNMENT - 1) & ~(size_t)(FTR__ALIGNMENT - 1); }
+
+static inline int64_t ftr__gemm_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t ftr__gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ftr__gemm_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#endif

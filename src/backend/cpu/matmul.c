@@ -1,0 +1,183 @@
+#include "backend/cpu/gemm.h"
+
+/* Batches and sizes of a matmul node. */
+typedef struct ftr__matmul {
+    int64_t batch, m, n, k;
+    ftr__gemm_matrix a, b;
+} ftr__matmul;
+
+/* Elements of one operand's matrix for result batch `index`, with broadcasting (aligned at the last dimension). */
+static int64_t ftr__matmul_offset(const ftr_shape *x, const ftr_shape *out, int64_t index) {
+    int64_t offset = 0, step = x->dim[x->rank - 1] * x->dim[x->rank - 2];
+    for (int32_t d = out->rank - 3; d >= 0; d--) {
+        const int64_t at = index % out->dim[d];
+        const int32_t own = d - (out->rank - x->rank);
+        index /= out->dim[d];
+        if (own < 0) continue;
+        if (x->dim[own] != 1) offset += at * step;
+        step *= x->dim[own];
+    }
+    return offset;
+}
+
+static int64_t ftr__matmul_batches(const ftr_shape *shape) {
+    int64_t count = 1;
+    for (int32_t d = 0; d < shape->rank - 2; d++) count *= shape->dim[d];
+    return count;
+}
+
+static ftr__matmul ftr__matmul_make(const ftr_kernel_call *call) {
+    const ftr_shape *a = &call->in[0].shape, *b = &call->in[1].shape, *c = &call->out[0].shape;
+    const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
+    ftr__matmul x = {.batch = ftr__matmul_batches(c), .m = c->dim[c->rank - 2], .n = c->dim[c->rank - 1]};
+    x.k = a->dim[a->rank - (ta ? 2 : 1)];
+    /* One B for all of them: the batch is more rows. */
+    if (!ta && ftr__matmul_batches(b) == 1 && ftr__matmul_batches(a) == x.batch) {
+        x.m *= x.batch;
+        x.batch = 1;
+    }
+    x.a = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = ta ? x.m : x.k};
+    x.b = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = tb ? x.k : x.n};
+    return x;
+}
+
+static ftr__gemm ftr__matmul_gemm(const ftr_kernel_call *call, const ftr__matmul *x) {
+    const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
+    return (ftr__gemm){.batch = x->batch,
+                       .m = x->m,
+                       .n = x->n,
+                       .k = x->k,
+                       .a = ta ? ftr__gemm_lines_together(&x->a) : ftr__gemm_k_together(&x->a, x->k),
+                       .b = tb ? ftr__gemm_k_together(&x->b, x->k) : ftr__gemm_lines_together(&x->b),
+                       .c = (float *)call->out[0].data,
+                       .c_batch = x->m * x->n,
+                       .c_stride = x->n,
+                       .split = x->k >= 4096 && ta};
+}
+
+/* A product with at most 4 rows or columns: dot products, nothing is packed. */
+typedef struct ftr__skinny {
+    const ftr__simd_gemm *simd;
+    const float *x, *y; /* lines of k elements; c[i * c_x + j * c_y] = x[i] . y[j] */
+    int64_t count_x, count_y, k, chunk;
+    int64_t c_x, c_y;
+    float *c;
+    const float *bias; /* of y's lines if bias_y, otherwise of x's; NULL */
+    bool bias_y, relu;
+} ftr__skinny;
+
+#define FTR__SKINNY_LINES 4
+
+static void ftr__skinny_put(const ftr__skinny *s, int64_t i, int64_t j, float value) {
+    if (s->bias) value += s->bias[s->bias_y ? j : i];
+    s->c[i * s->c_x + j * s->c_y] = s->relu && value < 0 ? 0 : value;
+}
+
+/* A chunk of y's lines against the few of x. */
+static void ftr__skinny_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__skinny *s = (const ftr__skinny *)arg;
+    const int64_t end = ftr__gemm_min((task + 1) * s->chunk, s->count_y);
+    (void)worker;
+    for (int64_t j = task * s->chunk; j < end; j += 4) {
+        const int64_t count = ftr__gemm_min(4, end - j);
+        const float *y[4];
+        for (int64_t r = 0; r < 4; r++) y[r] = s->y + (j + (r < count ? r : 0)) * s->k;
+        for (int64_t i = 0; i < s->count_x; i++) {
+            float out[4];
+            s->simd->dot4(s->k, s->x + i * s->k, y, out);
+            for (int64_t r = 0; r < count; r++) ftr__skinny_put(s, i, j + r, out[r]);
+        }
+    }
+}
+
+/* Rows of a [m, k] against rows of b [n, k], if one of the two has few; otherwise returns false and does nothing. */
+static bool ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
+                            const float *bias, bool relu, float *c) {
+    ftr__skinny s = {.simd = &cpu->simd->gemm, .k = k, .bias = bias, .relu = relu, .c = c};
+    if (m == 0 || n == 0) return true;
+    if (k < 8) return false;
+    if (m <= FTR__SKINNY_LINES) {
+        s.x = a, s.y = b, s.count_x = m, s.count_y = n, s.c_x = n, s.c_y = 1, s.bias_y = true;
+    } else if (n <= FTR__SKINNY_LINES) {
+        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
+    } else {
+        return false;
+    }
+    const int64_t lines = (1 << 16) / (k * s.count_x) + 4; /* of work worth a task */
+    s.chunk = ftr__gemm_max(lines / 4 * 4, ftr__gemm_ceil(s.count_y, 256) * 4);
+    ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.count_y, s.chunk), ftr__skinny_task, &s);
+    return true;
+}
+
+static size_t ftr__matmul_offset_bytes(const ftr__matmul *x) {
+    return x->batch > 1 ? ftr__gemm_align((size_t)(2 * x->batch) * sizeof(int64_t)) : 0;
+}
+
+size_t ftr__cpu_matmul_workspace(const ftr_kernel_call *call) {
+    const ftr__matmul x = ftr__matmul_make(call);
+    const ftr__gemm g = ftr__matmul_gemm(call, &x);
+    return ftr__matmul_offset_bytes(&x) + ftr__gemm_workspace(ftr__cpu_of(call), &g);
+}
+
+ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    ftr__matmul x = ftr__matmul_make(call);
+    const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
+    if (call->out[0].count == 0) return FTR_OK;
+    const bool a_lines = !ta || x.m == 1, b_lines = tb || x.n == 1;
+    if (x.batch == 1 && a_lines && b_lines &&
+        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data)) {
+        return FTR_OK;
+    }
+    unsigned char *workspace = (unsigned char *)call->workspace;
+    if (x.batch > 1) {
+        int64_t *offset = (int64_t *)(void *)workspace;
+        for (int64_t i = 0; i < x.batch; i++) {
+            offset[i] = ftr__matmul_offset(&call->in[0].shape, &call->out[0].shape, i);
+            offset[x.batch + i] = ftr__matmul_offset(&call->in[1].shape, &call->out[0].shape, i);
+        }
+        x.a.batch_offset = offset;
+        x.b.batch_offset = offset + x.batch;
+        workspace += ftr__matmul_offset_bytes(&x);
+    }
+    const ftr__gemm g = ftr__matmul_gemm(call, &x);
+    ftr__gemm_run(cpu, &g, workspace);
+    return FTR_OK;
+}
+
+/* The operands' descriptions must outlive the product's, so they are the caller's. */
+static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix *x, ftr__gemm_matrix *weight) {
+    const ftr_shape *w = &call->in[1].shape, *y = &call->out[0].shape;
+    const int64_t n = w->dim[0], k = w->dim[1];
+    int64_t m = 1;
+    for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
+    *x = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = k};
+    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = k};
+    return (ftr__gemm){.batch = 1,
+                       .m = m,
+                       .n = n,
+                       .k = k,
+                       .a = ftr__gemm_k_together(x, k),
+                       .b = ftr__gemm_k_together(weight, k),
+                       .c = (float *)call->out[0].data,
+                       .c_stride = n,
+                       .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
+                       .activation = call->attr->linear.activation};
+}
+
+size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
+    ftr__gemm_matrix x, weight;
+    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    return ftr__gemm_workspace(ftr__cpu_of(call), &g);
+}
+
+ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    ftr__gemm_matrix x, weight;
+    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    const bool relu = g.activation == FTR_ACT_RELU;
+    if (!ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+        ftr__gemm_run(cpu, &g, call->workspace);
+    }
+    return FTR_OK;
+}

@@ -1,0 +1,281 @@
+/* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks are
+ * combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
+ * Variances, 1979). */
+#include "backend/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FTR__NORM_TILE 256    /* channels of a task that computes statistics */
+#define FTR__NORM_CHUNK 32768 /* elements of such a task */
+#define FTR__NORM_GRAIN 16384 /* elements of a task that computes results */
+
+typedef struct ftr__norm_job {
+    const ftr_kernel_call *call;
+    const ftr__simd_math *math;
+    int64_t rows, channels, tiles, chunks, rows_per_chunk, rows_per_task;
+    const float *mask;       /* NULL: all rows count */
+    int64_t rows_per_sample; /* a sample has one element of the mask */
+    float *partial;          /* [chunks][2][channels] */
+    float *coefficients;     /* [3][channels] */
+} ftr__norm_job;
+
+/* The sizes; data pointers are not looked at. */
+static ftr__norm_job ftr__norm_job_of(const ftr_kernel_call *call, const ftr_view *x) {
+    ftr__norm_job job = {.call = call, .channels = x->shape.dim[x->shape.rank - 1]};
+    job.rows = job.channels > 0 ? x->count / job.channels : 0;
+    const int64_t width = job.channels < FTR__NORM_TILE ? job.channels : FTR__NORM_TILE;
+    job.tiles = (job.channels + FTR__NORM_TILE - 1) / FTR__NORM_TILE;
+    job.rows_per_chunk = width > 0 ? FTR__NORM_CHUNK / width : 1;
+    job.chunks = (job.rows + job.rows_per_chunk - 1) / job.rows_per_chunk;
+    job.rows_per_task = 1 + FTR__NORM_GRAIN / (job.channels > 0 ? job.channels : 1);
+    job.rows_per_sample = x->shape.dim[0] > 0 ? job.rows / x->shape.dim[0] : 1;
+    return job;
+}
+
+static size_t ftr__norm_workspace(const ftr__norm_job *job) {
+    return (size_t)((job->chunks * 2 + 3) * job->channels) * sizeof(float);
+}
+
+static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
+    job->math = &ftr__cpu_of(job->call)->simd->math;
+    job->partial = job->call->workspace;
+    job->coefficients = job->partial + job->chunks * 2 * job->channels;
+    job->mask = mask ? mask->data : NULL;
+}
+
+/* Optional input `index`; NULL if it is missing. */
+static const ftr_view *ftr__norm_optional(const ftr_kernel_call *call, int32_t index) {
+    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
+}
+
+/* The end of the run of rows from `row` on that all count or all do not count; *counts says which. */
+static int64_t ftr__norm_run(const ftr__norm_job *job, int64_t row, int64_t end, bool *counts) {
+    *counts = true;
+    if (!job->mask) return end;
+    int64_t sample = row / job->rows_per_sample;
+    *counts = job->mask[sample] != 0.0f;
+    while (row < end && (job->mask[sample] != 0.0f) == *counts) row = ++sample * job->rows_per_sample;
+    return row < end ? row : end;
+}
+
+static int64_t ftr__norm_chunk_end(const ftr__norm_job *job, int64_t begin) {
+    return job->rows - begin < job->rows_per_chunk ? job->rows : begin + job->rows_per_chunk;
+}
+
+static int64_t ftr__norm_tile_width(const ftr__norm_job *job, int64_t column) {
+    return job->channels - column < FTR__NORM_TILE ? job->channels - column : FTR__NORM_TILE;
+}
+
+/* Rows of a chunk that count. */
+static int64_t ftr__norm_count(const ftr__norm_job *job, int64_t chunk) {
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
+    int64_t count = 0;
+    for (int64_t row = begin; row < end;) {
+        bool counts;
+        const int64_t stop = ftr__norm_run(job, row, end, &counts);
+        if (counts) count += stop - row;
+        row = stop;
+    }
+    return count;
+}
+
+/* -------------------------------------------------------------------------------------------------------- forward -- */
+
+/* Mean and squared deviations of one chunk and tile: two passes over data that fit the cache. */
+static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__norm_job *job = arg;
+    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
+    const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
+    const float *x = (const float *)job->call->in[0].data + column;
+    float *mean = job->partial + chunk * 2 * job->channels + column, *deviation = mean + job->channels;
+    (void)worker;
+    for (int64_t j = 0; j < width; j++) mean[j] = deviation[j] = 0.0f;
+    const int64_t count = ftr__norm_count(job, chunk);
+    if (count == 0) return;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t row = begin; row < end;) {
+            bool counts;
+            const int64_t stop = ftr__norm_run(job, row, end, &counts);
+            if (counts && pass == 0) job->math->column_sum(stop - row, width, x + row * stride, stride, mean);
+            if (counts && pass == 1) job->math->column_deviation(stop - row, width, x + row * stride, stride, mean, deviation);
+            row = stop;
+        }
+        if (pass == 0)
+            for (int64_t j = 0; j < width; j++) mean[j] /= (float)count;
+    }
+}
+
+/* Fills mean, unbiased variance, 1 / std and the scale of one channel. */
+static void ftr__norm_finish(const ftr__norm_job *job, int64_t channel, double mean, double biased, double unbiased) {
+    const ftr_kernel_call *call = job->call;
+    const double invstd = 1.0 / sqrt(biased + call->attr->norm.eps);
+    ((float *)call->out[1].data)[channel] = (float)mean;
+    ((float *)call->out[2].data)[channel] = (float)unbiased;
+    ((float *)call->out[3].data)[channel] = (float)invstd;
+    job->coefficients[channel] = (float)(((const float *)call->in[1].data)[channel] * invstd);
+}
+
+/* The running statistics stand in where they are asked for, and in training where no row counts. */
+static void ftr__norm_use_running(const ftr__norm_job *job, int64_t column, int64_t width) {
+    const float *mean = job->call->in[3].data, *variance = job->call->in[4].data;
+    for (int64_t c = column; c < column + width; c++)
+        ftr__norm_finish(job, c, (double)mean[c], (double)variance[c], (double)variance[c]);
+}
+
+/* Combines the chunks of one tile. */
+static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__norm_job *job = arg;
+    const int64_t column = task * FTR__NORM_TILE, width = ftr__norm_tile_width(job, column);
+    double mean[FTR__NORM_TILE] = {0}, deviation[FTR__NORM_TILE] = {0}, total = 0;
+    (void)worker;
+    for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
+        const double count = (double)ftr__norm_count(job, chunk);
+        if (count == 0) continue;
+        const float *chunk_mean = job->partial + chunk * 2 * job->channels + column;
+        const float *chunk_deviation = chunk_mean + job->channels;
+        const double share = count / (total + count), between = total * share;
+        for (int64_t j = 0; j < width; j++) {
+            const double apart = (double)chunk_mean[j] - mean[j];
+            mean[j] += apart * share;
+            deviation[j] += (double)chunk_deviation[j] + apart * apart * between;
+        }
+        total += count;
+    }
+    if (total == 0) {
+        ftr__norm_use_running(job, column, width);
+        return;
+    }
+    for (int64_t j = 0; j < width; j++)
+        ftr__norm_finish(job, column + j, mean[j], deviation[j] / total, deviation[j] / (total > 1 ? total - 1 : 1));
+}
+
+static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__norm_job *job = arg;
+    const ftr_kernel_call *call = job->call;
+    const ftr_view *residual = ftr__norm_optional(call, 6);
+    const int64_t first = task * job->rows_per_task, at = first * job->channels;
+    const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
+    (void)worker;
+    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data, job->coefficients,
+                          call->in[2].data, residual ? (const float *)residual->data + at : NULL,
+                          call->attr->norm.activation == FTR_ACT_RELU, (float *)call->out[0].data + at);
+}
+
+size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
+    const ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
+    return ftr__norm_workspace(&job);
+}
+
+ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
+    if (call->in[0].dtype != FTR_F32)
+        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
+                                 ftr_dtype_name(call->in[0].dtype));
+    ftr__pool *pool = ftr__cpu_of(call)->pool;
+    ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
+    ftr__norm_prepare(&job, ftr__norm_optional(call, 5));
+    if (call->attr->norm.training) {
+        ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_statistics_task, &job);
+        ftr__pool_run(pool, job.tiles, ftr__norm_combine_task, &job);
+    } else {
+        ftr__norm_use_running(&job, 0, job.channels);
+    }
+    ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_apply_task, &job);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- gradient -- */
+
+/* y, where the gradient passes only the positive ones; NULL without an activation. */
+static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {
+    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__norm_optional(call, 6) : NULL;
+    return y ? y->data : NULL;
+}
+
+static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__norm_job *job = arg;
+    const ftr_kernel_call *call = job->call;
+    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
+    const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
+    const float *dy = (const float *)call->in[0].data + column, *x = (const float *)call->in[1].data + column;
+    const float *y = ftr__norm_grad_y(call), *mean = (const float *)call->in[3].data + column;
+    float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
+    (void)worker;
+    for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
+    for (int64_t row = begin; row < end;) {
+        bool counts;
+        const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * stride;
+        if (counts)
+            job->math->norm_grad_sums(stop - row, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum,
+                                      product);
+        row = stop;
+    }
+}
+
+/* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
+ * dx = gamma / std * (g - dbeta / n - xhat * dgamma / n) over the n rows that count (Ioffe, Szegedy, 2015). */
+static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__norm_job *job = arg;
+    const ftr_kernel_call *call = job->call;
+    const int64_t column = task * FTR__NORM_TILE, width = ftr__norm_tile_width(job, column);
+    double sum[FTR__NORM_TILE] = {0}, product[FTR__NORM_TILE] = {0}, total = 0;
+    (void)worker;
+    for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
+        const float *chunk_sum = job->partial + chunk * 2 * job->channels + column;
+        for (int64_t j = 0; j < width; j++) sum[j] += (double)chunk_sum[j];
+        for (int64_t j = 0; j < width; j++) product[j] += (double)chunk_sum[job->channels + j];
+        total += (double)ftr__norm_count(job, chunk);
+    }
+    const double share = call->attr->norm.training && total > 0 ? 1.0 / total : 0.0;
+    for (int64_t j = 0; j < width; j++) {
+        const int64_t c = column + j;
+        const double invstd = (double)((const float *)call->in[4].data)[c], dgamma = product[j] * invstd;
+        const double a = (double)((const float *)call->in[2].data)[c] * invstd;
+        ((float *)call->out[1].data)[c] = (float)dgamma;
+        ((float *)call->out[2].data)[c] = (float)sum[j];
+        job->coefficients[c] = (float)a;
+        job->coefficients[job->channels + c] = (float)(-a * invstd * dgamma * share);
+        job->coefficients[2 * job->channels + c] = (float)(-a * sum[j] * share);
+    }
+}
+
+static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__norm_job *job = arg;
+    const ftr_kernel_call *call = job->call;
+    const int64_t begin = task * job->rows_per_task, channels = job->channels;
+    const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
+    const float *dy = call->in[0].data, *x = call->in[1].data, *y = ftr__norm_grad_y(call), *a = job->coefficients;
+    float *dx = call->out[0].data;
+    (void)worker;
+    for (int64_t row = begin; row < end;) {
+        bool counts;
+        const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
+        if (counts)
+            job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
+                                       a + channels, a + 2 * channels, dx + at);
+        else
+            memset(dx + at, 0, (size_t)((stop - row) * channels) * sizeof *dx);
+        row = stop;
+    }
+}
+
+size_t ftr__cpu_batch_norm_grad_workspace(const ftr_kernel_call *call) {
+    const ftr__norm_job job = ftr__norm_job_of(call, &call->in[1]);
+    return ftr__norm_workspace(&job);
+}
+
+ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
+    if (call->in[1].dtype != FTR_F32)
+        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
+                                 ftr_dtype_name(call->in[1].dtype));
+    ftr__pool *pool = ftr__cpu_of(call)->pool;
+    ftr__norm_job job = ftr__norm_job_of(call, &call->in[1]);
+    /* With running statistics rows do not depend on each other, and the mask has no say. */
+    ftr__norm_prepare(&job, call->attr->norm.training ? ftr__norm_optional(call, 5) : NULL);
+    ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_grad_sums_task, &job);
+    ftr__pool_run(pool, job.tiles, ftr__norm_grad_combine_task, &job);
+    ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_grad_apply_task, &job);
+    return FTR_OK;
+}

@@ -1,0 +1,50 @@
+/* SIMD functions of the matrix product and of convolution: one table an instruction set. */
+#ifndef FTR_BACKEND_CPU_SIMD_GEMM_H
+#define FTR_BACKEND_CPU_SIMD_GEMM_H
+
+#include "core/core.h"
+
+/* Bounds over all levels, for buffers on the stack. */
+#define FTR__GEMM_MAX_MR 14
+#define FTR__GEMM_MAX_NR 32
+
+/* Where a tile of the result goes and what is done on the way: c = relu(c * load + tile + bias). All rows have nr
+ * elements; the driver points rows that do not exist at a buffer of its own. */
+typedef struct ftr__gemm_tile {
+    float *c[FTR__GEMM_MAX_MR];
+    const float *bias; /* nr of them, or NULL */
+    bool load;         /* add to what is there */
+    bool relu;
+    bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
+} ftr__gemm_tile;
+
+typedef struct ftr__simd_gemm {
+    int64_t mr, nr; /* size of a tile */
+
+    /* Tile of packed A, a[k * mr + i], and B, b[k * b_stride + j]. */
+    void (*tile)(int64_t depth, const float *a, const float *b, int64_t b_stride, const ftr__gemm_tile *tile);
+
+    /* The same with A read in place: k runs over `segments` runs of `length` elements; run s of row i starts at
+     * a[s * mr + i]. Only the first `rows` rows are needed. */
+    void (*tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a, const float *b,
+                      int64_t b_stride, const ftr__gemm_tile *tile);
+
+    /* to[k * to_stride + i] = from[i][k] for i < width, k < depth. */
+    void (*interleave)(int64_t width, int64_t depth, const float *const *from, float *to, int64_t to_stride);
+
+    /* out[j] = sum over k of x[k] * y[j][k], four of them. */
+    void (*dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]);
+
+    /* y[i] += x[i]. */
+    void (*accumulate)(int64_t count, const float *x, float *y);
+
+    /* y[c] = relu(bias[c] + sum over t of x[t][c] * w[t][c]); bias may be NULL. */
+    void (*depthwise)(int64_t channels, int64_t taps, const float *const *x, const float *const *w, const float *bias,
+                      bool relu, float *y);
+
+    /* sum[c] += sum over r of x[r * x_stride + c] * y[r * y_stride + c]. */
+    void (*depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
+                          int64_t y_stride, float *sum);
+} ftr__simd_gemm;
+
+#endif

@@ -1,0 +1,224 @@
+/* Micro-kernels of the matrix product, and what convolution needs beside them. Included once a level. */
+#undef FTR__SIMD_GEMM_FUNCTIONS
+
+/* Rows of a tile: as many as leave registers for two vectors of B and one of A. */
+#if FTR__SIMD_LEVEL == 3
+#define FTR__MR 14
+#define FTR__ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
+#elif FTR__SIMD_LEVEL == 1
+#define FTR__MR 8
+#define FTR__ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+#define FTR__MR 6
+#define FTR__ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5)
+#endif
+
+/* A row of vectors on its way to memory. */
+FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int32_t part, FTR__VF sum) {
+    float *c = tile->c[row] + part * FTR__W;
+    if (tile->load) sum += FTR__LOAD(c);
+    if (tile->bias) sum += FTR__LOAD(tile->bias + part * FTR__W);
+    if (tile->relu) sum = FTR__SELECT(sum < (FTR__VF){0}, (FTR__VF){0}, sum);
+    FTR__STORE(c, sum);
+}
+
+/* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
+#define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
+#define FTR__TILE_STORE(i)                                                                                             \
+    if (i < rows) {                                                                                                    \
+        FTR__S(gemm_store)(tile, i, 0, lo##i);                                                                         \
+        if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
+    }
+
+FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
+                                     const ftr__gemm_tile *tile) {
+    const int32_t rows = FTR__MR;
+    FTR__ROWS(FTR__TILE_ZERO)
+    for (int64_t k = 0; k < depth; k++) {
+        const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+#define FTR__TILE_STEP(i)                                                                                              \
+    {                                                                                                                  \
+        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+        lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
+    }
+        FTR__ROWS(FTR__TILE_STEP)
+#undef FTR__TILE_STEP
+        a += FTR__MR;
+        b += b_stride;
+    }
+    FTR__ROWS(FTR__TILE_STORE)
+}
+
+FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segments, int64_t length,
+                                       const float *const *a, const float *b, int64_t b_stride,
+                                       const ftr__gemm_tile *tile) {
+    FTR__ROWS(FTR__TILE_ZERO)
+    for (int64_t s = 0; s < segments; s++, a += FTR__MR) {
+#define FTR__TILE_POINTER(i) const float *const a##i = a[i];
+        FTR__ROWS(FTR__TILE_POINTER)
+#undef FTR__TILE_POINTER
+        for (int64_t k = 0; k < length; k++) {
+            const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+#define FTR__TILE_STEP(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        const FTR__VF x = FTR__SPLAT(a##i[k]);                                                                         \
+        lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
+    }
+            FTR__ROWS(FTR__TILE_STEP)
+#undef FTR__TILE_STEP
+            b += b_stride;
+        }
+    }
+    FTR__ROWS(FTR__TILE_STORE)
+}
+
+static void FTR__S(gemm_tile)(int64_t depth, const float *a, const float *b, int64_t b_stride,
+                              const ftr__gemm_tile *tile) {
+    if (tile->narrow) FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
+    else FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
+}
+
+static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a,
+                                   const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
+    if (rows <= 1) FTR__S(gemm_in_place)(1, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 2) FTR__S(gemm_in_place)(2, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 4) FTR__S(gemm_in_place)(4, false, segments, length, a, b, b_stride, tile);
+#if FTR__MR > 8
+    else if (rows <= 8) FTR__S(gemm_in_place)(8, false, segments, length, a, b, b_stride, tile);
+#endif
+    else if (tile->narrow) FTR__S(gemm_in_place)(FTR__MR, true, segments, length, a, b, b_stride, tile);
+    else FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
+}
+#undef FTR__TILE_ZERO
+#undef FTR__TILE_STORE
+
+/* Transposes 4 x 4 blocks in 16-byte vectors, which every level has. */
+typedef float FTR__S(v4) __attribute__((vector_size(16)));
+#ifdef __clang__
+#define FTR__SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int32_t FTR__S(v4i) __attribute__((vector_size(16)));
+#define FTR__SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (FTR__S(v4i)){i, j, k, l})
+#endif
+
+FTR__INLINE void FTR__S(transpose4)(const float *const *from, int64_t k, float *to, int64_t stride) {
+    FTR__S(v4) r[4];
+    for (int32_t i = 0; i < 4; i++) __builtin_memcpy(&r[i], from[i] + k, 16);
+    const FTR__S(v4) a = FTR__SHUFFLE4(r[0], r[1], 0, 4, 1, 5), b = FTR__SHUFFLE4(r[2], r[3], 0, 4, 1, 5);
+    const FTR__S(v4) c = FTR__SHUFFLE4(r[0], r[1], 2, 6, 3, 7), d = FTR__SHUFFLE4(r[2], r[3], 2, 6, 3, 7);
+    const FTR__S(v4) t0 = FTR__SHUFFLE4(a, b, 0, 1, 4, 5), t1 = FTR__SHUFFLE4(a, b, 2, 3, 6, 7);
+    const FTR__S(v4) t2 = FTR__SHUFFLE4(c, d, 0, 1, 4, 5), t3 = FTR__SHUFFLE4(c, d, 2, 3, 6, 7);
+    __builtin_memcpy(to, &t0, 16);
+    __builtin_memcpy(to + stride, &t1, 16);
+    __builtin_memcpy(to + 2 * stride, &t2, 16);
+    __builtin_memcpy(to + 3 * stride, &t3, 16);
+}
+#undef FTR__SHUFFLE4
+
+static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *const *from, float *to,
+                                    int64_t to_stride) {
+    const int64_t whole = width < 4 ? 0 : depth - depth % 4;
+    for (int64_t k = 0; k < whole; k += 4) {
+        for (int64_t i = 0; i < width; i += 4) {
+            const int64_t at = i + 4 <= width ? i : width - 4; /* the last block may overlap the one before */
+            FTR__S(transpose4)(from + at, k, to + k * to_stride + at, to_stride);
+        }
+    }
+    for (int64_t k = whole; k < depth; k++) {
+        for (int64_t i = 0; i < width; i++) to[k * to_stride + i] = from[i][k];
+    }
+}
+
+FTR__INLINE float FTR__S(gemm_lanes)(FTR__VF v) {
+    float lane[FTR__W], sum = 0;
+    FTR__STORE(lane, v);
+    for (int32_t i = 0; i < FTR__W; i++) sum += lane[i];
+    return sum;
+}
+
+static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]) {
+    const float *const y0 = y[0], *const y1 = y[1], *const y2 = y[2], *const y3 = y[3];
+    FTR__VF s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+    int64_t k = 0;
+    for (; k + FTR__W <= depth; k += FTR__W) {
+        const FTR__VF v = FTR__LOAD(x + k);
+        s0 = FTR__FMA(v, FTR__LOAD(y0 + k), s0);
+        s1 = FTR__FMA(v, FTR__LOAD(y1 + k), s1);
+        s2 = FTR__FMA(v, FTR__LOAD(y2 + k), s2);
+        s3 = FTR__FMA(v, FTR__LOAD(y3 + k), s3);
+    }
+    out[0] = FTR__S(gemm_lanes)(s0);
+    out[1] = FTR__S(gemm_lanes)(s1);
+    out[2] = FTR__S(gemm_lanes)(s2);
+    out[3] = FTR__S(gemm_lanes)(s3);
+    for (; k < depth; k++) {
+        for (int32_t j = 0; j < 4; j++) out[j] += x[k] * y[j][k];
+    }
+}
+
+static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
+    int64_t i = 0;
+    for (; i + FTR__W <= count; i += FTR__W) FTR__STORE(y + i, FTR__LOAD(y + i) + FTR__LOAD(x + i));
+    for (; i < count; i++) y[i] += x[i];
+}
+
+static void FTR__S(gemm_depthwise)(int64_t channels, int64_t taps, const float *const *x, const float *const *w,
+                                   const float *bias, bool relu, float *y) {
+    int64_t c = 0;
+    for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
+        FTR__VF s0 = bias ? FTR__LOAD(bias + c) : (FTR__VF){0};
+        FTR__VF s1 = bias ? FTR__LOAD(bias + c + FTR__W) : (FTR__VF){0};
+        for (int64_t t = 0; t < taps; t++) {
+            s0 = FTR__FMA(FTR__LOAD(x[t] + c), FTR__LOAD(w[t] + c), s0);
+            s1 = FTR__FMA(FTR__LOAD(x[t] + c + FTR__W), FTR__LOAD(w[t] + c + FTR__W), s1);
+        }
+        if (relu) {
+            s0 = FTR__SELECT(s0 < (FTR__VF){0}, (FTR__VF){0}, s0);
+            s1 = FTR__SELECT(s1 < (FTR__VF){0}, (FTR__VF){0}, s1);
+        }
+        FTR__STORE(y + c, s0);
+        FTR__STORE(y + c + FTR__W, s1);
+    }
+    for (; c < channels; c++) {
+        float sum = bias ? bias[c] : 0;
+        for (int64_t t = 0; t < taps; t++) sum += x[t][c] * w[t][c];
+        y[c] = relu && sum < 0 ? 0 : sum;
+    }
+}
+
+static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride,
+                                       const float *y, int64_t y_stride, float *sum) {
+    int64_t c = 0;
+    for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
+        FTR__VF s0 = FTR__LOAD(sum + c), s1 = FTR__LOAD(sum + c + FTR__W);
+        for (int64_t r = 0; r < rows; r++) {
+            const float *const xr = x + r * x_stride + c, *const yr = y + r * y_stride + c;
+            s0 = FTR__FMA(FTR__LOAD(xr), FTR__LOAD(yr), s0);
+            s1 = FTR__FMA(FTR__LOAD(xr + FTR__W), FTR__LOAD(yr + FTR__W), s1);
+        }
+        FTR__STORE(sum + c, s0);
+        FTR__STORE(sum + c + FTR__W, s1);
+    }
+    for (; c < channels; c++) {
+        for (int64_t r = 0; r < rows; r++) sum[c] += x[r * x_stride + c] * y[r * y_stride + c];
+    }
+}
+
+#define FTR__SIMD_GEMM_FUNCTIONS                                                                                       \
+    {                                                                                                                  \
+        .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
+        .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .accumulate = FTR__S(gemm_accumulate),       \
+        .depthwise = FTR__S(gemm_depthwise), .depthwise_sum = FTR__S(gemm_depthwise_sum),                              \
+    }
+#undef FTR__SIMD_GEMM_MR
+#if FTR__MR == 14
+#define FTR__SIMD_GEMM_MR 14
+#elif FTR__MR == 8
+#define FTR__SIMD_GEMM_MR 8
+#else
+#define FTR__SIMD_GEMM_MR 6
+#endif
+#undef FTR__MR
+#undef FTR__ROWS

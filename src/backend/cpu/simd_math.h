@@ -1,0 +1,116 @@
+/* SIMD functions for everything but matrix products: inner loops over contiguous rows. Unless said otherwise an output may be
+ * the same pointer as an input, and an element's result does not depend on where in a row it stands or how rows are cut. */
+#ifndef FTR_BACKEND_CPU_SIMD_MATH_H
+#define FTR_BACKEND_CPU_SIMD_MATH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum ftr__simd_binary {
+    FTR__BINARY_ADD = 0,
+    FTR__BINARY_SUB,
+    FTR__BINARY_MUL,
+    FTR__BINARY_DIV,
+    FTR__BINARY_MAXIMUM, /* NaN wins */
+    FTR__BINARY_COUNT
+} ftr__simd_binary;
+
+typedef enum ftr__simd_unary {
+    FTR__UNARY_NEG = 0,
+    FTR__UNARY_EXP,
+    FTR__UNARY_LOG,
+    FTR__UNARY_SQRT,
+    FTR__UNARY_RSQRT,
+    FTR__UNARY_TANH,
+    FTR__UNARY_SIGMOID,
+    FTR__UNARY_RELU,
+    FTR__UNARY_COUNT
+} ftr__simd_unary;
+
+typedef enum ftr__simd_activation_grad {
+    FTR__GRAD_TANH = 0,
+    FTR__GRAD_SIGMOID,
+    FTR__GRAD_RELU,
+    FTR__GRAD_COUNT
+} ftr__simd_activation_grad;
+
+/* Which operand of a binary function is one element. */
+typedef enum ftr__simd_operands {
+    FTR__OPERANDS_ROWS = 0,
+    FTR__OPERANDS_RIGHT_SCALAR,
+    FTR__OPERANDS_LEFT_SCALAR,
+    FTR__OPERANDS_COUNT
+} ftr__simd_operands;
+
+/* Constants of one optimizer step, computed in double. */
+typedef struct ftr__sgd_step {
+    float lr, weight_decay, momentum;
+    float gradient; /* weight of the gradient in the momentum: 1 - dampening, 1 in the first step */
+    bool nesterov;
+} ftr__sgd_step;
+
+typedef struct ftr__adamw_step {
+    float decay;                        /* 1 - lr * weight decay */
+    float beta1, one_minus_beta1;
+    float beta2, one_minus_beta2;
+    float rate;                         /* lr / (1 - beta1^t) */
+    float second;                       /* 1 / sqrt(1 - beta2^t) */
+    float eps;
+} ftr__adamw_step;
+
+typedef struct ftr__simd_math {
+    void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
+    void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
+    void (*activation_grad[FTR__GRAD_COUNT])(int64_t n, const float *dy, const float *y, float *dx);
+
+    /* Of a row; sums of blocks are in f32 with many partial sums, blocks are added in double. */
+    double (*sum)(int64_t n, const float *x);
+    double (*dot)(int64_t n, const float *a, const float *b);
+    float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
+
+    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, or of (x - mean[j])^2,
+     * or out[j] = max(out[j], x). */
+    void (*column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
+    void (*column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *mean, float *out);
+    void (*column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
+
+    /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */
+    void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
+                       const float *shift, const float *residual, bool relu, float *y);
+    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]).
+     * Rows are `stride` apart. */
+    void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x, const float *y,
+                           const float *mean, float *sum, float *product);
+    /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
+    void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
+                            const float *mean, const float *a, const float *b, const float *c, float *dx);
+
+    /* out = e^(x - shift), which is not stored if out is NULL; returns the sum as `sum` does. */
+    double (*exp_sum)(int64_t n, const float *x, float shift, float *out);
+    /* out = scale * e^(x - shift) + add. */
+    void (*exp_scale_add)(int64_t n, const float *x, float shift, float scale, float add, float *out);
+    /* out = (x - a) - b. */
+    void (*subtract_twice)(int64_t n, const float *x, float a, float b, float *out);
+    /* dx = y * (dy - sum), and dx = dy - e^y * sum. */
+    void (*softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx);
+    void (*log_softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx);
+    /* y += a * x; and y += a * (x - y). */
+    void (*axpy)(int64_t n, float a, const float *x, float *y);
+    void (*blend)(int64_t n, float a, const float *x, float *y);
+
+    /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image row. The
+     * first maximum wins, NaN is the largest. index = first_index + row * width + column. */
+    void (*window_maximum)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
+                           int32_t first_index, float *out, int32_t *index);
+    /* out = sum over the window / divisor. */
+    void (*window_mean)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width, float divisor,
+                        float *out);
+    /* dx += dy where index is `pixel`. */
+    void (*scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx);
+
+    void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
+    void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);
+    void (*adamw)(int64_t n, const ftr__adamw_step *step, float *p, const float *g, float *m, float *v);
+} ftr__simd_math;
+
+#endif

@@ -1,0 +1,545 @@
+/* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does not fill
+ * a vector is copied into a padded one and goes through the same code. */
+#undef FTR__SIMD_MATH_FUNCTIONS
+
+/* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay small. */
+#define FTR__COLUMN_VECTORS 4
+#define FTR__COLUMN_BLOCK 64
+/* Vectors in a block of a row's sum, for each of four partial sums. */
+#define FTR__SUM_BLOCK 32
+
+FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) {
+    FTR__VF v = {0};
+    float lanes[FTR__W] = {0};
+    for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
+    __builtin_memcpy(&v, lanes, sizeof v);
+    return v;
+}
+
+FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) {
+    float lanes[FTR__W];
+    __builtin_memcpy(lanes, &v, sizeof v);
+    for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
+}
+
+/* A vector, or its first n elements if n is less than a vector. */
+FTR__INLINE FTR__VF FTR__S(load_some)(const float *p, int64_t n) {
+    return n >= FTR__W ? FTR__LOAD(p) : FTR__S(load_part)(p, n);
+}
+
+FTR__INLINE void FTR__S(store_some)(float *p, FTR__VF v, int64_t n) {
+    if (n >= FTR__W)
+        FTR__STORE(p, v);
+    else
+        FTR__S(store_part)(p, v, n);
+}
+
+#define FTR__LOAD_SOME FTR__S(load_some)
+#define FTR__STORE_SOME FTR__S(store_some)
+
+FTR__INLINE FTR__VF FTR__S(square_root)(FTR__VF x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_sqrt_ps((__m512)x);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_sqrt_ps((__m256)x);
+#elif FTR__SIMD_LEVEL == 1
+    return (FTR__VF)vsqrtq_f32((float32x4_t)x);
+#elif FTR__SIMD_LEVEL == 0 && defined(__x86_64__)
+    return (FTR__VF)_mm_sqrt_ps((__m128)x);
+#else
+    FTR__VF root;
+    for (int i = 0; i < FTR__W; i++) root[i] = __builtin_sqrtf(x[i]);
+    return root;
+#endif
+}
+
+FTR__INLINE FTR__VF FTR__S(keep_positive)(FTR__VF x) { return FTR__SELECT(x <= 0.0f, FTR__SPLAT(0.0f), x); }
+
+FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a > b) | (a != a), a, b); }
+
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial (relative
+ * error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
+FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
+    const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
+    x = FTR__SELECT(x < -104.0f, FTR__SPLAT(-104.0f), x);
+    const FTR__VF shifted = FTR__FMA(x, FTR__SPLAT(1.44269504089f), round);
+    const FTR__VF whole = shifted - round;
+    /* ln 2 in two parts; the first has few bits, so that its product is exact. */
+    FTR__VF r = FTR__FMA(whole, FTR__SPLAT(-0.693359375f), x);
+    r = FTR__FMA(whole, FTR__SPLAT(2.12194440e-4f), r);
+    FTR__VF p = FTR__SPLAT(0.00138141739f);
+    p = FTR__FMA(p, r, FTR__SPLAT(0.00836892147f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.0416684076f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.166665196f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.49999994f));
+    p = FTR__FMA(p, r * r, r) + 1.0f;
+    const FTR__VI n = (FTR__VI)((FTR__VU)shifted - (FTR__VU)round);
+    const FTR__VI half = n >> 1;
+    const FTR__VF first = (FTR__VF)(((FTR__VU)half + 127u) << 23);
+    const FTR__VF second = (FTR__VF)(((FTR__VU)n - (FTR__VU)half + 127u) << 23);
+    return p * first * second;
+}
+
+/* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3 P(f), P a
+ * minimax polynomial (relative error 4e-9). Subnormal x is scaled first. */
+FTR__INLINE FTR__VF FTR__S(logarithm)(FTR__VF x) {
+    const FTR__VI tiny = x < 1.17549435e-38f;
+    const FTR__VU bits = (FTR__VU)FTR__SELECT(tiny, x * 8388608.0f, x) - 0x3f3504f3u;
+    const FTR__VI exponent = ((FTR__VI)bits >> 23) - (tiny & 23);
+    const FTR__VF e = __builtin_convertvector(exponent, FTR__VF);
+    const FTR__VF f = (FTR__VF)((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+    const FTR__VF square = f * f;
+    FTR__VF p = FTR__SPLAT(0.0674659833f);
+    p = FTR__FMA(p, f, FTR__SPLAT(-0.116796538f));
+    p = FTR__FMA(p, f, FTR__SPLAT(0.118903235f));
+    p = FTR__FMA(p, f, FTR__SPLAT(-0.124051355f));
+    p = FTR__FMA(p, f, FTR__SPLAT(0.142192245f));
+    p = FTR__FMA(p, f, FTR__SPLAT(-0.166680068f));
+    p = FTR__FMA(p, f, FTR__SPLAT(0.200021341f));
+    p = FTR__FMA(p, f, FTR__SPLAT(-0.250000089f));
+    p = FTR__FMA(p, f, FTR__SPLAT(0.333333135f));
+    FTR__VF r = f * square * p;
+    r = FTR__FMA(e, FTR__SPLAT(-2.12194440e-4f), r);
+    r = FTR__FMA(square, FTR__SPLAT(-0.5f), r) + f;
+    r = FTR__FMA(e, FTR__SPLAT(0.693359375f), r);
+    r = FTR__SELECT(x < __builtin_inff(), r, x); /* +inf and NaN */
+    r = FTR__SELECT(x == 0.0f, FTR__SPLAT(-__builtin_inff()), r);
+    return FTR__SELECT(x < 0.0f, FTR__SPLAT(__builtin_nanf("")), r);
+}
+
+/* x + x^3 P(x^2) for |x| < 0.625 (P minimax, relative error 9e-9), else 1 - 2 / (e^2|x| + 1) with the sign of x. */
+FTR__INLINE FTR__VF FTR__S(hyperbolic_tangent)(FTR__VF x) {
+    const FTR__VU sign = (FTR__VU)x & 0x80000000u;
+    const FTR__VF size = (FTR__VF)((FTR__VU)x ^ sign);
+    const FTR__VF large = 1.0f - 2.0f / (FTR__S(exponential)(size + size) + 1.0f);
+    const FTR__VF square = x * x;
+    FTR__VF p = FTR__SPLAT(-0.00570498686f);
+    p = FTR__FMA(p, square, FTR__SPLAT(0.0206390861f));
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.0537397154f));
+    p = FTR__FMA(p, square, FTR__SPLAT(0.133314416f));
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.333332807f));
+    const FTR__VF small = FTR__FMA(p * square, x, x);
+    return FTR__SELECT(size < 0.625f, small, (FTR__VF)((FTR__VU)large | sign));
+}
+
+/* With e = e^-|x|: 1 / (1 + e) for x >= 0, e / (1 + e) below, which keeps its precision toward 0. */
+FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
+    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
+}
+
+/* Loops over a row: `body` computes the result from what `loads` has loaded at element i, where n - i are left. */
+#define FTR__ROW_LOOP(loads, body, out)                                                                                \
+    for (int64_t i = 0; i + FTR__W <= n; i += FTR__W) {                                                                \
+        const int64_t left = FTR__W;                                                                                   \
+        loads;                                                                                                         \
+        const FTR__VF made = body;                                                                                        \
+        FTR__STORE_SOME((out) + i, made, left);                                                                           \
+    }                                                                                                                  \
+    if (n % FTR__W) {                                                                                                  \
+        const int64_t left = n % FTR__W, i = n - left;                                                                 \
+        loads;                                                                                                         \
+        const FTR__VF made = body;                                                                                        \
+        FTR__STORE_SOME((out) + i, made, left);                                                                           \
+    }
+
+#define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
+
+#define FTR__BINARY_FUNCTION(name, body)                                                                               \
+    static void FTR__S(name##_rows)(int64_t n, const float *a, const float *b, float *out) {                           \
+        FTR__ROW_LOOP(FTR__ROW(u, a); FTR__ROW(v, b), body, out)                                                       \
+    }                                                                                                                  \
+    static void FTR__S(name##_right)(int64_t n, const float *a, const float *b, float *out) {                          \
+        const FTR__VF v = FTR__SPLAT(*b);                                                                              \
+        FTR__ROW_LOOP(FTR__ROW(u, a), body, out)                                                                       \
+    }                                                                                                                  \
+    static void FTR__S(name##_left)(int64_t n, const float *a, const float *b, float *out) {                           \
+        const FTR__VF u = FTR__SPLAT(*a);                                                                              \
+        FTR__ROW_LOOP(FTR__ROW(v, b), body, out)                                                                       \
+    }
+
+FTR__BINARY_FUNCTION(row_add, u + v)
+FTR__BINARY_FUNCTION(row_sub, u - v)
+FTR__BINARY_FUNCTION(row_mul, u *v)
+FTR__BINARY_FUNCTION(row_div, u / v)
+FTR__BINARY_FUNCTION(row_maximum, FTR__S(maximum_of)(u, v))
+
+#define FTR__UNARY_FUNCTION(name, body)                                                                                \
+    static void FTR__S(name)(int64_t n, const float *x, float *out) { FTR__ROW_LOOP(FTR__ROW(v, x), body, out) }
+
+FTR__UNARY_FUNCTION(row_neg, -v)
+FTR__UNARY_FUNCTION(row_exp, FTR__S(exponential)(v))
+FTR__UNARY_FUNCTION(row_log, FTR__S(logarithm)(v))
+FTR__UNARY_FUNCTION(row_sqrt, FTR__S(square_root)(v))
+FTR__UNARY_FUNCTION(row_rsqrt, 1.0f / FTR__S(square_root)(v))
+FTR__UNARY_FUNCTION(row_tanh, FTR__S(hyperbolic_tangent)(v))
+FTR__UNARY_FUNCTION(row_sigmoid, FTR__S(logistic)(v))
+FTR__UNARY_FUNCTION(row_relu, FTR__S(keep_positive)(v))
+
+#define FTR__GRAD_FUNCTION(name, body)                                                                                 \
+    static void FTR__S(name)(int64_t n, const float *dy, const float *y, float *dx) {                                  \
+        FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), body, dx)                                                       \
+    }
+
+FTR__GRAD_FUNCTION(row_tanh_grad, d *(1.0f - v * v))
+FTR__GRAD_FUNCTION(row_sigmoid_grad, d *v *(1.0f - v))
+FTR__GRAD_FUNCTION(row_relu_grad, FTR__SELECT(v <= 0.0f, FTR__SPLAT(0.0f), d))
+
+static void FTR__S(exp_scale_add)(int64_t n, const float *x, float shift, float scale, float add, float *out) {
+    FTR__ROW_LOOP(FTR__ROW(v, x), FTR__S(exponential)(v - shift) * scale + add, out)
+}
+
+static void FTR__S(subtract_twice)(int64_t n, const float *x, float a, float b, float *out) {
+    FTR__ROW_LOOP(FTR__ROW(v, x), (v - a) - b, out)
+}
+
+static void FTR__S(softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx) {
+    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), v *(d - sum), dx)
+}
+
+static void FTR__S(log_softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx) {
+    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), d - FTR__S(exponential)(v) * sum, dx)
+}
+
+static void FTR__S(axpy)(int64_t n, float a, const float *x, float *y) {
+    const FTR__VF factor = FTR__SPLAT(a);
+    FTR__ROW_LOOP(FTR__ROW(u, x); FTR__ROW(v, y), FTR__FMA(factor, u, v), y)
+}
+
+static void FTR__S(blend)(int64_t n, float a, const float *x, float *y) {
+    const FTR__VF factor = FTR__SPLAT(a);
+    FTR__ROW_LOOP(FTR__ROW(u, x); FTR__ROW(v, y), FTR__FMA(factor, u - v, v), y)
+}
+
+static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx) {
+    const int64_t n = channels;
+    int64_t i = 0;
+    for (; i + FTR__W <= n; i += FTR__W) {
+        FTR__VI where;
+        __builtin_memcpy(&where, index + i, sizeof where);
+        FTR__STORE(dx + i, FTR__LOAD(dx + i) + FTR__SELECT(where == pixel, FTR__LOAD(dy + i), FTR__SPLAT(0.0f)));
+    }
+    for (; i < n; i++) dx[i] += index[i] == pixel ? dy[i] : 0.0f;
+}
+
+/* ------------------------------------------------------------------------------------------------- row reductions -- */
+
+FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
+    double sum = 0;
+    for (int i = 0; i < FTR__W; i++) sum += (double)v[i];
+    return sum;
+}
+
+/* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left out by
+ * FTR__FIRST_LANES. */
+#define FTR__ROW_SUM(loads, body)                                                                                      \
+    double total = 0;                                                                                                  \
+    int64_t at = 0;                                                                                                    \
+    while (at + 4 * FTR__W <= n) {                                                                                     \
+        FTR__VF partial[4] = {{0}, {0}, {0}, {0}};                                                                     \
+        for (int block = 0; block < FTR__SUM_BLOCK && at + 4 * FTR__W <= n; block++, at += 4 * FTR__W)                 \
+            for (int k = 0; k < 4; k++) {                                                                              \
+                const int64_t i = at + k * FTR__W, left = FTR__W;                                                      \
+                loads;                                                                                                 \
+                partial[k] += body;                                                                                    \
+            }                                                                                                          \
+        total += FTR__S(lanes_sum)((partial[0] + partial[1]) + (partial[2] + partial[3]));                             \
+    }                                                                                                                  \
+    FTR__VF rest = {0};                                                                                                \
+    for (; at < n; at += FTR__W) {                                                                                     \
+        const int64_t i = at, left = n - at < FTR__W ? n - at : FTR__W;                                                \
+        loads;                                                                                                         \
+        rest += body;                                                                                                  \
+    }                                                                                                                  \
+    return total + FTR__S(lanes_sum)(rest)
+
+FTR__INLINE FTR__VF FTR__S(first_lanes)(FTR__VF v, int64_t n) {
+    if (n >= FTR__W) return v;
+    float lanes[FTR__W];
+    __builtin_memcpy(lanes, &v, sizeof v);
+    return FTR__S(load_part)(lanes, n);
+}
+
+static double FTR__S(row_sum)(int64_t n, const float *x) { FTR__ROW_SUM(FTR__ROW(v, x), v); }
+
+static double FTR__S(row_dot)(int64_t n, const float *a, const float *b) {
+    FTR__ROW_SUM(FTR__ROW(u, a); FTR__ROW(v, b), u *v);
+}
+
+static double FTR__S(exp_sum_only)(int64_t n, const float *x, float shift) {
+    FTR__ROW_SUM(FTR__ROW(v, x), FTR__S(first_lanes)(FTR__S(exponential)(v - shift), left));
+}
+
+static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out) {
+    if (!out) return FTR__S(exp_sum_only)(n, x, shift);
+    FTR__ROW_SUM(FTR__ROW(v, x); const FTR__VF e = FTR__S(exponential)(v - shift); FTR__STORE_SOME(out + i, e, left),
+                 FTR__S(first_lanes)(e, left));
+}
+
+static float FTR__S(row_maximum)(int64_t n, const float *x) {
+    float best = -__builtin_inff();
+    int64_t i = 0;
+    if (n >= FTR__W) {
+        FTR__VF most[2] = {FTR__LOAD(x), FTR__LOAD(x)};
+        for (i = FTR__W; i + 2 * FTR__W <= n; i += 2 * FTR__W)
+            for (int k = 0; k < 2; k++) most[k] = FTR__S(maximum_of)(FTR__LOAD(x + i + k * FTR__W), most[k]);
+        most[0] = FTR__S(maximum_of)(most[0], most[1]);
+        for (int k = 0; k < FTR__W; k++) best = most[0][k] > best || most[0][k] != most[0][k] ? most[0][k] : best;
+    }
+    for (; i < n; i++) best = x[i] > best || x[i] != x[i] ? x[i] : best;
+    return best;
+}
+
+/* ---------------------------------------------------------------------------------------------- column reductions -- */
+
+/* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last rows end
+ * with the memory. */
+FTR__INLINE int64_t FTR__S(safe_rows)(int64_t rows, int64_t left, int64_t stride) {
+    if (left >= FTR__W) return rows;
+    const int64_t short_rows = (FTR__W - left + stride - 1) / stride;
+    return rows > short_rows ? rows - short_rows : 0;
+}
+
+typedef enum FTR__S(column_kind) { FTR__S(COLUMN_SUM), FTR__S(COLUMN_DEVIATION), FTR__S(COLUMN_MAXIMUM) } FTR__S(column_kind);
+
+/* One tile of `vectors` vectors; `left` columns are there. `vectors` and `kind` are constants where this is inlined. */
+FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, const float *x,
+                                     int64_t stride, const float *mean, float *out) {
+    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], center[FTR__COLUMN_VECTORS];
+    const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
+    for (int v = 0; v < vectors; v++) {
+        total[v] = FTR__LOAD_SOME(out + v * FTR__W, left - v * FTR__W);
+        center[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W) : FTR__SPLAT(0.0f);
+    }
+    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
+        const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
+        for (int v = 0; v < vectors; v++) partial[v] = kind == FTR__S(COLUMN_MAXIMUM) ? total[v] : FTR__SPLAT(0.0f);
+        for (int64_t r = begin; r < end; r++) {
+            const float *row = x + r * stride;
+            for (int v = 0; v < vectors; v++) {
+                const FTR__VF value = vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
+                const FTR__VF apart = value - center[v];
+                if (kind == FTR__S(COLUMN_SUM)) partial[v] += value;
+                if (kind == FTR__S(COLUMN_DEVIATION)) partial[v] = FTR__FMA(apart, apart, partial[v]);
+                if (kind == FTR__S(COLUMN_MAXIMUM)) partial[v] = FTR__S(maximum_of)(value, partial[v]);
+            }
+        }
+        for (int v = 0; v < vectors; v++) total[v] = kind == FTR__S(COLUMN_MAXIMUM) ? partial[v] : total[v] + partial[v];
+    }
+    for (int v = 0; v < vectors; v++) FTR__STORE_SOME(out + v * FTR__W, total[v], left - v * FTR__W);
+}
+
+#define FTR__COLUMN_LOOP(kind, mean)                                                                                   \
+    int64_t j = 0;                                                                                                     \
+    for (; j + FTR__COLUMN_VECTORS * FTR__W <= columns; j += FTR__COLUMN_VECTORS * FTR__W)                             \
+        FTR__S(column_tile)                                                                                            \
+    (FTR__S(kind), FTR__COLUMN_VECTORS, FTR__COLUMN_VECTORS *FTR__W, rows, x + j, stride, (mean) + j, out + j);        \
+    for (; j < columns; j += FTR__W)                                                                                   \
+    FTR__S(column_tile)(FTR__S(kind), 1, columns - j, rows, x + j, stride, (mean) + j, out + j)
+
+static void FTR__S(column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out) {
+    FTR__COLUMN_LOOP(COLUMN_SUM, x);
+}
+
+static void FTR__S(column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *mean,
+                                     float *out) {
+    FTR__COLUMN_LOOP(COLUMN_DEVIATION, mean);
+}
+
+static void FTR__S(column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out) {
+    FTR__COLUMN_LOOP(COLUMN_MAXIMUM, x);
+}
+
+/* -------------------------------------------------------------------------------------------------- normalization -- */
+
+/* `with_residual` and `relu` are constants where this is inlined. */
+FTR__INLINE void FTR__S(norm_rows)(bool with_residual, bool relu, int64_t rows, int64_t columns, const float *x,
+                                   const float *mean, const float *scale, const float *shift, const float *residual,
+                                   float *y) {
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t n = columns, row = r * columns;
+        FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
+                      FTR__VF t = FTR__FMA(v - m, a, b);
+                      if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
+                      relu ? FTR__S(keep_positive)(t) : t, y + row)
+    }
+}
+
+static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
+                               const float *shift, const float *residual, bool relu, float *y) {
+    if (residual && relu)
+        FTR__S(norm_rows)(true, true, rows, columns, x, mean, scale, shift, residual, y);
+    else if (residual)
+        FTR__S(norm_rows)(true, false, rows, columns, x, mean, scale, shift, residual, y);
+    else if (relu)
+        FTR__S(norm_rows)(false, true, rows, columns, x, mean, scale, shift, NULL, y);
+    else
+        FTR__S(norm_rows)(false, false, rows, columns, x, mean, scale, shift, NULL, y);
+}
+
+/* One tile of `vectors` vectors, of which `left` columns are there; `vectors` and `masked` are constants. */
+FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t stride,
+                                        const float *dy, const float *x, const float *y, const float *mean, float *sum,
+                                        float *product) {
+    FTR__VF sums[2], products[2], center[2];
+    const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
+    for (int v = 0; v < vectors; v++) {
+        sums[v] = FTR__LOAD_SOME(sum + v * FTR__W, left - v * FTR__W);
+        products[v] = FTR__LOAD_SOME(product + v * FTR__W, left - v * FTR__W);
+        center[v] = FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W);
+    }
+    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
+        const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
+        FTR__VF partial_sum[2] = {{0}, {0}}, partial_product[2] = {{0}, {0}};
+        for (int64_t r = begin; r < end; r++)
+            for (int v = 0; v < vectors; v++) {
+                const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
+                FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
+                if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
+                partial_sum[v] += g;
+                partial_product[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], partial_product[v]);
+            }
+        for (int v = 0; v < vectors; v++) {
+            sums[v] += partial_sum[v];
+            products[v] += partial_product[v];
+        }
+    }
+    for (int v = 0; v < vectors; v++) {
+        FTR__STORE_SOME(sum + v * FTR__W, sums[v], left - v * FTR__W);
+        FTR__STORE_SOME(product + v * FTR__W, products[v], left - v * FTR__W);
+    }
+}
+
+FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t columns, int64_t stride, const float *dy,
+                                           const float *x, const float *y, const float *mean, float *sum,
+                                           float *product) {
+    int64_t j = 0;
+    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W)
+        FTR__S(norm_grad_tile)
+        (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (; j < columns; j += FTR__W)
+        FTR__S(norm_grad_tile)
+        (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+}
+
+static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
+                                   const float *y, const float *mean, float *sum, float *product) {
+    if (y)
+        FTR__S(norm_grad_columns)(true, rows, columns, stride, dy, x, y, mean, sum, product);
+    else
+        FTR__S(norm_grad_columns)(false, rows, columns, stride, dy, x, NULL, mean, sum, product);
+}
+
+FTR__INLINE void FTR__S(norm_grad_rows)(bool masked, int64_t rows, int64_t columns, const float *dy, const float *x,
+                                        const float *y, const float *mean, const float *a, const float *b, const float *c,
+                                        float *dx) {
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t n = columns, row = r * columns;
+        FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
+                      FTR__ROW(fc, c); FTR__VF g = d;
+                      if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + row + i, left) <= 0.0f, FTR__SPLAT(0.0f), g),
+                      FTR__FMA(g, fa, FTR__FMA(v - m, fb, fc)), dx + row)
+    }
+}
+
+static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
+                                    const float *mean, const float *a, const float *b, const float *c, float *dx) {
+    if (y)
+        FTR__S(norm_grad_rows)(true, rows, columns, dy, x, y, mean, a, b, c, dx);
+    else
+        FTR__S(norm_grad_rows)(false, rows, columns, dy, x, NULL, mean, a, b, c, dx);
+}
+
+/* -------------------------------------------------------------------------------------------------------- pooling -- */
+
+static void FTR__S(window_maximum)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
+                                   int32_t first_index, float *out, int32_t *index) {
+    for (int64_t c = 0; c < channels; c += FTR__W) {
+        const int64_t left = channels - c;
+        FTR__VF best = FTR__SPLAT(-__builtin_inff());
+        FTR__VI where = (FTR__VI){0} + first_index;
+        for (int64_t h = 0; h < rows; h++)
+            for (int64_t w = 0; w < columns; w++) {
+                const FTR__VF v = FTR__LOAD_SOME(x + (h * width + w) * channels + c, left);
+                const FTR__VI take = (v > best) | ((v != v) & (best == best));
+                const FTR__VI here = (FTR__VI){0} + (first_index + (int32_t)(h * width + w));
+                best = FTR__SELECT(take, v, best);
+                where = (take & here) | (~take & where);
+            }
+        FTR__STORE_SOME(out + c, best, left);
+        const int64_t lanes = left < FTR__W ? left : FTR__W;
+        __builtin_memcpy(index + c, &where, (size_t)lanes * sizeof *index);
+    }
+}
+
+static void FTR__S(window_mean)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
+                                float divisor, float *out) {
+    for (int64_t c = 0; c < channels; c += FTR__W) {
+        const int64_t left = channels - c;
+        FTR__VF sum = {0};
+        for (int64_t h = 0; h < rows; h++)
+            for (int64_t w = 0; w < columns; w++) sum += FTR__LOAD_SOME(x + (h * width + w) * channels + c, left);
+        FTR__STORE_SOME(out + c, sum / divisor, left);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------ optimizers -- */
+
+static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
+    const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
+    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g), FTR__FMA(rate, FTR__FMA(decay, w, d), w), p)
+}
+
+static void FTR__S(sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m) {
+    const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
+    const FTR__VF momentum = FTR__SPLAT(step->momentum), gradient = FTR__SPLAT(step->gradient);
+    const bool nesterov = step->nesterov;
+    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(before, m); const FTR__VF full = FTR__FMA(decay, w, d);
+                  const FTR__VF moving = FTR__FMA(momentum, before, gradient * full); FTR__STORE_SOME(m + i, moving, left),
+                  FTR__FMA(rate, nesterov ? FTR__FMA(momentum, moving, full) : moving, w), p)
+}
+
+static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, const float *g, float *m, float *v) {
+    const FTR__VF beta1 = FTR__SPLAT(step->beta1), beta2 = FTR__SPLAT(step->beta2), eps = FTR__SPLAT(step->eps);
+    const FTR__VF fresh1 = FTR__SPLAT(step->one_minus_beta1), fresh2 = FTR__SPLAT(step->one_minus_beta2);
+    const FTR__VF decay = FTR__SPLAT(step->decay), rate = FTR__SPLAT(step->rate), second = FTR__SPLAT(step->second);
+    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
+                  const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d);
+                  const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d); FTR__STORE_SOME(m + i, m1, left);
+                  FTR__STORE_SOME(v + i, v1, left);
+                  const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
+}
+
+#define FTR__SIMD_MATH_BINARY(name) {FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left)}
+#define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
+    {                                                                                                                  \
+        .binary = {FTR__SIMD_MATH_BINARY(row_add), FTR__SIMD_MATH_BINARY(row_sub), FTR__SIMD_MATH_BINARY(row_mul),     \
+                   FTR__SIMD_MATH_BINARY(row_div), FTR__SIMD_MATH_BINARY(row_maximum)},                                \
+        .unary = {FTR__S(row_neg), FTR__S(row_exp), FTR__S(row_log), FTR__S(row_sqrt), FTR__S(row_rsqrt),              \
+                  FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                                            \
+        .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
+        .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
+        .column_sum = FTR__S(column_sum), .column_deviation = FTR__S(column_deviation),                                \
+        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
+        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
+        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add),                                            \
+        .subtract_twice = FTR__S(subtract_twice), .softmax_grad = FTR__S(softmax_grad),                                \
+        .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy), .blend = FTR__S(blend),                    \
+        .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),                                  \
+        .scatter_add = FTR__S(scatter_add), .sgd = FTR__S(sgd), .sgd_momentum = FTR__S(sgd_momentum),                  \
+        .adamw = FTR__S(adamw),                                                                                        \
+    }
+
+#undef FTR__COLUMN_VECTORS
+#undef FTR__COLUMN_BLOCK
+#undef FTR__SUM_BLOCK
+#undef FTR__LOAD_SOME
+#undef FTR__STORE_SOME
+#undef FTR__ROW_LOOP
+#undef FTR__ROW
+#undef FTR__BINARY_FUNCTION
+#undef FTR__UNARY_FUNCTION
+#undef FTR__GRAD_FUNCTION
+#undef FTR__ROW_SUM
+#undef FTR__COLUMN_LOOP

@@ -1,0 +1,328 @@
+#include "autodiff/autodiff.h"
+#include "ops/registry.h"
+#include "optim/optim.h"
+#include "passes/plan.h"
+
+#include <string.h>
+
+void ftr_plan_destroy(ftr_plan *plan) {
+    if (!plan) return;
+    ftr_context *context = plan->context;
+    for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT; place++)
+        if (plan->memory[place])
+            context->backend->release(context, context->backend_state, plan->memory[place], plan->bytes[place]);
+    if (plan->workspace)
+        context->backend->release(context, context->backend_state, plan->workspace, plan->workspace_bytes);
+    ftr_graph_destroy(plan->graph);
+    ftr__arena_free(&plan->arena);
+    ftr__release(context, plan, sizeof *plan);
+}
+
+static ftr_status ftr__compile_out_of_memory(const ftr_plan *plan, size_t bytes) {
+    return ftr__out_of_memory(plan->context, "compile", bytes);
+}
+
+/* -------------------------------------------------------------------------------------------------- the description -- */
+
+static ftr_status ftr__check_tensor(const ftr_plan *plan, ftr_tensor tensor, const char *field, int32_t index) {
+    if (!ftr_is_valid(tensor))
+        return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] is a null tensor", field, index);
+    if (tensor.graph != plan->source)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] belongs to another graph", field, index);
+    return FTR_OK;
+}
+
+static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, int32_t count, const char *field) {
+    if (count < 0 || (count > 0 && !list))
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is %s with a count of %d", field,
+                          list ? "given" : "NULL", count);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < count && !status; i++) status = ftr__check_tensor(plan, list[i], field, i);
+    return status;
+}
+
+static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *desc) {
+    if (desc->mode != FTR_MODE_TRAIN && desc->mode != FTR_MODE_EVAL)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: mode is %d, expected one of ftr_mode",
+                          (int)desc->mode);
+    ftr_status status = ftr__check_list(plan, desc->outputs, desc->output_count, "outputs");
+    if (!status) status = ftr__check_list(plan, desc->gradients_of, desc->gradient_count, "gradients_of");
+    if (status) return status;
+    const bool has_loss = desc->loss.graph || desc->loss.id;
+    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", 0);
+    else if (desc->gradient_count || desc->optimizer)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is given without a loss",
+                          desc->optimizer ? "optimizer" : "gradients_of");
+    else if (!desc->output_count)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
+    if (!status && desc->optimizer) status = ftr__optimizer_check(plan->context, desc->optimizer);
+    return status;
+}
+
+static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
+    const ftr_graph *graph = plan->graph;
+    plan->mode = desc->mode;
+    plan->loss = desc->loss.id;
+    plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 1) * sizeof *plan->kept);
+    plan->renamed = ftr__arena_alloc(&plan->arena, (size_t)graph->value_count * sizeof *plan->renamed);
+    if (!plan->kept || !plan->renamed)
+        return ftr__compile_out_of_memory(plan, (size_t)graph->value_count * sizeof *plan->renamed);
+    if (plan->loss) plan->kept[plan->kept_count++] = plan->loss;
+    for (int32_t i = 0; i < desc->output_count; i++) plan->kept[plan->kept_count++] = desc->outputs[i].id;
+    plan->renamed_count = graph->value_count;
+    for (int32_t v = 0; v < graph->value_count; v++) plan->renamed[v] = v;
+    return FTR_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- autodiff -- */
+
+static bool ftr__wants_gradient(const ftr_plan *plan, const ftr_compile_desc *desc, int32_t value) {
+    for (int32_t i = 0; i < desc->gradient_count; i++)
+        if (plan->renamed[desc->gradients_of[i].id] == value) return true;
+    return false;
+}
+
+static bool ftr__already_wanted(const ftr_plan *plan, int32_t value) {
+    for (int32_t i = 0; i < plan->gradient_count; i++)
+        if (plan->wrt[i] == value) return true;
+    return false;
+}
+
+static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc, bool **required) {
+    const ftr_graph *graph = plan->graph;
+    const size_t most = (size_t)graph->variable_count + (size_t)desc->gradient_count + 1;
+    plan->wrt = ftr__arena_alloc(&plan->arena, most * sizeof *plan->wrt);
+    plan->gradients = ftr__arena_alloc(&plan->arena, most * sizeof *plan->gradients);
+    *required = ftr__arena_alloc(&plan->arena, most);
+    if (!plan->wrt || !plan->gradients || !*required) return ftr__compile_out_of_memory(plan, most * sizeof *plan->wrt);
+    for (int32_t i = 0; i < graph->variable_count; i++) {
+        const int32_t value = graph->variables[i].value;
+        const bool asked = ftr__wants_gradient(plan, desc, value);
+        if (!graph->variables[i].trainable || (!desc->optimizer && !asked)) continue;
+        (*required)[plan->gradient_count] = asked;
+        plan->wrt[plan->gradient_count++] = value;
+    }
+    for (int32_t i = 0; i < desc->gradient_count; i++) {
+        const int32_t value = plan->renamed[desc->gradients_of[i].id];
+        if (ftr__already_wanted(plan, value)) continue;
+        const ftr_dtype dtype = graph->values[value].dtype;
+        if (dtype != FTR_F32 && dtype != FTR_F64)
+            return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected f32 or f64",
+                              ftr_name_of(desc->gradients_of[i]), ftr_dtype_name(dtype));
+        (*required)[plan->gradient_count] = true;
+        plan->wrt[plan->gradient_count++] = value;
+    }
+    return FTR_OK;
+}
+
+static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
+    if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
+    bool *required;
+    ftr_status status = ftr__collect_wrt(plan, desc, &required);
+    if (!status)
+        status = ftr__differentiate(plan->graph, &plan->arena, plan->loss, plan->wrt, plan->gradient_count, required,
+                                    plan->gradients);
+    if (status || !desc->optimizer) return status;
+    const size_t bytes = (size_t)plan->gradient_count * sizeof(int32_t);
+    int32_t *parameters = ftr__arena_alloc(&plan->arena, bytes), *gradients = ftr__arena_alloc(&plan->arena, bytes);
+    if (!parameters || !gradients) return ftr__compile_out_of_memory(plan, bytes);
+    int32_t count = 0;
+    for (int32_t i = 0; i < plan->gradient_count; i++) {
+        const ftr__node *node = &plan->graph->nodes[plan->graph->values[plan->wrt[i]].node];
+        if (node->op != FTR_OP_parameter || !plan->gradients[i]) continue;
+        parameters[count] = plan->wrt[i];
+        gradients[count++] = plan->gradients[i];
+    }
+    if (count == 0)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "compile: optimizer is given, but the loss depends on no parameter");
+    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, parameters, gradients, count,
+                                 &plan->learning_rate);
+    return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ passes -- */
+
+static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
+    static const char *const names[] = {"lower", "autodiff", "fuse", "schedule", "memplan"};
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++) {
+        ftr_status status = FTR_OK;
+        switch (i) {
+        case 0: status = ftr__pass_lower(plan); break;
+        case 1: status = ftr__pass_autodiff(plan, desc); break;
+        case 2: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 3: status = ftr__pass_schedule(plan); break;
+        default: status = ftr__pass_memplan(plan); break;
+        }
+        if (status) return status;
+        if (desc->on_pass) desc->on_pass(desc->on_pass_user, names[i], plan->graph);
+    }
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- steps -- */
+
+static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
+    if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
+    const ftr__value *v = &plan->graph->values[value];
+    const ftr__slot *slot = &plan->slots[value];
+    unsigned char *base = plan->memory[slot->place];
+    return (ftr_view){.data = base ? base + slot->offset : NULL,
+                      .dtype = v->dtype,
+                      .shape = v->shape,
+                      .count = ftr_shape_count(&v->shape)};
+}
+
+static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
+    const ftr__node *node = &plan->graph->nodes[node_index];
+    const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
+    if (!kernel->run)
+        return ftr__error(plan->context, FTR_ERROR_UNSUPPORTED, "%s '%s': the %s backend has no kernel for it",
+                          ftr_op_name(node->op), node->name, plan->context->backend->name);
+    const size_t views = (size_t)(node->in_count + node->out_count);
+    ftr_view *view = ftr__arena_alloc(&plan->arena, views * sizeof *view);
+    if (!view) return ftr__compile_out_of_memory(plan, views * sizeof *view);
+    step->node = node_index;
+    step->run = kernel->run;
+    step->call = (ftr_kernel_call){.context = plan->context,
+                                   .backend = plan->context->backend_state,
+                                   .op = node->op,
+                                   .name = node->name,
+                                   .attr = &node->attr,
+                                   .in = view,
+                                   .in_count = node->in_count,
+                                   .out = view + node->in_count,
+                                   .out_count = node->out_count,
+                                   .seed = plan->context->seed};
+    for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
+    for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
+    const ftr_status status = kernel->check ? kernel->check(&step->call) : FTR_OK;
+    if (status) return status;
+    const size_t workspace = kernel->workspace ? kernel->workspace(&step->call) : 0;
+    if (workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
+    return FTR_OK;
+}
+
+static bool ftr__is_alias(const ftr_plan *plan, const ftr__node *node) {
+    return node->op == FTR_OP_reshape && plan->slots[node->first_out].root == plan->slots[node->in[0]].root;
+}
+
+static ftr_status ftr__make_steps(ftr_plan *plan) {
+    const size_t bytes = (size_t)plan->order_count * sizeof *plan->steps;
+    plan->steps = ftr__arena_alloc(&plan->arena, bytes);
+    plan->fed = ftr__arena_alloc(&plan->arena, (size_t)plan->graph->value_count);
+    if (!plan->steps || !plan->fed) return ftr__compile_out_of_memory(plan, bytes);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < plan->order_count && !status; i++)
+        if (!ftr__is_alias(plan, &plan->graph->nodes[plan->order[i]]))
+            status = ftr__make_step(plan, plan->order[i], &plan->steps[plan->step_count++]);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ memory -- */
+
+static ftr_status ftr__upload_zeros(const ftr_plan *plan, unsigned char *memory, size_t bytes) {
+    static const unsigned char zeros[4096] = {0};
+    const ftr_backend *backend = plan->context->backend;
+    ftr_status status = FTR_OK;
+    for (size_t done = 0; done < bytes && !status; done += sizeof zeros) {
+        const size_t piece = bytes - done < sizeof zeros ? bytes - done : sizeof zeros;
+        status = backend->upload(plan->context, plan->context->backend_state, memory + done, zeros, piece);
+    }
+    return status;
+}
+
+static ftr_status ftr__upload_constants(const ftr_plan *plan) {
+    const ftr_backend *backend = plan->context->backend;
+    ftr_status status = FTR_OK;
+    for (int32_t n = 0; n < plan->graph->node_count && !status; n++) {
+        const ftr__node *node = &plan->graph->nodes[n];
+        if (node->op != FTR_OP_constant || node->dead) continue;
+        const ftr__slot *slot = &plan->slots[node->first_out];
+        if (slot->bytes)
+            status = backend->upload(plan->context, plan->context->backend_state,
+                                     plan->memory[FTR__PLACE_ACTIVATION] + slot->offset, node->constant, slot->bytes);
+    }
+    return status;
+}
+
+static ftr_status ftr__allocate_place(const ftr_plan *plan, const char *what, size_t bytes, unsigned char **memory) {
+    if (!bytes) return FTR_OK;
+    *memory = plan->context->backend->allocate(plan->context, plan->context->backend_state, bytes);
+    return *memory ? FTR_OK : ftr__out_of_memory(plan->context, what, bytes);
+}
+
+static ftr_status ftr__allocate_memory(ftr_plan *plan) {
+    static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "gradients", "activations"};
+    plan->memory[FTR__PLACE_VARIABLE] = plan->source->variable_memory;
+    ftr_status status = ftr__allocate_place(plan, "workspace", plan->workspace_bytes, &plan->workspace);
+    for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT && !status; place++)
+        status = ftr__allocate_place(plan, names[place], plan->bytes[place], &plan->memory[place]);
+    for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT && !status; place++)
+        status = ftr__upload_zeros(plan, plan->memory[place], plan->bytes[place]);
+    if (!status) status = ftr__upload_constants(plan);
+    return status;
+}
+
+/* Steps were made without memory so that the kernels could say what workspace they need; now they get their pointers. */
+static void ftr__bind_steps(ftr_plan *plan) {
+    for (int32_t s = 0; s < plan->step_count; s++) {
+        ftr__step *step = &plan->steps[s];
+        const ftr__node *node = &plan->graph->nodes[step->node];
+        ftr_view *view = (ftr_view *)(uintptr_t)step->call.in; /* the plan's own array, const only to the kernels */
+        for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
+        for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
+        step->call.workspace = plan->workspace;
+    }
+}
+
+static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc) {
+    ftr_status status = ftr__check_desc(plan, desc);
+    if (!status) status = ftr__graph_materialize(plan->source);
+    if (status) return status;
+    plan->graph = ftr__graph_clone(plan->source);
+    if (!plan->graph) return ftr__compile_out_of_memory(plan, sizeof *plan->graph);
+    status = ftr__take_desc(plan, desc);
+    if (!status) status = ftr__run_passes(plan, desc);
+    if (!status) status = ftr__make_steps(plan);
+    if (!status) status = ftr__allocate_memory(plan);
+    if (status) return status;
+    ftr__bind_steps(plan);
+    return desc->optimizer ? ftr_plan_set_lr(plan, desc->optimizer->lr) : FTR_OK;
+}
+
+ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan) {
+    if (plan) *plan = NULL;
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_context *context = graph->context;
+    if (!plan || !desc)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is NULL", plan ? "desc" : "plan");
+    if (graph->status) return ftr__error(context, graph->status, "%s", graph->message);
+    ftr_plan *made = ftr__allocate(context, sizeof *made);
+    if (!made) return ftr__out_of_memory(context, "compile", sizeof *made);
+    memset(made, 0, sizeof *made);
+    made->context = context;
+    made->source = graph;
+    ftr__arena_init(&made->arena, context);
+    const ftr_status status = ftr__compile_into(made, desc);
+    if (status) {
+        ftr_plan_destroy(made);
+        return status;
+    }
+    *plan = made;
+    return FTR_OK;
+}
+
+ftr_memory ftr_plan_memory(const ftr_plan *plan) {
+    ftr_memory memory = {0};
+    if (!plan) return memory;
+    memory.parameters = plan->source->variable_bytes;
+    memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
+    memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
+    memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
+    memory.workspace = plan->workspace_bytes;
+    memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
+    memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations + memory.workspace +
+                   memory.bookkeeping;
+    return memory;
+}

@@ -1,0 +1,124 @@
+#include "graph/print.h"
+
+#include "ops/registry.h"
+
+#include <stdio.h>
+
+static void ftr__print_window(const ftr__printer *p, const int32_t kernel[2], const int32_t stride[2],
+                              const int32_t padding[4]) {
+    ftr__print(p->write, p->user, " kernel %dx%d stride %dx%d padding %d,%d,%d,%d", kernel[0], kernel[1], stride[0],
+               stride[1], padding[0], padding[1], padding[2], padding[3]);
+}
+
+static void ftr__print_activation(const ftr__printer *p, ftr_activation activation) {
+    if (activation == FTR_ACT_RELU) ftr__print(p->write, p->user, " relu");
+}
+
+static void ftr__print_axes(const ftr__printer *p, uint32_t mask) {
+    ftr__print(p->write, p->user, " axes");
+    for (int32_t i = 0; i < FTR_MAX_RANK; i++)
+        if (mask >> i & 1u) ftr__print(p->write, p->user, " %d", i);
+}
+
+static void ftr__print_order(const ftr__printer *p, const ftr__node *node) {
+    const int32_t rank = p->graph->values[node->first_out].shape.rank;
+    ftr__print(p->write, p->user, " order");
+    for (int32_t i = 0; i < rank; i++) ftr__print(p->write, p->user, " %d", node->attr.axes_order.order[i]);
+}
+
+static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    switch (ftr__op_info_of(node->op)->attr) {
+    case FTR__ATTR_none:
+    case FTR__ATTR_cast: /* the results' types and shapes say it */
+    case FTR__ATTR_shape: break;
+    case FTR__ATTR_axes: ftr__print_axes(p, a->axes.mask); break;
+    case FTR__ATTR_matmul:
+        ftr__print(p->write, p->user, "%s%s", a->matmul.transpose_a ? " transpose_a" : "",
+                   a->matmul.transpose_b ? " transpose_b" : "");
+        break;
+    case FTR__ATTR_linear: ftr__print_activation(p, a->linear.activation); break;
+    case FTR__ATTR_conv:
+        ftr__print_window(p, a->conv.kernel, a->conv.stride, a->conv.padding);
+        ftr__print(p->write, p->user, " dilation %dx%d groups %d", a->conv.dilation[0], a->conv.dilation[1], a->conv.groups);
+        ftr__print_activation(p, a->conv.activation);
+        break;
+    case FTR__ATTR_norm:
+        ftr__print(p->write, p->user, " %s eps %g", a->norm.training ? "batch statistics" : "running statistics", a->norm.eps);
+        ftr__print_activation(p, a->norm.activation);
+        break;
+    case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
+    case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
+    case FTR__ATTR_axes_order: ftr__print_order(p, node); break;
+    case FTR__ATTR_axis: ftr__print(p->write, p->user, " axis %d", a->axis.axis); break;
+    case FTR__ATTR_slice:
+        ftr__print(p->write, p->user, " axis %d from %lld to %lld step %lld", a->slice.axis, (long long)a->slice.begin,
+                   (long long)a->slice.end, (long long)a->slice.step);
+        break;
+    case FTR__ATTR_pad: ftr__print(p->write, p->user, " value %g", a->pad.value); break;
+    case FTR__ATTR_cross_entropy:
+        ftr__print(p->write, p->user, " smoothing %g ignore %lld", a->cross_entropy.label_smoothing,
+                   (long long)a->cross_entropy.ignore_index);
+        break;
+    case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
+    case FTR__ATTR_optimizer:
+        ftr__print(p->write, p->user, " weight_decay %g momentum %g beta1 %g beta2 %g eps %g", a->optimizer.weight_decay,
+                   a->optimizer.momentum, a->optimizer.beta1, a->optimizer.beta2, a->optimizer.eps);
+        break;
+    }
+}
+
+void ftr__print_node(const ftr__printer *p, const ftr__node *node) {
+    for (int32_t i = 0; i < node->out_count; i++)
+        ftr__print(p->write, p->user, "%s%%%d", i ? ", " : "", node->first_out + i);
+    ftr__print(p->write, p->user, "%s%s '%s'", node->out_count ? " = " : "", ftr_op_name(node->op), node->name);
+    for (int32_t i = 0; i < node->in_count; i++) {
+        ftr__print(p->write, p->user, i ? ", " : " (");
+        if (node->in[i]) ftr__print(p->write, p->user, "%%%d", node->in[i]);
+        else ftr__print(p->write, p->user, "-");
+    }
+    if (node->in_count) ftr__print(p->write, p->user, ")");
+    ftr__print_attr(p, node);
+    for (int32_t i = 0; i < node->out_count; i++) {
+        const ftr__value *value = &p->graph->values[node->first_out + i];
+        char text[FTR__SHAPE_TEXT];
+        ftr__print(p->write, p->user, "%s%s %s", i ? ", " : " -> ", ftr_dtype_name(value->dtype),
+                   ftr__shape_text(&value->shape, text));
+    }
+    if (node->fused) ftr__print(p->write, p->user, " [fused: %s]", node->fused);
+}
+
+void ftr__print_dot(const ftr__printer *p, void (*note)(const void *arg, int32_t node, char text[64]), const void *arg) {
+    const ftr_graph *graph = p->graph;
+    ftr__print(p->write, p->user, "digraph fasttrain {\n  node [shape=box, fontname=\"sans-serif\", fontsize=10];\n");
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->dead) continue;
+        char text[FTR__SHAPE_TEXT] = "", extra[64] = "";
+        if (node->out_count) ftr__shape_text(&graph->values[node->first_out].shape, text);
+        if (note) note(arg, n, extra);
+        ftr__print(p->write, p->user, "  n%d [label=\"%s\\n%s\\n%s", n, ftr_op_name(node->op), node->name, text);
+        ftr__print(p->write, p->user, "%s%s\"];\n", extra[0] ? "\\n" : "", extra);
+        for (int32_t i = 0; i < node->in_count; i++)
+            if (node->in[i]) ftr__print(p->write, p->user, "  n%d -> n%d;\n", graph->values[node->in[i]].node, n);
+    }
+    ftr__print(p->write, p->user, "}\n");
+}
+
+ftr_status ftr_graph_print(const ftr_graph *graph, ftr_graph_format format, ftr_write_fn write, void *user) {
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!write || (format != FTR_GRAPH_TEXT && format != FTR_GRAPH_DOT))
+        return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "graph_print: %s",
+                          write ? "format is not one of ftr_graph_format" : "write is NULL");
+    const ftr__printer printer = {graph, write, user};
+    if (format == FTR_GRAPH_DOT) {
+        ftr__print_dot(&printer, NULL, NULL);
+        return FTR_OK;
+    }
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        if (graph->nodes[n].dead) continue;
+        ftr__print_node(&printer, &graph->nodes[n]);
+        ftr__print(write, user, "\n");
+    }
+    return FTR_OK;
+}

@@ -1,0 +1,226 @@
+/* Softmax, cross entropy, mean squared error and accuracy. */
+#include "ops/registry.h"
+
+#define FTR__COOKIE_CROSS_ENTROPY 0x43524f53u
+
+/* ---- softmax */
+
+static ftr_tensor ftr__axis_op(ftr_op op, ftr_tensor x, int32_t axis) {
+    ftr_op_attr attr = {.axis = {axis}};
+    return ftr__emit_one(op, &attr, x);
+}
+
+ftr_tensor ftr_softmax(ftr_tensor x, int32_t axis) { return ftr__axis_op(FTR_OP_softmax, x, axis); }
+ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis) { return ftr__axis_op(FTR_OP_log_softmax, x, axis); }
+
+static ftr_status ftr__softmax_shape(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, s->in_count > 1 ? "dy" : "input");
+    if (status == FTR_OK) status = ftr__check_axis(s, &s->node->attr.axis.axis, s->in[0]->shape.rank);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+}
+
+static ftr_status ftr__softmax_grad_shape(ftr__infer *s) {
+    ftr_status status = ftr__check_same_type(s, 0, 1, "dy", "y");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 1, "dy", "y");
+    return status != FTR_OK ? status : ftr__softmax_shape(s);
+}
+
+ftr_status ftr__infer_softmax(ftr__infer *s) { return ftr__softmax_shape(s); }
+ftr_status ftr__infer_log_softmax(ftr__infer *s) { return ftr__softmax_shape(s); }
+ftr_status ftr__infer_softmax_grad(ftr__infer *s) { return ftr__softmax_grad_shape(s); }
+ftr_status ftr__infer_log_softmax_grad(ftr__infer *s) { return ftr__softmax_grad_shape(s); }
+
+void ftr__grad_softmax(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__emit_two(FTR_OP_softmax_grad, &s->node->attr, s->dout[0], s->out[0]);
+}
+
+void ftr__grad_log_softmax(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__emit_two(FTR_OP_log_softmax_grad, &s->node->attr, s->dout[0], s->out[0]);
+}
+
+/* ---- masked rows */
+
+ftr_tensor ftr__row_mask(ftr_graph *graph, const ftr_shape *shape, ftr_dtype dtype) {
+    ftr_tensor none = {NULL, 0};
+    if (graph->batch_mask == 0 || shape->rank < 1 || !ftr__is_float(dtype)) return none;
+    ftr_tensor mask = {graph, graph->batch_mask};
+    if (ftr_shape_of(mask).dim[0] != shape->dim[0]) return none;
+    return ftr__cast_to(mask, dtype);
+}
+
+/* x [n, ..] with the masked rows as 0, whatever they hold. */
+static ftr_tensor ftr__zero_masked_rows(ftr_tensor x, ftr_tensor mask) {
+    ftr_shape rows = ftr_shape_of(x);
+    ftr_tensor zero = ftr_scalar(x.graph, ftr_dtype_of(x), 0.0);
+    for (int32_t i = 1; i < rows.rank; i++) rows.dim[i] = 1;
+    return ftr_where(ftr_ne(ftr__reshape_to(mask, &rows), zero), x, zero);
+}
+
+/* Sum or mean of x [n, ..] over the rows that count. */
+static ftr_tensor ftr__reduce_rows(ftr_tensor x, ftr_reduction reduction) {
+    ftr_shape shape = ftr_shape_of(x);
+    ftr_dtype dtype = ftr_dtype_of(x);
+    if (!ftr_is_valid(x)) return x;
+    ftr_tensor mask = ftr__row_mask(x.graph, &shape, dtype);
+    if (ftr_is_valid(mask)) x = ftr__zero_masked_rows(x, mask);
+    if (reduction == FTR_REDUCE_NONE) return x;
+    if (reduction == FTR_REDUCE_SUM) return ftr_sum(x, ftr_all_axes(), false);
+    if (!ftr_is_valid(mask)) return ftr_mean(x, ftr_all_axes(), false);
+    double trailing = 1.0;
+    for (int32_t i = 1; i < shape.rank; i++) trailing *= (double)shape.dim[i];
+    ftr_tensor count = ftr_sum(mask, ftr_all_axes(), false);
+    if (shape.rank > 1) count = ftr_mul(count, ftr_scalar(x.graph, dtype, trailing));
+    return ftr_div(ftr_sum(x, ftr_all_axes(), false), count);
+}
+
+/* ---- cross entropy */
+
+ftr_cross_entropy_desc ftr_cross_entropy_defaults(void) {
+    ftr_cross_entropy_desc desc = {FTR__COOKIE_CROSS_ENTROPY, 0.0, -100, {NULL, 0}, FTR_REDUCE_MEAN};
+    return desc;
+}
+
+ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cross_entropy_desc *desc) {
+    ftr_tensor none = {NULL, 0};
+    ftr_cross_entropy_desc d = desc != NULL ? *desc : ftr_cross_entropy_defaults();
+    bool known = d.cookie == FTR__COOKIE_CROSS_ENTROPY;
+    ftr_tensor in[4] = {logits, labels, known ? d.class_weights : none, none};
+    ftr_graph *graph = ftr__common_graph("cross_entropy", in, 3, 2);
+    if (graph == NULL) return none;
+    if (!known)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy", NULL,
+                                  "desc was not made by ftr_cross_entropy_defaults()");
+    ftr_shape rows = ftr_shape_of(labels);
+    in[3] = ftr__row_mask(graph, &rows, ftr_dtype_of(logits));
+    ftr_op_attr attr = {.cross_entropy = {d.label_smoothing, d.ignore_index, d.reduction}};
+    return ftr__emit(graph, FTR_OP_cross_entropy, NULL, &attr, in, 4);
+}
+
+static ftr_status ftr__check_cross_entropy_attr(ftr__infer *s) {
+    double smoothing = s->node->attr.cross_entropy.label_smoothing;
+    int reduction = (int)s->node->attr.cross_entropy.reduction;
+    if (!(smoothing >= 0.0 && smoothing <= 1.0))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "label_smoothing %g, expected 0 to 1", smoothing);
+    if (reduction < (int)FTR_REDUCE_MEAN || reduction > (int)FTR_REDUCE_NONE)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "reduction %d, expected 0 to %d", reduction,
+                                (int)FTR_REDUCE_NONE);
+    return FTR_OK;
+}
+
+/* logits [.., classes] against labels [..], which are inputs `first` and first + 1. */
+static ftr_status ftr__check_labels(ftr__infer *s, int32_t first) {
+    const ftr__value *logits = s->in[first], *labels = s->in[first + 1];
+    ftr_status status = ftr__check_float(s, first, "logits");
+    if (status != FTR_OK) return status;
+    if (labels->dtype != FTR_I32 && labels->dtype != FTR_I64)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "labels are %s, expected i32 or i64",
+                                ftr_dtype_name(labels->dtype));
+    if (logits->shape.rank < 1)
+        return ftr__infer_error(s, FTR_ERROR_RANK, "logits have rank 0, expected 1 or more (..., classes)");
+    char text[FTR__SHAPE_TEXT], text_logits[FTR__SHAPE_TEXT], text_rows[FTR__SHAPE_TEXT];
+    if (logits->shape.dim[logits->shape.rank - 1] < 1)
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "logits %s have no classes",
+                                ftr__shape_text(&logits->shape, text_logits));
+    ftr_shape rows = logits->shape;
+    rows.rank--;
+    if (ftr_shape_equal(&rows, &labels->shape)) return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "labels are %s, expected %s for logits %s",
+                            ftr__shape_text(&labels->shape, text), ftr__shape_text(&rows, text_rows),
+                            ftr__shape_text(&logits->shape, text_logits));
+}
+
+static ftr_status ftr__check_row_weights(ftr__infer *s, int32_t weights, const ftr__value *logits,
+                                         const ftr__value *labels) {
+    if (s->in_count > weights && s->in[weights] != NULL) {
+        ftr_status status = ftr__check_vector(s, weights, "class weights", logits->shape.dim[logits->shape.rank - 1]);
+        if (status != FTR_OK) return status;
+    }
+    if (s->in_count <= weights + 1 || s->in[weights + 1] == NULL) return FTR_OK;
+    return ftr__check_vector(s, weights + 1, "row mask", labels->shape.rank > 0 ? labels->shape.dim[0] : 1);
+}
+
+ftr_status ftr__infer_cross_entropy(ftr__infer *s) {
+    ftr_status status = ftr__check_cross_entropy_attr(s);
+    if (status == FTR_OK) status = ftr__check_labels(s, 0);
+    if (status == FTR_OK) status = ftr__check_row_weights(s, 2, s->in[0], s->in[1]);
+    if (status != FTR_OK) return status;
+    ftr_dtype dtype = s->in[0]->dtype;
+    ftr_shape scalar = ftr_scalar_shape(), rows = s->in[1]->shape;
+    bool each = s->node->attr.cross_entropy.reduction == FTR_REDUCE_NONE;
+    status = ftr__set_output(s, 0, dtype, each ? &rows : &scalar);
+    if (status == FTR_OK) status = ftr__set_output(s, 1, dtype, &rows);
+    return status != FTR_OK ? status : ftr__set_output(s, 2, dtype, &scalar);
+}
+
+ftr_status ftr__infer_cross_entropy_grad(ftr__infer *s) {
+    ftr_status status = ftr__check_cross_entropy_attr(s);
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dloss", "logits");
+    if (status == FTR_OK) status = ftr__check_labels(s, 1);
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 2, 3, "labels", "log-sum-exp");
+    if (status == FTR_OK) status = ftr__check_row_weights(s, 5, s->in[1], s->in[2]);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
+}
+
+void ftr__grad_cross_entropy(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    ftr_tensor none = {NULL, 0};
+    int32_t count = s->node->in_count;
+    ftr_tensor in[7] = {
+        s->dout[0], s->in[0], s->in[1], s->out[1], s->out[2], count > 2 ? s->in[2] : none, count > 3 ? s->in[3] : none};
+    s->din[0] = ftr__emit(s->graph, FTR_OP_cross_entropy_grad, NULL, &s->node->attr, in, 7);
+}
+
+/* ---- mean squared error and accuracy, made of other ops */
+
+ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+    ftr_tensor in[2] = {prediction, target}, none = {NULL, 0};
+    ftr_graph *graph = ftr__common_graph("mse", in, 2, 2);
+    if (graph == NULL) return none;
+    if ((int)reduction < (int)FTR_REDUCE_MEAN || (int)reduction > (int)FTR_REDUCE_NONE)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "mse", NULL, "reduction %d, expected 0 to %d",
+                                  (int)reduction, (int)FTR_REDUCE_NONE);
+    ftr_dtype found = ftr_dtype_of(prediction), other = ftr_dtype_of(target);
+    if (!ftr__is_float(found))
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "mse", NULL, "prediction is %s, expected f32 or f64",
+                                  ftr_dtype_name(found));
+    if (found != other)
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "mse", NULL,
+                                  "prediction is %s, target is %s: both must have one type", ftr_dtype_name(found),
+                                  ftr_dtype_name(other));
+    ftr_shape shape = ftr_shape_of(prediction), shape_target = ftr_shape_of(target);
+    char text[FTR__SHAPE_TEXT], text_target[FTR__SHAPE_TEXT];
+    if (!ftr_shape_equal(&shape, &shape_target))
+        return ftr__builder_error(graph, FTR_ERROR_SHAPE, "mse", NULL,
+                                  "prediction is %s, target is %s: both must have one shape",
+                                  ftr__shape_text(&shape, text), ftr__shape_text(&shape_target, text_target));
+    ftr_tensor difference = ftr_sub(prediction, target);
+    return ftr__reduce_rows(ftr_mul(difference, difference), reduction);
+}
+
+ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
+    ftr_tensor in[2] = {logits, labels}, none = {NULL, 0};
+    ftr_graph *graph = ftr__common_graph("accuracy", in, 2, 2);
+    if (graph == NULL) return none;
+    ftr_dtype dtype = ftr_dtype_of(logits), label_type = ftr_dtype_of(labels);
+    if (!ftr__is_float(dtype))
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "logits are %s, expected f32 or f64",
+                                  ftr_dtype_name(dtype));
+    if (label_type != FTR_I32 && label_type != FTR_I64)
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "labels are %s, expected i32 or i64",
+                                  ftr_dtype_name(label_type));
+    ftr_shape rows = ftr_shape_of(logits), found = ftr_shape_of(labels);
+    if (rows.rank < 1)
+        return ftr__builder_error(graph, FTR_ERROR_RANK, "accuracy", NULL,
+                                  "logits have rank 0, expected 1 or more (..., classes)");
+    char text[FTR__SHAPE_TEXT], text_logits[FTR__SHAPE_TEXT], text_rows[FTR__SHAPE_TEXT];
+    (void)ftr__shape_text(&rows, text_logits);
+    rows.rank--;
+    if (!ftr_shape_equal(&rows, &found))
+        return ftr__builder_error(graph, FTR_ERROR_SHAPE, "accuracy", NULL, "labels are %s, expected %s for logits %s",
+                                  ftr__shape_text(&found, text), ftr__shape_text(&rows, text_rows), text_logits);
+    ftr_tensor best = ftr_argmax(logits, -1);
+    ftr_tensor correct = ftr_cast(ftr_eq(best, ftr__cast_to(labels, FTR_I64)), dtype);
+    return ftr__reduce_rows(correct, FTR_REDUCE_MEAN);
+}

@@ -1,0 +1,250 @@
+/* Pointwise ops: arithmetic, comparisons, where, functions of one value, cast. */
+#include "ops/registry.h"
+
+/* ---- builders */
+
+ftr_tensor ftr_add(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_add, NULL, a, b); }
+ftr_tensor ftr_sub(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_sub, NULL, a, b); }
+ftr_tensor ftr_mul(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_mul, NULL, a, b); }
+ftr_tensor ftr_div(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_div, NULL, a, b); }
+ftr_tensor ftr_pow(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_pow, NULL, a, b); }
+ftr_tensor ftr_maximum(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_maximum, NULL, a, b); }
+ftr_tensor ftr_eq(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_eq, NULL, a, b); }
+ftr_tensor ftr_ne(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_ne, NULL, a, b); }
+ftr_tensor ftr_lt(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_lt, NULL, a, b); }
+ftr_tensor ftr_le(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_le, NULL, a, b); }
+ftr_tensor ftr_gt(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_gt, NULL, a, b); }
+ftr_tensor ftr_ge(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_ge, NULL, a, b); }
+
+ftr_tensor ftr_where(ftr_tensor condition, ftr_tensor a, ftr_tensor b) {
+    ftr_tensor in[3] = {condition, a, b};
+    ftr_graph *graph = condition.graph != NULL ? condition.graph : a.graph != NULL ? a.graph : b.graph;
+    return ftr__emit(graph, FTR_OP_where, NULL, NULL, in, 3);
+}
+
+ftr_tensor ftr_neg(ftr_tensor x) { return ftr__emit_one(FTR_OP_neg, NULL, x); }
+ftr_tensor ftr_exp(ftr_tensor x) { return ftr__emit_one(FTR_OP_exp, NULL, x); }
+ftr_tensor ftr_log(ftr_tensor x) { return ftr__emit_one(FTR_OP_log, NULL, x); }
+ftr_tensor ftr_sqrt(ftr_tensor x) { return ftr__emit_one(FTR_OP_sqrt, NULL, x); }
+ftr_tensor ftr_rsqrt(ftr_tensor x) { return ftr__emit_one(FTR_OP_rsqrt, NULL, x); }
+ftr_tensor ftr_tanh(ftr_tensor x) { return ftr__emit_one(FTR_OP_tanh, NULL, x); }
+ftr_tensor ftr_sigmoid(ftr_tensor x) { return ftr__emit_one(FTR_OP_sigmoid, NULL, x); }
+ftr_tensor ftr_relu(ftr_tensor x) { return ftr__emit_one(FTR_OP_relu, NULL, x); }
+
+ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype) {
+    ftr_op_attr attr = {.cast = {dtype}};
+    return ftr__emit_one(FTR_OP_cast, &attr, x);
+}
+
+ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype) { return ftr_dtype_of(x) == dtype ? x : ftr_cast(x, dtype); }
+
+/* ---- shapes and types */
+
+static ftr_status ftr__binary_shape(ftr__infer *s, ftr_dtype result) {
+    ftr_status status = ftr__check_same_type(s, 0, 1, "a", "b");
+    if (status != FTR_OK) return status;
+    const ftr_shape *a = &s->in[0]->shape, *b = &s->in[1]->shape;
+    ftr_shape out;
+    if (ftr__broadcast(a, b, &out)) return ftr__set_output(s, 0, result, &out);
+    char text_a[FTR__SHAPE_TEXT], text_b[FTR__SHAPE_TEXT];
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "shapes %s and %s do not broadcast", ftr__shape_text(a, text_a),
+                            ftr__shape_text(b, text_b));
+}
+
+static ftr_status ftr__infer_arithmetic(ftr__infer *s) {
+    ftr_status status = ftr__check_arithmetic(s, 0, "a");
+    if (status == FTR_OK) status = ftr__check_arithmetic(s, 1, "b");
+    return status != FTR_OK ? status : ftr__binary_shape(s, s->in[0]->dtype);
+}
+
+ftr_status ftr__infer_add(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+ftr_status ftr__infer_sub(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+ftr_status ftr__infer_mul(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+ftr_status ftr__infer_div(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+ftr_status ftr__infer_maximum(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+
+ftr_status ftr__infer_pow(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "a");
+    if (status == FTR_OK) status = ftr__check_float(s, 1, "b");
+    return status != FTR_OK ? status : ftr__binary_shape(s, s->in[0]->dtype);
+}
+
+static ftr_status ftr__infer_order(ftr__infer *s) {
+    for (int32_t i = 0; i < 2; i++)
+        if (s->in[i]->dtype == FTR_BOOL)
+            return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is bool, expected numbers", i == 0 ? "a" : "b");
+    return ftr__binary_shape(s, FTR_BOOL);
+}
+
+ftr_status ftr__infer_eq(ftr__infer *s) { return ftr__binary_shape(s, FTR_BOOL); }
+ftr_status ftr__infer_ne(ftr__infer *s) { return ftr__binary_shape(s, FTR_BOOL); }
+ftr_status ftr__infer_lt(ftr__infer *s) { return ftr__infer_order(s); }
+ftr_status ftr__infer_le(ftr__infer *s) { return ftr__infer_order(s); }
+ftr_status ftr__infer_gt(ftr__infer *s) { return ftr__infer_order(s); }
+ftr_status ftr__infer_ge(ftr__infer *s) { return ftr__infer_order(s); }
+
+ftr_status ftr__infer_where(ftr__infer *s) {
+    if (s->in[0]->dtype != FTR_BOOL)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "condition is %s, expected bool", ftr_dtype_name(s->in[0]->dtype));
+    ftr_status status = ftr__check_same_type(s, 1, 2, "a", "b");
+    if (status != FTR_OK) return status;
+    ftr_shape values, out;
+    if (ftr__broadcast(&s->in[1]->shape, &s->in[2]->shape, &values) && ftr__broadcast(&s->in[0]->shape, &values, &out))
+        return ftr__set_output(s, 0, s->in[1]->dtype, &out);
+    char text[3][FTR__SHAPE_TEXT];
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "shapes %s, %s and %s do not broadcast",
+                            ftr__shape_text(&s->in[0]->shape, text[0]), ftr__shape_text(&s->in[1]->shape, text[1]),
+                            ftr__shape_text(&s->in[2]->shape, text[2]));
+}
+
+static ftr_status ftr__infer_float_unary(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "input");
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+}
+
+ftr_status ftr__infer_neg(ftr__infer *s) {
+    ftr_status status = ftr__check_arithmetic(s, 0, "input");
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+}
+
+ftr_status ftr__infer_exp(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_log(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_sqrt(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_rsqrt(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_tanh(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_sigmoid(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_relu(ftr__infer *s) { return ftr__infer_float_unary(s); }
+
+ftr_status ftr__infer_cast(ftr__infer *s) {
+    ftr_dtype dtype = s->node->attr.cast.dtype;
+    if ((int)dtype <= (int)FTR_DTYPE_NONE || (int)dtype >= (int)FTR_DTYPE_COUNT)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected f32, f64, i32, i64, u8 or bool",
+                                (int)dtype);
+    return ftr__set_output(s, 0, dtype, &s->in[0]->shape);
+}
+
+static ftr_status ftr__infer_activation_grad(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "dy");
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "y");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 1, "dy", "y");
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+}
+
+ftr_status ftr__infer_tanh_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_sigmoid_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_relu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+
+/* ---- gradients */
+
+/* Gives input i the gradient `d`, which has the shape of the result. */
+static void ftr__give(ftr__grad *s, int32_t i, ftr_tensor d) {
+    ftr_shape shape = ftr_shape_of(s->in[i]);
+    s->din[i] = ftr__reduce_to(d, &shape);
+}
+
+static ftr_tensor ftr__like(const ftr__grad *s, double value) {
+    return ftr_scalar(s->graph, ftr_dtype_of(s->dout[0]), value);
+}
+
+void ftr__grad_add(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    if (s->wanted[0]) ftr__give(s, 0, s->dout[0]);
+    if (s->wanted[1]) ftr__give(s, 1, s->dout[0]);
+}
+
+void ftr__grad_sub(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    if (s->wanted[0]) ftr__give(s, 0, s->dout[0]);
+    if (!s->wanted[1]) return;
+    ftr__give(s, 1, s->dout[0]);
+    s->din[1] = ftr_neg(s->din[1]); /* after the sum, where it is smaller */
+}
+
+void ftr__grad_mul(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    if (s->wanted[0]) ftr__give(s, 0, ftr_mul(s->dout[0], s->in[1]));
+    if (s->wanted[1]) ftr__give(s, 1, ftr_mul(s->dout[0], s->in[0]));
+}
+
+/* d(a / b) = da / b - y db / b */
+void ftr__grad_div(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || (!s->wanted[0] && !s->wanted[1])) return;
+    ftr_tensor quotient = ftr_div(s->dout[0], s->in[1]);
+    if (s->wanted[0]) ftr__give(s, 0, quotient);
+    if (!s->wanted[1]) return;
+    ftr__give(s, 1, ftr_mul(quotient, s->out[0]));
+    s->din[1] = ftr_neg(s->din[1]);
+}
+
+/* d/da = b a^(b-1), 0 where b is 0;  d/db = a^b log a, 0 where a is 0 and b >= 0. */
+void ftr__grad_pow(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    ftr_tensor a = s->in[0], b = s->in[1], dy = s->dout[0], zero = ftr__like(s, 0.0);
+    if (s->wanted[0]) {
+        ftr_tensor slope = ftr_mul(b, ftr_pow(a, ftr_sub(b, ftr__like(s, 1.0))));
+        ftr__give(s, 0, ftr_where(ftr_eq(b, zero), zero, ftr_mul(dy, slope)));
+    }
+    if (s->wanted[1]) {
+        ftr_tensor d = ftr_mul(dy, ftr_mul(s->out[0], ftr_log(a)));
+        ftr__give(s, 1, ftr_where(ftr_eq(a, zero), ftr_where(ftr_ge(b, zero), zero, d), d));
+    }
+}
+
+void ftr__grad_maximum(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || (!s->wanted[0] && !s->wanted[1])) return;
+    ftr_tensor a = s->in[0], b = s->in[1], dy = s->dout[0], zero = ftr__like(s, 0.0);
+    ftr_tensor shared = ftr_where(ftr_eq(a, b), ftr_mul(dy, ftr__like(s, 0.5)), dy);
+    if (s->wanted[0]) ftr__give(s, 0, ftr_where(ftr_lt(a, b), zero, shared));
+    if (s->wanted[1]) ftr__give(s, 1, ftr_where(ftr_lt(b, a), zero, shared));
+}
+
+void ftr__grad_where(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    ftr_tensor dy = s->dout[0];
+    if (s->wanted[1]) ftr__give(s, 1, ftr_where(s->in[0], dy, ftr__like(s, 0.0)));
+    if (s->wanted[2]) ftr__give(s, 2, ftr_where(s->in[0], ftr__like(s, 0.0), dy));
+}
+
+static bool ftr__grad_of_one(const ftr__grad *s) { return ftr__has_gradient(s) && s->wanted[0]; }
+
+void ftr__grad_neg(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_neg(s->dout[0]);
+}
+
+void ftr__grad_exp(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_mul(s->dout[0], s->out[0]);
+}
+
+void ftr__grad_log(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_div(s->dout[0], s->in[0]);
+}
+
+/* dy / (2 y) */
+void ftr__grad_sqrt(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_div(ftr_mul(s->dout[0], ftr__like(s, 0.5)), s->out[0]);
+}
+
+/* -dy y^3 / 2 */
+void ftr__grad_rsqrt(ftr__grad *s) {
+    if (!ftr__grad_of_one(s)) return;
+    ftr_tensor y = s->out[0];
+    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, -0.5)), ftr_mul(y, ftr_mul(y, y)));
+}
+
+void ftr__grad_tanh(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(FTR_OP_tanh_grad, NULL, s->dout[0], s->out[0]);
+}
+
+void ftr__grad_sigmoid(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(FTR_OP_sigmoid_grad, NULL, s->dout[0], s->out[0]);
+}
+
+void ftr__grad_relu(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(FTR_OP_relu_grad, NULL, s->dout[0], s->out[0]);
+}
+
+void ftr__grad_cast(ftr__grad *s) {
+    ftr_dtype dtype = ftr_dtype_of(s->in[0]);
+    if (!ftr__grad_of_one(s) || !ftr__is_float(dtype) || !ftr__is_float(ftr_dtype_of(s->dout[0]))) return;
+    s->din[0] = ftr_cast(s->dout[0], dtype);
+}

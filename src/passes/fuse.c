@@ -1,0 +1,115 @@
+#include "passes/plan.h"
+
+typedef struct ftr__fuser {
+    ftr_plan *plan;
+    ftr_graph *graph;
+    int32_t *uses; /* of each value; one more if it is kept */
+    bool *needed;  /* nodes */
+} ftr__fuser;
+
+static void ftr__count_uses(ftr__fuser *f) {
+    for (int32_t v = 0; v < f->graph->value_count; v++) f->uses[v] = 0;
+    for (int32_t n = 0; n < f->graph->node_count; n++) {
+        const ftr__node *node = &f->graph->nodes[n];
+        for (int32_t i = 0; f->needed[n] && i < node->in_count; i++) f->uses[node->in[i]]++;
+    }
+    for (int32_t i = 0; i < f->plan->kept_count; i++) f->uses[f->plan->kept[i]]++;
+    for (int32_t i = 0; i < f->plan->gradient_count; i++) f->uses[f->plan->gradients[i]]++;
+}
+
+/* The live node that produces a value which only one other node uses; NULL otherwise. */
+static ftr__node *ftr__only_for_next(const ftr__fuser *f, int32_t value) {
+    if (value == 0 || f->uses[value] != 1) return NULL;
+    ftr__node *node = &f->graph->nodes[f->graph->values[value].node];
+    return node->dead || node->first_out != value ? NULL : node;
+}
+
+static void ftr__remove(ftr__fuser *f, ftr__node *node, int32_t replacement) {
+    node->dead = true;
+    f->uses[replacement] += f->uses[node->first_out] - 1; /* minus the removed node's own use */
+    ftr__plan_rename(f->plan, node->first_out, replacement);
+}
+
+static ftr_activation *ftr__activation_of(ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_linear: return &node->attr.linear.activation;
+    case FTR_OP_conv2d: return &node->attr.conv.activation;
+    case FTR_OP_batch_norm: return &node->attr.norm.activation;
+    default: return NULL;
+    }
+}
+
+static bool ftr__same_shape(const ftr_graph *graph, int32_t a, int32_t b) {
+    return ftr_shape_equal(&graph->values[a].shape, &graph->values[b].shape);
+}
+
+/* Copies the node's inputs into an array with room for `count`. False when memory is short. */
+static bool ftr__widen_inputs(ftr__fuser *f, ftr__node *node, int32_t count) {
+    int32_t *in = ftr__arena_alloc(&f->graph->arena, (size_t)count * sizeof *in);
+    if (!in) return false;
+    for (int32_t i = 0; i < count; i++) in[i] = i < node->in_count ? node->in[i] : 0;
+    node->in = in;
+    node->in_count = count;
+    return true;
+}
+
+/* batch_norm(x) + residual, the residual being the sum's other operand. It cannot depend on the batch norm, whose only user
+ * is the sum; it may come from a later node, which the schedule takes care of. */
+static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
+    for (int32_t k = 0; k < 2; k++) {
+        ftr__node *norm = ftr__only_for_next(f, add->in[k]);
+        const int32_t residual = add->in[1 - k];
+        if (!norm || norm->op != FTR_OP_batch_norm || norm->attr.norm.activation != FTR_ACT_NONE) continue;
+        if (norm->in_count == 7 && norm->in[6]) continue;
+        if (!ftr__same_shape(f->graph, residual, add->first_out) || !ftr__same_shape(f->graph, add->in[k], residual)) continue;
+        if (!ftr__widen_inputs(f, norm, 7)) return NULL;
+        norm->in[6] = residual;
+        ftr__remove(f, add, norm->first_out);
+        return norm;
+    }
+    return NULL;
+}
+
+/* relu(f(x)) and relu(batch_norm(x) + residual). */
+static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
+    ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
+    if (!producer) return;
+    const bool with_residual = producer->op == FTR_OP_add;
+    if (with_residual) producer = ftr__fuse_residual(f, producer);
+    ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
+    if (!activation || *activation != FTR_ACT_NONE) return;
+    *activation = FTR_ACT_RELU;
+    producer->fused = with_residual ? "add, relu" : "relu";
+    ftr__remove(f, relu, producer->first_out);
+}
+
+/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. */
+static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
+    ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
+    if (!mask || mask->op != FTR_OP_relu_grad || grad->attr.norm.activation != FTR_ACT_NONE) return;
+    const int32_t dy = mask->in[0], y = mask->in[1];
+    if (!ftr__same_shape(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
+    grad->in[6] = y;
+    grad->attr.norm.activation = FTR_ACT_RELU;
+    grad->fused = "relu_grad";
+    ftr__remove(f, mask, dy);
+}
+
+ftr_status ftr__pass_fuse(ftr_plan *plan) {
+    ftr_graph *graph = plan->graph;
+    const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
+    ftr__fuser f = {.plan = plan, .graph = graph};
+    f.uses = ftr__arena_alloc(&plan->arena, values * sizeof *f.uses);
+    f.needed = ftr__arena_alloc(&plan->arena, nodes);
+    if (!f.uses || !f.needed) return ftr__out_of_memory(plan->context, "fuse", values * sizeof *f.uses);
+    const ftr_status status = ftr__mark_needed(plan, f.needed);
+    if (status) return status;
+    ftr__count_uses(&f);
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        ftr__node *node = &graph->nodes[n];
+        if (!f.needed[n] || node->dead) continue;
+        if (node->op == FTR_OP_relu) ftr__fuse_relu(&f, node);
+        else if (node->op == FTR_OP_batch_norm_grad) ftr__fuse_relu_grad(&f, node);
+    }
+    return FTR_OK;
+}

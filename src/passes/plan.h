@@ -1,0 +1,81 @@
+/* A plan, and the passes that make it. Each pass works on the plan's own copy of the graph and runs in this order: lower,
+ * autodiff (with the optimizer's nodes), fuse, schedule, memplan. */
+#ifndef FTR_PASSES_PLAN_H
+#define FTR_PASSES_PLAN_H
+
+#include "graph/graph.h"
+
+/* Which memory a value lies in. */
+typedef enum ftr__place {
+    FTR__PLACE_NONE = 0,   /* not used by the plan */
+    FTR__PLACE_VARIABLE,   /* the graph's parameters and buffers */
+    FTR__PLACE_STATE,      /* the optimizer's state */
+    FTR__PLACE_GRADIENT,   /* gradients of parameters */
+    FTR__PLACE_ACTIVATION, /* everything else */
+    FTR__PLACE_COUNT
+} ftr__place;
+
+typedef struct ftr__slot {
+    int32_t root; /* the value whose memory this one shares; its own id if it has memory of its own */
+    ftr__place place;
+    size_t offset, bytes;
+    int32_t first, last; /* steps of the schedule between which the memory is in use; kept until the end if `kept` */
+    bool kept;           /* readable after the step: never reused */
+} ftr__slot;
+
+/* One kernel launch. */
+typedef struct ftr__step {
+    ftr_kernel_call call;
+    ftr_status (*run)(const ftr_kernel_call *call);
+    int32_t node;
+} ftr__step;
+
+struct ftr_plan {
+    ftr_context *context;
+    ftr_graph *source; /* what was compiled; owns the variables' memory */
+    ftr_graph *graph;  /* the plan's copy, changed by the passes */
+    ftr__arena arena;
+    ftr_mode mode;
+    int32_t loss;     /* value id or 0 */
+    int32_t *kept;    /* values to be readable after a step: loss, outputs */
+    int32_t kept_count;
+    int32_t *renamed; /* by id of the source graph: the value that took its place */
+    int32_t renamed_count;
+    int32_t *wrt, *gradients; /* values and their gradients (0: none) */
+    int32_t gradient_count;
+    int32_t learning_rate; /* the optimizer's lr, value id or 0 */
+
+    int32_t *order; /* nodes in the order of execution */
+    int32_t order_count;
+    ftr__slot *slots; /* by value id */
+    size_t workspace_bytes;
+    size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
+
+    unsigned char *memory[FTR__PLACE_COUNT];
+    unsigned char *workspace;
+    ftr__step *steps;
+    int32_t step_count;
+    bool *fed; /* by value id, for inputs */
+    uint64_t steps_done;
+};
+
+/* Fixes what depends on the mode: batch norm's statistics and their updates, dropout. */
+FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
+
+/* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
+ * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
+FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
+
+/* Drops what nothing needs and fixes the order: inputs before users, updates of state last. */
+FTR_LIB ftr_status ftr__pass_schedule(ftr_plan *plan);
+
+/* Gives each value its memory: aliases, in-place results, then offsets by lifetime. Fills slots and bytes. */
+FTR_LIB ftr_status ftr__pass_memplan(ftr_plan *plan);
+
+/* Marks the nodes that the plan's kept values, gradients and updates need. `needed` has room for each node of the graph. */
+FTR_LIB ftr_status ftr__mark_needed(const ftr_plan *plan, bool *needed);
+
+/* Makes `to` take the place of `from`: for users and for what the caller asked to keep. */
+FTR_LIB void ftr__plan_rename(ftr_plan *plan, int32_t from, int32_t to);
+
+#endif

@@ -1,0 +1,108 @@
+#include "passes/plan.h"
+
+#include <string.h>
+
+/* Updates have no outputs; they are what a step is run for, if it trains. */
+static bool ftr__is_update(const ftr__node *node) { return node->out_count == 0; }
+
+static bool ftr__is_source(const ftr__node *node) {
+    return node->op == FTR_OP_input || node->op == FTR_OP_parameter || node->op == FTR_OP_buffer ||
+           node->op == FTR_OP_constant;
+}
+
+static void ftr__mark_value(const ftr_graph *graph, bool *needed, int32_t value) {
+    if (value) needed[graph->values[value].node] = true;
+}
+
+/* Fusing may have made a node use a later one, so one sweep from the end is not always enough. */
+static void ftr__close_needed(const ftr_graph *graph, bool *needed) {
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (int32_t n = graph->node_count - 1; n >= 0; n--) {
+            const ftr__node *node = &graph->nodes[n];
+            if (!needed[n] || node->dead) continue;
+            for (int32_t i = 0; i < node->in_count; i++) {
+                const int32_t producer = node->in[i] ? graph->values[node->in[i]].node : n;
+                changed = changed || (!needed[producer] && producer > n);
+                needed[producer] = true;
+            }
+        }
+    }
+}
+
+ftr_status ftr__mark_needed(const ftr_plan *plan, bool *needed) {
+    const ftr_graph *graph = plan->graph;
+    memset(needed, 0, (size_t)graph->node_count);
+    for (int32_t i = 0; i < plan->kept_count; i++) ftr__mark_value(graph, needed, plan->kept[i]);
+    for (int32_t i = 0; i < plan->gradient_count; i++) ftr__mark_value(graph, needed, plan->gradients[i]);
+    for (int32_t i = 0; i < plan->gradient_count; i++) ftr__mark_value(graph, needed, plan->wrt[i]);
+    for (int32_t n = 0; n < graph->node_count; n++)
+        if (ftr__is_update(&graph->nodes[n]) && !graph->nodes[n].dead) needed[n] = true;
+    ftr__close_needed(graph, needed);
+    return FTR_OK;
+}
+
+void ftr__plan_rename(ftr_plan *plan, int32_t from, int32_t to) {
+    ftr__graph_replace(plan->graph, from, to);
+    for (int32_t i = 0; i < plan->kept_count; i++)
+        if (plan->kept[i] == from) plan->kept[i] = to;
+    for (int32_t i = 0; i < plan->gradient_count; i++) {
+        if (plan->gradients[i] == from) plan->gradients[i] = to;
+        if (plan->wrt[i] == from) plan->wrt[i] = to;
+    }
+    for (int32_t i = 0; i < plan->renamed_count; i++)
+        if (plan->renamed[i] == from) plan->renamed[i] = to;
+    if (plan->loss == from) plan->loss = to;
+}
+
+typedef struct ftr__sorter {
+    ftr_plan *plan;
+    bool *placed;   /* nodes */
+    int32_t *stack; /* nodes whose inputs are being placed */
+    int32_t *next;  /* by node: the input to look at next */
+} ftr__sorter;
+
+/* Places a node after its inputs: a depth-first walk without recursion, for networks of any depth. */
+static void ftr__place_node(ftr__sorter *s, int32_t node) {
+    const ftr_graph *graph = s->plan->graph;
+    int32_t depth = 0;
+    if (s->placed[node]) return;
+    s->stack[depth++] = node;
+    while (depth > 0) {
+        const int32_t top = s->stack[depth - 1];
+        const ftr__node *n = &graph->nodes[top];
+        int32_t waiting = -1;
+        while (s->next[top] < n->in_count && waiting < 0) {
+            const int32_t value = n->in[s->next[top]++];
+            if (value && !s->placed[graph->values[value].node]) waiting = graph->values[value].node;
+        }
+        if (waiting >= 0) {
+            s->stack[depth++] = waiting;
+            continue;
+        }
+        depth--;
+        if (s->placed[top]) continue;
+        s->placed[top] = true;
+        if (!ftr__is_source(n)) s->plan->order[s->plan->order_count++] = top;
+    }
+}
+
+ftr_status ftr__pass_schedule(ftr_plan *plan) {
+    ftr_graph *graph = plan->graph;
+    const size_t count = (size_t)graph->node_count;
+    bool *needed = ftr__arena_alloc(&plan->arena, count);
+    ftr__sorter s = {.plan = plan};
+    s.placed = ftr__arena_alloc(&plan->arena, count);
+    s.stack = ftr__arena_alloc(&plan->arena, (count + 1) * sizeof *s.stack);
+    s.next = ftr__arena_alloc(&plan->arena, count * sizeof *s.next);
+    plan->order = ftr__arena_alloc(&plan->arena, count * sizeof *plan->order);
+    if (!needed || !s.placed || !s.stack || !s.next || !plan->order)
+        return ftr__out_of_memory(plan->context, "schedule", count * sizeof *plan->order);
+    const ftr_status status = ftr__mark_needed(plan, needed);
+    if (status) return status;
+    for (int32_t n = 0; n < graph->node_count; n++) graph->nodes[n].dead = graph->nodes[n].dead || !needed[n];
+    for (int32_t pass = 0; pass < 2; pass++)
+        for (int32_t n = 0; n < graph->node_count; n++)
+            if (!graph->nodes[n].dead && ftr__is_update(&graph->nodes[n]) == (pass == 1)) ftr__place_node(&s, n);
+    return FTR_OK;
+}

@@ -1,0 +1,478 @@
+/* The training loop. All memory is taken before the first step; from then on only the source, the plan and the logger
+ * are called. */
+#include "train/feed.h"
+#include "train/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FTR__TRAIN_COOKIE 0x7472616eu
+
+typedef struct ftr__fit_totals {
+    double loss, metrics[FTR_MAX_METRICS]; /* sums over samples */
+    int64_t samples;
+} ftr__fit_totals;
+
+typedef struct ftr__fit {
+    ftr_context *context;
+    ftr_graph *graph;
+    const ftr_train_desc *desc;
+    const char *caller;
+    const char *names[FTR_MAX_METRICS];
+    ftr_plan *train_plan, *eval_plan;
+    ftr__feed train_feed, eval_feed;
+    int64_t steps_per_epoch, steps_planned;
+    int64_t epoch, steps;
+    ftr__fit_totals totals;      /* of the current epoch's training steps */
+    double began, epoch_seconds; /* epoch_seconds: training steps alone */
+    double train_seconds;        /* of epochs before this one */
+    int64_t train_samples;
+    double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
+    ftr__progress progress;
+    bool stop, warned;
+    double best_value;
+    int64_t best_epoch, epochs_done;
+    int32_t epochs_without;
+    unsigned char *best; /* copy of all variables; NULL if it is not wanted */
+    size_t best_bytes;
+} ftr__fit;
+
+ftr_train_desc ftr_train_defaults(void) {
+    ftr_train_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.cookie = FTR__TRAIN_COOKIE;
+    desc.epochs = 1;
+    return desc;
+}
+
+/* ---------------------------------------------------------------------------------------------------- description --
+ */
+
+static ftr_status ftr__fit_check_tensor(const ftr__fit *fit, const char *what, ftr_tensor tensor) {
+    if (!ftr_is_valid(tensor))
+        return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s is a null handle", fit->caller, what);
+    if (tensor.graph != fit->graph)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s belongs to another graph", fit->caller, what);
+    const ftr__value *value = ftr__value_of(tensor);
+    char text[FTR__SHAPE_TEXT];
+    if (value->shape.rank != 0)
+        return ftr__error(fit->context, FTR_ERROR_SHAPE, "%s: %s has shape %s, expected a scalar", fit->caller, what,
+                          ftr__shape_text(&value->shape, text));
+    if (value->dtype != FTR_F32 && value->dtype != FTR_F64)
+        return ftr__error(fit->context, FTR_ERROR_DTYPE, "%s: %s is %s, expected f32", fit->caller, what,
+                          ftr_dtype_name(value->dtype));
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_check_metrics(ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    if (desc->metric_count < 0 || desc->metric_count > FTR_MAX_METRICS)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: metric_count is %d, expected 0 to %d",
+                          fit->caller, (int)desc->metric_count, FTR_MAX_METRICS);
+    for (int32_t i = 0; i < desc->metric_count; i++) {
+        const char *name = desc->metrics[i].name;
+        if (!name || !*name)
+            return ftr__error(fit->context, FTR_ERROR_NAME, "%s: metric %d has no name", fit->caller, (int)i);
+        if (strcmp(name, "loss") == 0)
+            return ftr__error(fit->context, FTR_ERROR_NAME,
+                              "%s: metric %d is named 'loss', which is the loss's own name", fit->caller, (int)i);
+        for (int32_t k = 0; k < i; k++)
+            if (strcmp(desc->metrics[k].name, name) == 0)
+                return ftr__error(fit->context, FTR_ERROR_NAME, "%s: metrics %d and %d are both named '%s'",
+                                  fit->caller, (int)k, (int)i, name);
+        char what[FTR__MESSAGE_SIZE / 2];
+        snprintf(what, sizeof what, "metric '%s'", name);
+        ftr_status status = ftr__fit_check_tensor(fit, what, desc->metrics[i].value);
+        if (status != FTR_OK) return status;
+        fit->names[i] = name;
+    }
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    if (!desc->train)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: train is NULL, expected a source");
+    if (desc->epochs < 1)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: epochs is %lld, expected 1 or more",
+                          (long long)desc->epochs);
+    if (desc->max_steps < 0)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: max_steps is %lld, expected 0 (no limit) or more", (long long)desc->max_steps);
+    if (desc->last_batch != FTR_LAST_BATCH_DROP && desc->last_batch != FTR_LAST_BATCH_PAD)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: last_batch is %d, expected FTR_LAST_BATCH_DROP or FTR_LAST_BATCH_PAD",
+                          (int)desc->last_batch);
+    if ((int)desc->progress < (int)FTR_PROGRESS_AUTO || desc->progress > FTR_PROGRESS_SILENT)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: progress is %d, expected one of ftr_progress", (int)desc->progress);
+    if (desc->optimizer.kind == FTR_OPTIMIZER_NONE)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: optimizer is missing, expected ftr_sgd() or "
+                          "ftr_adamw()");
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    const char *metric = desc->early_stop.metric;
+    if (!metric) return FTR_OK;
+    bool known = strcmp(metric, "loss") == 0;
+    for (int32_t i = 0; i < desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
+    if (!known)
+        return ftr__error(fit->context, FTR_ERROR_NAME,
+                          "ftr_fit: early_stop.metric is '%s', expected 'loss' or the name of a metric", metric);
+    if (desc->early_stop.patience < 1)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: early_stop.patience is %d, expected 1 or more", (int)desc->early_stop.patience);
+    if (!(desc->early_stop.min_delta >= 0.0))
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: early_stop.min_delta is %g, expected 0 or more", desc->early_stop.min_delta);
+    return FTR_OK;
+}
+
+/* What ftr_fit() and ftr_evaluate() both look at. */
+static ftr_status ftr__fit_begin(ftr__fit *fit, const char *caller, ftr_graph *graph, const ftr_train_desc *desc) {
+    memset(fit, 0, sizeof *fit);
+    fit->context = graph->context;
+    fit->graph = graph;
+    fit->desc = desc;
+    fit->caller = caller;
+    fit->best_epoch = -1;
+    fit->eval_loss = NAN;
+    for (int32_t i = 0; i < FTR_MAX_METRICS; i++) fit->eval_metrics[i] = NAN;
+    if (!desc) return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc is NULL", caller);
+    if (desc->cookie != FTR__TRAIN_COOKIE)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc was not made by ftr_train_defaults()",
+                          caller);
+    if (graph->status != FTR_OK) return ftr__error(fit->context, graph->status, "%s", graph->message);
+    ftr_status status = ftr__fit_check_tensor(fit, "loss", desc->loss);
+    return status == FTR_OK ? ftr__fit_check_metrics(fit) : status;
+}
+
+/* ---------------------------------------------------------------------------------------------------- preparation --
+ */
+
+/* Loss and metrics. Returns how many. */
+static int32_t ftr__fit_outputs(const ftr__fit *fit, ftr_tensor outputs[FTR_MAX_METRICS + 1]) {
+    outputs[0] = fit->desc->loss;
+    for (int32_t i = 0; i < fit->desc->metric_count; i++) outputs[i + 1] = fit->desc->metrics[i].value;
+    return fit->desc->metric_count + 1;
+}
+
+static ftr_status ftr__fit_match(ftr__fit *fit, ftr__feed *feed, const ftr_source *source) {
+    ftr_tensor outputs[FTR_MAX_METRICS + 1];
+    int32_t count = ftr__fit_outputs(fit, outputs);
+    return ftr__feed_match(feed, fit->caller, fit->graph, source, outputs, count);
+}
+
+static ftr_status ftr__fit_match_eval(ftr__fit *fit) {
+    const ftr_source *source = fit->desc->eval;
+    ftr_status status = ftr__fit_match(fit, &fit->eval_feed, source);
+    if (status != FTR_OK) return status;
+    int64_t batch = fit->eval_feed.batch, rest = source->count % batch;
+    if (rest == 0 || fit->eval_feed.mask) return FTR_OK;
+    return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                      "%s: evaluation source '%s' has %lld samples, which leaves a last batch of %lld of %lld: declare "
+                      "ftr_batch_mask() before the layers, or evaluate on a multiple of the batch",
+                      fit->caller, source->name, (long long)source->count, (long long)rest, (long long)batch);
+}
+
+static ftr_status ftr__fit_match_train(ftr__fit *fit) {
+    const ftr_source *source = fit->desc->train;
+    ftr_status status = ftr__fit_match(fit, &fit->train_feed, source);
+    if (status != FTR_OK) return status;
+    int64_t batch = fit->train_feed.batch, full = source->count / batch;
+    bool pad = fit->desc->last_batch == FTR_LAST_BATCH_PAD && source->count % batch != 0;
+    if (pad && !fit->train_feed.mask)
+        return ftr__error(
+            fit->context, FTR_ERROR_INVALID_ARGUMENT,
+            "ftr_fit: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
+            "but the loss uses no ftr_batch_mask(): declare one before the layers",
+            source->name, (long long)(source->count % batch), (long long)batch);
+    if (full == 0 && !pad)
+        return ftr__error(fit->context, FTR_ERROR_DATA,
+                          "ftr_fit: source '%s' has %lld samples, fewer than one batch of %lld", source->name,
+                          (long long)source->count, (long long)batch);
+    fit->steps_per_epoch = full + (pad ? 1 : 0);
+    bool overflow = fit->desc->epochs > INT64_MAX / fit->steps_per_epoch;
+    fit->steps_planned = overflow ? INT64_MAX : fit->desc->epochs * fit->steps_per_epoch;
+    if (fit->desc->max_steps > 0 && fit->desc->max_steps < fit->steps_planned)
+        fit->steps_planned = fit->desc->max_steps;
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed, ftr_plan **plan) {
+    ftr_tensor outputs[FTR_MAX_METRICS + 1];
+    ftr_compile_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.mode = mode;
+    desc.loss = fit->desc->loss;
+    desc.output_count = ftr__fit_outputs(fit, outputs);
+    desc.outputs = outputs;
+    desc.optimizer = mode == FTR_MODE_TRAIN ? &fit->desc->optimizer : NULL;
+    ftr_status status = ftr_compile(fit->graph, &desc, plan);
+    return status == FTR_OK ? ftr__feed_bind(feed, *plan) : status;
+}
+
+static ftr_status ftr__fit_prepare(ftr__fit *fit) {
+    ftr_status status = ftr__fit_check_loop(fit);
+    if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
+    if (status == FTR_OK) status = ftr__fit_match_train(fit);
+    if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
+    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
+    if (status == FTR_OK && fit->desc->eval)
+        status = ftr__fit_compile(fit, FTR_MODE_EVAL, &fit->eval_feed, &fit->eval_plan);
+    if (status != FTR_OK || !fit->desc->early_stop.metric || !fit->desc->early_stop.restore_best) return status;
+    fit->best_bytes = fit->graph->variable_bytes;
+    fit->best = ftr__allocate(fit->context, fit->best_bytes);
+    return fit->best ? FTR_OK : ftr__out_of_memory(fit->context, "ftr_fit: best parameters", fit->best_bytes);
+}
+
+static void ftr__fit_free(ftr__fit *fit) {
+    if (fit->best) ftr__release(fit->context, fit->best, fit->best_bytes);
+    ftr__feed_free(&fit->train_feed);
+    ftr__feed_free(&fit->eval_feed);
+    ftr_plan_destroy(fit->eval_plan);
+    ftr_plan_destroy(fit->train_plan);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- steps --
+ */
+
+static void ftr__fit_add(ftr__fit_totals *totals, double loss, const double *metrics, int32_t count, int64_t samples) {
+    totals->loss += loss * (double)samples;
+    for (int32_t i = 0; i < count; i++) totals->metrics[i] += metrics[i] * (double)samples;
+    totals->samples += samples;
+}
+
+/* NaN as long as there are no samples. */
+static double ftr__fit_means(const ftr__fit_totals *totals, double means[FTR_MAX_METRICS]) {
+    double samples = totals->samples > 0 ? (double)totals->samples : NAN;
+    for (int32_t i = 0; i < FTR_MAX_METRICS; i++) means[i] = totals->metrics[i] / samples;
+    return totals->loss / samples;
+}
+
+static ftr_status ftr__fit_read_scalar(ftr_plan *plan, ftr_tensor tensor, double *result) {
+    float single = 0.0f;
+    bool is_double = ftr_dtype_of(tensor) == FTR_F64;
+    ftr_status status =
+        is_double ? ftr_read(plan, tensor, result, sizeof *result) : ftr_read(plan, tensor, &single, sizeof single);
+    if (!is_double) *result = (double)single;
+    return status;
+}
+
+/* Feeds a batch, runs the plan, reads loss and metrics. */
+static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_order *order, int64_t first,
+                               int64_t real, double *loss, double metrics[FTR_MAX_METRICS]) {
+    ftr_step_info info;
+    ftr_status status = ftr__feed_batch(feed, order, first, real);
+    if (status == FTR_OK) status = ftr_step(feed->plan, &info);
+    if (status != FTR_OK) return status;
+    *loss = info.loss;
+    for (int32_t i = 0; i < fit->desc->metric_count && status == FTR_OK; i++)
+        status = ftr__fit_read_scalar(feed->plan, fit->desc->metrics[i].value, &metrics[i]);
+    return status;
+}
+
+static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
+    ftr__fit_totals totals = {0};
+    ftr__feed *feed = &fit->eval_feed;
+    for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
+        int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
+        double loss = NAN, metrics[FTR_MAX_METRICS];
+        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &loss, metrics);
+        if (status != FTR_OK) return status;
+        ftr__fit_add(&totals, loss, metrics, fit->desc->metric_count, real);
+    }
+    fit->eval_loss = ftr__fit_means(&totals, fit->eval_metrics);
+    return FTR_OK;
+}
+
+static double ftr__fit_speed(const ftr__fit *fit) {
+    return fit->epoch_seconds > 0.0 ? (double)fit->totals.samples / fit->epoch_seconds : NAN;
+}
+
+/* Tells the callback; it may ask for the run to stop. */
+static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const double *metrics) {
+    if (!fit->desc->on_event) return;
+    ftr_train_event event = {
+        .kind = epoch_ended ? FTR_EVENT_EPOCH : FTR_EVENT_STEP,
+        .epoch = fit->epoch,
+        .step = fit->steps,
+        .steps_per_epoch = fit->steps_per_epoch,
+        .loss = loss,
+        .eval_loss = fit->eval_loss,
+        .metric_count = fit->desc->metric_count,
+        .metric_names = fit->names,
+        .metrics = metrics,
+        .eval_metrics = fit->eval_metrics,
+        .samples_per_second = ftr__fit_speed(fit),
+        .plan = fit->train_plan,
+    };
+    if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
+}
+
+/* `means` has the epoch's metrics so far. */
+static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, double loss, const double *means) {
+    double seconds = ftr_time_seconds() - fit->began;
+    return (ftr__progress_report){
+        .epoch = fit->epoch,
+        .epochs = fit->desc->epochs,
+        .step = step,
+        .steps = fit->steps_per_epoch,
+        .loss = loss,
+        .metric_count = fit->desc->metric_count,
+        .names = fit->names,
+        .metrics = means,
+        .evaluated = fit->desc->eval != NULL,
+        .eval_loss = fit->eval_loss,
+        .eval_metrics = fit->eval_metrics,
+        .samples_per_second = ftr__fit_speed(fit),
+        .seconds = seconds,
+        .seconds_left = seconds / (double)fit->steps * (double)(fit->steps_planned - fit->steps),
+    };
+}
+
+/* Once a run: whoever reads the log should know where it began. */
+static void ftr__fit_warn(ftr__fit *fit, double loss) {
+    if (fit->warned || isfinite(loss)) return;
+    ftr__log(fit->context, FTR_LOG_WARNING, "ftr_fit: the loss is %s at step %lld (epoch %lld); training goes on",
+             isnan(loss) ? "NaN" : "infinite", (long long)fit->steps, (long long)fit->epoch + 1);
+    fit->warned = true;
+}
+
+static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
+    ftr__feed *feed = &fit->train_feed;
+    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->epoch};
+    int64_t first = step * feed->batch, left = feed->source->count - first;
+    int64_t real = left < feed->batch ? left : feed->batch;
+    double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
+    double before = ftr_time_seconds();
+    ftr_status status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
+    if (status != FTR_OK) return status;
+    fit->epoch_seconds += ftr_time_seconds() - before;
+    fit->steps++;
+    ftr__fit_add(&fit->totals, loss, metrics, fit->desc->metric_count, real);
+    ftr__fit_warn(fit, loss);
+    if (ftr__progress_due(&fit->progress)) {
+        double mean = ftr__fit_means(&fit->totals, means);
+        ftr__progress_report report = ftr__fit_report(fit, step + 1, mean, means);
+        ftr__progress_step(&fit->progress, &report);
+    }
+    ftr__fit_tell(fit, false, loss, metrics);
+    return FTR_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------- early stopping --
+ */
+
+/* Copies all variables out to `best`, or back. They lie one after another, each at its offset in the graph's memory. */
+static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
+    for (int32_t i = 0; i < fit->graph->variable_count; i++) {
+        const ftr__variable *variable = &fit->graph->variables[i];
+        ftr_tensor tensor = {fit->graph, variable->value};
+        unsigned char *copy = fit->best + variable->offset;
+        ftr_status status =
+            back ? ftr_variable_write(tensor, copy, variable->bytes) : ftr_variable_read(tensor, copy, variable->bytes);
+        if (status != FTR_OK) return status;
+    }
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
+    const ftr_train_desc *desc = fit->desc;
+    if (!desc->early_stop.metric) return FTR_OK;
+    double value = desc->eval ? fit->eval_loss : loss;
+    for (int32_t i = 0; i < desc->metric_count; i++)
+        if (strcmp(desc->early_stop.metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+    double gain = desc->early_stop.maximize ? value - fit->best_value : fit->best_value - value;
+    bool improved = fit->best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    if (improved) {
+        fit->best_value = value;
+        fit->best_epoch = fit->epoch;
+        fit->epochs_without = 0;
+        return fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
+    }
+    if (++fit->epochs_without >= desc->early_stop.patience) fit->stop = true;
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ loop --
+ */
+
+static ftr_status ftr__fit_epoch(ftr__fit *fit) {
+    memset(&fit->totals, 0, sizeof fit->totals);
+    fit->epoch_seconds = 0.0;
+    ftr_status status = FTR_OK;
+    int64_t step = 0;
+    while (step < fit->steps_per_epoch && fit->steps < fit->steps_planned && !fit->stop) {
+        status = ftr__fit_step(fit, step++);
+        if (status != FTR_OK) return status;
+    }
+    fit->train_samples += fit->totals.samples;
+    fit->train_seconds += fit->epoch_seconds;
+    if (step == fit->steps_per_epoch) fit->epochs_done++;
+    if (fit->stop && step < fit->steps_per_epoch) return FTR_OK; /* the callback wants no more of this epoch */
+    if (fit->desc->eval) status = ftr__fit_evaluate(fit);
+    if (status != FTR_OK) return status;
+    double means[FTR_MAX_METRICS], loss = ftr__fit_means(&fit->totals, means);
+    ftr__progress_report report = ftr__fit_report(fit, step, loss, means);
+    ftr__progress_epoch(&fit->progress, &report);
+    status = ftr__fit_early_stop(fit, loss, means);
+    if (status == FTR_OK) ftr__fit_tell(fit, true, loss, means);
+    return status;
+}
+
+static ftr_status ftr__fit_loop(ftr__fit *fit) {
+    fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
+    fit->began = ftr_time_seconds();
+    ftr_status status = FTR_OK;
+    for (fit->epoch = 0; fit->steps < fit->steps_planned && !fit->stop && status == FTR_OK; fit->epoch++)
+        status = ftr__fit_epoch(fit);
+    ftr__progress_end(&fit->progress);
+    if (status == FTR_OK && fit->best && fit->best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
+    return status;
+}
+
+static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
+    result->epochs = fit->epochs_done;
+    result->steps = fit->steps;
+    result->loss = ftr__fit_means(&fit->totals, result->metrics);
+    result->eval_loss = fit->eval_loss;
+    memcpy(result->eval_metrics, fit->eval_metrics, sizeof fit->eval_metrics);
+    result->best_epoch = fit->best_epoch;
+    result->stopped_early = fit->stop;
+    result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
+    result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
+    if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);
+}
+
+ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result) {
+    if (result) memset(result, 0, sizeof *result);
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr__fit fit;
+    ftr_status status = ftr__fit_begin(&fit, "ftr_fit", graph, desc);
+    if (status == FTR_OK) status = ftr__fit_prepare(&fit);
+    if (status == FTR_OK) status = ftr__fit_loop(&fit);
+    if (result) ftr__fit_result(&fit, result);
+    ftr__fit_free(&fit);
+    return status;
+}
+
+ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result) {
+    if (result) memset(result, 0, sizeof *result);
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr__fit fit;
+    ftr_status status = ftr__fit_begin(&fit, "ftr_evaluate", graph, desc);
+    if (status == FTR_OK && !desc->eval)
+        status = ftr__error(fit.context, FTR_ERROR_INVALID_ARGUMENT, "ftr_evaluate: eval is NULL, expected a source");
+    if (status == FTR_OK) status = ftr__fit_match_eval(&fit);
+    if (status == FTR_OK) status = ftr__fit_compile(&fit, FTR_MODE_EVAL, &fit.eval_feed, &fit.eval_plan);
+    fit.began = ftr_time_seconds();
+    if (status == FTR_OK) status = ftr__fit_evaluate(&fit);
+    if (result) ftr__fit_result(&fit, result);
+    ftr__fit_free(&fit);
+    return status;
+}

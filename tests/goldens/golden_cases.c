@@ -1,0 +1,357 @@
+#include "golden_cases.h"
+
+bool golden_find(const golden_case *c, const char *name, ftr_safetensors_entry *entry) {
+    char full[128];
+    snprintf(full, sizeof full, "%s%s", c->prefix, name);
+    return ftr_safetensors_find(c->file, full, entry);
+}
+
+ftr_safetensors_entry golden_get(const golden_case *c, const char *name) {
+    ftr_safetensors_entry entry = {0};
+    if (!golden_find(c, name, &entry)) {
+        fail_msg("the file has no %s%s", c->prefix, name);
+    }
+    return entry;
+}
+
+ftr_shape golden_shape(const ftr_safetensors_entry *entry) {
+    ftr_shape shape = ftr_scalar_shape();
+    assert_in_range(entry->rank, 0, FTR_MAX_RANK);
+    shape.rank = entry->rank;
+    for (int32_t i = 0; i < entry->rank; i++) {
+        shape.dim[i] = entry->dim[i];
+    }
+    return shape;
+}
+
+void *golden_copy(const ftr_safetensors_entry *entry) {
+    void *data = malloc(entry->bytes ? entry->bytes : 1);
+    assert_non_null(data);
+    memcpy(data, entry->data, entry->bytes);
+    return data;
+}
+
+int64_t golden_i64(const golden_case *c, const char *name, int64_t index) {
+    ftr_safetensors_entry entry = golden_get(c, name);
+    int64_t value = 0;
+    assert_int_equal(entry.dtype, FTR_I64);
+    assert_true((size_t)(index + 1) * sizeof value <= entry.bytes);
+    memcpy(&value, (const char *)entry.data + (size_t)index * sizeof value, sizeof value);
+    return value;
+}
+
+double golden_f64(const golden_case *c, const char *name, int64_t index) {
+    ftr_safetensors_entry entry = golden_get(c, name);
+    double value = 0;
+    assert_int_equal(entry.dtype, FTR_F64);
+    assert_true((size_t)(index + 1) * sizeof value <= entry.bytes);
+    memcpy(&value, (const char *)entry.data + (size_t)index * sizeof value, sizeof value);
+    return value;
+}
+
+static double largest_finite(const float *data, size_t count) {
+    double largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (isfinite(data[i])) {
+            largest = fmax(largest, fabs((double)data[i]));
+        }
+    }
+    return largest;
+}
+
+static bool close_enough(float actual, float expected, double scale) {
+    if (isnan(expected) || isinf(expected)) {
+        return isnan(expected) ? isnan(actual) : actual == expected;
+    }
+    return fabs((double)actual - (double)expected) <= 1e-5 * fabs((double)expected) + 4e-6 * scale + 1e-30;
+}
+
+void golden_compare(const golden_case *c, const char *name, const ftr_safetensors_entry *expected, const void *actual) {
+    const char *simd = ftr_context_simd_name(c->context);
+    if (expected->dtype != FTR_F32) {
+        if (expected->bytes && memcmp(actual, expected->data, expected->bytes) != 0) {
+            fail_msg("%s%s (%s): the %s values differ", c->prefix, name, simd, expected->dtype_name);
+        }
+        return;
+    }
+    const float *got = (const float *)actual;
+    float *want = (float *)golden_copy(expected);
+    size_t count = expected->bytes / sizeof(float);
+    double scale = largest_finite(want, count);
+    for (size_t i = 0; i < count; i++) {
+        if (!close_enough(got[i], want[i], scale)) {
+            fail_msg("%s%s (%s): element %zu is %.9g, PyTorch has %.9g; the largest value is %g", c->prefix, name, simd,
+                     i, (double)got[i], (double)want[i], scale);
+        }
+    }
+    free(want);
+}
+
+/* ----------------------------------------------------------------------------------------------- inputs and buffers --
+ */
+
+/* An input of the shape and type that the file has. */
+static ftr_tensor in(golden_case *c, const char *name) {
+    ftr_safetensors_entry entry = golden_get(c, name);
+    ftr_tensor tensor = ftr_input(c->graph, name, entry.dtype, golden_shape(&entry));
+    assert_in_range(c->input_count, 0, GOLDEN_MAX_INPUTS - 1);
+    c->inputs[c->input_count] = tensor;
+    c->input_names[c->input_count++] = name;
+    return tensor;
+}
+
+/* The same, or a null handle where the file has no such tensor. */
+static ftr_tensor in_if_there(golden_case *c, const char *name) {
+    ftr_safetensors_entry entry;
+    return golden_find(c, name, &entry) ? in(c, name) : (ftr_tensor){NULL, 0};
+}
+
+/* A buffer that starts as `name` and must be `result` after the step. */
+static ftr_tensor buffer(golden_case *c, const char *name, const char *result) {
+    ftr_safetensors_entry entry = golden_get(c, name);
+    ftr_tensor tensor = ftr_buffer(c->graph, name, entry.dtype, golden_shape(&entry), (ftr_init){FTR_INIT_ZEROS, 0, 0});
+    float *start = (float *)golden_copy(&entry);
+    FTR_TEST_OK(c->context, ftr_variable_write(tensor, start, entry.bytes));
+    free(start);
+    c->buffers[c->buffer_count] = tensor;
+    c->buffer_results[c->buffer_count++] = result;
+    return tensor;
+}
+
+static void pair(const golden_case *c, const char *name, int32_t to[2]) {
+    to[0] = (int32_t)golden_i64(c, name, 0);
+    to[1] = (int32_t)golden_i64(c, name, 1);
+}
+
+static void four(const golden_case *c, const char *name, int32_t to[4]) {
+    for (int64_t i = 0; i < 4; i++) {
+        to[i] = (int32_t)golden_i64(c, name, i);
+    }
+}
+
+static ftr_axes axes(const golden_case *c, const char *name) {
+    ftr_safetensors_entry entry = golden_get(c, name);
+    ftr_axes result = {.count = (int32_t)(entry.bytes / sizeof(int64_t))};
+    if (result.count == 0) {
+        return ftr_all_axes();
+    }
+    for (int32_t i = 0; i < result.count; i++) {
+        result.axis[i] = (int32_t)golden_i64(c, name, i);
+    }
+    return result;
+}
+
+static ftr_shape shape(const golden_case *c, const char *name) {
+    ftr_safetensors_entry entry = golden_get(c, name);
+    ftr_shape result = {.rank = (int32_t)(entry.bytes / sizeof(int64_t))};
+    assert_in_range(result.rank, 0, FTR_MAX_RANK);
+    for (int32_t i = 0; i < result.rank; i++) {
+        result.dim[i] = golden_i64(c, name, i);
+    }
+    return result;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- ops
+ * -- */
+
+/* The order of evaluation of arguments is open in C; inputs are declared one by one. */
+#define UNARY(name)                                                                                                    \
+    static ftr_tensor build_##name(golden_case *c) { return ftr_##name(in(c, "x")); }
+#define BINARY(name)                                                                                                   \
+    static ftr_tensor build_##name(golden_case *c) {                                                                   \
+        ftr_tensor a = in(c, "a"), b = in(c, "b");                                                                     \
+        return ftr_##name(a, b);                                                                                       \
+    }
+#define REDUCTION(name)                                                                                                \
+    static ftr_tensor build_##name(golden_case *c) {                                                                   \
+        return ftr_##name(in(c, "x"), axes(c, "axes"), golden_i64(c, "keep", 0) != 0);                                 \
+    }
+#define ALONG_AXIS(name)                                                                                               \
+    static ftr_tensor build_##name(golden_case *c) { return ftr_##name(in(c, "x"), (int32_t)golden_i64(c, "axis", 0)); }
+
+BINARY(add)
+BINARY(sub)
+BINARY(mul)
+BINARY(div)
+BINARY(pow)
+BINARY(maximum)
+BINARY(eq)
+BINARY(ne)
+BINARY(lt)
+BINARY(le)
+BINARY(gt)
+BINARY(ge)
+UNARY(neg)
+UNARY(exp)
+UNARY(log)
+UNARY(sqrt)
+UNARY(rsqrt)
+UNARY(tanh)
+UNARY(sigmoid)
+UNARY(relu)
+UNARY(global_avg_pool)
+REDUCTION(sum)
+REDUCTION(mean)
+REDUCTION(max)
+ALONG_AXIS(argmax)
+ALONG_AXIS(softmax)
+ALONG_AXIS(log_softmax)
+ALONG_AXIS(flatten)
+
+static ftr_tensor build_where(golden_case *c) {
+    ftr_tensor condition = in(c, "c"), a = in(c, "a"), b = in(c, "b");
+    return ftr_where(condition, a, b);
+}
+
+static ftr_tensor build_cast(golden_case *c) { return ftr_cast(in(c, "x"), golden_get(c, "y").dtype); }
+
+static ftr_tensor build_matmul(golden_case *c) {
+    ftr_tensor a = in(c, "a"), b = in(c, "b");
+    return ftr_matmul(a, b, golden_i64(c, "transpose_a", 0) != 0, golden_i64(c, "transpose_b", 0) != 0);
+}
+
+static ftr_tensor build_linear(golden_case *c) {
+    ftr_tensor x = in(c, "x"), weight = in(c, "weight");
+    return ftr_linear_with(x, weight, in_if_there(c, "bias"));
+}
+
+static ftr_tensor build_conv2d(golden_case *c) {
+    ftr_conv2d_desc desc = {.groups = (int32_t)golden_i64(c, "groups", 0)};
+    pair(c, "stride", desc.stride);
+    pair(c, "dilation", desc.dilation);
+    four(c, "padding", desc.padding);
+    ftr_tensor x = in(c, "x"), weight = in(c, "weight");
+    return ftr_conv2d_with(x, weight, in_if_there(c, "bias"), &desc);
+}
+
+static ftr_tensor build_batch_norm(golden_case *c) {
+    ftr_batch_norm_desc desc = ftr_batch_norm_defaults();
+    desc.eps = golden_f64(c, "eps", 0);
+    desc.momentum = golden_f64(c, "momentum", 0);
+    c->mode = golden_i64(c, "training", 0) ? FTR_MODE_TRAIN : FTR_MODE_EVAL;
+    ftr_tensor x = in(c, "x"), gamma = in(c, "gamma"), beta = in(c, "beta");
+    ftr_tensor mean = buffer(c, "running_mean", "new_mean"), var = buffer(c, "running_var", "new_var");
+    return ftr_batch_norm_with(x, gamma, beta, mean, var, &desc);
+}
+
+static ftr_pool2d_desc pool_desc(const golden_case *c) {
+    ftr_pool2d_desc desc = {.exclude_padding = golden_i64(c, "exclude_padding", 0) != 0};
+    pair(c, "stride", desc.stride);
+    four(c, "padding", desc.padding);
+    return desc;
+}
+
+static ftr_tensor build_max_pool2d(golden_case *c) {
+    ftr_pool2d_desc desc = pool_desc(c);
+    int32_t kernel[2];
+    pair(c, "kernel", kernel);
+    return ftr_max_pool2d(in(c, "x"), kernel[0], kernel[1], &desc);
+}
+
+static ftr_tensor build_avg_pool2d(golden_case *c) {
+    ftr_pool2d_desc desc = pool_desc(c);
+    int32_t kernel[2];
+    pair(c, "kernel", kernel);
+    return ftr_avg_pool2d(in(c, "x"), kernel[0], kernel[1], &desc);
+}
+
+static ftr_tensor build_reshape(golden_case *c) { return ftr_reshape(in(c, "x"), shape(c, "shape")); }
+
+static ftr_tensor build_expand(golden_case *c) { return ftr_expand(in(c, "x"), shape(c, "shape")); }
+
+static ftr_tensor build_transpose(golden_case *c) { return ftr_transpose(in(c, "x"), axes(c, "order")); }
+
+static ftr_tensor build_concat(golden_case *c) {
+    static const char *const names[] = {"x0", "x1", "x2"};
+    ftr_tensor parts[FTR_TEST_LENGTH(names)];
+    ftr_safetensors_entry entry;
+    int32_t count = 0;
+    for (size_t i = 0; i < FTR_TEST_LENGTH(names) && golden_find(c, names[i], &entry); i++) {
+        parts[count++] = in(c, names[i]);
+    }
+    return ftr_concat(parts, count, (int32_t)golden_i64(c, "axis", 0));
+}
+
+static ftr_tensor build_slice(golden_case *c) {
+    return ftr_slice(in(c, "x"), (int32_t)golden_i64(c, "axis", 0), golden_i64(c, "begin", 0), golden_i64(c, "end", 0),
+                     golden_i64(c, "step", 0));
+}
+
+static ftr_tensor build_pad(golden_case *c) {
+    return ftr_pad(in(c, "x"), shape(c, "before"), shape(c, "after"), golden_f64(c, "value", 0));
+}
+
+static ftr_tensor build_cross_entropy(golden_case *c) {
+    ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
+    desc.label_smoothing = golden_f64(c, "label_smoothing", 0);
+    desc.ignore_index = golden_i64(c, "ignore_index", 0);
+    desc.reduction = (ftr_reduction)golden_i64(c, "reduction", 0);
+    ftr_tensor x = in(c, "x"), labels = in(c, "labels");
+    desc.class_weights = in_if_there(c, "class_weights");
+    return ftr_cross_entropy(x, labels, &desc);
+}
+
+static ftr_tensor build_mse(golden_case *c) {
+    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    return ftr_mse(x, target, (ftr_reduction)golden_i64(c, "reduction", 0));
+}
+
+static ftr_tensor build_accuracy(golden_case *c) {
+    ftr_tensor x = in(c, "x"), labels = in(c, "labels");
+    return ftr_accuracy(x, labels);
+}
+
+#define ROW(name)                                                                                                      \
+    { #name, build_##name }
+
+const golden_op golden_ops[] = {
+    ROW(add),
+    ROW(sub),
+    ROW(mul),
+    ROW(div),
+    ROW(pow),
+    ROW(maximum),
+    ROW(eq),
+    ROW(ne),
+    ROW(lt),
+    ROW(le),
+    ROW(gt),
+    ROW(ge),
+    ROW(where),
+    ROW(neg),
+    ROW(exp),
+    ROW(log),
+    ROW(sqrt),
+    ROW(rsqrt),
+    ROW(tanh),
+    ROW(sigmoid),
+    ROW(relu),
+    ROW(cast),
+    ROW(sum),
+    ROW(mean),
+    ROW(max),
+    ROW(argmax),
+    ROW(matmul),
+    ROW(linear),
+    ROW(conv2d),
+    ROW(batch_norm),
+    ROW(max_pool2d),
+    ROW(avg_pool2d),
+    ROW(reshape),
+    ROW(flatten),
+    ROW(expand),
+    ROW(transpose),
+    ROW(concat),
+    ROW(slice),
+    ROW(pad),
+    ROW(softmax),
+    ROW(log_softmax),
+    ROW(cross_entropy),
+    ROW(mse),
+    ROW(accuracy),
+    {"sgd", NULL},
+    {"adamw", NULL},
+    ROW(global_avg_pool),
+};
+
+const size_t golden_op_count = FTR_TEST_LENGTH(golden_ops);

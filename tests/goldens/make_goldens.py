@@ -1,0 +1,571 @@
+"""Writes the golden values that test_goldens.c compares fasttrain with.
+
+    python3 tests/goldens/make_goldens.py            # needs torch, numpy, safetensors, scikit-learn
+
+Run by hand; its outputs are committed. Everything follows from fixed seeds, on one thread.
+
+ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
+                    gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
+                    i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
+mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are state_dicts in
+resnet8_*           PyTorch's own names and layouts (OIHW), before and after.
+
+Values are computed in double precision from inputs that are exact in single precision, then rounded to it. For the whole
+runs PyTorch's single-precision losses are stored as well ("losses_f32").
+"""
+
+import os
+import zlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file
+from torch import nn
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STEPS = 50
+
+
+# ---------------------------------------------------------------------------------------------------------------- cases
+
+
+class Cases:
+    """Collects cases; each gets random numbers of its own, so that adding one changes no other."""
+
+    def __init__(self):
+        self.tensors = {}
+        self.counts = {}
+
+    def begin(self, op):
+        index = self.counts.get(op, 0)
+        self.counts[op] = index + 1
+        self.prefix = f"{op}/{index}/"
+        return np.random.default_rng(zlib.crc32(self.prefix.encode()))
+
+    def put(self, name, value):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().numpy()
+        value = np.asarray(value)
+        if value.dtype == np.float64 and name not in self.attributes:
+            with np.errstate(over="ignore"):
+                value = value.astype(np.float32)
+        self.tensors[self.prefix + name] = np.ascontiguousarray(value).reshape(value.shape)
+
+    def add(self, op, inputs, compute, attributes=None, grad=None):
+        """`inputs`: name to array, shape (normal numbers) or function of a generator. `compute` gets them as tensors (f32
+        ones as f64) and returns y, or a dict of outputs with "y" among them. `grad`: names whose gradients are stored; None is
+        every f32 input."""
+        rng = self.begin(op)
+        self.attributes = set(attributes or {})
+        tensors = {}
+        for name, value in inputs.items():
+            if callable(value):
+                value = value(rng)
+            elif isinstance(value, tuple):
+                value = rng.standard_normal(value)
+            value = np.asarray(value)
+            if value.dtype == np.float64:
+                value = value.astype(np.float32)
+            self.put(name, value)
+            tensors[name] = torch.from_numpy(value.copy())
+        wanted = [n for n, t in tensors.items() if t.dtype == torch.float32] if grad is None else grad
+        for name, tensor in tensors.items():
+            if tensor.dtype == torch.float32:
+                tensors[name] = tensor.double().requires_grad_(name in wanted)
+        outputs = compute(*tensors.values())
+        if isinstance(outputs, torch.Tensor):
+            outputs = {"y": outputs}
+        y = outputs["y"]
+        if wanted:
+            w = torch.from_numpy(rng.standard_normal(tuple(y.shape), dtype=np.float32)).double()
+            self.put("w", w)
+            gradients = torch.autograd.grad((y * w).sum(), [tensors[name] for name in wanted])
+            for name, gradient in zip(wanted, gradients):
+                self.put("d" + name, gradient)
+        for name, value in outputs.items():
+            self.put(name, value)
+        for name, value in (attributes or {}).items():
+            value = np.asarray(value)
+            self.put(name, value.astype(np.float64 if value.dtype.kind == "f" else np.int64))
+
+
+def uniform(low, high, *shape):
+    return lambda rng: rng.uniform(low, high, shape)
+
+
+def ints(low, high, *shape, dtype=np.int32):
+    return lambda rng: rng.integers(low, high, shape).astype(dtype)
+
+
+def bools(*shape):
+    return lambda rng: rng.integers(0, 2, shape).astype(bool)
+
+
+def f32(*values):
+    return np.array(values, dtype=np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------ pointwise
+
+
+def pointwise(cases):
+    inf, nan = np.inf, np.nan
+    broadcasts = [((7,), (7,)), ((3, 1, 5), (4, 1)), ((2, 3, 4), ()), ((5, 1), (1, 33)), ((2, 9, 9, 8), (8,))]
+    binary = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "maximum": torch.maximum}
+    for op, compute in binary.items():
+        for a, b in broadcasts:
+            divisor = uniform(0.5, 2, *b) if op == "div" else b
+            cases.add(op, {"a": a, "b": divisor}, compute)
+        divisor = ints(1, 6, 4) if op == "div" else ints(-9, 9, 4)
+        integer = (lambda a, b: torch.div(a, b, rounding_mode="trunc")) if op == "div" else compute
+        cases.add(op, {"a": ints(-20, 20, 3, 4), "b": divisor}, integer)
+    cases.add("div", {"a": f32(1, -1, 0, inf, 5), "b": f32(0, 0, 0, 2, inf)}, torch.div, grad=[])
+    cases.add("maximum", {"a": f32(1, 2, 0, -3, 5), "b": f32(1, 1, 0, -3, 7)}, torch.maximum)  # ties: halves
+    cases.add("maximum", {"a": f32(nan, 1, inf, -inf), "b": f32(1, nan, 1, -inf)}, torch.maximum, grad=[])
+    cases.add("pow", {"a": uniform(0.2, 3, 4, 5), "b": uniform(-2, 3, 5)}, torch.pow)
+    cases.add("pow", {"a": uniform(0.2, 3, 3, 1), "b": uniform(-2, 3, 1, 6)}, torch.pow)
+    cases.add("pow", {"a": f32(0, 0, 0, 0, -2, -1.5), "b": f32(0, 1, 2, 0.5, 3, 2)}, torch.pow, grad=["a"])
+    cases.add("pow", {"a": f32(0, 0, 0, 0, 3, 1), "b": f32(0, 1, 2, 0.5, 0, 7)}, torch.pow, grad=["b"])
+    cases.add("pow", {"a": f32(0, -2, inf), "b": f32(-1, 0.5, 2)}, torch.pow, grad=[])
+    comparisons = {"eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge}
+    for op, compute in comparisons.items():
+        cases.add(op, {"a": f32(1, 2, 3, nan, 0, inf), "b": f32(1, 3, 2, nan, -0.0, inf)}, compute, grad=[])
+        cases.add(op, {"a": ints(-3, 3, 4, 5), "b": ints(-3, 3, 5)}, compute, grad=[])
+    cases.add("where", {"c": bools(4, 5), "a": (4, 5), "b": (4, 5)}, torch.where)
+    cases.add("where", {"c": bools(4, 1), "a": (5,), "b": ()}, torch.where)
+    cases.add("where", {"c": bools(3), "a": (2, 3), "b": (2, 1)}, torch.where)
+    cases.add("neg", {"x": (3, 5)}, lambda x: -x)
+    cases.add("neg", {"x": ints(-5, 5, 6)}, lambda x: -x)
+    cases.add("exp", {"x": (5, 7)}, torch.exp)
+    cases.add("exp", {"x": f32(0, -0.0, -30, 30, 80, -80)}, torch.exp)
+    cases.add("exp", {"x": f32(200, -200, inf, -inf, nan)}, torch.exp, grad=[])
+    cases.add("log", {"x": uniform(0.01, 9, 5, 7)}, torch.log)
+    cases.add("log", {"x": f32(1, 0, 1e-30, 1e30, inf)}, torch.log)
+    cases.add("log", {"x": f32(-1, nan)}, torch.log, grad=[])
+    cases.add("sqrt", {"x": uniform(0.01, 9, 5, 7)}, torch.sqrt)
+    cases.add("sqrt", {"x": f32(0, 1, 4, 1e20)}, torch.sqrt)
+    cases.add("rsqrt", {"x": uniform(0.05, 9, 5, 7)}, torch.rsqrt)
+    cases.add("rsqrt", {"x": f32(0, inf, 4, 1e-20)}, torch.rsqrt, grad=[])
+    for op, compute in {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}.items():
+        cases.add(op, {"x": (5, 13)}, compute)
+        cases.add(op, {"x": f32(0, -0.0, 1e-6, -1e-6, 100, -100, 8, -8)}, compute)
+    cases.add("relu", {"x": f32(nan, inf, -inf, 1)}, torch.relu, grad=[])
+    cases.add("cast", {"x": f32(1.9, -1.9, 0, 0.5, -0.5, 300)}, lambda x: x.int(), grad=[])
+    cases.add("cast", {"x": f32(1.9, 0, -0.0, nan, -3)}, lambda x: x.bool(), grad=[])
+    cases.add("cast", {"x": f32(1.9, 0, 255, 77.5)}, lambda x: x.to(torch.uint8), grad=[])
+    cases.add("cast", {"x": ints(0, 256, 5, dtype=np.uint8)}, lambda x: x.double(), grad=[])
+    cases.add("cast", {"x": ints(-9, 9, 5, dtype=np.int64)}, lambda x: x.double(), grad=[])
+    cases.add("cast", {"x": ints(-9, 9, 5)}, lambda x: x.long(), grad=[])
+    cases.add("cast", {"x": bools(6)}, lambda x: x.double(), grad=[])
+
+
+# ------------------------------------------------------------------------------------- reductions, products and shapes
+
+
+def reductions(cases):
+    shapes = [((6,), []), ((3, 4, 5), [1]), ((3, 4, 5), [0, 2]), ((3, 4, 5), [-1]), ((4, 3, 3, 17), [0, 1, 2]), ((2, 70), [1])]
+    for keep in (0, 1):
+        for shape, axes in shapes:
+            attributes = {"axes": np.array(axes, np.int64), "keep": keep}
+            dims = axes or list(range(len(shape)))
+            for op, compute in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax}.items():
+                cases.add(op, {"x": shape}, lambda x, c=compute, d=dims, k=keep: c(x, dim=d, keepdim=bool(k)), attributes)
+    empty = np.zeros((0, 3), np.float32)
+    cases.add("sum", {"x": empty}, lambda x: x.sum(0), {"axes": [0], "keep": 0}, grad=[])
+    cases.add("mean", {"x": empty}, lambda x: x.mean(0), {"axes": [0], "keep": 0}, grad=[])
+    cases.add("sum", {"x": ints(-50, 50, 4, 5)}, lambda x: x.sum(1).int(), {"axes": [1], "keep": 0}, grad=[])
+    ties = np.array([[1, 3, 3, 0], [2, 2, 2, 2], [-1, -5, -1, -9]], np.float32)
+    cases.add("max", {"x": ties}, lambda x: torch.amax(x, dim=1), {"axes": [1], "keep": 0})  # shared evenly
+    cases.add("max", {"x": f32(1, np.nan, 3)}, lambda x: torch.amax(x, dim=0), {"axes": [0], "keep": 0}, grad=[])
+    cases.add("argmax", {"x": (4, 9)}, lambda x: x.argmax(1), {"axis": 1}, grad=[])
+    cases.add("argmax", {"x": (4, 3, 5)}, lambda x: x.argmax(0), {"axis": 0}, grad=[])
+    cases.add("argmax", {"x": ties}, lambda x: x.argmax(-1), {"axis": -1}, grad=[])
+    nans = np.array([[1, np.nan, 9, np.nan]], np.float32)
+    cases.add("argmax", {"x": nans}, lambda x: x.argmax(1), {"axis": 1}, grad=[])
+
+
+def products(cases):
+    shapes = [((5, 7), (7, 3)), ((1, 1), (1, 1)), ((33, 17), (17, 65)), ((2, 4, 6), (2, 6, 5)), ((3, 1, 4, 6), (2, 6, 5)), ((4, 6), (3, 6, 2))]
+    for a, b in shapes:
+        for ta, tb in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            swap = lambda s, t: (*s[:-2], s[-1], s[-2]) if t else s
+            compute = lambda a, b, ta=ta, tb=tb: (a.mT if ta else a) @ (b.mT if tb else b)
+            cases.add("matmul", {"a": swap(a, ta), "b": swap(b, tb)}, compute, {"transpose_a": ta, "transpose_b": tb})
+    nothing = {"a": np.zeros((3, 0), np.float32), "b": np.zeros((0, 4), np.float32)}
+    cases.add("matmul", nothing, lambda a, b: a @ b, {"transpose_a": 0, "transpose_b": 0}, grad=[])
+    for x, out in [((4, 6), 5), ((1, 1), 1), ((3, 2, 17), 33), ((37, 64), 48), ((6,), 3)]:
+        cases.add("linear", {"x": x, "weight": (out, x[-1]), "bias": (out,)}, F.linear)
+        cases.add("linear", {"x": x, "weight": (out, x[-1])}, F.linear)
+
+
+def shapes(cases):
+    cases.add("reshape", {"x": (4, 6)}, lambda x: x.reshape(2, -1, 3), {"shape": [2, -1, 3]})
+    cases.add("reshape", {"x": (2, 3, 4)}, lambda x: x.reshape(24), {"shape": [24]})
+    cases.add("flatten", {"x": (2, 3, 4, 5)}, lambda x: x.flatten(1), {"axis": 1})
+    cases.add("flatten", {"x": (2, 3, 4)}, lambda x: x.flatten(0), {"axis": 0})
+    cases.add("expand", {"x": (3, 1)}, lambda x: x.expand(2, 3, 4), {"shape": [2, 3, 4]})
+    cases.add("expand", {"x": ()}, lambda x: x.expand(5), {"shape": [5]})
+    cases.add("expand", {"x": (4,)}, lambda x: x.expand(3, 4), {"shape": [3, 4]})
+    for order in ([1, 0, 2], [2, 1, 0], [0, 2, 1], [1, 2, 0]):
+        cases.add("transpose", {"x": (3, 4, 5)}, lambda x, o=order: x.permute(o), {"order": order})
+    cases.add("transpose", {"x": (2, 3, 4, 5)}, lambda x: x.permute(0, 3, 1, 2), {"order": [0, 3, 1, 2]})
+    cases.add("concat", {"x0": (2, 3), "x1": (2, 1), "x2": (2, 4)}, lambda x0, x1, x2: torch.cat([x0, x1, x2], 1), {"axis": 1})
+    cases.add("concat", {"x0": (2, 3, 4), "x1": (1, 3, 4)}, lambda x0, x1: torch.cat([x0, x1], 0), {"axis": 0})
+    cases.add("concat", {"x0": (2, 3, 4), "x1": (2, 3, 5)}, lambda x0, x1: torch.cat([x0, x1], -1), {"axis": -1})
+    cases.add("concat", {"x0": (3,)}, lambda x0: torch.cat([x0], 0), {"axis": 0})
+    for axis, begin, end, step in [(0, 1, 4, 1), (1, 0, 7, 2), (1, -3, 7, 1), (1, 2, -1, 3), (0, -100, 100, 2), (1, 5, 2, 1)]:
+        cut = lambda x, a=axis, s=slice(begin, end, step): x[s] if a == 0 else x[:, s]
+        grad = None if begin != 5 else []
+        cases.add("slice", {"x": (5, 7)}, cut, {"axis": axis, "begin": begin, "end": end, "step": step}, grad=grad)
+    cases.add("pad", {"x": (3, 4)}, lambda x: F.pad(x, (2, 1, 0, 3), value=-1.5), {"before": [0, 2], "after": [3, 1], "value": -1.5})
+    cases.add("pad", {"x": (2, 3, 3, 4)}, lambda x: F.pad(x, (0, 0, 1, 2, 0, 1)), {"before": [0, 0, 1, 0], "after": [0, 1, 2, 0], "value": 0.0})
+
+
+# ------------------------------------------------------------------------------------ convolution, norms and pooling
+
+
+def conv_case(cases, image, out, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1, bias=True):
+    def compute(x, weight, bias=None):
+        top, bottom, left, right = padding
+        x = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
+        y = F.conv2d(x, weight.permute(0, 3, 1, 2), bias, stride=stride, dilation=dilation, groups=groups)
+        return y.permute(0, 2, 3, 1)
+
+    inputs = {"x": image, "weight": (out, *kernel, image[3] // groups)}
+    if bias:
+        inputs["bias"] = (out,)
+    attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    cases.add("conv2d", inputs, compute, {name: np.array(value, np.int64) for name, value in attributes.items()})
+
+
+def convolutions(cases):
+    same = (1, 1, 1, 1)
+    conv_case(cases, (2, 5, 6, 3), 4, (1, 1))
+    conv_case(cases, (2, 7, 7, 3), 5, (3, 3), padding=same)
+    conv_case(cases, (1, 8, 8, 16), 32, (3, 3), padding=same, bias=False)
+    conv_case(cases, (2, 9, 11, 8), 8, (3, 3), stride=(2, 2), padding=same)
+    conv_case(cases, (1, 12, 12, 16), 16, (3, 3), padding=same)
+    conv_case(cases, (3, 6, 5, 4), 6, (3, 3), groups=2)
+    conv_case(cases, (2, 7, 8, 6), 6, (3, 3), padding=same, groups=6)
+    conv_case(cases, (2, 7, 8, 4), 8, (3, 3), stride=(2, 2), padding=same, groups=4, bias=False)
+    conv_case(cases, (1, 10, 9, 3), 4, (3, 3), dilation=(2, 2), padding=(2, 2, 2, 2))
+    conv_case(cases, (1, 9, 9, 3), 4, (3, 2), stride=(2, 1), padding=(0, 1, 2, 0), dilation=(1, 2))
+    conv_case(cases, (2, 9, 7, 3), 8, (7, 7), stride=(2, 2), padding=(3, 3, 3, 3), bias=False)
+    conv_case(cases, (1, 5, 8, 2), 3, (1, 5), padding=(0, 0, 2, 2))
+    conv_case(cases, (2, 6, 6, 8), 16, (1, 1), stride=(2, 2), bias=False)
+    conv_case(cases, (2, 5, 5, 5), 3, (5, 5), padding=(2, 2, 2, 2))
+    conv_case(cases, (2, 4, 4, 7), 9, (4, 4))
+    conv_case(cases, (1, 1, 1, 1), 1, (1, 1))
+
+
+def norm_case(cases, shape, training, eps=1e-5, momentum=0.1, mean=0.0):
+    def compute(x, gamma, beta, running_mean, running_var):
+        moved_mean, moved_var = running_mean.detach().clone(), running_var.detach().clone()
+        y = F.batch_norm(x.movedim(-1, 1), moved_mean, moved_var, gamma, beta, training, momentum, eps).movedim(1, -1)
+        return {"y": y, "new_mean": moved_mean, "new_var": moved_var}
+
+    c = (shape[-1],)
+    inputs = {
+        "x": lambda rng: rng.standard_normal(shape) * 1.5 + mean,
+        "gamma": uniform(0.5, 1.5, *c),
+        "beta": c,
+        "running_mean": c,
+        "running_var": uniform(0.5, 2, *c),
+    }
+    attributes = {"training": int(training), "eps": eps, "momentum": momentum}
+    cases.add("batch_norm", inputs, compute, attributes, grad=["x", "gamma", "beta"])
+
+
+def norms(cases):
+    for training in (True, False):
+        norm_case(cases, (9, 5), training)
+        norm_case(cases, (3, 4, 5, 8), training)
+        norm_case(cases, (2, 3, 3, 17), training, eps=1e-3, momentum=0.01)
+        norm_case(cases, (4, 6, 3), training, momentum=1.0)
+    norm_case(cases, (8, 4, 4, 16), True, mean=10.0)
+    norm_case(cases, (2, 1), True)
+
+
+def pool_case(cases, op, image, kernel, stride=None, padding=(0, 0, 0, 0), exclude=False, values=None):
+    stride = stride or kernel
+    top, bottom, left, right = padding
+
+    def compute(x):
+        x = x.permute(0, 3, 1, 2)
+        if op == "max_pool2d":
+            y = F.max_pool2d(F.pad(x, (left, right, top, bottom), value=-np.inf), kernel, stride)
+        else:
+            assert top == bottom and left == right
+            y = F.avg_pool2d(x, kernel, stride, (top, left), count_include_pad=not exclude)
+        return y.permute(0, 2, 3, 1)
+
+    attributes = {"kernel": kernel, "stride": stride, "padding": padding, "exclude_padding": int(exclude)}
+    attributes = {name: np.array(value, np.int64) for name, value in attributes.items()}
+    cases.add(op, {"x": image if values is None else values}, compute, attributes)
+
+
+def pools(cases):
+    pool_case(cases, "max_pool2d", (2, 6, 8, 3), (2, 2))
+    pool_case(cases, "max_pool2d", (1, 7, 7, 16), (3, 3), (2, 2), (1, 1, 1, 1))
+    pool_case(cases, "max_pool2d", (2, 7, 5, 9), (3, 2), (1, 2), (1, 0, 0, 1))
+    ties = np.array([[1, 1, 2, 2], [1, 1, 2, 3], [0, -1, 5, 5], [-1, 0, 5, 5]], np.float32).reshape(1, 4, 4, 1)
+    pool_case(cases, "max_pool2d", None, (2, 2), values=ties)
+    pool_case(cases, "max_pool2d", None, (3, 3), (1, 1), (1, 1, 1, 1), values=ties)
+    pool_case(cases, "max_pool2d", None, (3, 3), (2, 2), (1, 1, 1, 1), values=-1 - np.abs(ties))  # padding never wins
+    pool_case(cases, "avg_pool2d", (2, 6, 8, 3), (2, 2))
+    for exclude in (False, True):
+        pool_case(cases, "avg_pool2d", (1, 7, 7, 16), (3, 3), (2, 2), (1, 1, 1, 1), exclude)
+        pool_case(cases, "avg_pool2d", (2, 5, 7, 5), (3, 2), (1, 2), (1, 1, 1, 1), exclude)
+    cases.add("global_avg_pool", {"x": (2, 5, 7, 6)}, lambda x: x.mean((1, 2)))
+    cases.add("global_avg_pool", {"x": (3, 1, 1, 17)}, lambda x: x.mean((1, 2)))
+
+
+# --------------------------------------------------------------------------------------------------- softmax and losses
+
+
+def losses(cases):
+    softmaxes = {"softmax": torch.softmax, "log_softmax": torch.log_softmax}
+    large = np.array([[1e4, 0, -1e4, 9999], [88, 89, 90, 91], [-1e30, 1e30, 0, 1]], np.float32)
+    for op, compute in softmaxes.items():
+        for shape, axis in [((5, 10), 1), ((5, 10), 0), ((3, 4, 17), -1), ((3, 4, 5), 1), ((4, 1), 1), ((6,), 0)]:
+            cases.add(op, {"x": shape}, lambda x, c=compute, a=axis: c(x, a), {"axis": axis})
+        cases.add(op, {"x": large}, lambda x, c=compute: c(x, 1), {"axis": 1})
+
+    reductions = ("mean", "sum", "none")
+    settings = [
+        {},
+        {"smoothing": 0.1},
+        {"ignore": 2},
+        {"weights": True},
+        {"weights": True, "smoothing": 0.2, "ignore": 1},
+    ]
+    for setting in settings:
+        for reduction in range(3):
+            entropy_case(cases, (7, 5), ints(0, 5, 7), reduction, reductions, **setting)
+    entropy_case(cases, (2, 3, 4), ints(0, 4, 2, 3, dtype=np.int64), 0, reductions)
+    entropy_case(cases, (2, 3, 4), ints(0, 4, 2, 3), 2, reductions, weights=True, smoothing=0.1)
+    entropy_case(cases, (3, 4), np.array([0, 3, 1], np.int32), 0, reductions, values=large)
+    entropy_case(cases, (3, 4), np.array([0, -100, 1], np.int64), 0, reductions)  # the default of ignore_index
+    entropy_case(cases, (2, 4), np.array([-100, -100], np.int32), 0, reductions, gradient=False)  # NaN
+    entropy_case(cases, (33, 100), ints(0, 100, 33), 0, reductions)
+
+    for reduction, name in enumerate(reductions):
+        cases.add("mse", {"x": (3, 5), "target": (3, 5)}, lambda x, target, n=name: F.mse_loss(x, target, reduction=n), {"reduction": reduction})
+    hits = lambda x, labels: (x.argmax(-1) == labels).double().mean()
+    cases.add("accuracy", {"x": (20, 3), "labels": ints(0, 3, 20)}, hits, grad=[])
+    cases.add("accuracy", {"x": (4, 5, 2), "labels": ints(0, 2, 4, 5, dtype=np.int64)}, hits, grad=[])
+
+
+def entropy_case(cases, shape, labels, reduction, names, smoothing=0.0, ignore=-100, weights=False, values=None, gradient=True):
+    def compute(x, labels, class_weights=None):
+        y = F.cross_entropy(
+            x.movedim(-1, 1), labels.long(), class_weights, ignore_index=ignore, reduction=names[reduction],
+            label_smoothing=smoothing,
+        )
+        return y
+
+    inputs = {"x": shape if values is None else values, "labels": labels}
+    if weights:
+        inputs["class_weights"] = uniform(0.2, 2, shape[-1])
+    attributes = {"reduction": reduction, "ignore_index": ignore, "label_smoothing": smoothing}
+    cases.add("cross_entropy", inputs, compute, attributes, grad=["x"] if gradient else [])
+
+
+# ------------------------------------------------------------------------------------------------------------ optimizers
+
+
+def optimizer_case(cases, op, shape, rates, **settings):
+    """A parameter, the gradient of each step ("g"), and the parameter after each step ("y")."""
+    rng = cases.begin(op)
+    cases.attributes = {"lr", *settings}
+    p0 = rng.standard_normal(shape, dtype=np.float32)
+    gradients = rng.standard_normal((len(rates), *shape), dtype=np.float32)
+    gradients[:, 0] = 0  # a parameter that never gets a gradient
+    p = torch.from_numpy(p0.copy()).double().requires_grad_()
+    if op == "adamw":
+        named = {"betas": (settings["beta1"], settings["beta2"]), "eps": settings["eps"]}
+        optimizer = torch.optim.AdamW([p], lr=rates[0], weight_decay=settings["weight_decay"], **named)
+    else:
+        optimizer = torch.optim.SGD([p], lr=rates[0], **{**settings, "nesterov": bool(settings["nesterov"])})
+    after = []
+    for rate, gradient in zip(rates, gradients):
+        optimizer.param_groups[0]["lr"] = rate
+        p.grad = torch.from_numpy(gradient).double()
+        optimizer.step()
+        after.append(p.detach().clone())
+    cases.put("p", p0)
+    cases.put("g", gradients)
+    cases.put("y", torch.stack(after))
+    cases.put("lr", np.array(rates))
+    for name, value in settings.items():
+        cases.put(name, np.float64(value))
+
+
+def optimizers(cases):
+    def sgd(shape, rates, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=0):
+        settings = {"momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov}
+        optimizer_case(cases, "sgd", shape, rates, **settings)
+
+    def adamw(shape, rates, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+        optimizer_case(cases, "adamw", shape, rates, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+
+    sgd((5,), [0.1] * 4)
+    sgd((3, 7), [0.1] * 4, weight_decay=0.05)
+    sgd((3, 7), [0.1] * 6, momentum=0.9)
+    sgd((17,), [0.1] * 6, momentum=0.9, dampening=0.4, weight_decay=0.01)
+    sgd((17,), [0.1] * 6, momentum=0.9, nesterov=1, weight_decay=0.01)
+    sgd((17,), [0.1, 0.05, 0.0, 0.2], momentum=0.9)
+    adamw((5,), [1e-3] * 5)
+    adamw((3, 7), [0.1, 0.05, 0.0, 0.2], weight_decay=0.1)
+    adamw((17,), [0.01] * 20, beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.0)
+
+
+# ------------------------------------------------------------------------------------------------------------ whole runs
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(64, 48)
+        self.fc2 = nn.Linear(48, 10)
+
+    def forward(self, x):
+        return self.fc2(torch.relu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, channels, out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.downsample = None
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x):
+        h = torch.relu(self.bn1(self.conv1(x)))
+        h = self.bn2(self.conv2(h))
+        return torch.relu(h + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet8(nn.Module):
+    """Its batch norms start with a bias above 0. With PyTorch's 0, half of all values lie around ReLU's kink; one that falls on
+    the other side by rounding changes a channel's gradient by a percent, and after 50 steps PyTorch's own single and double
+    precision losses differ by 1e-3 and more. Like this they differ by less than 1e-5, so that 1e-4 is a test."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(Block(16, 16, 1))
+        self.layer2 = nn.Sequential(Block(16, 32, 2))
+        self.layer3 = nn.Sequential(Block(32, 64, 2))
+        self.fc = nn.Linear(64, 10)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.2, 0.6)
+                nn.init.uniform_(module.bias, 1, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def digits_batches(batch):
+    """Batches of UCI's handwritten digits (scikit-learn carries them; CC BY 4.0): u8 [steps, batch, 64], 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(1).permutation(len(digits.target))[: STEPS * batch]
+    images = digits.data[order].astype(np.uint8).reshape(STEPS, batch, 64)
+    return images, digits.target[order].astype(np.uint8).reshape(STEPS, batch)
+
+
+def pattern_batches(batch, size):
+    """Images NHWC of a smooth pattern a class under noise: u8 [steps, batch, size, size, 3]."""
+    rng = np.random.default_rng(2)
+    coarse = torch.from_numpy(rng.standard_normal((10, 3, 4, 4)))
+    patterns = F.interpolate(coarse, size=(size, size), mode="bilinear").permute(0, 2, 3, 1).numpy()
+    labels = rng.integers(0, 10, (STEPS, batch)).astype(np.uint8)
+    noise = rng.standard_normal((STEPS, batch, size, size, 3))
+    images = np.clip(np.rint(128 + 50 * patterns[labels] + 10 * noise), 0, 255).astype(np.uint8)
+    return images, labels
+
+
+def train(model, make_optimizer, images, labels, prepare, dtype):
+    model = model.to(dtype)
+    optimizer = make_optimizer(model.parameters())
+    losses = []
+    for image, label in zip(images, labels):
+        x = prepare(torch.from_numpy(image).to(dtype))
+        loss = F.cross_entropy(model(x), torch.from_numpy(label).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses), {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def single(state):
+    return {name: np.ascontiguousarray(v.float().numpy() if v.is_floating_point() else v.numpy()) for name, v in state.items()}
+
+
+def whole_run(name, make_model, images, labels, prepare, optimizers):
+    torch.manual_seed(3)
+    start = {key: value.clone() for key, value in make_model().state_dict().items()}
+    save(f"{name}_start", single(start))
+    data = {"images": images, "labels": labels}
+    for kind, make_optimizer in optimizers.items():
+        results = []
+        for dtype in (torch.float64, torch.float32):
+            model = make_model()
+            model.load_state_dict(start)
+            results.append(train(model, make_optimizer, images, labels, prepare, dtype))
+        (losses, final), (losses_f32, final_f32) = results
+        data[f"{kind}/losses"] = losses
+        data[f"{kind}/losses_f32"] = losses_f32
+        save(f"{name}_{kind}", single(final))
+        distance = lambda key: (final[key] - final_f32[key].double()).norm() / final[key].norm()
+        worst = max(distance(key).item() for key in final if final[key].is_floating_point())
+        print(
+            f"{name} {kind}: loss {losses[0]:.4f} to {losses[-1]:.4f}; f32 differs from f64 by "
+            f"{np.max(np.abs(losses_f32 / losses - 1)):.1e} in the loss, {worst:.1e} in the weights (both relative)"
+        )
+    save(f"{name}_data", data)
+
+
+def save(name, tensors):
+    path = os.path.join(HERE, name + ".safetensors")
+    # One key: the order of several is not fixed, and the files are to be the same each time.
+    save_file(tensors, path, metadata={"made by": "make_goldens.py with PyTorch " + torch.__version__.split("+")[0]})
+    os.chmod(path, 0o644)
+    print(f"{name}.safetensors: {len(tensors)} tensors, {os.path.getsize(path)} bytes")
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    cases = Cases()
+    for family in (pointwise, reductions, products, shapes, convolutions, norms, pools, losses, optimizers):
+        family(cases)
+    save("ops", cases.tensors)
+    print(f"{sum(cases.counts.values())} cases of {len(cases.counts)} ops")
+
+    def runs(lr, adam_lr):
+        return {
+            "sgd": lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9),
+            "nesterov": lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
+            "adamw": lambda p: torch.optim.AdamW(p, lr=adam_lr, weight_decay=0.01),
+        }
+
+    whole_run("mlp", Mlp, *digits_batches(32), lambda x: x / 16, runs(0.05, 2e-3))
+    image = lambda x: (x.permute(0, 3, 1, 2) - 128) / 64
+    whole_run("resnet8", ResNet8, *pattern_batches(16, 16), image, runs(0.01, 1e-3))
+
+
+if __name__ == "__main__":
+    main()

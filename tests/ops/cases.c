@@ -1,0 +1,1451 @@
+#include "cases.h"
+
+/* ----------------------------------------------------------------------------------------------------- input data --
+ */
+
+typedef enum fill {
+    FILL_UNIFORM,  /* low to high */
+    FILL_AWAY,     /* low to high with a random sign: away from the kink at 0 */
+    FILL_DISTINCT, /* all different, 1/8 apart, shuffled */
+    FILL_INTEGER,  /* low to high */
+    FILL_SPECIAL   /* NaN, infinities, zeros, large and small numbers, in turn */
+} fill;
+
+static const double special_values[] = {NAN,    INFINITY,  -INFINITY, 0.0,    -0.0, 1.0,   -1.0,   1e30,  -1e30,
+                                        0.5,    -2.5,      87.5,      -87.5,  3e9,  -3e9,  255.75, 256.5, 1e-30,
+                                        -1e-30, 16777217., 100.0,     -100.0, 1e20, -1e20, 20.0,   -20.0, -0.75};
+
+static void draw(ftr_test_rng *rng, fill kind, double low, double high, double *values, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        switch (kind) {
+        case FILL_UNIFORM: values[i] = (float)ftr_test_uniform(rng, low, high); break;
+        case FILL_AWAY:
+            values[i] = (float)ftr_test_uniform(rng, low, high) * (ftr_test_random(rng) >> 63 ? 1.0 : -1.0);
+            break;
+        case FILL_DISTINCT: {
+            int64_t j = ftr_test_integer(rng, 0, i);
+            values[i] = values[j];
+            values[j] = (double)(i - count / 2) / 8.0;
+            break;
+        }
+        case FILL_INTEGER: values[i] = (double)ftr_test_integer(rng, (int64_t)low, (int64_t)high); break;
+        case FILL_SPECIAL: values[i] = (float)special_values[(uint64_t)i % FTR_TEST_LENGTH(special_values)]; break;
+        }
+    }
+}
+
+static op_input *record(op_build *b, ftr_tensor tensor, fill kind, double low, double high) {
+    assert_true(b->input_count < OP_MAX_INPUTS);
+    op_input *input = &b->inputs[b->input_count++];
+    ftr_shape shape = ftr_shape_of(tensor);
+    int64_t count = ftr_shape_count(&shape);
+    *input = (op_input){.tensor = tensor, .count = count, .values = calloc((size_t)count + 1, sizeof(double))};
+    draw(&b->rng, kind, low, high, input->values, count);
+    return input;
+}
+
+static op_input *declare(op_build *b, ftr_dtype dtype, ftr_shape shape, fill kind, double low, double high) {
+    char name[16];
+    snprintf(name, sizeof name, "x%d", (int)b->input_count);
+    ftr_tensor tensor = ftr_input(b->graph, name, dtype, shape);
+    FTR_TEST_GRAPH_OK(b->graph);
+    return record(b, tensor, kind, low, high);
+}
+
+/* A floating-point input whose gradient is checked. */
+static ftr_tensor real_input(op_build *b, ftr_shape shape, fill kind, double low, double high) {
+    op_input *input = declare(b, b->real, shape, kind, low, high);
+    input->wanted = true;
+    return input->tensor;
+}
+
+static ftr_tensor uniform_input(op_build *b, ftr_shape shape) { return real_input(b, shape, FILL_UNIFORM, -1, 1); }
+
+/* A floating-point input without a gradient. */
+static ftr_tensor fixed_input(op_build *b, ftr_shape shape, fill kind, double low, double high) {
+    return declare(b, b->real, shape, kind, low, high)->tensor;
+}
+
+static ftr_tensor integer_input(op_build *b, ftr_dtype dtype, ftr_shape shape, int64_t low, int64_t high) {
+    return declare(b, dtype, shape, FILL_INTEGER, (double)low, (double)high)->tensor;
+}
+
+/* The batch mask; row 0 and every row but those of `masked` bits count. */
+static void mask_input(op_build *b, int64_t batch, uint32_t masked) {
+    op_input *input = record(b, ftr_batch_mask(b->graph, batch), FILL_UNIFORM, 0, 1);
+    for (int64_t i = 0; i < batch; i++) {
+        input->values[i] = !(masked >> (i % 32) & 1);
+    }
+}
+
+static void output(op_build *b, ftr_tensor tensor) {
+    FTR_TEST_GRAPH_OK(b->graph);
+    assert_true(b->output_count < OP_MAX_OUTPUTS);
+    b->outputs[b->output_count++] = tensor;
+}
+
+static bool is_real(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
+
+static const ftr_dtype all_types[] = {FTR_DTYPE_NONE /* the case's real type */, FTR_I32, FTR_I64, FTR_U8, FTR_BOOL};
+
+static ftr_dtype type_of(const op_build *b, int32_t index) { return index ? all_types[index] : b->real; }
+
+static ftr_shape random_shape(op_build *b, int32_t rank, int64_t largest) {
+    ftr_shape shape = {.rank = rank};
+    for (int32_t d = 0; d < rank; d++) {
+        shape.dim[d] = ftr_test_integer(&b->rng, 1, largest);
+    }
+    return shape;
+}
+
+/* ------------------------------------------------------------------------------------------------------ pointwise --
+ */
+
+enum { POINTWISE_SHAPES = 5, POINTWISE_LARGE = 5 };
+
+static ftr_shape pointwise_shape(op_build *b, int32_t variant) {
+    switch (variant) {
+    case 0: return random_shape(b, 3, 5);
+    case 1: return ftr_scalar_shape();
+    case 2: return FTR_SHAPE(3, 0, 2);
+    case 3: return FTR_SHAPE(5, 37);
+    case 4: return FTR_SHAPE(1, 2, 1, 1, 1, 3);
+    default: return FTR_SHAPE(70001);
+    }
+}
+
+static const struct {
+    const char *name;
+    ftr_tensor (*op)(ftr_tensor);
+    fill kind;
+    double low, high;
+} unary_ops[] = {
+    {"neg", ftr_neg, FILL_UNIFORM, -2, 2},         {"exp", ftr_exp, FILL_UNIFORM, -3, 3},
+    {"log", ftr_log, FILL_UNIFORM, 0.3, 4},        {"sqrt", ftr_sqrt, FILL_UNIFORM, 0.3, 4},
+    {"rsqrt", ftr_rsqrt, FILL_UNIFORM, 0.3, 4},    {"tanh", ftr_tanh, FILL_UNIFORM, -3, 3},
+    {"sigmoid", ftr_sigmoid, FILL_UNIFORM, -4, 4}, {"relu", ftr_relu, FILL_AWAY, 0.1, 2},
+};
+
+/* p: op, shape */
+static void build_unary(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x =
+        real_input(b, pointwise_shape(b, p[1]), unary_ops[p[0]].kind, unary_ops[p[0]].low, unary_ops[p[0]].high);
+    output(b, unary_ops[p[0]].op(x));
+}
+
+/* p: op */
+static void build_unary_special(op_build *b) {
+    output(b, unary_ops[b->of->p[0]].op(fixed_input(b, FTR_SHAPE(3, 27), FILL_SPECIAL, 0, 0)));
+}
+
+/* p: type */
+static void build_neg_integer(op_build *b) {
+    output(b, ftr_neg(integer_input(b, all_types[b->of->p[0]], FTR_SHAPE(3, 11), -1000, 1000)));
+}
+
+enum { BROADCAST_PAIRS = 9, BROADCAST_LARGE = 9, BROADCAST_LARGE_COUNT = 4 };
+
+/* Two shapes that broadcast. */
+static void broadcast_pair(op_build *b, int32_t variant, ftr_shape *x, ftr_shape *y) {
+    switch (variant) {
+    case 0: *x = *y = random_shape(b, 3, 5); break;
+    case 1: *x = FTR_SHAPE(3, 5), *y = ftr_scalar_shape(); break;
+    case 2: *x = ftr_scalar_shape(), *y = FTR_SHAPE(2, 3); break;
+    case 3: *x = FTR_SHAPE(3, 1, 5), *y = FTR_SHAPE(4, 1); break;
+    case 4: *x = FTR_SHAPE(2, 0, 3), *y = FTR_SHAPE(1, 3); break;
+    case 5: *x = FTR_SHAPE(4, 19), *y = FTR_SHAPE(19); break;
+    case 6: *x = FTR_SHAPE(5, 18), *y = FTR_SHAPE(5, 1); break;
+    case 7: *x = FTR_SHAPE(1, 3, 1, 2, 1, 2), *y = FTR_SHAPE(2, 1, 2, 1, 2, 1); break;
+    case 8: *x = FTR_SHAPE(1), *y = FTR_SHAPE(1, 1, 1); break;
+    case 9: *x = *y = FTR_SHAPE(301, 233); break;
+    case 10: *x = FTR_SHAPE(501, 129), *y = FTR_SHAPE(129); break;
+    case 11: *x = FTR_SHAPE(501, 1), *y = FTR_SHAPE(501, 129); break;
+    default: *x = FTR_SHAPE(33, 1, 65), *y = FTR_SHAPE(33, 31, 1); break;
+    }
+}
+
+static const struct {
+    const char *name;
+    ftr_tensor (*op)(ftr_tensor, ftr_tensor);
+} binary_ops[] = {{"add", ftr_add}, {"sub", ftr_sub}, {"mul", ftr_mul},
+                  {"div", ftr_div}, {"pow", ftr_pow}, {"maximum", ftr_maximum}};
+enum { BINARY_DIV = 3, BINARY_POW = 4, BINARY_MAXIMUM = 5 };
+
+/* p: op, pair of shapes */
+static void build_binary(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape sx, sy;
+    broadcast_pair(b, p[1], &sx, &sy);
+    ftr_tensor x, y;
+    if (p[0] == BINARY_POW) {
+        x = real_input(b, sx, FILL_UNIFORM, 0.3, 2);
+        y = real_input(b, sy, FILL_UNIFORM, -2, 2);
+    } else if (p[0] == BINARY_MAXIMUM) { /* odd and even multiples of 1/16: never equal */
+        x = real_input(b, sx, FILL_DISTINCT, 0, 0);
+        y = real_input(b, sy, FILL_DISTINCT, 0, 0);
+        op_input *last = &b->inputs[b->input_count - 1];
+        for (int64_t i = 0; i < last->count; i++) {
+            last->values[i] += 0.0625;
+        }
+    } else {
+        x = real_input(b, sx, FILL_UNIFORM, -2, 2);
+        y = real_input(b, sy, FILL_AWAY, 0.5, 2);
+    }
+    output(b, binary_ops[p[0]].op(x, y));
+}
+
+/* p: op, type, pair of shapes */
+static void build_binary_integer(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape sx, sy;
+    broadcast_pair(b, p[2], &sx, &sy);
+    ftr_tensor x = integer_input(b, all_types[p[1]], sx, -1000, 1000);
+    ftr_tensor y = integer_input(b, all_types[p[1]], sy, -3, 3); /* div: by 0 too */
+    output(b, binary_ops[p[0]].op(x, y));
+}
+
+/* p: op. Every special value against every other. */
+static void build_binary_special(op_build *b) {
+    ftr_tensor x = fixed_input(b, FTR_SHAPE(27, 1), FILL_SPECIAL, 0, 0);
+    ftr_tensor y = fixed_input(b, FTR_SHAPE(27), FILL_SPECIAL, 0, 0);
+    output(b, binary_ops[b->of->p[0]].op(x, y));
+}
+
+/* The same tensor twice: both gradients meet. p: op */
+static void build_binary_self(op_build *b) {
+    ftr_tensor x = real_input(b, FTR_SHAPE(4, 5), FILL_UNIFORM, 0.4, 2);
+    output(b, binary_ops[b->of->p[0]].op(x, x));
+}
+
+/* Any base to whole powers: the exponent has no gradient. */
+static void build_pow_whole(op_build *b) {
+    ftr_tensor x = real_input(b, FTR_SHAPE(6, 7), FILL_AWAY, 0.3, 2);
+    output(b, ftr_pow(x, fixed_input(b, FTR_SHAPE(7), FILL_INTEGER, -3, 3)));
+}
+
+/* 0 to the power 0, 1, 2, ... */
+static void build_pow_zero(op_build *b) {
+    ftr_tensor x = real_input(b, FTR_SHAPE(4, 5), FILL_INTEGER, 0, 1);
+    output(b, ftr_pow(x, real_input(b, FTR_SHAPE(4, 5), FILL_INTEGER, 0, 3)));
+}
+
+/* Few values, so that many are equal. */
+static void build_maximum_ties(op_build *b) {
+    ftr_tensor x = real_input(b, FTR_SHAPE(6, 7), FILL_INTEGER, 0, 2);
+    output(b, ftr_maximum(x, real_input(b, FTR_SHAPE(7), FILL_INTEGER, 0, 2)));
+}
+
+static void build_relu_zero(op_build *b) { output(b, ftr_relu(real_input(b, FTR_SHAPE(5, 9), FILL_INTEGER, -1, 1))); }
+
+static const struct {
+    const char *name;
+    ftr_tensor (*op)(ftr_tensor, ftr_tensor);
+} compare_ops[] = {{"eq", ftr_eq}, {"ne", ftr_ne}, {"lt", ftr_lt}, {"le", ftr_le}, {"gt", ftr_gt}, {"ge", ftr_ge}};
+
+/* p: op, type, pair of shapes */
+static void build_compare(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape sx, sy;
+    broadcast_pair(b, p[2], &sx, &sy);
+    ftr_dtype type = type_of(b, p[1]);
+    int64_t low = type == FTR_U8 || type == FTR_BOOL ? 0 : -1;
+    ftr_tensor x = integer_input(b, type, sx, low, 1), y = integer_input(b, type, sy, low, 1);
+    output(b, compare_ops[p[0]].op(x, y));
+}
+
+/* p: op */
+static void build_compare_special(op_build *b) {
+    ftr_tensor x = fixed_input(b, FTR_SHAPE(27, 1), FILL_SPECIAL, 0, 0);
+    output(b, compare_ops[b->of->p[0]].op(x, fixed_input(b, FTR_SHAPE(27), FILL_SPECIAL, 0, 0)));
+}
+
+/* p: variant */
+static void build_where(op_build *b) {
+    static const struct {
+        int32_t rank[3];
+        int64_t dim[3][3];
+    } shapes[] = {
+        {{2, 2, 2}, {{3, 7}, {3, 7}, {3, 7}}},      {{1, 2, 0}, {{5}, {4, 1}, {0}}},
+        {{3, 1, 2}, {{2, 1, 3}, {3}, {4, 1}}},      {{2, 2, 2}, {{0, 3}, {1, 3}, {1, 1}}},
+        {{2, 2, 1}, {{301, 233}, {301, 1}, {233}}},
+    };
+    ftr_shape s[3] = {{0}};
+    for (int i = 0; i < 3; i++) {
+        s[i].rank = shapes[b->of->p[0]].rank[i];
+        memcpy(s[i].dim, shapes[b->of->p[0]].dim[i], sizeof shapes[0].dim[0]);
+    }
+    ftr_tensor condition = integer_input(b, FTR_BOOL, s[0], 0, 1);
+    ftr_tensor x = uniform_input(b, s[1]), y = uniform_input(b, s[2]);
+    output(b, ftr_where(condition, x, y));
+}
+
+/* p: type */
+static void build_where_integer(op_build *b) {
+    ftr_dtype type = all_types[b->of->p[0]];
+    ftr_tensor condition = integer_input(b, FTR_BOOL, FTR_SHAPE(3, 1), 0, 1);
+    ftr_tensor x = integer_input(b, type, FTR_SHAPE(3, 5), 0, 1), y = integer_input(b, type, FTR_SHAPE(5), 0, 1);
+    output(b, ftr_where(condition, x, y));
+}
+
+/* p: from, to */
+static void build_cast(op_build *b) {
+    ftr_dtype from = type_of(b, b->of->p[0]);
+    ftr_tensor x;
+    if (from == b->real) {
+        x = b->of->p[1] ? fixed_input(b, FTR_SHAPE(3, 17), FILL_UNIFORM, -300, 600)
+                        : uniform_input(b, FTR_SHAPE(3, 17));
+    } else {
+        bool is_unsigned = from == FTR_U8 || from == FTR_BOOL;
+        x = integer_input(b, from, FTR_SHAPE(3, 17), is_unsigned ? 0 : -70000,
+                          from == FTR_BOOL ? 1
+                          : is_unsigned    ? 255
+                                           : 70000);
+    }
+    output(b, ftr_cast(x, type_of(b, b->of->p[1])));
+}
+
+/* p: to */
+static void build_cast_special(op_build *b) {
+    output(b, ftr_cast(fixed_input(b, FTR_SHAPE(27), FILL_SPECIAL, 0, 0), type_of(b, b->of->p[0])));
+}
+
+/* ----------------------------------------------------------------------------------------------------- reductions --
+ */
+
+typedef ftr_tensor (*reduce_op)(ftr_tensor, ftr_axes, bool);
+static const struct {
+    const char *name;
+    reduce_op op;
+} reduce_ops[] = {{"sum", ftr_sum}, {"mean", ftr_mean}, {"max", ftr_max}};
+enum { REDUCE_SUM_OP, REDUCE_MEAN_OP, REDUCE_MAX_OP };
+
+static ftr_axes axes_of(uint32_t mask, int32_t rank, bool negative) {
+    ftr_axes axes = {0};
+    for (int32_t d = 0; d < rank; d++) {
+        if (mask >> d & 1) {
+            axes.axis[axes.count++] = negative ? d - rank : d;
+        }
+    }
+    return axes;
+}
+
+/* p: op, rank, mask (0: all axes), keep */
+static void build_reduce(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape shape = random_shape(b, p[1], 4);
+    if (p[1] == 2) {
+        shape = FTR_SHAPE(7, 21);
+    }
+    ftr_tensor x = real_input(b, shape, p[0] == REDUCE_MAX_OP ? FILL_DISTINCT : FILL_UNIFORM, -1, 1);
+    ftr_axes axes = p[2] ? axes_of((uint32_t)p[2], p[1], p[3]) : ftr_all_axes();
+    output(b, reduce_ops[p[0]].op(x, axes, p[3]));
+}
+
+/* p: op, axis (2: both), first dimension, second */
+static void build_reduce_matrix(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x = real_input(b, FTR_SHAPE(p[2], p[3]), p[0] == REDUCE_MAX_OP ? FILL_DISTINCT : FILL_UNIFORM, -1, 1);
+    output(b, reduce_ops[p[0]].op(x, p[1] == 2 ? ftr_all_axes() : FTR_AXES(p[1]), false));
+}
+
+/* p: op, mask */
+static void build_reduce_middle(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x = real_input(b, FTR_SHAPE(9, 40, 31, 7), p[0] == REDUCE_MAX_OP ? FILL_DISTINCT : FILL_UNIFORM, -1, 1);
+    output(b, reduce_ops[p[0]].op(x, axes_of((uint32_t)p[1], 4, false), true));
+}
+
+/* p: op, type, mask */
+static void build_reduce_integer(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x = integer_input(b, all_types[p[1]], FTR_SHAPE(3, 4, 5), -1000, 1000);
+    output(b, reduce_ops[p[0]].op(x, axes_of((uint32_t)p[2], 3, false), false));
+}
+
+static void build_max_ties(op_build *b) {
+    output(b, ftr_max(real_input(b, FTR_SHAPE(4, 9, 3), FILL_INTEGER, 0, 2), FTR_AXES(1), false));
+}
+
+/* p: op, axis. NaN and infinities. */
+static void build_reduce_special(op_build *b) {
+    ftr_tensor x = fixed_input(b, FTR_SHAPE(9, 3), FILL_SPECIAL, 0, 0);
+    output(b, reduce_ops[b->of->p[0]].op(x, FTR_AXES(b->of->p[1]), false));
+}
+
+/* p: axis, type, number of values */
+static void build_argmax(op_build *b) {
+    const int32_t *p = b->of->p;
+    output(b, ftr_argmax(integer_input(b, type_of(b, p[1]), FTR_SHAPE(3, 6, 5), 0, p[2]), p[0]));
+}
+
+static void build_argmax_special(op_build *b) {
+    output(b, ftr_argmax(fixed_input(b, FTR_SHAPE(9, 3), FILL_SPECIAL, 0, 0), b->of->p[0]));
+}
+
+static void build_argmax_large(op_build *b) {
+    output(b, ftr_argmax(fixed_input(b, FTR_SHAPE(700, 103), FILL_UNIFORM, -1, 1), b->of->p[0]));
+}
+
+/* ------------------------------------------------------------------------------------------------ matrix products --
+ */
+
+static const struct {
+    const char *name;
+    int32_t rank_a, rank_b;
+    int64_t batch_a[3], batch_b[3];
+    int64_t m, k, n;
+    int flags;
+} matmul_cases[] = {
+    {"5x7x3", 2, 2, {0}, {0}, 5, 7, 3, 0},
+    {"1x1x1", 2, 2, {0}, {0}, 1, 1, 1, 0},
+    {"1x9x4", 2, 2, {0}, {0}, 1, 9, 4, 0},
+    {"6x1x5", 2, 2, {0}, {0}, 6, 1, 5, 0},
+    {"9x5x1", 2, 2, {0}, {0}, 9, 5, 1, 0},
+    {"k 0", 2, 2, {0}, {0}, 3, 0, 4, 0},
+    {"m 0", 2, 2, {0}, {0}, 0, 3, 4, 0},
+    {"batched", 3, 3, {3}, {3}, 4, 5, 6, 0},
+    {"batch broadcast", 4, 3, {2, 1}, {3}, 3, 2, 4, 0},
+    {"batch of the right", 2, 3, {0}, {3}, 3, 4, 2, 0},
+    {"batch of the left", 4, 2, {2, 2}, {0}, 3, 4, 5, 0},
+    {"batch 0", 3, 3, {0}, {0}, 3, 2, 4, 0},
+    {"large", 2, 2, {0}, {0}, 131, 257, 67, OP_LARGE},
+    {"tall", 2, 2, {0}, {0}, 1031, 19, 17, OP_LARGE},
+    {"deep", 2, 2, {0}, {0}, 9, 2050, 13, OP_LARGE},
+    {"large batched", 3, 3, {5}, {5}, 37, 65, 50, OP_LARGE},
+};
+
+static ftr_shape matrix_shape(int32_t rank, const int64_t *batch, int64_t rows, int64_t columns) {
+    ftr_shape shape = {.rank = rank};
+    for (int32_t d = 0; d < rank - 2; d++) {
+        shape.dim[d] = batch[d];
+    }
+    shape.dim[rank - 2] = rows;
+    shape.dim[rank - 1] = columns;
+    return shape;
+}
+
+/* p: case, transpose a, transpose b */
+static void build_matmul(op_build *b) {
+    const int32_t *p = b->of->p;
+    int64_t m = matmul_cases[p[0]].m, k = matmul_cases[p[0]].k, n = matmul_cases[p[0]].n;
+    ftr_shape sa = matrix_shape(matmul_cases[p[0]].rank_a, matmul_cases[p[0]].batch_a, p[1] ? k : m, p[1] ? m : k);
+    ftr_shape sb = matrix_shape(matmul_cases[p[0]].rank_b, matmul_cases[p[0]].batch_b, p[2] ? n : k, p[2] ? k : n);
+    ftr_tensor x = uniform_input(b, sa), y = uniform_input(b, sb);
+    output(b, ftr_matmul(x, y, p[1], p[2]));
+}
+
+static void build_matmul_self(op_build *b) {
+    ftr_tensor x = uniform_input(b, FTR_SHAPE(5, 4));
+    output(b, ftr_matmul(x, x, true, false));
+}
+
+static const struct {
+    const char *name;
+    ftr_shape x;
+    int64_t out;
+    int flags;
+} linear_cases[] = {
+    {"rank 2", {2, {5, 7}}, 3, 0},  {"1 feature", {2, {4, 1}}, 1, 0},         {"batch 1", {2, {1, 19}}, 33, 0},
+    {"batch 0", {2, {0, 3}}, 4, 0}, {"rank 3", {3, {2, 3, 5}}, 4, 0},         {"rank 4", {4, {2, 1, 3, 4}}, 2, 0},
+    {"rank 1", {1, {6}}, 3, 0},     {"large", {2, {129, 200}}, 75, OP_LARGE}, {"wide", {2, {3, 70}}, 1030, OP_LARGE},
+};
+
+/* p: case, bias, relu */
+static void build_linear(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape x = linear_cases[p[0]].x;
+    int64_t in = x.dim[x.rank - 1], out = linear_cases[p[0]].out;
+    ftr_tensor input = uniform_input(b, x), weight = uniform_input(b, FTR_SHAPE(out, in));
+    ftr_tensor bias = p[1] ? uniform_input(b, FTR_SHAPE(out)) : (ftr_tensor){0};
+    ftr_tensor y = ftr_linear_with(input, weight, bias);
+    output(b, p[2] ? ftr_relu(y) : y);
+}
+
+/* p: no bias */
+static void build_linear_layer(op_build *b) {
+    ftr_linear_desc desc = {.no_bias = b->of->p[0]};
+    output(b, ftr_linear(uniform_input(b, FTR_SHAPE(3, 5)), "fc", 4, &desc));
+}
+
+/* ---------------------------------------------------------------------------------------------------- convolution --
+ */
+
+typedef struct conv_case {
+    const char *name;
+    int64_t x[4], out, kernel[2];
+    ftr_conv2d_desc desc;
+    int flags;
+} conv_case;
+
+static const conv_case conv_cases[] = {
+    {"3x3", {2, 5, 6, 3}, 4, {3, 3}, {.groups = 0}, 0},
+    {"1x1", {2, 3, 4, 5}, 6, {1, 1}, {.groups = 0}, 0},
+    {"1x1 one channel", {1, 3, 3, 1}, 1, {1, 1}, {.groups = 0}, 0},
+    {"kernel = input", {2, 3, 4, 2}, 3, {3, 4}, {.groups = 0}, 0},
+    {"1 pixel", {3, 1, 1, 4}, 5, {1, 1}, {.groups = 0}, 0},
+    {"padded 1 pixel", {2, 1, 1, 3}, 2, {3, 3}, {.padding = {1, 1, 1, 1}}, 0},
+    {"same", {1, 5, 5, 2}, 3, {3, 3}, {.padding = {1, 1, 1, 1}}, 0},
+    {"5x5 same", {1, 6, 5, 2}, 2, {5, 5}, {.padding = {2, 2, 2, 2}}, 0},
+    {"stride 2", {2, 7, 7, 3}, 4, {3, 3}, {.stride = {2, 2}}, 0},
+    {"stride 2 padded", {1, 8, 8, 2}, 3, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, 0},
+    {"stride 3x1", {1, 8, 5, 2}, 3, {2, 3}, {.stride = {3, 1}}, 0},
+    {"stride 1x2 padded", {1, 4, 7, 3}, 2, {3, 2}, {.stride = {1, 2}, .padding = {0, 1, 1, 0}}, 0},
+    {"stride over kernel", {1, 9, 9, 2}, 2, {2, 2}, {.stride = {3, 4}}, 0},
+    {"1x1 stride 2", {2, 5, 6, 4}, 3, {1, 1}, {.stride = {2, 2}}, 0},
+    {"1x1 padded", {1, 3, 3, 2}, 2, {1, 1}, {.padding = {1, 0, 0, 1}}, 0},
+    {"asymmetric padding", {1, 4, 5, 2}, 3, {3, 3}, {.padding = {0, 2, 1, 0}}, 0},
+    {"padding over kernel", {1, 3, 3, 1}, 2, {2, 2}, {.padding = {3, 2, 2, 3}}, 0},
+    {"dilation 2", {1, 7, 7, 2}, 3, {3, 3}, {.dilation = {2, 2}}, 0},
+    {"dilation 3x1", {1, 8, 4, 2}, 2, {3, 2}, {.dilation = {3, 1}}, 0},
+    {"dilation 1x2 padded", {1, 4, 6, 2}, 2, {3, 3}, {.dilation = {1, 2}, .padding = {1, 1, 2, 2}}, 0},
+    {"dilation 2 stride 2",
+     {1, 9, 9, 2},
+     2,
+     {3, 3},
+     {.dilation = {2, 2}, .stride = {2, 2}, .padding = {2, 1, 1, 2}},
+     0},
+    {"groups 2", {2, 4, 4, 4}, 6, {3, 3}, {.groups = 2}, 0},
+    {"groups 3 padded", {1, 4, 5, 6}, 3, {3, 3}, {.groups = 3, .padding = {1, 1, 1, 1}}, 0},
+    {"groups 1x1", {2, 3, 3, 6}, 4, {1, 1}, {.groups = 2}, 0},
+    {"groups stride dilation", {1, 9, 8, 4}, 4, {3, 3}, {.groups = 2, .stride = {2, 1}, .dilation = {1, 2}}, 0},
+    {"depthwise", {2, 5, 5, 5}, 5, {3, 3}, {.groups = 5, .padding = {1, 1, 1, 1}}, 0},
+    {"depthwise stride 2", {1, 6, 7, 3}, 3, {3, 3}, {.groups = 3, .stride = {2, 2}, .padding = {1, 1, 1, 1}}, 0},
+    {"depthwise dilated", {1, 7, 7, 2}, 2, {3, 3}, {.groups = 2, .dilation = {2, 2}}, 0},
+    {"depthwise multiplier 2", {1, 4, 4, 3}, 6, {3, 3}, {.groups = 3}, 0},
+    {"depthwise 19 channels", {1, 3, 3, 19}, 19, {2, 2}, {.groups = 19}, 0},
+    {"17 to 18 channels", {1, 3, 4, 17}, 18, {2, 2}, {.groups = 0}, 0},
+    {"batch 0", {0, 4, 4, 2}, 3, {3, 3}, {.groups = 0}, 0},
+    {"one row", {1, 1, 9, 2}, 2, {1, 3}, {.groups = 0}, 0},
+    {"one column", {1, 9, 1, 2}, 2, {3, 1}, {.stride = {2, 1}}, 0},
+    {"large 3x3", {3, 17, 19, 16}, 24, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large stride 2", {2, 23, 21, 9}, 33, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 1x1", {2, 14, 15, 40}, 35, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 7x7", {2, 21, 20, 3}, 16, {7, 7}, {.stride = {2, 2}, .padding = {3, 3, 3, 3}}, OP_LARGE},
+    {"large depthwise", {2, 17, 16, 35}, 35, {3, 3}, {.groups = 35, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large deep", {1, 6, 7, 130}, 70, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large dilated", {1, 25, 24, 8}, 17, {3, 3}, {.dilation = {3, 2}, .padding = {2, 3, 2, 1}}, OP_LARGE},
+};
+
+static void conv_from(op_build *b, const conv_case *c, bool bias, bool relu) {
+    int64_t groups = c->desc.groups ? c->desc.groups : 1;
+    ftr_tensor x = uniform_input(b, FTR_SHAPE(c->x[0], c->x[1], c->x[2], c->x[3]));
+    ftr_tensor weight = uniform_input(b, FTR_SHAPE(c->out, c->kernel[0], c->kernel[1], c->x[3] / groups));
+    ftr_tensor beta = bias ? uniform_input(b, FTR_SHAPE(c->out)) : (ftr_tensor){0};
+    ftr_tensor y = ftr_conv2d_with(x, weight, beta, &c->desc);
+    output(b, relu ? ftr_relu(y) : y);
+}
+
+/* p: case, bias, relu */
+static void build_conv(op_build *b) { conv_from(b, &conv_cases[b->of->p[0]], b->of->p[1], b->of->p[2]); }
+
+/* A configuration drawn at random. */
+static void build_conv_random(op_build *b) {
+    ftr_test_rng *rng = &b->rng;
+    int64_t groups = ftr_test_integer(rng, 1, 3);
+    conv_case c = {.out = groups * ftr_test_integer(rng, 1, 5)};
+    c.desc.groups = (int32_t)groups;
+    c.x[0] = ftr_test_integer(rng, 1, 3);
+    c.x[3] = groups * ftr_test_integer(rng, 1, 4);
+    for (int d = 0; d < 2; d++) {
+        c.kernel[d] = ftr_test_integer(rng, 1, 4);
+        c.desc.stride[d] = (int32_t)ftr_test_integer(rng, 1, 3);
+        c.desc.dilation[d] = (int32_t)ftr_test_integer(rng, 1, 2);
+        c.desc.padding[2 * d] = (int32_t)ftr_test_integer(rng, 0, 2);
+        c.desc.padding[2 * d + 1] = (int32_t)ftr_test_integer(rng, 0, 2);
+        c.x[1 + d] = c.desc.dilation[d] * (c.kernel[d] - 1) + ftr_test_integer(rng, 1, 4);
+    }
+    conv_from(b, &c, ftr_test_integer(rng, 0, 1), false);
+}
+
+/* p: no bias, kernel, stride, padding, groups, relu */
+static void build_conv_layer(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_conv2d_desc desc = {
+        .stride = {p[2], p[2]}, .padding = {p[3], p[3], p[3], p[3]}, .groups = p[4], .no_bias = p[0]};
+    ftr_tensor y = ftr_conv2d(uniform_input(b, FTR_SHAPE(2, 6, 5, 4)), "conv", 6, p[1], &desc);
+    output(b, p[5] ? ftr_relu(y) : y);
+}
+
+/* -------------------------------------------------------------------------------------------------- normalization --
+ */
+
+static const struct {
+    const char *name;
+    ftr_shape x;
+    int flags;
+} norm_cases[] = {
+    {"rank 2", {2, {7, 3}}, 0},         {"rank 4", {4, {4, 3, 2, 5}}, 0},    {"rank 3", {3, {4, 5, 2}}, 0},
+    {"19 channels", {2, {6, 19}}, 0},   {"1 channel", {4, {4, 2, 3, 1}}, 0}, {"large", {4, {13, 16, 15, 35}}, OP_LARGE},
+    {"tall", {2, {3001, 9}}, OP_LARGE},
+};
+
+/* p: case, batch mask, relu, residual */
+static void build_norm(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape shape = norm_cases[p[0]].x, channels = FTR_SHAPE(shape.dim[shape.rank - 1]);
+    if (p[1]) {
+        mask_input(b, shape.dim[0], 0xa); /* rows 1 and 3, and the same of every 32 */
+    }
+    ftr_tensor x = real_input(b, shape, FILL_UNIFORM, -2, 2);
+    ftr_tensor gamma = real_input(b, channels, FILL_UNIFORM, 0.5, 2), beta = uniform_input(b, channels);
+    ftr_tensor mean = ftr_buffer(b->graph, "running_mean", b->real, channels, (ftr_init){0});
+    ftr_tensor var = ftr_buffer(b->graph, "running_var", b->real, channels, (ftr_init){FTR_INIT_CONSTANT, 1, 0});
+    ftr_tensor y = ftr_batch_norm_with(x, gamma, beta, mean, var, NULL);
+    if (p[3]) {
+        y = ftr_add(y, uniform_input(b, shape));
+    }
+    output(b, p[2] ? ftr_relu(y) : y);
+}
+
+/* p: rank 4 */
+static void build_norm_layer(op_build *b) {
+    ftr_batch_norm_desc desc = ftr_batch_norm_defaults();
+    desc.eps = 1e-3;
+    desc.momentum = 0.3;
+    ftr_shape shape = b->of->p[0] ? FTR_SHAPE(3, 2, 4, 5) : FTR_SHAPE(8, 5);
+    output(b, ftr_batch_norm(real_input(b, shape, FILL_UNIFORM, -2, 2), "bn", &desc));
+}
+
+/* -------------------------------------------------------------------------------------------------------- pooling --
+ */
+
+static const struct {
+    const char *name;
+    int64_t x[4];
+    int32_t kernel[2];
+    ftr_pool2d_desc desc;
+    int flags;
+} pool_cases[] = {
+    {"2x2", {2, 4, 6, 3}, {2, 2}, {.exclude_padding = false}, 0},
+    {"2x2 odd", {2, 5, 7, 2}, {2, 2}, {.exclude_padding = false}, 0},
+    {"1x1", {1, 3, 3, 2}, {1, 1}, {.exclude_padding = false}, 0},
+    {"3x3 stride 2 padded", {1, 7, 8, 3}, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, 0},
+    {"overlapping", {2, 6, 5, 2}, {3, 2}, {.stride = {1, 1}}, 0},
+    {"window = input", {2, 3, 5, 4}, {3, 5}, {.exclude_padding = false}, 0},
+    {"asymmetric padding", {1, 5, 4, 2}, {3, 2}, {.stride = {2, 1}, .padding = {0, 1, 1, 0}}, 0},
+    {"stride over window", {1, 7, 8, 2}, {2, 2}, {.stride = {3, 4}}, 0},
+    {"19 channels", {1, 4, 4, 19}, {2, 2}, {.exclude_padding = false}, 0},
+    {"batch 0", {0, 4, 4, 2}, {2, 2}, {.exclude_padding = false}, 0},
+    {"large", {3, 31, 33, 17}, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
+};
+
+/* p: case, average, exclude padding */
+static void build_pool(op_build *b) {
+    const int32_t *p = b->of->p;
+    const int64_t *d = pool_cases[p[0]].x;
+    ftr_pool2d_desc desc = pool_cases[p[0]].desc;
+    desc.exclude_padding = p[2];
+    ftr_tensor x = real_input(b, FTR_SHAPE(d[0], d[1], d[2], d[3]), p[1] ? FILL_UNIFORM : FILL_DISTINCT, -1, 1);
+    int32_t kh = pool_cases[p[0]].kernel[0], kw = pool_cases[p[0]].kernel[1];
+    output(b, p[1] ? ftr_avg_pool2d(x, kh, kw, &desc) : ftr_max_pool2d(x, kh, kw, &desc));
+}
+
+static void build_max_pool_ties(op_build *b) {
+    output(b, ftr_max_pool2d(real_input(b, FTR_SHAPE(2, 6, 6, 3), FILL_INTEGER, 0, 1), 3, 3, NULL));
+}
+
+/* p: height, width, channels */
+static void build_global_pool(op_build *b) {
+    const int32_t *p = b->of->p;
+    output(b, ftr_global_avg_pool(uniform_input(b, FTR_SHAPE(2, p[0], p[1], p[2]))));
+}
+
+/* --------------------------------------------------------------------------------------------------------- random --
+ */
+
+/* p: percent, shape */
+static void build_dropout(op_build *b) {
+    output(b, ftr_dropout(uniform_input(b, pointwise_shape(b, b->of->p[1])), b->of->p[0] / 100.0));
+}
+
+/* Two nodes have two masks. */
+static void build_dropout_twice(op_build *b) {
+    ftr_tensor x = uniform_input(b, FTR_SHAPE(4, 9));
+    output(b, ftr_dropout(x, 0.5));
+    output(b, ftr_dropout(ftr_dropout(x, 0.25), 0.25));
+}
+
+/* ---------------------------------------------------------------------------------------------------------- shape --
+ */
+
+/* p: case */
+static void build_reshape(op_build *b) {
+    switch (b->of->p[0]) {
+    case 0: output(b, ftr_reshape(uniform_input(b, FTR_SHAPE(2, 3, 4)), FTR_SHAPE(6, 4))); break;
+    case 1: output(b, ftr_reshape(uniform_input(b, FTR_SHAPE(2, 3, 4)), FTR_SHAPE(4, -1))); break;
+    case 2: output(b, ftr_reshape(uniform_input(b, FTR_SHAPE(1, 1)), ftr_scalar_shape())); break;
+    case 3: output(b, ftr_reshape(uniform_input(b, FTR_SHAPE(0, 3)), FTR_SHAPE(5, 0))); break;
+    case 4: output(b, ftr_flatten(uniform_input(b, FTR_SHAPE(2, 3, 4, 2)), 1)); break;
+    case 5: output(b, ftr_flatten(uniform_input(b, FTR_SHAPE(2, 3)), 0)); break;
+    case 6: output(b, ftr_flatten(uniform_input(b, FTR_SHAPE(2, 3, 4)), -1)); break;
+    case 7: output(b, ftr_reshape(integer_input(b, FTR_I64, FTR_SHAPE(6), -9, 9), FTR_SHAPE(3, 2))); break;
+    case 8: { /* between two computations, and used twice */
+        ftr_tensor r = ftr_reshape(ftr_exp(uniform_input(b, FTR_SHAPE(3, 4))), FTR_SHAPE(12));
+        output(b, ftr_mul(r, r));
+        break;
+    }
+    default: { /* a view of an input, and the input itself */
+        ftr_tensor x = uniform_input(b, FTR_SHAPE(3, 4));
+        output(b, ftr_neg(ftr_reshape(x, FTR_SHAPE(2, 6))));
+        output(b, ftr_relu(ftr_reshape(ftr_neg(x), FTR_SHAPE(4, 3))));
+        break;
+    }
+    }
+}
+enum { RESHAPES = 10 };
+
+static const struct {
+    ftr_shape x;
+    ftr_axes order;
+    int flags;
+} transpose_cases[] = {
+    {{1, {5}}, {1, {0}}, 0},
+    {{2, {3, 17}}, {2, {1, 0}}, 0},
+    {{3, {2, 3, 4}}, {3, {0, 2, 1}}, 0},
+    {{3, {2, 3, 4}}, {3, {2, 0, 1}}, 0},
+    {{3, {2, 3, 4}}, {3, {1, 0, 2}}, 0},
+    {{3, {2, 3, 4}}, {3, {2, 1, 0}}, 0},
+    {{4, {2, 3, 4, 5}}, {4, {0, 3, 1, 2}}, 0},
+    {{4, {2, 3, 4, 5}}, {4, {0, 2, 3, 1}}, 0},
+    {{4, {2, 1, 4, 3}}, {4, {3, 2, 1, 0}}, 0},
+    {{6, {2, 1, 2, 3, 1, 2}}, {6, {5, 3, 0, 1, 4, 2}}, 0},
+    {{2, {0, 3}}, {2, {1, 0}}, 0},
+    {{3, {2, 3, 4}}, {3, {0, 1, 2}}, 0},
+    {{2, {251, 307}}, {2, {1, 0}}, OP_LARGE},
+    {{4, {5, 31, 30, 17}}, {4, {0, 3, 1, 2}}, OP_LARGE},
+};
+
+/* p: case */
+static void build_transpose(op_build *b) {
+    output(b, ftr_transpose(uniform_input(b, transpose_cases[b->of->p[0]].x), transpose_cases[b->of->p[0]].order));
+}
+
+static void build_transpose_integer(op_build *b) {
+    ftr_dtype type = all_types[b->of->p[0]];
+    output(b, ftr_transpose(integer_input(b, type, FTR_SHAPE(3, 4, 5), 0, 1), FTR_AXES(2, 0, 1)));
+}
+
+static const struct {
+    ftr_shape from, to;
+    int flags;
+} expand_cases[] = {
+    {{2, {3, 1}}, {2, {3, 5}}, 0},
+    {{0, {0}}, {2, {2, 3}}, 0},
+    {{1, {4}}, {3, {2, 3, 4}}, 0},
+    {{3, {1, 3, 1}}, {4, {2, 4, 3, 2}}, 0},
+    {{2, {1, 3}}, {2, {0, 3}}, 0},
+    {{2, {2, 3}}, {2, {2, 3}}, 0},
+    {{2, {301, 1}}, {2, {301, 233}}, OP_LARGE},
+    {{1, {233}}, {2, {301, 233}}, OP_LARGE},
+};
+
+/* p: case */
+static void build_expand(op_build *b) {
+    output(b, ftr_expand(uniform_input(b, expand_cases[b->of->p[0]].from), expand_cases[b->of->p[0]].to));
+}
+
+/* p: case */
+static void build_concat(op_build *b) {
+    ftr_tensor t[16];
+    switch (b->of->p[0]) {
+    case 0: /* first axis */
+        t[0] = uniform_input(b, FTR_SHAPE(2, 3));
+        t[1] = uniform_input(b, FTR_SHAPE(4, 3));
+        output(b, ftr_concat(t, 2, 0));
+        break;
+    case 1: /* last axis, of odd sizes */
+        t[0] = uniform_input(b, FTR_SHAPE(3, 5));
+        t[1] = uniform_input(b, FTR_SHAPE(3, 1));
+        t[2] = uniform_input(b, FTR_SHAPE(3, 17));
+        output(b, ftr_concat(t, 3, -1));
+        break;
+    case 2: /* middle axis */
+        t[0] = uniform_input(b, FTR_SHAPE(2, 3, 2));
+        t[1] = uniform_input(b, FTR_SHAPE(2, 1, 2));
+        output(b, ftr_concat(t, 2, 1));
+        break;
+    case 3: /* one tensor */
+        t[0] = uniform_input(b, FTR_SHAPE(2, 3));
+        output(b, ftr_concat(t, 1, 0));
+        break;
+    case 4: /* an empty piece */
+        t[0] = uniform_input(b, FTR_SHAPE(2, 0, 2));
+        t[1] = uniform_input(b, FTR_SHAPE(2, 3, 2));
+        output(b, ftr_concat(t, 2, 1));
+        break;
+    case 5: /* as many as there may be */
+        for (int i = 0; i < 16; i++) {
+            t[i] = uniform_input(b, FTR_SHAPE(2, 1 + i % 3));
+        }
+        output(b, ftr_concat(t, 16, 1));
+        break;
+    case 6: /* the same tensor twice */
+        t[0] = t[1] = uniform_input(b, FTR_SHAPE(3, 2));
+        output(b, ftr_concat(t, 2, 0));
+        break;
+    case 7: /* integers */
+        t[0] = integer_input(b, FTR_I64, FTR_SHAPE(2, 3), -9, 9);
+        t[1] = integer_input(b, FTR_I64, FTR_SHAPE(2, 2), -9, 9);
+        output(b, ftr_concat(t, 2, 1));
+        break;
+    case 8: /* bytes */
+        t[0] = integer_input(b, FTR_U8, FTR_SHAPE(2, 3), 0, 255);
+        t[1] = integer_input(b, FTR_U8, FTR_SHAPE(1, 3), 0, 255);
+        output(b, ftr_concat(t, 2, 0));
+        break;
+    default: /* large */
+        t[0] = uniform_input(b, FTR_SHAPE(301, 100));
+        t[1] = uniform_input(b, FTR_SHAPE(301, 133));
+        output(b, ftr_concat(t, 2, 1));
+        break;
+    }
+}
+enum { CONCATS = 10 };
+
+static const struct {
+    ftr_shape x;
+    int32_t axis;
+    int64_t begin, end, step;
+    int flags;
+} slice_cases[] = {
+    {{1, {9}}, 0, 2, 7, 1, 0},
+    {{1, {9}}, 0, 0, 9, 2, 0},
+    {{1, {9}}, 0, 1, 9, 3, 0},
+    {{2, {4, 5}}, 0, 1, 3, 1, 0},
+    {{2, {4, 5}}, 1, 0, 4, 3, 0},
+    {{2, {4, 5}}, -1, -3, -1, 1, 0},
+    {{2, {4, 5}}, 1, -100, 100, 2, 0},
+    {{2, {4, 5}}, 1, 3, 3, 1, 0},
+    {{2, {4, 5}}, 0, 3, 1, 1, 0},
+    {{3, {3, 7, 2}}, 1, 2, 7, 2, 0},
+    {{3, {3, 7, 2}}, 0, 2, 3, 1, 0},
+    {{3, {3, 7, 2}}, 2, 1, 2, 100, 0},
+    {{2, {0, 5}}, 1, 1, 4, 1, 0},
+    {{2, {400, 301}}, 1, 3, 290, 2, OP_LARGE},
+    {{2, {601, 201}}, 0, 1, 590, 3, OP_LARGE},
+};
+
+/* p: case */
+static void build_slice(op_build *b) {
+    int32_t i = b->of->p[0];
+    ftr_tensor x = uniform_input(b, slice_cases[i].x);
+    output(b, ftr_slice(x, slice_cases[i].axis, slice_cases[i].begin, slice_cases[i].end, slice_cases[i].step));
+}
+
+/* Two slices of one tensor that overlap. */
+static void build_slice_overlap(op_build *b) {
+    ftr_tensor x = uniform_input(b, FTR_SHAPE(3, 7));
+    output(b, ftr_slice(x, 1, 0, 5, 1));
+    output(b, ftr_slice(x, 1, 3, 7, 2));
+}
+
+static void build_slice_integer(op_build *b) {
+    output(b, ftr_slice(integer_input(b, all_types[b->of->p[0]], FTR_SHAPE(3, 8), 0, 1), 1, 1, 7, 2));
+}
+
+static const struct {
+    ftr_shape x, before, after;
+    double value;
+    int flags;
+} pad_cases[] = {
+    {{1, {3}}, {1, {2}}, {1, {1}}, 0, 0},
+    {{2, {3, 4}}, {2, {0, 1}}, {2, {2, 0}}, 0.5, 0},
+    {{2, {3, 4}}, {2, {0, 0}}, {2, {0, 0}}, 9, 0},
+    {{3, {2, 3, 2}}, {3, {1, 0, 2}}, {3, {0, 2, 1}}, -1, 0},
+    {{4, {1, 3, 3, 2}}, {4, {0, 1, 1, 0}}, {4, {0, 1, 1, 0}}, 0, 0},
+    {{2, {0, 3}}, {2, {1, 1}}, {2, {1, 0}}, 2, 0},
+    {{4, {3, 33, 31, 17}}, {4, {0, 1, 1, 0}}, {4, {0, 1, 2, 0}}, 0.25, OP_LARGE},
+};
+
+/* p: case */
+static void build_pad(op_build *b) {
+    int32_t i = b->of->p[0];
+    output(b, ftr_pad(uniform_input(b, pad_cases[i].x), pad_cases[i].before, pad_cases[i].after, pad_cases[i].value));
+}
+
+static void build_pad_integer(op_build *b) {
+    ftr_tensor x = integer_input(b, all_types[b->of->p[0]], FTR_SHAPE(2, 3), 0, 1);
+    output(b, ftr_pad(x, FTR_SHAPE(1, 0), FTR_SHAPE(0, 2), 1));
+}
+
+/* --------------------------------------------------------------------------------------------- softmax and losses --
+ */
+
+static const struct {
+    const char *name;
+    ftr_shape x;
+    int32_t axis;
+    double largest;
+    int flags;
+} softmax_cases[] = {
+    {"rank 1", {1, {5}}, 0, 2, 0},
+    {"last axis", {2, {4, 7}}, -1, 2, 0},
+    {"first axis", {2, {4, 7}}, 0, 2, 0},
+    {"middle axis", {3, {2, 5, 3}}, 1, 2, 0},
+    {"size 1", {2, {4, 1}}, 1, 2, 0},
+    {"33 wide", {2, {3, 33}}, 1, 2, 0},
+    {"empty batch", {2, {0, 4}}, 1, 2, 0},
+    {"large logits", {2, {5, 9}}, 1, 1000, OP_NO_DIFFERENCE},
+    {"large", {2, {701, 101}}, 1, 2, OP_LARGE},
+    {"large first axis", {2, {53, 1003}}, 0, 2, OP_LARGE},
+};
+
+/* p: case, log */
+static void build_softmax(op_build *b) {
+    int32_t i = b->of->p[0];
+    double largest = softmax_cases[i].largest;
+    ftr_tensor x = real_input(b, softmax_cases[i].x, FILL_UNIFORM, -largest, largest);
+    output(b, b->of->p[1] ? ftr_log_softmax(x, softmax_cases[i].axis) : ftr_softmax(x, softmax_cases[i].axis));
+}
+
+enum {
+    CE_WEIGHTS = 1,
+    CE_SMOOTHING = 2,
+    CE_IGNORE = 4,
+    CE_I64 = 8,
+    CE_RANK3 = 16,
+    CE_MASK = 32,
+    CE_BIG = 64,
+    CE_ALL = 128
+};
+
+/* p: reduction, switches */
+static void build_cross_entropy(op_build *b) {
+    int32_t s = b->of->p[1];
+    int64_t batch = s & CE_BIG ? 1001 : 6, classes = s & CE_BIG ? 37 : 5;
+    if (s & CE_MASK) {
+        mask_input(b, batch, 0x14);
+    }
+    ftr_shape rows = s & CE_RANK3 ? FTR_SHAPE(batch, 3) : FTR_SHAPE(batch);
+    ftr_shape shape = s & CE_RANK3 ? FTR_SHAPE(batch, 3, classes) : FTR_SHAPE(batch, classes);
+    ftr_tensor logits = real_input(b, shape, FILL_UNIFORM, -3, 3);
+    ftr_tensor labels = integer_input(b, s & CE_I64 ? FTR_I64 : FTR_I32, rows, 0, classes - 1);
+    op_input *input = &b->inputs[b->input_count - 1];
+    ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
+    desc.reduction = (ftr_reduction)b->of->p[0];
+    desc.label_smoothing = s & CE_SMOOTHING ? 0.125 : 0;
+    for (int64_t i = 0; i < input->count && s & (CE_IGNORE | CE_ALL); i++) {
+        if (i % 3 == 1 || s & CE_ALL) {
+            input->values[i] = s & CE_I64 ? 2 : -100; /* a real class can be ignored too */
+        }
+    }
+    desc.ignore_index = s & CE_IGNORE && s & CE_I64 ? 2 : -100;
+    if (s & CE_WEIGHTS) {
+        desc.class_weights = fixed_input(b, FTR_SHAPE(classes), FILL_UNIFORM, 0.25, 2);
+    }
+    output(b, ftr_cross_entropy(logits, labels, &desc));
+}
+
+/* p: reduction, mask, rank 3 */
+static void build_mse(op_build *b) {
+    const int32_t *p = b->of->p;
+    if (p[1]) {
+        mask_input(b, 5, 0x14);
+    }
+    ftr_shape shape = p[2] ? FTR_SHAPE(5, 2, 3) : FTR_SHAPE(5, 3);
+    ftr_tensor prediction = uniform_input(b, shape), target = uniform_input(b, shape);
+    output(b, ftr_mse(prediction, target, (ftr_reduction)p[0]));
+}
+
+/* p: mask, i64, rank 3, classes */
+static void build_accuracy(op_build *b) {
+    const int32_t *p = b->of->p;
+    if (p[0]) {
+        mask_input(b, 8, 0x2c);
+    }
+    ftr_tensor logits = fixed_input(b, p[2] ? FTR_SHAPE(8, 2, p[3]) : FTR_SHAPE(8, p[3]), FILL_DISTINCT, 0, 0);
+    ftr_shape rows = p[2] ? FTR_SHAPE(8, 2) : FTR_SHAPE(8);
+    output(b, ftr_accuracy(logits, integer_input(b, p[1] ? FTR_I64 : FTR_I32, rows, 0, p[3] - 1)));
+}
+
+/* ------------------------------------------------------------------------------------------------- several layers --
+ */
+
+static ftr_tensor norm_layer(ftr_tensor x, const char *name) { return ftr_batch_norm(x, name, NULL); }
+
+/* p: network */
+static void build_network(op_build *b) {
+    ftr_conv2d_desc same = {.padding = {1, 1, 1, 1}, .no_bias = true}, half = {.stride = {2, 2}, .no_bias = true};
+    switch (b->of->p[0]) {
+    case 0: { /* two linear layers */
+        ftr_tensor h = ftr_relu(ftr_linear(uniform_input(b, FTR_SHAPE(7, 5)), "fc1", 9, NULL));
+        output(b, ftr_linear(h, "fc2", 3, NULL));
+        break;
+    }
+    case 1: { /* convolution, normalization, relu, pooling, linear, loss */
+        ftr_tensor x = uniform_input(b, FTR_SHAPE(4, 6, 6, 2)), y = integer_input(b, FTR_I32, FTR_SHAPE(4), 0, 2);
+        ftr_tensor h = ftr_relu(norm_layer(ftr_conv2d(x, "conv1", 4, 3, &same), "bn1"));
+        h = ftr_flatten(ftr_avg_pool2d(h, 2, 2, NULL), 1);
+        output(b, ftr_cross_entropy(ftr_linear(h, "fc", 3, NULL), y, NULL));
+        break;
+    }
+    case 2: { /* a residual block with a shortcut of its own */
+        ftr_tensor x = uniform_input(b, FTR_SHAPE(3, 5, 5, 3));
+        ftr_conv2d_desc down = {.stride = {2, 2}, .padding = {1, 1, 1, 1}, .no_bias = true};
+        ftr_tensor h = ftr_relu(norm_layer(ftr_conv2d(x, "conv1", 4, 3, &down), "bn1"));
+        h = norm_layer(ftr_conv2d(h, "conv2", 4, 3, &same), "bn2");
+        ftr_tensor shortcut = norm_layer(ftr_conv2d(x, "down", 4, 1, &half), "bn3");
+        output(b, ftr_global_avg_pool(ftr_relu(ftr_add(h, shortcut))));
+        break;
+    }
+    case 3: { /* one layer's weights used twice */
+        ftr_tensor w = ftr_parameter(b->graph, "w", b->real, FTR_SHAPE(5, 5), (ftr_init){0});
+        ftr_tensor h = ftr_tanh(ftr_linear_with(uniform_input(b, FTR_SHAPE(3, 5)), w, (ftr_tensor){0}));
+        output(b, ftr_linear_with(h, w, (ftr_tensor){0}));
+        break;
+    }
+    default: { /* a value with many uses */
+        ftr_tensor x = uniform_input(b, FTR_SHAPE(4, 6)), e = ftr_exp(x);
+        output(b, ftr_add(ftr_mul(e, x), ftr_div(ftr_sigmoid(e), e)));
+        output(b, ftr_mean(ftr_mul(e, e), FTR_AXES(0), false));
+        break;
+    }
+    }
+}
+enum { NETWORKS = 5 };
+
+/* ------------------------------------------------------------------------------------------------------ optimizers --
+ */
+
+static const char *const optimizer_names[] = {"sgd",           "sgd momentum",  "sgd nesterov", "sgd weight decay",
+                                              "sgd dampening", "sgd all of it", "adamw",        "adamw no decay",
+                                              "adamw betas"};
+
+/* p: optimizer, large */
+static void build_optimizer(op_build *b) {
+    ftr_optimizer o = b->of->p[0] >= 6 ? ftr_adamw(0.02f) : ftr_sgd(0.05f);
+    o.momentum = b->of->p[0] == 1 || b->of->p[0] == 2 || b->of->p[0] == 4 || b->of->p[0] == 5 ? 0.875f : 0;
+    o.nesterov = b->of->p[0] == 2 || b->of->p[0] == 5;
+    o.dampening = b->of->p[0] == 4 ? 0.25f : 0;
+    o.weight_decay = b->of->p[0] == 3 || b->of->p[0] == 5 ? 0.125f : b->of->p[0] == 7 ? 0 : o.weight_decay;
+    if (b->of->p[0] == 8) {
+        o.beta1 = 0.5f;
+        o.beta2 = 0.75f;
+        o.eps = 0.01f;
+    }
+    int64_t in = b->of->p[1] ? 300 : 5, hidden = b->of->p[1] ? 250 : 9;
+    b->optimizer = o;
+    b->optimize = true;
+    ftr_tensor h = ftr_tanh(ftr_linear(uniform_input(b, FTR_SHAPE(7, in)), "fc1", hidden, NULL));
+    output(b, ftr_linear(h, "fc2", 3, NULL));
+}
+
+/* ---------------------------------------------------------------------------------------------------------- table --
+ */
+
+typedef struct table {
+    op_case *cases;
+    int32_t count, capacity;
+} table;
+
+static op_case *add(table *t, void (*build)(op_build *), int flags, const char *format, ...) {
+    if (t->count == t->capacity) {
+        t->capacity = t->capacity ? 2 * t->capacity : 256;
+        t->cases = realloc(t->cases, (size_t)t->capacity * sizeof *t->cases);
+    }
+    op_case *c = &t->cases[t->count++];
+    *c = (op_case){.build = build, .flags = flags};
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->name, sizeof c->name, format, args);
+    va_end(args);
+    return c;
+}
+
+/* Sets the parameters of a case. */
+#define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))
+#define EACH(i, count) (int32_t i = 0; i < (int32_t)(count); i++)
+
+static const char *type_name(int32_t i) { return i ? ftr_dtype_name(all_types[i]) : "real"; }
+
+static void add_pointwise(table *t) {
+    static const char *const shapes[] = {"random", "scalar", "empty", "5x37", "rank 6", "large"};
+    for
+        EACH(op, FTR_TEST_LENGTH(unary_ops)) {
+        for
+            EACH(s, POINTWISE_SHAPES + 1) {
+                WITH(add(t, build_unary, s == POINTWISE_LARGE ? OP_LARGE : 0, "%s %s", unary_ops[op].name, shapes[s]),
+                     op, s);
+            }
+        WITH(add(t, build_unary_special, OP_NO_LOSS | OP_EACH, "%s special values", unary_ops[op].name), op);
+        }
+    WITH(add(t, build_neg_integer, 0, "neg i32"), 1);
+    WITH(add(t, build_neg_integer, 0, "neg i64"), 2);
+    add(t, build_relu_zero, OP_NO_DIFFERENCE, "relu at 0");
+    for
+        EACH(op, FTR_TEST_LENGTH(binary_ops)) {
+        for
+            EACH(s, BROADCAST_PAIRS) {
+                WITH(add(t, build_binary, 0, "%s broadcast %d", binary_ops[op].name, (int)s), op, s);
+            }
+        for
+            EACH(s, BROADCAST_LARGE_COUNT) {
+                WITH(add(t, build_binary, OP_LARGE, "%s large %d", binary_ops[op].name, (int)s), op,
+                     BROADCAST_LARGE + s);
+            }
+        WITH(add(t, build_binary_special, OP_NO_LOSS | OP_EACH, "%s special values", binary_ops[op].name), op);
+        int kink = op == BINARY_MAXIMUM ? OP_NO_DIFFERENCE : 0;
+        WITH(add(t, build_binary_self, kink, "%s of one tensor", binary_ops[op].name), op);
+        for (int32_t type = 1; type <= 2 && op != BINARY_POW; type++) {
+            for
+                EACH(s, 4) {
+                    const char *name = binary_ops[op].name;
+                    WITH(add(t, build_binary_integer, 0, "%s %s %d", name, type_name(type), (int)s), op, type, 2 * s);
+                }
+        }
+        }
+    add(t, build_pow_whole, 0, "pow whole exponents");
+    add(t, build_pow_zero, OP_NO_DIFFERENCE, "pow at 0");
+    add(t, build_maximum_ties, OP_NO_DIFFERENCE, "maximum ties");
+    for
+        EACH(op, FTR_TEST_LENGTH(compare_ops)) {
+        for
+            EACH(type, op < 2 ? 5 : 4) {
+                WITH(add(t, build_compare, 0, "%s %s", compare_ops[op].name, type_name(type)), op, type, type);
+            }
+        WITH(add(t, build_compare, 0, "%s columns", compare_ops[op].name), op, 0, 6);
+        WITH(add(t, build_compare, OP_LARGE, "%s large", compare_ops[op].name), op, 0, BROADCAST_LARGE + op % 4);
+        WITH(add(t, build_compare_special, OP_NO_LOSS, "%s special values", compare_ops[op].name), op);
+        }
+    for
+        EACH(i, 5) { WITH(add(t, build_where, i == 4 ? OP_LARGE : 0, "where %d", (int)i), i); }
+    for (int32_t type = 1; type < 5; type++) {
+        WITH(add(t, build_where_integer, 0, "where %s", type_name(type)), type);
+    }
+    for
+        EACH(from, 5) {
+        for
+            EACH(to, 5) { WITH(add(t, build_cast, 0, "cast %s to %s", type_name(from), type_name(to)), from, to); }
+        }
+    for
+        EACH(to, 5) {
+            WITH(add(t, build_cast_special, OP_NO_LOSS | OP_EACH, "cast special values to %s", type_name(to)), to);
+        }
+}
+
+static void add_reductions(table *t) {
+    for
+        EACH(op, FTR_TEST_LENGTH(reduce_ops)) {
+            const char *name = reduce_ops[op].name;
+            for (int32_t rank = 1; rank <= 4; rank++) {
+                for (int32_t mask = 1; mask < 1 << rank; mask++) {
+                    int32_t keep = (mask + rank + op) & 1;
+                    WITH(add(t, build_reduce, 0, "%s rank %d axes %x%s", name, (int)rank, (unsigned)mask,
+                             keep ? " keep" : ""),
+                         op, rank, mask, keep);
+                }
+            }
+            WITH(add(t, build_reduce, 0, "%s scalar", name), op, 0, 0, 0);
+            WITH(add(t, build_reduce, 0, "%s all axes keep", name), op, 3, 0, 1);
+            WITH(add(t, build_reduce_matrix, 0, "%s no rows", name), op, 1, 0, 5);
+        for
+            EACH(axis, 3) {
+                WITH(add(t, build_reduce_matrix, OP_LARGE, "%s large axis %d", name, (int)axis), op, axis, 701, 103);
+                WITH(add(t, build_reduce_matrix, OP_LARGE, "%s long axis %d", name, (int)axis), op, axis, 3, 20011);
+                WITH(add(t, build_reduce_matrix, OP_LARGE, "%s tall axis %d", name, (int)axis), op, axis, 20011, 3);
+            }
+        for (int32_t mask = 2; mask < 15; mask += 3) {
+            WITH(add(t, build_reduce_middle, OP_LARGE, "%s large rank 4 axes %x", name, (unsigned)mask), op, mask);
+        }
+        for
+            EACH(axis, 2) {
+                WITH(add(t, build_reduce_special, OP_NO_LOSS | OP_EACH, "%s special values axis %d", name, (int)axis),
+                     op, axis);
+            }
+        for (int32_t type = 1; type <= 2 && op != REDUCE_MEAN_OP; type++) {
+            WITH(add(t, build_reduce_integer, 0, "%s %s axes 2", name, type_name(type)), op, type, 2);
+            WITH(add(t, build_reduce_integer, 0, "%s %s axes 5", name, type_name(type)), op, type, 5);
+            WITH(add(t, build_reduce_integer, 0, "%s %s axes 7", name, type_name(type)), op, type, 7);
+        }
+        }
+    WITH(add(t, build_reduce_matrix, 0, "sum over nothing"), REDUCE_SUM_OP, 0, 0, 5);
+    WITH(add(t, build_reduce_matrix, OP_NO_LOSS, "mean over nothing"), REDUCE_MEAN_OP, 0, 0, 5);
+    add(t, build_max_ties, OP_NO_DIFFERENCE, "max ties");
+    for
+        EACH(axis, 3) {
+            WITH(add(t, build_argmax, 0, "argmax axis %d", (int)axis), axis, 0, 1000);
+            WITH(add(t, build_argmax, 0, "argmax ties axis %d", (int)axis), axis - 3, 0, 2);
+            WITH(add(t, build_argmax, 0, "argmax %s", type_name(axis + 1)), axis, axis + 1, 9);
+        }
+    for
+        EACH(axis, 2) {
+            WITH(add(t, build_argmax_special, OP_NO_LOSS, "argmax special values axis %d", (int)axis), axis);
+            WITH(add(t, build_argmax_large, OP_LARGE, "argmax large axis %d", (int)axis), axis);
+        }
+}
+
+static void add_products(table *t) {
+    for
+        EACH(i, FTR_TEST_LENGTH(matmul_cases)) {
+        for
+            EACH(transposes, 4) {
+                WITH(add(t, build_matmul, matmul_cases[i].flags, "matmul %s%s%s", matmul_cases[i].name,
+                         transposes & 1 ? " ta" : "", transposes & 2 ? " tb" : ""),
+                     i, transposes & 1, transposes >> 1);
+            }
+        }
+    add(t, build_matmul_self, 0, "matmul of one tensor");
+    for
+        EACH(i, FTR_TEST_LENGTH(linear_cases)) {
+        for
+            EACH(form, 3) {
+                static const char *const forms[] = {"no bias", "bias", "bias relu"};
+                WITH(add(t, build_linear, linear_cases[i].flags, "linear %s %s", linear_cases[i].name, forms[form]), i,
+                     form > 0, form > 1);
+            }
+        }
+    WITH(add(t, build_linear_layer, 0, "linear layer"), 0);
+    WITH(add(t, build_linear_layer, 0, "linear layer no bias"), 1);
+}
+
+static void add_convolutions(table *t) {
+    for
+        EACH(i, FTR_TEST_LENGTH(conv_cases)) {
+            int32_t relu = i % 3 == 1;
+            WITH(add(t, build_conv, conv_cases[i].flags, "conv2d %s no bias", conv_cases[i].name), i, 0, 0);
+            WITH(add(t, build_conv, conv_cases[i].flags, "conv2d %s bias%s", conv_cases[i].name, relu ? " relu" : ""),
+                 i, 1, relu);
+        }
+    for
+        EACH(i, 24) { add(t, build_conv_random, 0, "conv2d random %d", (int)i); }
+    WITH(add(t, build_conv_layer, 0, "conv2d layer"), 0, 3, 1, 1, 1, 0);
+    WITH(add(t, build_conv_layer, 0, "conv2d layer relu"), 0, 3, 2, 0, 2, 1);
+    WITH(add(t, build_conv_layer, 0, "conv2d layer no bias"), 1, 1, 0, 0, 0, 0);
+}
+
+static void add_norms(table *t) {
+    for
+        EACH(i, FTR_TEST_LENGTH(norm_cases)) {
+        for
+            EACH(form, 16) {
+                int32_t eval = form & 1, mask = form >> 1 & 1, relu = form >> 2 & 1, residual = form >> 3 & 1;
+                if (i > 1 && (form * 5 + i) % 3) {
+                    continue; /* every form for rank 2 and 4, a third of them elsewhere */
+                }
+                WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s%s%s",
+                         norm_cases[i].name, eval ? " eval" : " train", mask ? " mask" : "",
+                         residual ? " residual" : "", relu ? " relu" : ""),
+                     i, mask, relu, residual);
+            }
+        }
+    for
+        EACH(form, 4) {
+            WITH(add(t, build_norm_layer, form & 1 ? OP_EVAL : OP_STEPS, "batch_norm layer rank %d%s", form & 2 ? 4 : 2,
+                     form & 1 ? " eval" : ""),
+                 form & 2);
+        }
+}
+
+static void add_pools(table *t) {
+    for
+        EACH(i, FTR_TEST_LENGTH(pool_cases)) {
+            WITH(add(t, build_pool, pool_cases[i].flags, "max_pool2d %s", pool_cases[i].name), i, 0, 0);
+            WITH(add(t, build_pool, pool_cases[i].flags, "avg_pool2d %s", pool_cases[i].name), i, 1, 0);
+            WITH(add(t, build_pool, pool_cases[i].flags, "avg_pool2d %s exclude", pool_cases[i].name), i, 1, 1);
+        }
+    add(t, build_max_pool_ties, OP_NO_DIFFERENCE, "max_pool2d ties");
+    WITH(add(t, build_global_pool, 0, "global_avg_pool 3x4"), 3, 4, 5);
+    WITH(add(t, build_global_pool, 0, "global_avg_pool 1x1"), 1, 1, 3);
+    WITH(add(t, build_global_pool, OP_LARGE, "global_avg_pool 17x19"), 17, 19, 64);
+}
+
+static void add_shapes(table *t) {
+    for
+        EACH(i, RESHAPES) { WITH(add(t, build_reshape, i == 9 ? OP_NO_DIFFERENCE : 0, "reshape %d", (int)i), i); }
+    for
+        EACH(i, FTR_TEST_LENGTH(transpose_cases)) {
+            WITH(add(t, build_transpose, transpose_cases[i].flags, "transpose %d", (int)i), i);
+        }
+    for
+        EACH(i, FTR_TEST_LENGTH(expand_cases)) {
+            WITH(add(t, build_expand, expand_cases[i].flags, "expand %d", (int)i), i);
+        }
+    for
+        EACH(i, CONCATS) { WITH(add(t, build_concat, i == 9 ? OP_LARGE : 0, "concat %d", (int)i), i); }
+    for
+        EACH(i, FTR_TEST_LENGTH(slice_cases)) {
+            WITH(add(t, build_slice, slice_cases[i].flags, "slice %d", (int)i), i);
+        }
+    add(t, build_slice_overlap, 0, "slice overlapping");
+    for
+        EACH(i, FTR_TEST_LENGTH(pad_cases)) { WITH(add(t, build_pad, pad_cases[i].flags, "pad %d", (int)i), i); }
+    for (int32_t type = 1; type < 5; type++) {
+        WITH(add(t, build_transpose_integer, 0, "transpose %s", type_name(type)), type);
+        WITH(add(t, build_slice_integer, 0, "slice %s", type_name(type)), type);
+        WITH(add(t, build_pad_integer, 0, "pad %s", type_name(type)), type);
+    }
+}
+
+static void add_losses(table *t) {
+    static const char *const reductions[] = {"mean", "sum", "none"};
+    for
+        EACH(i, FTR_TEST_LENGTH(softmax_cases)) {
+            WITH(add(t, build_softmax, softmax_cases[i].flags, "softmax %s", softmax_cases[i].name), i, 0);
+            WITH(add(t, build_softmax, softmax_cases[i].flags, "log_softmax %s", softmax_cases[i].name), i, 1);
+        }
+    for
+        EACH(r, 3) {
+        for
+            EACH(s, 64) {
+                if (s >= 8 && (s * 7 + r) % 3) {
+                    continue; /* all of weights, smoothing, ignore; a third of the rest */
+                }
+                WITH(add(t, build_cross_entropy, 0, "cross_entropy %s%s%s%s%s%s%s", reductions[r],
+                         s & CE_WEIGHTS ? " weights" : "", s & CE_SMOOTHING ? " smoothing" : "",
+                         s & CE_IGNORE ? " ignore" : "", s & CE_I64 ? " i64" : "", s & CE_RANK3 ? " rank3" : "",
+                         s & CE_MASK ? " mask" : ""),
+                     r, s);
+            }
+        WITH(add(t, build_cross_entropy, OP_LARGE, "cross_entropy %s large", reductions[r]), r,
+             CE_BIG | CE_MASK | CE_WEIGHTS);
+        WITH(add(t, build_cross_entropy, OP_NO_LOSS, "cross_entropy %s all ignored", reductions[r]), r, CE_ALL);
+        for
+            EACH(form, 4) {
+                WITH(add(t, build_mse, 0, "mse %s%s%s", reductions[r], form & 1 ? " mask" : "",
+                         form & 2 ? " rank 3" : ""),
+                     r, form & 1, form & 2);
+            }
+        }
+    for
+        EACH(form, 8) {
+            WITH(add(t, build_accuracy, 0, "accuracy%s%s%s", form & 1 ? " mask" : "", form & 2 ? " i64" : "",
+                     form & 4 ? " rank 3" : ""),
+                 form & 1, form & 2, form & 4, 2 + form % 3);
+        }
+}
+
+static void add_rest(table *t) {
+    static const int32_t percents[] = {0, 10, 50, 100};
+    for
+        EACH(i, FTR_TEST_LENGTH(percents)) {
+            for (int32_t s = 0; s <= POINTWISE_LARGE; s += i == 2 ? 1 : 3) {
+                WITH(add(t, build_dropout, OP_FRESH | OP_STEPS | (s == POINTWISE_LARGE ? OP_LARGE : 0),
+                         "dropout %d%% shape %d", (int)percents[i], (int)s),
+                     percents[i], s);
+            }
+        }
+    WITH(add(t, build_dropout, OP_EVAL, "dropout eval"), 50, 3);
+    WITH(add(t, build_dropout, OP_FRESH | OP_LARGE, "dropout 30%% large"), 30, POINTWISE_LARGE);
+    add(t, build_dropout_twice, OP_FRESH, "dropout twice");
+    for
+        EACH(i, NETWORKS) {
+            WITH(add(t, build_network, 0, "network %d", (int)i), i);
+            WITH(add(t, build_network, OP_EVAL, "network %d eval", (int)i), i);
+        }
+    for
+        EACH(i, FTR_TEST_LENGTH(optimizer_names)) {
+            WITH(add(t, build_optimizer, OP_STEPS | OP_NO_DIFFERENCE, "%s", optimizer_names[i]), i, 0);
+        }
+    WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "sgd large"), 5, 1);
+    WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "adamw large"), 6, 1);
+}
+
+op_case *op_cases(int32_t *count) {
+    table t = {0};
+    add_pointwise(&t);
+    add_reductions(&t);
+    add_products(&t);
+    add_convolutions(&t);
+    add_norms(&t);
+    add_pools(&t);
+    add_shapes(&t);
+    add_losses(&t);
+    add_rest(&t);
+    *count = t.count;
+    return t.cases;
+}
+
+/* ------------------------------------------------------------------------------------------------ building a case --
+ */
+
+/* Values of parameters and buffers, which otherwise would be the library's random ones; variances stay positive. */
+static void fill_variables(op_build *b) {
+    for (int32_t i = 0; i < ftr_variable_count(b->graph); i++) {
+        ftr_tensor variable = ftr_variable_at(b->graph, i);
+        ftr_shape shape = ftr_shape_of(variable);
+        int64_t count = ftr_shape_count(&shape);
+        size_t bytes = (size_t)count * ftr_dtype_size(ftr_dtype_of(variable));
+        double *values = calloc((size_t)count + 1, sizeof *values);
+        void *data = calloc(1, bytes + 1);
+        bool variance = strstr(ftr_name_of(variable), "running_var") != NULL;
+        draw(&b->rng, FILL_UNIFORM, variance ? 0.5 : -1, variance ? 2 : 1, values, count);
+        op_from_double(ftr_dtype_of(variable), values, count, data);
+        ftr_status status = ftr_variable_write(variable, data, bytes);
+        free(values);
+        free(data);
+        assert_int_equal(status, FTR_OK);
+    }
+}
+
+/* loss = sum over outputs of sum(output * weights), the weights being inputs. */
+static void add_loss(op_build *b) {
+    b->first_weight = b->input_count;
+    if (b->of->flags & OP_NO_LOSS) {
+        return;
+    }
+    for (int32_t i = 0; i < b->output_count; i++) {
+        if (!is_real(ftr_dtype_of(b->outputs[i]))) {
+            continue;
+        }
+        ftr_tensor weights = fixed_input(b, ftr_shape_of(b->outputs[i]), FILL_UNIFORM, -1, 1);
+        ftr_tensor term = ftr_sum(ftr_mul(b->outputs[i], weights), ftr_all_axes(), false);
+        b->loss = ftr_is_valid(b->loss) ? ftr_add(b->loss, term) : term;
+    }
+    FTR_TEST_GRAPH_OK(b->graph);
+}
+
+void op_build_case(const op_case *of, ftr_context *context, ftr_dtype real, op_build *b) {
+    *b = (op_build){.of = of, .real = real};
+    for (const char *c = of->name; *c; c++) {
+        b->rng.state = b->rng.state * 31 + (unsigned char)*c;
+    }
+    b->graph = ftr_graph_create(context);
+    assert_non_null(b->graph);
+    of->build(b);
+    add_loss(b);
+    fill_variables(b);
+}
+
+void op_build_free(op_build *b) {
+    ftr_graph_destroy(b->graph);
+    for (int32_t i = 0; i < b->input_count; i++) {
+        free(b->inputs[i].values);
+    }
+    *b = (op_build){0};
+}
+
+void op_to_double(ftr_dtype dtype, const void *data, int64_t count, double *values) {
+    for (int64_t i = 0; i < count; i++) {
+        switch (dtype) {
+        case FTR_F32: values[i] = ((const float *)data)[i]; break;
+        case FTR_F64: values[i] = ((const double *)data)[i]; break;
+        case FTR_I32: values[i] = ((const int32_t *)data)[i]; break;
+        case FTR_I64: values[i] = (double)((const int64_t *)data)[i]; break;
+        default: values[i] = ((const uint8_t *)data)[i]; break;
+        }
+    }
+}
+
+void op_from_double(ftr_dtype dtype, const double *values, int64_t count, void *data) {
+    for (int64_t i = 0; i < count; i++) {
+        switch (dtype) {
+        case FTR_F32: ((float *)data)[i] = (float)values[i]; break;
+        case FTR_F64: ((double *)data)[i] = values[i]; break;
+        case FTR_I32: ((int32_t *)data)[i] = (int32_t)values[i]; break;
+        case FTR_I64: ((int64_t *)data)[i] = (int64_t)values[i]; break;
+        default: ((uint8_t *)data)[i] = (uint8_t)values[i]; break;
+        }
+    }
+}
+
+ftr_status op_feed(ftr_plan *plan, const op_build *b, int32_t i, const double *values) {
+    const op_input *input = &b->inputs[i];
+    size_t bytes = (size_t)input->count * ftr_dtype_size(ftr_dtype_of(input->tensor));
+    void *data = malloc(bytes + 1);
+    op_from_double(ftr_dtype_of(input->tensor), values, input->count, data);
+    ftr_status status = ftr_feed(plan, input->tensor, data, bytes);
+    free(data);
+    return status;
+}

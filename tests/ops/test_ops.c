@@ -1,0 +1,530 @@
+/* Runs the table of op cases in its modes:
+ *
+ *   oracle [level]   values and gradients of the CPU backend in f32 against the oracle's in f64, for each instruction set
+ *                    that the machine has, with and without the fuse pass
+ *   gradient         the oracle's gradients against central differences in f64
+ *   determinism      the same bits with 1, 2, 3 and 8 threads
+ *   error            malformed ops: status and exact sentence (errors.c)
+ *
+ * and checks that every row of ops.def appears in some case. */
+#define _DEFAULT_SOURCE /* setenv */
+
+#include "cases.h"
+#include "errors.h"
+#include "oracle.h"
+
+/* The CPU computes in f32: an element may differ from the oracle's by this share of the largest element of its tensor, or
+ * of FLOOR where all are smaller (results of cancellation). Integers and bools must be equal. */
+static const double TOLERANCE = 1e-5;
+static const double FLOOR = 0.25;
+
+/* Central differences in f64 with step DELTA: the error is about DELTA^2 plus 1e-16 / DELTA. */
+static const double DIFFERENCE_TOLERANCE = 1e-6;
+static const double DELTA = 1e-5;
+enum { DIFFERENCES = 24 }; /* elements of a tensor that are tried */
+
+/* --------------------------------------------------------------------------------------------------- running a case -- */
+
+/* A tensor that a case computed. f32 and integers are exact as doubles, so that equal bits are equal doubles. */
+typedef struct computed {
+    char name[96];
+    ftr_dtype dtype;
+    int64_t count;
+    double scale; /* of the terms that were added up, if that is known; otherwise 0 */
+    double *values;
+} computed;
+
+typedef struct computed_list {
+    computed items[64];
+    int32_t count;
+} computed_list;
+
+typedef ftr_status (*reader)(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
+
+static ftr_status read_variable(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes) {
+    (void)plan;
+    return ftr_variable_read(tensor, data, bytes);
+}
+
+static ftr_status read_into(ftr_plan *plan, reader read, ftr_tensor tensor, const char *what, computed *item) {
+    ftr_shape shape = ftr_shape_of(tensor);
+    item->dtype = ftr_dtype_of(tensor);
+    item->count = ftr_shape_count(&shape);
+    size_t bytes = (size_t)item->count * ftr_dtype_size(item->dtype);
+    void *data = calloc(1, bytes + 1);
+    ftr_status status = read(plan, tensor, data, bytes);
+    item->values = calloc((size_t)item->count + 1, sizeof(double));
+    op_to_double(item->dtype, data, item->count, item->values);
+    free(data);
+    snprintf(item->name, sizeof item->name, "%s %s", what, ftr_name_of(tensor));
+    return status;
+}
+
+static void free_list(computed_list *list) {
+    for (int32_t i = 0; i < list->count; i++) {
+        free(list->items[i].values);
+    }
+    list->count = 0;
+}
+
+/* What a case's gradients are taken of: its inputs that want one, and all parameters. */
+static int32_t collect_wanted(const op_build *b, ftr_tensor wanted[64]) {
+    int32_t count = 0;
+    for (int32_t i = 0; i < b->input_count && ftr_is_valid(b->loss); i++) {
+        if (b->inputs[i].wanted) {
+            wanted[count++] = b->inputs[i].tensor;
+        }
+    }
+    for (int32_t i = 0; i < ftr_variable_count(b->graph) && ftr_is_valid(b->loss); i++) {
+        if (ftr_is_parameter(ftr_variable_at(b->graph, i))) {
+            wanted[count++] = ftr_variable_at(b->graph, i);
+        }
+    }
+    return count;
+}
+
+static ftr_compile_desc compile_desc(const op_build *b, const ftr_tensor *wanted, int32_t count, bool no_fuse) {
+    return (ftr_compile_desc){
+        .mode = b->of->flags & OP_EVAL ? FTR_MODE_EVAL : FTR_MODE_TRAIN,
+        .loss = b->loss,
+        .outputs = b->outputs,
+        .output_count = b->output_count,
+        .gradients_of = wanted,
+        .gradient_count = count,
+        .optimizer = b->optimize ? &b->optimizer : NULL,
+        .no_fuse = no_fuse,
+    };
+}
+
+/* Sum of |output * weight|: what the loss was added up from. */
+static double loss_scale(const op_build *b, const computed_list *list) {
+    double scale = 0;
+    int32_t weight = b->first_weight;
+    for (int32_t i = 0; i < b->output_count; i++) {
+        const computed *y = &list->items[i];
+        for (int64_t k = 0; (y->dtype == FTR_F32 || y->dtype == FTR_F64) && k < y->count; k++) {
+            scale += fabs(y->values[k] * b->inputs[weight].values[k]);
+        }
+        weight += y->dtype == FTR_F32 || y->dtype == FTR_F64;
+    }
+    return scale;
+}
+
+static ftr_status collect(ftr_plan *plan, const op_build *b, const ftr_tensor *wanted, int32_t count,
+                          computed_list *list) {
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < b->output_count && status == FTR_OK; i++) {
+        status = read_into(plan, ftr_read, b->outputs[i], "output", &list->items[list->count++]);
+    }
+    if (ftr_is_valid(b->loss) && status == FTR_OK) {
+        double scale = loss_scale(b, list);
+        status = read_into(plan, ftr_read, b->loss, "loss", &list->items[list->count]);
+        list->items[list->count++].scale = scale;
+    }
+    for (int32_t i = 0; i < count && status == FTR_OK; i++) {
+        status = read_into(plan, ftr_read_gradient, wanted[i], "gradient of", &list->items[list->count++]);
+    }
+    for (int32_t i = 0; i < ftr_variable_count(b->graph) && status == FTR_OK; i++) {
+        status = read_into(plan, read_variable, ftr_variable_at(b->graph, i), "variable", &list->items[list->count++]);
+    }
+    return status;
+}
+
+/* Feeds a case's own data. */
+static void feed_all(ftr_context *context, ftr_plan *plan, const op_build *b) {
+    for (int32_t i = 0; i < b->input_count; i++) {
+        FTR_TEST_OK(context, op_feed(plan, b, i, b->inputs[i].values));
+    }
+}
+
+static const uint64_t SEED = 20240229;
+
+/* Builds, compiles and runs a case on a backend; everything it computes goes into `list`. */
+static void run_case(const op_case *of, const ftr_backend *backend, ftr_dtype real, int32_t threads, bool no_fuse,
+                     computed_list *list) {
+    ftr_test_memory memory = {0};
+    ftr_context *context = ftr_test_context_with(backend, SEED, threads, &memory);
+    op_build b;
+    op_build_case(of, context, real, &b);
+    ftr_tensor wanted[64];
+    int32_t count = collect_wanted(&b, wanted);
+    ftr_compile_desc desc = compile_desc(&b, wanted, count, no_fuse);
+    ftr_plan *plan = NULL;
+    FTR_TEST_OK(context, ftr_compile(b.graph, &desc, &plan));
+    feed_all(context, plan, &b);
+    for (int32_t step = 0; step < (of->flags & OP_STEPS ? 3 : 1); step++) {
+        FTR_TEST_OK(context, ftr_step(plan, NULL));
+    }
+    list->count = 0;
+    FTR_TEST_OK(context, collect(plan, &b, wanted, count, list));
+    ftr_plan_destroy(plan);
+    op_build_free(&b);
+    ftr_context_destroy(context);
+    assert_int_equal(memory.live, 0);
+    assert_int_equal(memory.wrong, 0);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- oracle -- */
+
+/* Equal, or near enough. What overflows f32 is infinite there. */
+static bool agree(double found, double expected, double scale) {
+    if (isnan(expected) || isnan(found)) {
+        return isnan(expected) && isnan(found);
+    }
+    if (isinf((float)expected) || isinf(found)) {
+        return found == (double)(float)expected;
+    }
+    return fabs(found - expected) <= TOLERANCE * scale + 1.5e-45;
+}
+
+static double largest_of(const computed *item) {
+    double largest = 0;
+    for (int64_t k = 0; k < item->count; k++) {
+        if (isfinite(item->values[k]) && fabs(item->values[k]) > largest) {
+            largest = fabs(item->values[k]);
+        }
+    }
+    return largest;
+}
+
+static void compare(const op_case *of, const char *what, const computed_list *found, const computed_list *expected) {
+    assert_int_equal(found->count, expected->count);
+    for (int32_t i = 0; i < found->count; i++) {
+        const computed *f = &found->items[i], *e = &expected->items[i];
+        assert_int_equal(f->count, e->count);
+        bool real = e->dtype == FTR_F32 || e->dtype == FTR_F64;
+        double scale = fmax(fmax(largest_of(e), FLOOR), e->scale);
+        for (int64_t k = 0; k < f->count; k++) {
+            bool good = real ? agree(f->values[k], e->values[k], of->flags & OP_EACH ? fabs(e->values[k]) : scale)
+                             : f->values[k] == e->values[k];
+            if (!good) {
+                fail_msg("%s, %s [%lld of %lld]: %.9g, expected %.9g (scale %.3g)", what, f->name, (long long)k,
+                         (long long)f->count, f->values[k], e->values[k], scale);
+            }
+        }
+    }
+}
+
+/* A test: a case in a mode. */
+typedef struct op_test {
+    const op_case *of;
+    const char *level;      /* of the instruction set; NULL: whatever is there */
+    computed_list *reference; /* the oracle's values, computed by the first test that needs them */
+} op_test;
+
+static void test_oracle(void **state) {
+    const op_test *test = (const op_test *)*state;
+    if (test->reference->count == 0) {
+        run_case(test->of, ftr_test_oracle_backend(), FTR_F64, 1, true, test->reference);
+    }
+    setenv("FASTTRAIN_SIMD", test->level, 1);
+    for (int no_fuse = 0; no_fuse < 2; no_fuse++) {
+        computed_list found = {.count = 0};
+        run_case(test->of, NULL, FTR_F32, 2, no_fuse, &found);
+        compare(test->of, no_fuse ? "not fused" : "fused", &found, test->reference);
+        free_list(&found);
+    }
+    unsetenv("FASTTRAIN_SIMD");
+}
+
+static void test_level_missing(void **state) {
+    (void)state;
+    skip();
+}
+
+/* --------------------------------------------------------------------------------------------------------- gradient -- */
+
+/* The loss with element `element` of input or parameter `tensor` moved by `delta`. The case's plan is `plan`, or a new one
+ * each time if results depend on its step. */
+typedef struct evaluation {
+    ftr_context *context;
+    const op_build *b;
+    ftr_plan *plan;
+} evaluation;
+
+static double loss_now(evaluation *e) {
+    ftr_step_info info = {.loss = NAN};
+    if (!e->plan || e->b->of->flags & OP_FRESH) {
+        ftr_plan_destroy(e->plan);
+        e->plan = NULL;
+        ftr_compile_desc desc = compile_desc(e->b, NULL, 0, false);
+        desc.outputs = NULL;
+        desc.output_count = 0;
+        FTR_TEST_OK(e->context, ftr_compile(e->b->graph, &desc, &e->plan));
+        feed_all(e->context, e->plan, e->b);
+    }
+    FTR_TEST_OK(e->context, ftr_step(e->plan, &info));
+    return info.loss;
+}
+
+/* Where the values of a tensor are kept: those of an input, or NULL for a parameter. */
+static double *values_of(const op_build *b, ftr_tensor tensor, int32_t *input) {
+    for (*input = 0; *input < b->input_count; ++*input) {
+        if (b->inputs[*input].tensor.id == tensor.id) {
+            return b->inputs[*input].values;
+        }
+    }
+    return NULL;
+}
+
+static double loss_moved(evaluation *e, ftr_tensor tensor, int64_t count, int64_t element, double delta) {
+    int32_t input;
+    double *values = values_of(e->b, tensor, &input), loss, kept;
+    if (values) {
+        kept = values[element];
+        values[element] = kept + delta;
+        FTR_TEST_OK(e->context, e->plan ? op_feed(e->plan, e->b, input, values) : FTR_OK);
+        loss = loss_now(e);
+        values[element] = kept;
+        FTR_TEST_OK(e->context, op_feed(e->plan, e->b, input, values));
+        return loss;
+    }
+    double *data = malloc((size_t)count * sizeof(double));
+    size_t bytes = (size_t)count * sizeof(double);
+    FTR_TEST_OK(e->context, ftr_variable_read(tensor, data, bytes));
+    kept = data[element];
+    data[element] = kept + delta;
+    FTR_TEST_OK(e->context, ftr_variable_write(tensor, data, bytes));
+    loss = loss_now(e);
+    data[element] = kept;
+    FTR_TEST_OK(e->context, ftr_variable_write(tensor, data, bytes));
+    free(data);
+    return loss;
+}
+
+static void check_gradient(evaluation *e, ftr_tensor tensor, const computed *gradient) {
+    double scale = fmax(largest_of(gradient), 1.0);
+    int64_t stride = gradient->count > DIFFERENCES ? (gradient->count + DIFFERENCES - 1) / DIFFERENCES : 1;
+    for (int64_t k = 0; k < gradient->count; k += stride) {
+        double above = loss_moved(e, tensor, gradient->count, k, DELTA);
+        double below = loss_moved(e, tensor, gradient->count, k, -DELTA);
+        double slope = (above - below) / (2 * DELTA);
+        if (!(fabs(slope - gradient->values[k]) <= DIFFERENCE_TOLERANCE * scale)) {
+            fail_msg("%s [%lld of %lld]: %.12g, central difference %.12g", gradient->name, (long long)k,
+                     (long long)gradient->count, gradient->values[k], slope);
+        }
+    }
+}
+
+static void test_gradient(void **state) {
+    const op_case *of = ((const op_test *)*state)->of;
+    ftr_context *context = ftr_test_context_with(ftr_test_oracle_backend(), SEED, 1, NULL);
+    op_build b;
+    op_build_case(of, context, FTR_F64, &b);
+    ftr_tensor wanted[64];
+    int32_t count = collect_wanted(&b, wanted);
+    ftr_compile_desc desc = compile_desc(&b, wanted, count, false);
+    ftr_plan *plan = NULL;
+    FTR_TEST_OK(context, ftr_compile(b.graph, &desc, &plan));
+    feed_all(context, plan, &b);
+    FTR_TEST_OK(context, ftr_step(plan, NULL));
+    evaluation e = {.context = context, .b = &b};
+    for (int32_t i = 0; i < count; i++) {
+        computed gradient = {.count = 0};
+        FTR_TEST_OK(context, read_into(plan, ftr_read_gradient, wanted[i], "gradient of", &gradient));
+        check_gradient(&e, wanted[i], &gradient);
+        free(gradient.values);
+    }
+    ftr_plan_destroy(e.plan);
+    ftr_plan_destroy(plan);
+    op_build_free(&b);
+    ftr_context_destroy(context);
+}
+
+/* ------------------------------------------------------------------------------------------------------ determinism -- */
+
+static void test_determinism(void **state) {
+    const op_case *of = ((const op_test *)*state)->of;
+    static const int32_t threads[] = {1, 2, 3, 8};
+    computed_list first = {.count = 0};
+    for (size_t t = 0; t < FTR_TEST_LENGTH(threads); t++) {
+        computed_list list = {.count = 0};
+        run_case(of, NULL, FTR_F32, threads[t], false, &list);
+        for (int32_t i = 0; i < list.count && t > 0; i++) {
+            size_t bytes = (size_t)list.items[i].count * sizeof(double);
+            if (memcmp(list.items[i].values, first.items[i].values, bytes) != 0) {
+                fail_msg("%s differs between 1 and %d threads", list.items[i].name, (int)threads[t]);
+            }
+        }
+        if (t == 0) {
+            first = list;
+        } else {
+            free_list(&list);
+        }
+    }
+    free_list(&first);
+}
+
+/* --------------------------------------------------------------------------------------------------------- coverage -- */
+
+/* Adds the op names that a graph's text contains to `seen`. Names are words: "sum" is not in "sum_3". */
+static void collect_ops(void *user, const char *pass, const ftr_graph *graph) {
+    bool *seen = (bool *)user;
+    (void)pass;
+    static ftr_test_text text;
+    text.length = 0;
+    ftr_graph_print(graph, FTR_GRAPH_TEXT, ftr_test_text_write, &text);
+    char word[64];
+    size_t length = 0;
+    for (size_t i = 0; i <= text.length; i++) {
+        char c = i < text.length ? text.text[i] : ' ';
+        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.') {
+            word[length] = c;
+            length += length + 1 < sizeof word;
+            continue;
+        }
+        word[length] = 0;
+        length = 0;
+        for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT && word[0]; op++) {
+            seen[op] = seen[op] || strcmp(word, ftr_op_name((ftr_op)op)) == 0;
+        }
+    }
+}
+
+static void test_coverage(void **state) {
+    const op_test *tests = (const op_test *)*state;
+    bool seen[FTR_OP_COUNT] = {false};
+    ftr_context *context = ftr_test_context();
+    for (int32_t i = 0; tests[i].of; i++) {
+        op_build b;
+        op_build_case(tests[i].of, context, FTR_F32, &b);
+        ftr_tensor wanted[64];
+        ftr_compile_desc desc = compile_desc(&b, wanted, collect_wanted(&b, wanted), false);
+        desc.on_pass = collect_ops;
+        desc.on_pass_user = seen;
+        ftr_plan *plan = NULL;
+        FTR_TEST_OK(context, ftr_compile(b.graph, &desc, &plan));
+        ftr_plan_destroy(plan);
+        op_build_free(&b);
+    }
+    ftr_context_destroy(context);
+    int missing = 0;
+    for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT; op++) {
+        if (!seen[op]) {
+            print_error("no case has the op '%s'\n", ftr_op_name((ftr_op)op));
+            missing++;
+        }
+    }
+    assert_int_equal(missing, 0);
+}
+
+/* The oracle has every op that computes. */
+static void test_oracle_is_complete(void **state) {
+    (void)state;
+    for (int32_t op = FTR_OP_constant + 1; op < FTR_OP_COUNT; op++) {
+        if (!ftr_test_oracle_backend()->kernels[op].run) {
+            fail_msg("the oracle has no '%s'", ftr_op_name((ftr_op)op));
+        }
+    }
+}
+
+/* Known answers of Random123, the generator's reference implementation (kat_vectors: philox4x32, 10 rounds). */
+static void test_philox_answers(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t counter[4], key[2], out[4];
+    } answers[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+    };
+    for (size_t i = 0; i < FTR_TEST_LENGTH(answers); i++) {
+        uint32_t out[4];
+        ftr_test_philox(answers[i].counter, answers[i].key, out);
+        assert_memory_equal(out, answers[i].out, sizeof out);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------------- main -- */
+
+typedef struct suite {
+    struct CMUnitTest *tests;
+    size_t count, capacity;
+} suite;
+
+static void add_test(suite *s, const char *mode, const char *name, CMUnitTestFunction function, const void *state) {
+    if (s->count == s->capacity) {
+        s->capacity = s->capacity ? 2 * s->capacity : 1024;
+        s->tests = realloc(s->tests, s->capacity * sizeof *s->tests);
+    }
+    char *full = malloc(strlen(mode) + strlen(name) + 2);
+    sprintf(full, "%s %s", mode, name);
+    s->tests[s->count++] = (struct CMUnitTest){.name = full, .test_func = function, .initial_state = (void *)(uintptr_t)state};
+}
+
+static bool has_level(const char *level) {
+    setenv("FASTTRAIN_SIMD", level, 1);
+    ftr_context *context = NULL;
+    ftr_context_desc desc = {.threads = 1, .log_level = FTR_LOG_SILENT};
+    bool has = ftr_context_create(&desc, &context) == FTR_OK;
+    ftr_context_destroy(context);
+    unsetenv("FASTTRAIN_SIMD");
+    return has;
+}
+
+/* A filter, if given as argument, keeps the tests whose name contains it. */
+int main(int argc, char **argv) {
+    static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
+    int32_t case_count;
+    op_case *cases = op_cases(&case_count);
+    op_test *tests = calloc((size_t)case_count * (1 + FTR_TEST_LENGTH(levels)) + 1, sizeof *tests), *next = tests;
+    computed_list *references = calloc((size_t)case_count, sizeof *references);
+    suite s = {0};
+    for (int32_t i = 0; i < case_count; i++) {
+        *next++ = (op_test){.of = &cases[i]};
+    }
+    next++; /* a case of NULL ends the list for the coverage test */
+    add_test(&s, "oracle", "is complete", test_oracle_is_complete, NULL);
+    add_test(&s, "oracle", "philox known answers", test_philox_answers, NULL);
+    add_test(&s, "coverage", "every op of ops.def", test_coverage, tests);
+    for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
+        char mode[32];
+        snprintf(mode, sizeof mode, "oracle [%s]", levels[l]);
+        if (!has_level(levels[l])) {
+            add_test(&s, mode, "is not on this machine", test_level_missing, NULL);
+            continue;
+        }
+        for (int32_t i = 0; i < case_count; i++) {
+            *next = (op_test){&cases[i], levels[l], &references[i]};
+            add_test(&s, mode, cases[i].name, test_oracle, next++);
+        }
+    }
+    for (int32_t i = 0; i < case_count; i++) {
+        if (!(cases[i].flags & (OP_LARGE | OP_NO_DIFFERENCE | OP_NO_LOSS))) {
+            add_test(&s, "gradient", cases[i].name, test_gradient, &tests[i]);
+        }
+    }
+    for (int32_t i = 0; i < case_count; i++) {
+        add_test(&s, "determinism", cases[i].name, test_determinism, &tests[i]);
+    }
+    for (int32_t i = 0; i < op_error_count(); i++) {
+        add_test(&s, "error", op_error_name(i), op_error_test, op_error_state(i));
+    }
+    if (argc > 1) {
+        size_t kept = 0;
+        for (size_t i = 0; i < s.count; i++) {
+            if (strstr(s.tests[i].name, argv[1])) {
+                s.tests[kept++] = s.tests[i];
+            } else {
+                free((void *)(uintptr_t)s.tests[i].name);
+            }
+        }
+        s.count = kept;
+    }
+    int failed = _cmocka_run_group_tests("ops", s.tests, s.count, NULL, NULL);
+    for (size_t i = 0; i < s.count; i++) {
+        free((void *)(uintptr_t)s.tests[i].name);
+    }
+    for (int32_t i = 0; i < case_count; i++) {
+        free_list(&references[i]);
+    }
+    free(references);
+    free(tests);
+    free(s.tests);
+    free(cases);
+    return failed;
+}
