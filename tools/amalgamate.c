@@ -196,8 +196,9 @@ static void find_guard(file *f) {
     f->guarded = whole && found == 2 && f->guard[2] > f->guard[1] &&
                  sscanf(f->lines[f->guard[0]].text, " # ifndef %255s", first) == 1 &&
                  sscanf(f->lines[f->guard[1]].text, " # define %255s", second) == 1 && strcmp(first, second) == 0;
-    if ((f->kind == API || f->kind == PRIVATE) && !f->guarded && !strstr(f->path, ".def"))
-        fail("%s: a header needs an include guard around everything but comments", f->path);
+    bool header = (f->kind == API || f->kind == PRIVATE) && !strstr(f->path, ".def");
+    if (header && found > 0 && !f->guarded)
+        fail("src/%s: a header needs an include guard around everything but comments", f->path);
 }
 
 static void read_manifest(const char *src) {

@@ -59,7 +59,7 @@ static ftr_tensor ftr__zero_masked_rows(ftr_tensor x, ftr_tensor mask) {
 }
 
 /* Sum or mean of x [n, ..] over the rows that count. */
-static ftr_tensor ftr__reduce_rows(ftr_tensor x, ftr_reduction reduction) {
+static ftr_tensor ftr__reduce_real_rows(ftr_tensor x, ftr_reduction reduction) {
     ftr_shape shape = ftr_shape_of(x);
     ftr_dtype dtype = ftr_dtype_of(x);
     if (!ftr_is_valid(x)) return x;
@@ -196,7 +196,7 @@ ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduc
                                   "prediction is %s, target is %s: both must have one shape",
                                   ftr__shape_text(&shape, text), ftr__shape_text(&shape_target, text_target));
     ftr_tensor difference = ftr_sub(prediction, target);
-    return ftr__reduce_rows(ftr_mul(difference, difference), reduction);
+    return ftr__reduce_real_rows(ftr_mul(difference, difference), reduction);
 }
 
 ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
@@ -222,5 +222,5 @@ ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
                                   ftr__shape_text(&found, text), ftr__shape_text(&rows, text_rows), text_logits);
     ftr_tensor best = ftr_argmax(logits, -1);
     ftr_tensor correct = ftr_cast(ftr_eq(best, ftr__cast_to(labels, FTR_I64)), dtype);
-    return ftr__reduce_rows(correct, FTR_REDUCE_MEAN);
+    return ftr__reduce_real_rows(correct, FTR_REDUCE_MEAN);
 }

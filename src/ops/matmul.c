@@ -63,7 +63,7 @@ ftr_status ftr__infer_matmul(ftr__infer *s) {
     ftr_shape batch_a = *a, batch_b = *b, out;
     batch_a.rank -= 2;
     batch_b.rank -= 2;
-    if (!ftr__broadcast(&batch_a, &batch_b, &out))
+    if (!ftr__broadcast_shape(&batch_a, &batch_b, &out))
         return ftr__infer_error(s, FTR_ERROR_SHAPE, "a is %s, b is %s: the leading dimensions do not broadcast",
                                 ftr__shape_text(a, text_a), ftr__shape_text(b, text_b));
     out.dim[out.rank++] = m;

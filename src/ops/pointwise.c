@@ -45,7 +45,7 @@ static ftr_status ftr__binary_shape(ftr__infer *s, ftr_dtype result) {
     if (status != FTR_OK) return status;
     const ftr_shape *a = &s->in[0]->shape, *b = &s->in[1]->shape;
     ftr_shape out;
-    if (ftr__broadcast(a, b, &out)) return ftr__set_output(s, 0, result, &out);
+    if (ftr__broadcast_shape(a, b, &out)) return ftr__set_output(s, 0, result, &out);
     char text_a[FTR__SHAPE_TEXT], text_b[FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "shapes %s and %s do not broadcast", ftr__shape_text(a, text_a),
                             ftr__shape_text(b, text_b));
@@ -89,7 +89,8 @@ ftr_status ftr__infer_where(ftr__infer *s) {
     ftr_status status = ftr__check_same_type(s, 1, 2, "a", "b");
     if (status != FTR_OK) return status;
     ftr_shape values, out;
-    if (ftr__broadcast(&s->in[1]->shape, &s->in[2]->shape, &values) && ftr__broadcast(&s->in[0]->shape, &values, &out))
+    if (ftr__broadcast_shape(&s->in[1]->shape, &s->in[2]->shape, &values) &&
+        ftr__broadcast_shape(&s->in[0]->shape, &values, &out))
         return ftr__set_output(s, 0, s->in[1]->dtype, &out);
     char text[3][FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "shapes %s, %s and %s do not broadcast",

@@ -58,7 +58,7 @@ static ftr_status ftr__check_pool_attr(ftr__infer *s) {
 }
 
 /* Completes the attributes with the input size and fills the result's shape. */
-static ftr_status ftr__pool_window(ftr__infer *s, ftr_shape *out) {
+static ftr_status ftr__pooled_shape(ftr__infer *s, ftr_shape *out) {
     const ftr_shape *x = &s->in[0]->shape;
     ftr_op_attr *attr = &s->node->attr;
     ftr_status status = ftr__check_rank(s, 0, "input", 4, "n, h, w, c");
@@ -84,14 +84,14 @@ static ftr_status ftr__pool_window(ftr__infer *s, ftr_shape *out) {
 
 ftr_status ftr__infer_max_pool2d(ftr__infer *s) {
     ftr_shape out;
-    ftr_status status = ftr__pool_window(s, &out);
+    ftr_status status = ftr__pooled_shape(s, &out);
     if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &out);
     return status != FTR_OK ? status : ftr__set_output(s, 1, FTR_I32, &out);
 }
 
 ftr_status ftr__infer_avg_pool2d(ftr__infer *s) {
     ftr_shape out;
-    ftr_status status = ftr__pool_window(s, &out);
+    ftr_status status = ftr__pooled_shape(s, &out);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &out);
 }
 

@@ -104,7 +104,7 @@ ftr_status ftr__set_output(ftr__infer *s, int32_t output, ftr_dtype dtype, const
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "the result %s has too many elements", ftr__shape_text(shape, text));
 }
 
-bool ftr__broadcast(const ftr_shape *a, const ftr_shape *b, ftr_shape *out) {
+bool ftr__broadcast_shape(const ftr_shape *a, const ftr_shape *b, ftr_shape *out) {
     memset(out, 0, sizeof *out);
     out->rank = a->rank > b->rank ? a->rank : b->rank;
     for (int32_t i = 1; i <= out->rank; i++) {

@@ -85,20 +85,22 @@ FTR_LIB ftr_status ftr__check_arithmetic(ftr__infer *s, int32_t input, const cha
 FTR_LIB ftr_status ftr__check_same_type(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b);
 FTR_LIB ftr_status ftr__check_same_shape(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b);
 FTR_LIB ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32_t rank, const char *layout);
-FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size); /* and in[0]'s type */
+/* Shape [size] and the type of input 0. */
+FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
 /* Turns a negative axis into the one it means. */
 FTR_LIB ftr_status ftr__check_axis(ftr__infer *s, int32_t *axis, int32_t rank);
 /* Sets an output; fails if its elements cannot be counted. */
 FTR_LIB ftr_status ftr__set_output(ftr__infer *s, int32_t output, ftr_dtype dtype, const ftr_shape *shape);
 /* The shape that two shapes broadcast to; false if there is none. */
-FTR_LIB bool ftr__broadcast(const ftr_shape *a, const ftr_shape *b, ftr_shape *out);
+FTR_LIB bool ftr__broadcast_shape(const ftr_shape *a, const ftr_shape *b, ftr_shape *out);
 
 /* A layer's failure before its node exists: as ftr__builder_error(), the name put behind the scope. */
 FTR_LIB ftr_tensor ftr__layer_error(ftr_graph *graph, ftr_status status, const char *what, const char *name,
                                     const char *format, ...) FTR__PRINTF(5, 6);
-/* The graph of a layer's input x: floating point, rank min_rank to max_rank, a name given; NULL with the error recorded. */
-FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, int32_t min_rank, int32_t max_rank,
-                                    const char *layout);
+/* The graph of a layer's input x, or NULL with the error recorded: x is floating point and of rank min_rank to
+ * max_rank, the layer has a name. */
+FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, int32_t min_rank,
+                                    int32_t max_rank, const char *layout);
 /* Parameter or buffer "layer.field". */
 FTR_LIB ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *layer, const char *field,
                                        bool trainable, ftr_dtype dtype, const ftr_shape *shape, ftr_init init);

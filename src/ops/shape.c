@@ -140,7 +140,7 @@ ftr_status ftr__infer_expand(ftr__infer *s) {
     ftr_shape out;
     ftr_status status = ftr__check_target(s, shape, 0);
     if (status != FTR_OK) return status;
-    if (ftr__broadcast(in, shape, &out) && ftr_shape_equal(&out, shape))
+    if (ftr__broadcast_shape(in, shape, &out) && ftr_shape_equal(&out, shape))
         return ftr__set_output(s, 0, s->in[0]->dtype, shape);
     char text[FTR__SHAPE_TEXT], text_in[FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s does not expand to %s", ftr__shape_text(in, text_in),

@@ -7,11 +7,11 @@ Run by hand; its outputs are committed. Everything follows from fixed seeds, on 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are state_dicts in
-resnet8_*           PyTorch's own names and layouts (OIHW), before and after.
+mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
+resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 
-Values are computed in double precision from inputs that are exact in single precision, then rounded to it. For the whole
-runs PyTorch's single-precision losses are stored as well ("losses_f32").
+Values are computed in double precision from inputs that are exact in single precision, then rounded to it. For the
+whole runs PyTorch's single-precision losses are stored as well ("losses_f32").
 """
 
 import os
@@ -53,9 +53,9 @@ class Cases:
         self.tensors[self.prefix + name] = np.ascontiguousarray(value).reshape(value.shape)
 
     def add(self, op, inputs, compute, attributes=None, grad=None):
-        """`inputs`: name to array, shape (normal numbers) or function of a generator. `compute` gets them as tensors (f32
-        ones as f64) and returns y, or a dict of outputs with "y" among them. `grad`: names whose gradients are stored; None is
-        every f32 input."""
+        """`inputs`: name to array, shape (normal numbers) or function of a generator. `compute` gets them as tensors
+        (f32 ones as f64) and returns y, or a dict of outputs with "y" among them. `grad`: names whose gradients are
+        stored; None is every f32 input."""
         rng = self.begin(op)
         self.attributes = set(attributes or {})
         tensors = {}
@@ -164,13 +164,22 @@ def pointwise(cases):
 
 
 def reductions(cases):
-    shapes = [((6,), []), ((3, 4, 5), [1]), ((3, 4, 5), [0, 2]), ((3, 4, 5), [-1]), ((4, 3, 3, 17), [0, 1, 2]), ((2, 70), [1])]
+    shapes = [
+        ((6,), []),
+        ((3, 4, 5), [1]),
+        ((3, 4, 5), [0, 2]),
+        ((3, 4, 5), [-1]),
+        ((4, 3, 3, 17), [0, 1, 2]),
+        ((2, 70), [1]),
+    ]
     for keep in (0, 1):
         for shape, axes in shapes:
             attributes = {"axes": np.array(axes, np.int64), "keep": keep}
             dims = axes or list(range(len(shape)))
             for op, compute in {"sum": torch.sum, "mean": torch.mean, "max": torch.amax}.items():
-                cases.add(op, {"x": shape}, lambda x, c=compute, d=dims, k=keep: c(x, dim=d, keepdim=bool(k)), attributes)
+                cases.add(
+                    op, {"x": shape}, lambda x, c=compute, d=dims, k=keep: c(x, dim=d, keepdim=bool(k)), attributes
+                )
     empty = np.zeros((0, 3), np.float32)
     cases.add("sum", {"x": empty}, lambda x: x.sum(0), {"axes": [0], "keep": 0}, grad=[])
     cases.add("mean", {"x": empty}, lambda x: x.mean(0), {"axes": [0], "keep": 0}, grad=[])
@@ -186,7 +195,14 @@ def reductions(cases):
 
 
 def products(cases):
-    shapes = [((5, 7), (7, 3)), ((1, 1), (1, 1)), ((33, 17), (17, 65)), ((2, 4, 6), (2, 6, 5)), ((3, 1, 4, 6), (2, 6, 5)), ((4, 6), (3, 6, 2))]
+    shapes = [
+        ((5, 7), (7, 3)),
+        ((1, 1), (1, 1)),
+        ((33, 17), (17, 65)),
+        ((2, 4, 6), (2, 6, 5)),
+        ((3, 1, 4, 6), (2, 6, 5)),
+        ((4, 6), (3, 6, 2)),
+    ]
     for a, b in shapes:
         for ta, tb in ((0, 0), (0, 1), (1, 0), (1, 1)):
             swap = lambda s, t: (*s[:-2], s[-1], s[-2]) if t else s
@@ -210,16 +226,35 @@ def shapes(cases):
     for order in ([1, 0, 2], [2, 1, 0], [0, 2, 1], [1, 2, 0]):
         cases.add("transpose", {"x": (3, 4, 5)}, lambda x, o=order: x.permute(o), {"order": order})
     cases.add("transpose", {"x": (2, 3, 4, 5)}, lambda x: x.permute(0, 3, 1, 2), {"order": [0, 3, 1, 2]})
-    cases.add("concat", {"x0": (2, 3), "x1": (2, 1), "x2": (2, 4)}, lambda x0, x1, x2: torch.cat([x0, x1, x2], 1), {"axis": 1})
+    cases.add(
+        "concat", {"x0": (2, 3), "x1": (2, 1), "x2": (2, 4)}, lambda x0, x1, x2: torch.cat([x0, x1, x2], 1), {"axis": 1}
+    )
     cases.add("concat", {"x0": (2, 3, 4), "x1": (1, 3, 4)}, lambda x0, x1: torch.cat([x0, x1], 0), {"axis": 0})
     cases.add("concat", {"x0": (2, 3, 4), "x1": (2, 3, 5)}, lambda x0, x1: torch.cat([x0, x1], -1), {"axis": -1})
     cases.add("concat", {"x0": (3,)}, lambda x0: torch.cat([x0], 0), {"axis": 0})
-    for axis, begin, end, step in [(0, 1, 4, 1), (1, 0, 7, 2), (1, -3, 7, 1), (1, 2, -1, 3), (0, -100, 100, 2), (1, 5, 2, 1)]:
+    for axis, begin, end, step in [
+        (0, 1, 4, 1),
+        (1, 0, 7, 2),
+        (1, -3, 7, 1),
+        (1, 2, -1, 3),
+        (0, -100, 100, 2),
+        (1, 5, 2, 1),
+    ]:
         cut = lambda x, a=axis, s=slice(begin, end, step): x[s] if a == 0 else x[:, s]
         grad = None if begin != 5 else []
         cases.add("slice", {"x": (5, 7)}, cut, {"axis": axis, "begin": begin, "end": end, "step": step}, grad=grad)
-    cases.add("pad", {"x": (3, 4)}, lambda x: F.pad(x, (2, 1, 0, 3), value=-1.5), {"before": [0, 2], "after": [3, 1], "value": -1.5})
-    cases.add("pad", {"x": (2, 3, 3, 4)}, lambda x: F.pad(x, (0, 0, 1, 2, 0, 1)), {"before": [0, 0, 1, 0], "after": [0, 1, 2, 0], "value": 0.0})
+    cases.add(
+        "pad",
+        {"x": (3, 4)},
+        lambda x: F.pad(x, (2, 1, 0, 3), value=-1.5),
+        {"before": [0, 2], "after": [3, 1], "value": -1.5},
+    )
+    cases.add(
+        "pad",
+        {"x": (2, 3, 3, 4)},
+        lambda x: F.pad(x, (0, 0, 1, 2, 0, 1)),
+        {"before": [0, 0, 1, 0], "after": [0, 1, 2, 0], "value": 0.0},
+    )
 
 
 # ------------------------------------------------------------------------------------ convolution, norms and pooling
@@ -351,16 +386,27 @@ def losses(cases):
     entropy_case(cases, (33, 100), ints(0, 100, 33), 0, reductions)
 
     for reduction, name in enumerate(reductions):
-        cases.add("mse", {"x": (3, 5), "target": (3, 5)}, lambda x, target, n=name: F.mse_loss(x, target, reduction=n), {"reduction": reduction})
+        cases.add(
+            "mse",
+            {"x": (3, 5), "target": (3, 5)},
+            lambda x, target, n=name: F.mse_loss(x, target, reduction=n),
+            {"reduction": reduction},
+        )
     hits = lambda x, labels: (x.argmax(-1) == labels).double().mean()
     cases.add("accuracy", {"x": (20, 3), "labels": ints(0, 3, 20)}, hits, grad=[])
     cases.add("accuracy", {"x": (4, 5, 2), "labels": ints(0, 2, 4, 5, dtype=np.int64)}, hits, grad=[])
 
 
-def entropy_case(cases, shape, labels, reduction, names, smoothing=0.0, ignore=-100, weights=False, values=None, gradient=True):
+def entropy_case(
+    cases, shape, labels, reduction, names, smoothing=0.0, ignore=-100, weights=False, values=None, gradient=True
+):
     def compute(x, labels, class_weights=None):
         y = F.cross_entropy(
-            x.movedim(-1, 1), labels.long(), class_weights, ignore_index=ignore, reduction=names[reduction],
+            x.movedim(-1, 1),
+            labels.long(),
+            class_weights,
+            ignore_index=ignore,
+            reduction=names[reduction],
             label_smoothing=smoothing,
         )
         return y
@@ -372,7 +418,7 @@ def entropy_case(cases, shape, labels, reduction, names, smoothing=0.0, ignore=-
     cases.add("cross_entropy", inputs, compute, attributes, grad=["x"] if gradient else [])
 
 
-# ------------------------------------------------------------------------------------------------------------ optimizers
+# ----------------------------------------------------------------------------------------------------------- optimizers
 
 
 def optimizer_case(cases, op, shape, rates, **settings):
@@ -421,7 +467,7 @@ def optimizers(cases):
     adamw((17,), [0.01] * 20, beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.0)
 
 
-# ------------------------------------------------------------------------------------------------------------ whole runs
+# ----------------------------------------------------------------------------------------------------------- whole runs
 
 
 class Mlp(nn.Module):
@@ -452,8 +498,8 @@ class Block(nn.Module):
 
 
 class ResNet8(nn.Module):
-    """Its batch norms start with a bias above 0. With PyTorch's 0, half of all values lie around ReLU's kink; one that falls on
-    the other side by rounding changes a channel's gradient by a percent, and after 50 steps PyTorch's own single and double
+    """Its batch norms start with a bias above 0. With PyTorch's 0 many values lie at ReLU's kink; one that falls on the
+    other side by rounding changes a channel's gradient by a percent, and after 50 steps PyTorch's own single and double
     precision losses differ by 1e-3 and more. Like this they differ by less than 1e-5, so that 1e-4 is a test."""
 
     def __init__(self):
@@ -511,7 +557,10 @@ def train(model, make_optimizer, images, labels, prepare, dtype):
 
 
 def single(state):
-    return {name: np.ascontiguousarray(v.float().numpy() if v.is_floating_point() else v.numpy()) for name, v in state.items()}
+    return {
+        name: np.ascontiguousarray(v.float().numpy() if v.is_floating_point() else v.numpy())
+        for name, v in state.items()
+    }
 
 
 def whole_run(name, make_model, images, labels, prepare, optimizers):
@@ -529,8 +578,8 @@ def whole_run(name, make_model, images, labels, prepare, optimizers):
         data[f"{kind}/losses"] = losses
         data[f"{kind}/losses_f32"] = losses_f32
         save(f"{name}_{kind}", single(final))
-        distance = lambda key: (final[key] - final_f32[key].double()).norm() / final[key].norm()
-        worst = max(distance(key).item() for key in final if final[key].is_floating_point())
+        off = [(final[k] - final_f32[k].double()).norm() / v.norm() for k, v in final.items() if v.is_floating_point()]
+        worst = max(off).item()
         print(
             f"{name} {kind}: loss {losses[0]:.4f} to {losses[-1]:.4f}; f32 differs from f64 by "
             f"{np.max(np.abs(losses_f32 / losses - 1)):.1e} in the loss, {worst:.1e} in the weights (both relative)"

@@ -46,7 +46,7 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr;
     const int64_t mt = ftr__gemm_ceil(g->m, mr), nt = ftr__gemm_ceil(p->nc, nr);
-    int64_t mb = ftr__gemm_ceil(mt, FTR__GEMM_MC / mr), nb = 1;
+    int64_t mb = ftr__gemm_max(ftr__gemm_ceil(mt, FTR__GEMM_MC / mr), 1), nb = 1;
     for (;;) {
         const int64_t tm = ftr__gemm_ceil(mt, mb), tn = ftr__gemm_ceil(nt, nb);
         const int64_t tasks = mb * nb * g->batch * p->pieces;

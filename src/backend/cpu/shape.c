@@ -6,7 +6,7 @@
 #define FTR__MOVE_GRAIN 16384 /* elements of a task */
 #define FTR__MOVE_BLOCK 32    /* side of a square that is transposed at once */
 
-/* Copies n elements that are `stride` elements apart to a row. */
+/* Copies n elements of 1, 4 or 8 bytes that are `stride` elements apart to a row. */
 static void ftr__gather(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
     if (stride == 1) {
         memcpy(out, in, (size_t)n * size);
@@ -23,7 +23,7 @@ static void ftr__gather(size_t size, char *out, const char *in, int64_t n, int64
             memcpy(out, &value, 8);
         }
     } else {
-        for (int64_t i = 0; i < n; i++, in += (int64_t)size * stride, out += size) memcpy(out, in, size);
+        for (int64_t i = 0; i < n; i++, in += stride) out[i] = *in;
     }
 }
 
@@ -268,6 +268,10 @@ static void ftr__pad_add_dim(ftr__pad_job *job, int64_t inside, int64_t before, 
 }
 
 static void ftr__pad_fill(const ftr__pad_job *job, char *out, int64_t n) {
+    if (job->value.i64 == 0) {
+        memset(out, 0, (size_t)n * job->size);
+        return;
+    }
     for (int64_t i = 0; i < n; i++, out += job->size) memcpy(out, job->value.bytes, job->size);
 }
 
@@ -370,7 +374,7 @@ ftr_status ftr__cpu_slice_grad(const ftr_kernel_call *call) {
     const int64_t begin = call->attr->slice.begin;
     if (out->count == 0) return FTR_OK;
     if (call->attr->slice.step == 1) {
-        ftr__pad_job job = {.size = ftr_dtype_size(out->dtype), .in = in->data, .out = out->data};
+        ftr__pad_job job = {.size = ftr_dtype_size(out->dtype), .in = in->data, .out = out->data, .value = {.i64 = 0}};
         for (int32_t d = 0; d < out->shape.rank; d++) {
             const int64_t extra = out->shape.dim[d] - in->shape.dim[d];
             ftr__pad_add_dim(&job, in->shape.dim[d], d == axis && extra > 0 ? begin : 0,

@@ -47,6 +47,7 @@ typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
     float gradient; /* weight of the gradient in the momentum: 1 - dampening, 1 in the first step */
     bool nesterov;
+    bool first; /* what the momentum's memory holds does not count */
 } ftr__sgd_step;
 
 typedef struct ftr__adamw_step {

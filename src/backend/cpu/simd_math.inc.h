@@ -494,9 +494,10 @@ static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const fl
 static void FTR__S(sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m) {
     const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
     const FTR__VF momentum = FTR__SPLAT(step->momentum), gradient = FTR__SPLAT(step->gradient);
-    const bool nesterov = step->nesterov;
+    const bool nesterov = step->nesterov, first = step->first;
     FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(before, m); const FTR__VF full = FTR__FMA(decay, w, d);
-                  const FTR__VF moving = FTR__FMA(momentum, before, gradient * full); FTR__STORE_SOME(m + i, moving, left),
+                  const FTR__VF moving = first ? full : FTR__FMA(momentum, before, gradient * full);
+                  FTR__STORE_SOME(m + i, moving, left),
                   FTR__FMA(rate, nesterov ? FTR__FMA(momentum, moving, full) : moving, w), p)
 }
 

@@ -1,0 +1,125 @@
+/* fasttrain - a deep-learning trainer in a header.                                          MIT license, see LICENSE.
+ *
+ * MANUAL
+ *
+ *   1  What it is              5  Evaluating, saving, loading      9  Reproducibility
+ *   2  Adding it to a program  6  Your own loop                   10  Seeing inside
+ *   3  Concepts                7  Ownership and memory            11  Build switches and environment
+ *   4  A first program         8  Errors and threads              12  What it does not do
+ *
+ * 1  WHAT IT IS
+ *
+ * fasttrain trains neural networks from C and C++. A model is a static graph: forward, backward and the optimizer's step
+ * are nodes of it. The graph is compiled into a plan, which knows its memory before it runs and allocates nothing while it
+ * runs. Everything needed is in this file; it needs libm and pthreads and nothing else.
+ *
+ * 2  ADDING IT TO A PROGRAM
+ *
+ * Copy fasttrain.h. In exactly one C file:
+ *
+ *     #define FASTTRAIN_IMPLEMENTATION
+ *     #include "fasttrain.h"
+ *
+ * and in all others only the #include. In that one file fasttrain.h comes before any other header, because it asks the
+ * system for POSIX functions. The interface is C11 and C++17; the implementation is C11, for GCC and Clang on Linux and
+ * macOS, x86-64 and arm64. Compile it with -O2; link with -lm -lpthread.
+ *
+ * 3  CONCEPTS
+ *
+ *   context    everything that would be global elsewhere: memory, threads, logger, seed, the last error
+ *   graph      the program, and the model's parameters and buffers
+ *   tensor     a handle of a value in a graph: {graph, id}, passed by value
+ *   layer      a builder that declares parameters under a name and adds ops: ftr_linear(x, "fc1", 64, NULL) makes
+ *              "fc1.weight" and "fc1.bias"
+ *   plan       a graph compiled for training or for evaluation
+ *   source     where samples come from
+ *
+ * Images are NHWC: [batch, height, width, channels]. Convolution weights are OHWI in memory and OIHW in files, as PyTorch
+ * writes them. Linear weights are [out, in]. Batch sizes are part of the graph's shapes.
+ *
+ * A step is: feed the inputs, run the plan, read what you asked for. ftr_fit() does this over a source, epoch by epoch.
+ *
+ * 4  A FIRST PROGRAM
+ *
+ *     ftr_context *ctx;
+ *     if (ftr_context_create(NULL, &ctx)) return 1;
+ *     ftr_graph *g = ftr_graph_create(ctx);
+ *     ftr_tensor x = ftr_input(g, "image", FTR_F32, FTR_SHAPE(64, 8, 8, 1));
+ *     ftr_tensor y = ftr_input(g, "label", FTR_I32, FTR_SHAPE(64));
+ *     ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(x, "conv1", 32, 3, NULL), "bn1", NULL));
+ *     ftr_tensor logits = ftr_linear(ftr_global_avg_pool(h), "fc", 10, NULL);
+ *
+ *     ftr_field fields[] = {{"image", FTR_F32, FTR_SHAPE(8, 8, 1)}, {"label", FTR_I32, ftr_scalar_shape()}};
+ *     const void *data[] = {images, labels};
+ *     ftr_source *train;
+ *     ftr_memory_source(ctx, "train", 1437, fields, data, 2, &train);
+ *
+ *     ftr_train_desc t = ftr_train_defaults();
+ *     t.loss = ftr_cross_entropy(logits, y, NULL);
+ *     t.metrics[t.metric_count++] = (ftr_metric){"accuracy", ftr_accuracy(logits, y)};
+ *     t.optimizer = ftr_adamw(1e-3);
+ *     t.train = train;
+ *     t.epochs = 10;
+ *     if (ftr_fit(g, &t, NULL)) fprintf(stderr, "%s\n", ftr_error_message(ctx));
+ *
+ *     ftr_source_destroy(train);
+ *     ftr_graph_destroy(g);
+ *     ftr_context_destroy(ctx);
+ *
+ * 5  EVALUATING, SAVING, LOADING
+ *
+ * ftr_evaluate() runs a source through an evaluation plan. ftr_save_weights() writes parameters and buffers as safetensors;
+ * a PyTorch module with the same names loads the file, and ftr_load_weights() reads what PyTorch wrote.
+ *
+ * 6  YOUR OWN LOOP
+ *
+ *     ftr_optimizer sgd = ftr_sgd(0.1);
+ *     ftr_plan *plan;
+ *     if (ftr_compile(g, &(ftr_compile_desc){.loss = loss, .optimizer = &sgd}, &plan)) ...
+ *     for (...) {
+ *         ftr_feed(plan, x, images, sizeof images);
+ *         ftr_feed(plan, y, labels, sizeof labels);
+ *         ftr_step_info info;
+ *         if (ftr_step(plan, &info)) ...
+ *     }
+ *     ftr_plan_destroy(plan);
+ *
+ * 7  OWNERSHIP AND MEMORY
+ *
+ * What a ..._create() or ftr_compile() hands out is yours and goes back through its ..._destroy(), children first: plans,
+ * then graphs and sources, then the context. Tensors are never freed. Data that you pass in are copied, unless the
+ * function's comment says otherwise (ftr_memory_source() keeps your pointers). All memory comes from the allocator hook of
+ * ftr_context_desc. ftr_plan_memory() says what a plan uses; running it allocates nothing.
+ *
+ * 8  ERRORS AND THREADS
+ *
+ * Every call that can fail returns an ftr_status, and ftr_error_message() has a sentence that names the node, field or file,
+ * what was found and what was expected. Builders return handles instead: the first mistake sticks to the graph, later
+ * builders do nothing, and ftr_compile() returns it. So a model is written without checks, and checked once. The library
+ * never exits, aborts or prints, other than through the logger hook.
+ *
+ * A context with its graphs, plans and sources is used by one thread at a time. Different contexts are independent.
+ *
+ * 9  REPRODUCIBILITY
+ *
+ * On one machine type the numbers depend on the seed alone: not on the number of threads. Random numbers are counter-based:
+ * a parameter's first value is a function of (seed, name), dropout of (seed, node, step), the order of samples of (seed,
+ * epoch).
+ *
+ * 10  SEEING INSIDE
+ *
+ * ftr_model_summary() prints layers, shapes, parameters and multiply-adds; ftr_graph_print() the graph as text or for
+ * Graphviz; ftr_compile_desc.on_pass shows it after each pass; ftr_plan_print() what will run, in order, and where each
+ * value lies.
+ *
+ * 11  BUILD SWITCHES AND ENVIRONMENT
+ *
+ *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
+ *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
+ *                              instruction set
+ *   FTR_API                    what stands before public functions; extern by default
+ *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
+ *
+ * 12  WHAT IT DOES NOT DO
+ *
+ * Shapes are static: there are no dynamic graphs. Kernels are f32 (f64 is for reference backends). Windows is not supported. */
