@@ -1,6 +1,6 @@
 #include "autodiff/autodiff.h"
 
-#include "ops/registry.h"
+#include "graph/op.h"
 
 #include <string.h>
 

@@ -1,5 +1,4 @@
 #include "autodiff/autodiff.h"
-#include "ops/registry.h"
 #include "optim/optim.h"
 #include "passes/plan.h"
 

@@ -1,6 +1,6 @@
 #include "graph/graph.h"
 
-#include "ops/registry.h"
+#include "graph/op.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "graph/print.h"
 
-#include "ops/registry.h"
+#include "graph/op.h"
 
 #include <stdio.h>
 

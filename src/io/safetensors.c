@@ -459,10 +459,10 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': dtype is %d, expected an element type",
                           writer->path, item->name, (int)item->dtype);
     const int64_t count = ftr_shape_count(&item->shape);
-    if (count < 0 || count > INT64_MAX / (int64_t)ftr_dtype_size(item->dtype))
+    if (count < 0)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range", writer->path,
                           item->name);
-    output->bytes = count * (int64_t)ftr_dtype_size(item->dtype);
+    output->bytes = count * (int64_t)ftr_dtype_size(item->dtype); /* fits: see ftr_shape_count() */
     if (output->bytes > 0 && !item->data)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path, item->name);
     writer->outputs[writer->count++] = output;

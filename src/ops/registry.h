@@ -2,74 +2,10 @@
 #ifndef FTR_OPS_REGISTRY_H
 #define FTR_OPS_REGISTRY_H
 
-#include "graph/graph.h"
-
-#define FTR__INFER_INPUTS 16
-
-/* Shape inference: reads op, name, attr (which it may complete) and inputs; fills dtype and shape of each output. */
-typedef struct ftr__infer {
-    ftr_graph *graph;
-    ftr__node *node;
-    const ftr__value *in[FTR__INFER_INPUTS]; /* NULL where missing; of an update's inputs only the first ones */
-    int32_t in_count;
-    ftr_dtype out_dtype[FTR__MAX_OUTPUTS];
-    ftr_shape out_shape[FTR__MAX_OUTPUTS];
-} ftr__infer;
+#include "graph/op.h"
 
 /* Records "op 'name': sentence" on the graph and returns `status`. */
 FTR_LIB ftr_status ftr__infer_error(ftr__infer *infer, ftr_status status, const char *format, ...) FTR__PRINTF(3, 4);
-
-/* Gradient: emits nodes that turn the outputs' gradients into the inputs'. `node` is a copy, so emitting is safe.
- * wanted[i] says whether input i's gradient is used; dout[i] is null where no gradient arrives. Leave din[i] null for 0. */
-typedef struct ftr__grad {
-    ftr_graph *graph;
-    const ftr__node *node;
-    const ftr_tensor *in;
-    const ftr_tensor *out;
-    const ftr_tensor *dout;
-    const bool *wanted;
-    ftr_tensor *din;
-} ftr__grad;
-
-typedef enum ftr__amp_class {
-    FTR__AMP_NONE = 0,
-    FTR__AMP_LOW,
-    FTR__AMP_F32,
-    FTR__AMP_WIDEST,
-    FTR__AMP_ANY
-} ftr__amp_class;
-
-typedef enum ftr__attr_kind {
-    FTR__ATTR_none,
-    FTR__ATTR_cast,
-    FTR__ATTR_axes,
-    FTR__ATTR_matmul,
-    FTR__ATTR_linear,
-    FTR__ATTR_conv,
-    FTR__ATTR_norm,
-    FTR__ATTR_pool,
-    FTR__ATTR_dropout,
-    FTR__ATTR_shape,
-    FTR__ATTR_axes_order,
-    FTR__ATTR_axis,
-    FTR__ATTR_slice,
-    FTR__ATTR_pad,
-    FTR__ATTR_cross_entropy,
-    FTR__ATTR_ema,
-    FTR__ATTR_optimizer
-} ftr__attr_kind;
-
-typedef struct ftr__op_info {
-    const char *name;
-    ftr__attr_kind attr;
-    int32_t min_in, max_in, out_count;
-    uint32_t differentiable, overwritable;
-    ftr__amp_class amp;
-    ftr_status (*infer)(ftr__infer *);
-    void (*grad)(ftr__grad *); /* NULL: not differentiable */
-} ftr__op_info;
-
-FTR_LIB const ftr__op_info *ftr__op_info_of(ftr_op op);
 
 #define FTR__DECLARE_INFER_GRAD(op, attr, min_in, max_in, out, differentiable, overwritable, amp) \
     FTR_LIB ftr_status ftr__infer_##op(ftr__infer *s);                                             \

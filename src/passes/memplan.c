@@ -4,7 +4,7 @@
  * is free during its lifetime (the greedy-by-size method of Pisarchyk and Lee, 2020, arXiv:2001.03288). */
 #include "passes/plan.h"
 
-#include "ops/registry.h"
+#include "graph/op.h"
 
 #include <stdlib.h>
 

@@ -18,6 +18,7 @@ typedef struct golden_case {
     const char *input_names[GOLDEN_MAX_INPUTS];
     int32_t buffer_count; /* buffers whose value after the step is in the file */
     ftr_tensor buffers[GOLDEN_MAX_INPUTS];
+    const char *buffer_names[GOLDEN_MAX_INPUTS];
     const char *buffer_results[GOLDEN_MAX_INPUTS];
 } golden_case;
 

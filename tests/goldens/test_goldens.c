@@ -101,6 +101,15 @@ static void check_gradient(const golden_case *c, ftr_plan *plan, ftr_tensor tens
     free(data);
 }
 
+static void start_buffers(const golden_case *c) {
+    for (int32_t i = 0; i < c->buffer_count; i++) {
+        ftr_safetensors_entry start = golden_get(c, c->buffer_names[i]);
+        void *data = golden_copy(&start);
+        FTR_TEST_OK(c->context, ftr_variable_write(c->buffers[i], data, start.bytes));
+        free(data);
+    }
+}
+
 static void check_buffers(const golden_case *c) {
     for (int32_t i = 0; i < c->buffer_count; i++) {
         ftr_safetensors_entry expected = golden_get(c, c->buffer_results[i]);
@@ -139,6 +148,7 @@ static void run_op_case(golden_case *c, golden_build_fn build) {
         ftr_safetensors_entry entry = golden_get(c, c->input_names[i]);
         feed(c->context, plan, c->inputs[i], &entry);
     }
+    start_buffers(c);
     if (desc.gradient_count > 0) {
         feed(c->context, plan, w, &weights);
     }

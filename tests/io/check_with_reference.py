@@ -214,6 +214,17 @@ def reference_tensors():
     return {**tensors, "scalar": torch.tensor(1.5), "empty": torch.zeros(2, 0, 3), "na\u00efve \"name\"": torch.ones(1)}
 
 
+def conv_bn():
+    """A module whose values say where they are; see file_of_pytorch in test_weights.c."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2))
+    o, i, h, w = torch.meshgrid(*(torch.arange(size) for size in (2, 3, 3, 3)), indexing="ij")
+    state = module.state_dict()
+    state["0.weight"] = (1000 * o + 100 * i + 10 * h + w).float()
+    for value, name in enumerate(("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"), start=1):
+        state[name] = torch.tensor([value, value + 0.5])
+    return module, state
+
+
 def compare(fasttrain):
     agreed = stricter = failures = 0
     seeds = [pack({**one([2], 0, 2), "__metadata__": {"k": "v\u00e9"}}, b"12"), (DATA / "reference.safetensors").read_bytes(),
@@ -260,6 +271,7 @@ def main():
         DATA.mkdir(exist_ok=True)
         safetensors.torch.save_file(reference_tensors(), DATA / "reference.safetensors",
                                     {"format": "pt", "na\u00efve\n": "\"\\\x01\U0001f600"})
+        safetensors.torch.save_file(conv_bn()[1], DATA / "conv_bn.safetensors")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         library = arguments.library

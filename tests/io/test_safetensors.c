@@ -630,7 +630,6 @@ static void writing_refused(void **state) {
     const ftr_safetensors_item negative[] = {{"a", FTR_U8, {1, {-1}}, u8_values}};
     const ftr_safetensors_item rank[] = {{"a", FTR_U8, {FTR_MAX_RANK + 1, {1}}, u8_values}};
     const ftr_safetensors_item huge[] = {{"a", FTR_F32, {1, {INT64_MAX / 2}}, f32_values}};
-    const ftr_safetensors_item sum[] = {{"a", FTR_U8, {1, {INT64_MAX}}, u8_values}, {"b", FTR_U8, {1, {1}}, u8_values}};
     const ftr_safetensors_item no_data[] = {{"a", FTR_U8, {1, {1}}, NULL}};
     const char *const same_keys[] = {"a", "1", "b", "2", "a", "3"};
     const char *const null_value[] = {"a", NULL};
@@ -652,7 +651,6 @@ static void writing_refused(void **state) {
         {negative, 1, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "tensor 'a': shape is out of range"},
         {rank, 1, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "tensor 'a': shape is out of range"},
         {huge, 1, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "tensor 'a': shape is out of range"},
-        {sum, 2, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "tensor 'b': the file is out of range"},
         {no_data, 1, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "tensor 'a': data is NULL"},
         {NULL, 1, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "items or metadata do not fit their counts"},
         {NULL, -1, NULL, 0, FTR_ERROR_INVALID_ARGUMENT, "items or metadata do not fit their counts"},
@@ -673,6 +671,25 @@ static void writing_refused(void **state) {
     }
     assert_int_equal(ftr_safetensors_write(NULL, f->path, NULL, 0, NULL, 0), FTR_ERROR_INVALID_ARGUMENT);
     assert_int_equal(ftr_safetensors_write(f->context, NULL, NULL, 0, NULL, 0), FTR_ERROR_INVALID_ARGUMENT);
+}
+
+/* More bytes than a file can have. Nothing reads the data before that is found. */
+static void writing_too_much(void **state) {
+    fixture *f = *state;
+    enum { COUNT = 8193 };
+    ftr_safetensors_item *many = calloc(COUNT, sizeof *many);
+    char(*names)[8] = calloc(COUNT, sizeof *names);
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "%d", i);
+        many[i] = (ftr_safetensors_item){names[i], FTR_F64, {1, {INT64_C(1) << 47}}, f64_values};
+    }
+    assert_int_equal(ftr_safetensors_write(f->context, f->path, many, COUNT, NULL, 0), FTR_ERROR_INVALID_ARGUMENT);
+    char message[256];
+    snprintf(message, sizeof message, "%s: tensor '8191': the file is out of range", f->path);
+    assert_string_equal(ftr_error_message(f->context), message);
+    assert_int_equal(count_files(f), 0);
+    free(names);
+    free(many);
 }
 
 static void paths_that_cannot_be_written(void **state) {
@@ -799,6 +816,7 @@ int main(void) {
         TEST(files_that_cannot_be_read),
         TEST(mutations),
         TEST(writing_refused),
+        TEST(writing_too_much),
         TEST(paths_that_cannot_be_written),
         TEST(failed_write_keeps_the_old_file),
         TEST(left_over_temporary_file),

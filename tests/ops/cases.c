@@ -1167,11 +1167,11 @@ static void add_reductions(table *t) {
         EACH(axis, 3) {
             WITH(add(t, build_argmax, 0, "argmax axis %d", (int)axis), axis, 0, 1000);
             WITH(add(t, build_argmax, 0, "argmax ties axis %d", (int)axis), axis - 3, 0, 2);
-            }
+        }
     for
         EACH(axis, 2) {
             WITH(add(t, build_argmax, 0, "argmax %s", type_name(axis + 1)), axis, axis + 1, 9);
-        WITH(add(t, build_argmax_special, OP_NO_LOSS, "argmax special values axis %d", (int)axis), axis);
+            WITH(add(t, build_argmax_special, OP_NO_LOSS, "argmax special values axis %d", (int)axis), axis);
             WITH(add(t, build_argmax_large, OP_LARGE, "argmax large axis %d", (int)axis), axis);
         }
 }

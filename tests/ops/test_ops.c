@@ -208,7 +208,7 @@ static void compare(const op_case *of, const char *what, const computed_list *fo
 /* A test: a case in a mode. */
 typedef struct op_test {
     const op_case *of;
-    const char *level;      /* of the instruction set; NULL: whatever is there */
+    const char *level;        /* of the instruction set; NULL: whatever is there */
     computed_list *reference; /* the oracle's values, computed by the first test that needs them */
 } op_test;
 
@@ -453,7 +453,8 @@ static void add_test(suite *s, const char *mode, const char *name, CMUnitTestFun
     }
     char *full = malloc(strlen(mode) + strlen(name) + 2);
     sprintf(full, "%s %s", mode, name);
-    s->tests[s->count++] = (struct CMUnitTest){.name = full, .test_func = function, .initial_state = (void *)(uintptr_t)state};
+    s->tests[s->count++] =
+        (struct CMUnitTest){.name = full, .test_func = function, .initial_state = (void *)(uintptr_t)state};
 }
 
 static bool has_level(const char *level) {

@@ -2,11 +2,19 @@
 
 #include <string.h>
 
+#ifndef FTR__INPL
+#define FTR__INPL 16
+#endif
+#ifndef FTR__GEMM_KC
 #define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
+#endif
+#ifndef FTR__GEMM_MC
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
+#endif
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
+#define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
@@ -41,17 +49,20 @@ static int64_t ftr__gemm_block_depth(const ftr__gemm *gemm) {
     return ftr__gemm_max(ftr__gemm_ceil(runs, ftr__gemm_max(blocks, 1)) * run, 1);
 }
 
-/* Rows and columns of a task, in tiles: halved until there are tasks enough, or until they get too small. */
+/* Rows and columns of a task, in tiles. With B packed for all, short tasks along m cost nothing, but each task along n packs
+ * its rows of A again; otherwise a task packs both and is better square. */
 static void ftr__gemm_grid(ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr;
     const int64_t mt = ftr__gemm_ceil(g->m, mr), nt = ftr__gemm_ceil(p->nc, nr);
+    const int64_t others = ftr__gemm_max(g->batch * p->pieces, 1);
+    const double work = (double)g->batch * (double)(mt * mr) * (double)(nt * nr) * (double)g->k / FTR__GEMM_TASK_WORK;
+    const int64_t wanted = work < FTR__GEMM_TASKS ? (int64_t)work : FTR__GEMM_TASKS;
     int64_t mb = ftr__gemm_max(ftr__gemm_ceil(mt, FTR__GEMM_MC / mr), 1), nb = 1;
-    for (;;) {
+    if (p->shared) mb = ftr__gemm_max(mb, ftr__gemm_min(wanted, mt / FTR__GEMM_TILES));
+    while (mb * nb * others < wanted) {
         const int64_t tm = ftr__gemm_ceil(mt, mb), tn = ftr__gemm_ceil(nt, nb);
-        const int64_t tasks = mb * nb * g->batch * p->pieces;
-        if (tasks >= FTR__GEMM_TASKS || tm * mr * tn * nr * ftr__gemm_max(p->piece, 1) < 2 * FTR__GEMM_TASK_WORK) break;
-        if (tn > 1 && (tn * nr >= tm * mr || tm == 1)) nb = ftr__gemm_min(nb * 2, nt);
+        if (tn > 1 && (p->shared || tn * nr >= tm * mr || tm == 1)) nb = ftr__gemm_min(nb * 2, nt);
         else if (tm > 1) mb = ftr__gemm_min(mb * 2, mt);
         else break;
     }
@@ -77,7 +88,7 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
-    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) && (g->n <= 16 * nr || g->m <= 2 * mr);
+    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) && (g->n <= FTR__INPL * nr || g->m <= 2 * mr);
     p.shared = g->batch == 1 && !g->split && g->m > 2 * mr;
     if (g->split) ftr__gemm_split(&p);
     if (p.shared) {

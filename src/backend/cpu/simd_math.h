@@ -45,9 +45,9 @@ typedef enum ftr__simd_operands {
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
-    float gradient; /* weight of the gradient in the momentum: 1 - dampening, 1 in the first step */
+    float gradient; /* weight of the gradient in the momentum: 1 - dampening */
     bool nesterov;
-    bool first; /* what the momentum's memory holds does not count */
+    bool first; /* the momentum is the whole gradient; what its memory holds does not count */
 } ftr__sgd_step;
 
 typedef struct ftr__adamw_step {

@@ -89,7 +89,7 @@ ftr_status ftr__cpu_sgd_update(const ftr_kernel_call *call) {
         .sgd = {.lr = lr,
                 .weight_decay = (float)call->attr->optimizer.weight_decay,
                 .momentum = (float)momentum,
-                .gradient = first ? 1.0f : (float)(1.0 - call->attr->optimizer.dampening),
+                .gradient = (float)(1.0 - call->attr->optimizer.dampening),
                 .nesterov = call->attr->optimizer.nesterov,
                 .first = first},
     };
