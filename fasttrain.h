@@ -6769,9 +6769,9 @@ typedef enum ftr__simd_operands {
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
-    float gradient; /* weight of the gradient in the momentum: 1 - dampening, 1 in the first step */
+    float gradient; /* weight of the gradient in the momentum: 1 - dampening */
     bool nesterov;
-    bool first; /* what the momentum's memory holds does not count */
+    bool first; /* the momentum is the whole gradient; what its memory holds does not count */
 } ftr__sgd_step;
 
 typedef struct ftr__adamw_step {
@@ -9440,7 +9440,7 @@ ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
 #define FTR__MOVE_BLOCK 32    /* side of a square that is transposed at once */
 
 /* Copies n elements of 1, 4 or 8 bytes that are `stride` elements apart to a row. */
-static void ftr__gather(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
+static void ftr__gather_elements(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
     if (stride == 1) {
         memcpy(out, in, (size_t)n * size);
     } else if (size == 4) {
@@ -9495,7 +9495,7 @@ static void ftr__move_task(void *arg, int64_t task, int32_t worker) {
     for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) {
         int64_t from = begin * job->stride[last];
         for (int64_t d = last - 1, rest = row; d >= 0; rest /= job->dim[d--]) from += rest % job->dim[d] * job->stride[d];
-        ftr__gather(job->size, job->out + (size_t)(row * job->dim[last] + begin) * job->size,
+        ftr__gather_elements(job->size, job->out + (size_t)(row * job->dim[last] + begin) * job->size,
                     job->in + from * (int64_t)job->size, n, job->stride[last]);
     }
 }
@@ -9516,7 +9516,7 @@ static void ftr__move_strip(const ftr__move_job *job, int64_t unit) {
     for (int64_t k = 0; k < job->dim[last]; k += FTR__MOVE_BLOCK) {
         const int64_t n = job->dim[last] - k < FTR__MOVE_BLOCK ? job->dim[last] - k : FTR__MOVE_BLOCK;
         for (int64_t a = a0; a < a1; a++)
-            ftr__gather(job->size, job->out + (size_t)(to + a * job->across_out + k) * job->size,
+            ftr__gather_elements(job->size, job->out + (size_t)(to + a * job->across_out + k) * job->size,
                         job->in + (from + a + k * stride) * (int64_t)job->size, n, stride);
     }
 }
@@ -10200,7 +10200,7 @@ ftr_status ftr__cpu_sgd_update(const ftr_kernel_call *call) {
         .sgd = {.lr = lr,
                 .weight_decay = (float)call->attr->optimizer.weight_decay,
                 .momentum = (float)momentum,
-                .gradient = first ? 1.0f : (float)(1.0 - call->attr->optimizer.dampening),
+                .gradient = (float)(1.0 - call->attr->optimizer.dampening),
                 .nesterov = call->attr->optimizer.nesterov,
                 .first = first},
     };
@@ -11068,10 +11068,10 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': dtype is %d, expected an element type",
                           writer->path, item->name, (int)item->dtype);
     const int64_t count = ftr_shape_count(&item->shape);
-    if (count < 0 || count > INT64_MAX / (int64_t)ftr_dtype_size(item->dtype))
+    if (count < 0)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range", writer->path,
                           item->name);
-    output->bytes = count * (int64_t)ftr_dtype_size(item->dtype);
+    output->bytes = count * (int64_t)ftr_dtype_size(item->dtype); /* fits: see ftr_shape_count() */
     if (output->bytes > 0 && !item->data)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path, item->name);
     writer->outputs[writer->count++] = output;

@@ -88,7 +88,8 @@ static ftr_status ftr__json_error_at(ftr__json_parser *parser, const char *forma
 static ftr_status ftr__json_unexpected(ftr__json_parser *parser, const char *expected) {
     if (parser->at >= parser->length) return ftr__json_error_at(parser, "found the end, expected %s", expected);
     unsigned char found = (unsigned char)parser->text[parser->at];
-    if (found < 0x20 || found > 0x7E) return ftr__json_error_at(parser, "found byte 0x%02X, expected %s", found, expected);
+    if (found < 0x20 || found > 0x7E)
+        return ftr__json_error_at(parser, "found byte 0x%02X, expected %s", found, expected);
     return ftr__json_error_at(parser, "found '%c', expected %s", found, expected);
 }
 
@@ -137,8 +138,8 @@ static bool ftr__json_integer(const char *digits, size_t count, bool negative, i
 
 /* The double next to a number: whole digits, fraction digits and an exponent. strtod() gets it without a decimal point,
  * because it takes the point of the locale: 1.25e3 becomes 125e1. */
-static ftr_status ftr__json_real(ftr__json_parser *parser, size_t start, size_t whole, size_t fraction, int64_t exponent,
-                                 double *value) {
+static ftr_status ftr__json_real(ftr__json_parser *parser, size_t start, size_t whole, size_t fraction,
+                                 int64_t exponent, double *value) {
     size_t size = whole + fraction + 32;
     char *text = ftr__arena_alloc(parser->arena, size);
     if (text == NULL) return FTR_ERROR_OUT_OF_MEMORY;
@@ -382,7 +383,9 @@ static ftr_status ftr__json_value(ftr__json_parser *parser, ftr__json *value) {
     switch (c) {
     case '{':
     case '[': return ftr__json_list(parser, value);
-    case '"': value->type = FTR__JSON_STRING; return ftr__json_string(parser, &value->as.string.text, &value->as.string.length);
+    case '"':
+        value->type = FTR__JSON_STRING;
+        return ftr__json_string(parser, &value->as.string.text, &value->as.string.length);
     case 'n': value->type = FTR__JSON_NULL; return ftr__json_literal(parser, "null");
     case 't':
     case 'f':

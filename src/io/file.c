@@ -35,7 +35,8 @@ static ftr_status ftr__file_read_all(ftr_context *context, const char *path, int
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return ftr__file_error(context, path, "cannot be read");
         if (got == 0)
-            return ftr__error(context, FTR_ERROR_IO, "%s: found %zu bytes, expected the %zu of its size", path, at, size);
+            return ftr__error(context, FTR_ERROR_IO, "%s: found %zu bytes, expected the %zu of its size", path, at,
+                              size);
         at += (size_t)got;
     }
     return FTR_OK;

@@ -61,10 +61,10 @@ struct ftr_safetensors {
     ftr__arena arena;
     unsigned char *bytes; /* the whole file */
     size_t size;
-    const unsigned char *data;         /* behind the header */
-    int64_t count;                     /* of tensors */
-    ftr__safetensors_tensor *tensors;  /* sorted by name */
-    const ftr__json *metadata;         /* object; NULL if there is none */
+    const unsigned char *data;        /* behind the header */
+    int64_t count;                    /* of tensors */
+    ftr__safetensors_tensor *tensors; /* sorted by name */
+    const ftr__json *metadata;        /* object; NULL if there is none */
 };
 
 /* ------------------------------------------------------------------------------------------------------- messages -- */
@@ -77,7 +77,8 @@ static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *ten
     size_t used = (size_t)snprintf(text, FTR__SAFETENSORS_TEXT, "%s [", tensor->type->name);
     int32_t i = 0;
     for (; i < tensor->rank && used < room; i++) {
-        used += (size_t)snprintf(text + used, FTR__SAFETENSORS_TEXT - used, "%s%" PRId64, i ? ", " : "", tensor->dim[i]);
+        used +=
+            (size_t)snprintf(text + used, FTR__SAFETENSORS_TEXT - used, "%s%" PRId64, i ? ", " : "", tensor->dim[i]);
     }
     snprintf(text + used, FTR__SAFETENSORS_TEXT - used, i < tensor->rank ? ", ...]" : "]");
     return text;
@@ -98,9 +99,10 @@ static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char
     } else {
         snprintf(found, sizeof found, "%s", ftr__json_type_text(value));
     }
-    return ftr__error(file->context, FTR_ERROR_FORMAT, "%s: InvalidHeaderDeserialization: %s%.100s%s%s: found %s, expected %s",
-                      file->label, tensor ? "tensor '" : FTR__SAFETENSORS_METADATA, tensor ? tensor : "", tensor ? "'" : "",
-                      field, found, expected);
+    return ftr__error(file->context, FTR_ERROR_FORMAT,
+                      "%s: InvalidHeaderDeserialization: %s%.100s%s%s: found %s, expected %s", file->label,
+                      tensor ? "tensor '" : FTR__SAFETENSORS_METADATA, tensor ? tensor : "", tensor ? "'" : "", field,
+                      found, expected);
 }
 
 /* ------------------------------------------------------------------------------------------------- reading: header -- */
@@ -109,8 +111,8 @@ static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char
 static ftr_status ftr__safetensors_header(const ftr_safetensors *file, size_t *length) {
     const char *label = file->label;
     if (file->size < 8)
-        return ftr__error(file->context, FTR_ERROR_FORMAT, "%s: HeaderTooSmall: found %zu bytes, expected at least 8", label,
-                          file->size);
+        return ftr__error(file->context, FTR_ERROR_FORMAT, "%s: HeaderTooSmall: found %zu bytes, expected at least 8",
+                          label, file->size);
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | file->bytes[i];
     if (n > FTR__SAFETENSORS_MAX_HEADER)
@@ -119,7 +121,8 @@ static ftr_status ftr__safetensors_header(const ftr_safetensors *file, size_t *l
                           FTR__SAFETENSORS_MAX_HEADER);
     if (n > file->size - 8)
         return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: InvalidHeaderLength: found a header of %" PRIu64 " bytes, expected at most the remaining %zu",
+                          "%s: InvalidHeaderLength: found a header of %" PRIu64
+                          " bytes, expected at most the remaining %zu",
                           label, n, file->size - 8);
     *length = (size_t)n;
     const int64_t invalid = ftr__utf8_invalid_at((const char *)file->bytes + 8, *length);
@@ -170,7 +173,8 @@ static ftr_status ftr__safetensors_read_dtype(const ftr_safetensors *file, const
                 tensor->type = type;
         }
     }
-    return tensor->type ? FTR_OK : ftr__safetensors_found(file, entry->key, ": dtype", dtype, "an element type of the format");
+    return tensor->type ? FTR_OK
+                        : ftr__safetensors_found(file, entry->key, ": dtype", dtype, "an element type of the format");
 }
 
 /* An entry of the header, not yet compared with others and with the file. */
@@ -178,10 +182,11 @@ static ftr_status ftr__safetensors_read_entry(ftr_safetensors *file, const ftr__
                                               ftr__safetensors_tensor *tensor) {
     tensor->name = entry->key;
     if (!ftr__safetensors_is_plain(entry->key, entry->key_length))
-        return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: InvalidHeaderDeserialization: tensor '%.100s...': found the character U+0000 in its name, "
-                          "expected none",
-                          file->label, entry->key);
+        return ftr__error(
+            file->context, FTR_ERROR_FORMAT,
+            "%s: InvalidHeaderDeserialization: tensor '%.100s...': found the character U+0000 in its name, "
+            "expected none",
+            file->label, entry->key);
     if (entry->type != FTR__JSON_OBJECT) return ftr__safetensors_found(file, entry->key, "", entry, "an object");
     ftr_status status = ftr__safetensors_read_dtype(file, entry, tensor);
     if (status != FTR_OK) return status;
@@ -219,7 +224,8 @@ static ftr_status ftr__safetensors_read_entries(ftr_safetensors *file, const ftr
     for (int64_t i = 0; i < root->as.list.count; i++) {
         const ftr__json *entry = root->as.list.by_key[i];
         ftr_status status = FTR_OK;
-        if (strcmp(entry->key, FTR__SAFETENSORS_METADATA) == 0 && entry->key_length == strlen(FTR__SAFETENSORS_METADATA)) {
+        if (strcmp(entry->key, FTR__SAFETENSORS_METADATA) == 0 &&
+            entry->key_length == strlen(FTR__SAFETENSORS_METADATA)) {
             status = ftr__safetensors_read_metadata(file, entry);
         } else {
             status = ftr__safetensors_read_entry(file, entry, &file->tensors[file->count++]);
@@ -254,7 +260,8 @@ static int ftr__safetensors_compare_offsets(const void *a, const void *b) {
 }
 
 /* Whether a tensor's offsets start where the last one ended, and fit its type and shape. */
-static ftr_status ftr__safetensors_check(const ftr_safetensors *file, const ftr__safetensors_tensor *tensor, int64_t start) {
+static ftr_status ftr__safetensors_check(const ftr_safetensors *file, const ftr__safetensors_tensor *tensor,
+                                         int64_t start) {
     const char *label = file->label;
     if (tensor->begin != start || tensor->end < tensor->begin)
         return ftr__error(file->context, FTR_ERROR_FORMAT,
@@ -273,12 +280,13 @@ static ftr_status ftr__safetensors_check(const ftr_safetensors *file, const ftr_
                           tensor->name, ftr__safetensors_type_text(tensor, text));
     if (bits % 8 != 0)
         return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: MisalignedSlice: tensor '%.100s': found %s of %" PRIu64 " bits, expected whole bytes", label,
-                          tensor->name, ftr__safetensors_type_text(tensor, text), bits);
+                          "%s: MisalignedSlice: tensor '%.100s': found %s of %" PRIu64 " bits, expected whole bytes",
+                          label, tensor->name, ftr__safetensors_type_text(tensor, text), bits);
     if ((uint64_t)(tensor->end - tensor->begin) != bits / 8)
-        return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: TensorInvalidInfo: tensor '%.100s': found %" PRId64 " bytes, expected %" PRIu64 " for %s", label,
-                          tensor->name, tensor->end - tensor->begin, bits / 8, ftr__safetensors_type_text(tensor, text));
+        return ftr__error(
+            file->context, FTR_ERROR_FORMAT,
+            "%s: TensorInvalidInfo: tensor '%.100s': found %" PRId64 " bytes, expected %" PRIu64 " for %s", label,
+            tensor->name, tensor->end - tensor->begin, bits / 8, ftr__safetensors_type_text(tensor, text));
     return FTR_OK;
 }
 
@@ -443,7 +451,8 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
                                        ftr__safetensors_output *output) {
     ftr_context *context = writer->context;
     if (!item->name)
-        return ftr__error(context, FTR_ERROR_NAME, "%s: item %td: name is NULL", writer->path, (ptrdiff_t)writer->count);
+        return ftr__error(context, FTR_ERROR_NAME, "%s: item %td: name is NULL", writer->path,
+                          (ptrdiff_t)writer->count);
     if (strcmp(item->name, FTR__SAFETENSORS_METADATA) == 0)
         return ftr__error(context, FTR_ERROR_NAME, "%s: tensor '%s': found the format's own name, expected another",
                           writer->path, item->name);
@@ -456,15 +465,17 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
         if (item->dtype != FTR_DTYPE_NONE && ftr__safetensors_types[i].dtype == item->dtype) output->type = i;
     }
     if (output->type < 0)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': dtype is %d, expected an element type",
-                          writer->path, item->name, (int)item->dtype);
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: tensor '%.100s': dtype is %d, expected an element type", writer->path, item->name,
+                          (int)item->dtype);
     const int64_t count = ftr_shape_count(&item->shape);
     if (count < 0)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range", writer->path,
-                          item->name);
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range",
+                          writer->path, item->name);
     output->bytes = count * (int64_t)ftr_dtype_size(item->dtype); /* fits: see ftr_shape_count() */
     if (output->bytes > 0 && !item->data)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path, item->name);
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path,
+                          item->name);
     writer->outputs[writer->count++] = output;
     return FTR_OK;
 }
@@ -480,16 +491,16 @@ static ftr_status ftr__safetensors_add_all(ftr__safetensors_writer *writer, cons
         const ftr_status status = ftr__safetensors_add(writer, &items[i], &outputs[i]);
         if (status != FTR_OK) return status;
         if (outputs[i].bytes > INT64_MAX - total)
-            return ftr__error(writer->context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': the file is out of range",
-                              writer->path, items[i].name);
+            return ftr__error(writer->context, FTR_ERROR_INVALID_ARGUMENT,
+                              "%s: tensor '%.100s': the file is out of range", writer->path, items[i].name);
         total += outputs[i].bytes;
     }
     ftr__sort(writer->outputs, count, ftr__safetensors_compare_names);
     for (int64_t i = 1; i < count; i++) {
         if (ftr__safetensors_compare_names(writer->outputs[i - 1], writer->outputs[i]) != 0) continue;
         const ftr__safetensors_output *output = writer->outputs[i];
-        return ftr__error(writer->context, FTR_ERROR_NAME, "%s: tensor '%.100s': found twice, expected once", writer->path,
-                          output->item->name);
+        return ftr__error(writer->context, FTR_ERROR_NAME, "%s: tensor '%.100s': found twice, expected once",
+                          writer->path, output->item->name);
     }
     ftr__sort(writer->outputs, count, ftr__safetensors_compare_alignment);
     return FTR_OK;
@@ -502,8 +513,8 @@ static ftr_status ftr__safetensors_check_metadata(ftr__safetensors_writer *write
     for (int64_t i = 0; i < count; i++) {
         const char *key = writer->metadata[2 * i], *value = writer->metadata[2 * i + 1];
         if (!key || !value || !ftr__safetensors_is_utf8(key) || !ftr__safetensors_is_utf8(value))
-            return ftr__error(writer->context, FTR_ERROR_NAME, "%s: metadata pair %td: found NULL or no UTF-8", writer->path,
-                              (ptrdiff_t)i);
+            return ftr__error(writer->context, FTR_ERROR_NAME, "%s: metadata pair %td: found NULL or no UTF-8",
+                              writer->path, (ptrdiff_t)i);
         keys[i] = key;
     }
     ftr__sort(keys, count, ftr__safetensors_compare_keys);
@@ -575,8 +586,8 @@ static ftr_status ftr__safetensors_write_file(ftr__safetensors_writer *writer) {
     return ftr__file_end(&file);
 }
 
-ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const ftr_safetensors_item *items, int64_t count,
-                                 const char *const *metadata, int64_t metadata_count) {
+ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const ftr_safetensors_item *items,
+                                 int64_t count, const char *const *metadata, int64_t metadata_count) {
     if (!context || !path)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_safetensors_write: context or path is NULL");
     if (count < 0 || (count > 0 && !items) || metadata_count < 0 || (metadata_count > 0 && !metadata))

@@ -36,7 +36,8 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
 
 /* Copies [count, rows, columns] to [count, columns, rows]. OHWI to OIHW is this with H*W rows and I columns; back, with I
  * rows and H*W columns. Neither side need be aligned. */
-static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns, size_t size) {
+static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns,
+                                  size_t size) {
     unsigned char *target = to;
     const unsigned char *source = from;
     for (int64_t n = 0; n < count; n++) {
@@ -79,8 +80,8 @@ static ftr_status ftr__weights_collect(ftr_graph *graph, unsigned char *data, un
         if (weight.permuted)
             ftr__weight_transpose(data, scratch, weight.shape.dim[0], weight.shape.dim[2] * weight.shape.dim[3],
                                   weight.shape.dim[1], ftr_dtype_size(weight.dtype));
-        items[i] = (ftr_safetensors_item){
-            .name = weight.name, .dtype = weight.dtype, .shape = weight.shape, .data = data};
+        items[i] =
+            (ftr_safetensors_item){.name = weight.name, .dtype = weight.dtype, .shape = weight.shape, .data = data};
         data += weight.bytes;
     }
     return FTR_OK;

@@ -94,8 +94,8 @@ static void numbers(void **state) {
         if (number->type != FTR__JSON_NUMBER || number->as.number.value != cases[i].value ||
             number->as.number.is_integer != cases[i].is_integer ||
             (cases[i].is_integer && number->as.number.integer != cases[i].integer))
-            fail_msg("%s: %.17g, integer %d: %" PRId64, cases[i].text, number->as.number.value, number->as.number.is_integer,
-                     number->as.number.integer);
+            fail_msg("%s: %.17g, integer %d: %" PRId64, cases[i].text, number->as.number.value,
+                     number->as.number.is_integer, number->as.number.integer);
     }
     const ftr__json *zero = parse(f, "-0");
     assert_false(zero->as.number.is_integer);
@@ -291,22 +291,22 @@ static void utf8(void **state) {
         {"\x7F\xC2\x80\xDF\xBF", -1},
         {"\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80\xEF\xBF\xBF", -1},
         {"\xF0\x90\x80\x80\xF4\x8F\xBF\xBF", -1},
-        {"a\x80", 1},                /* a continuation alone */
-        {"\xC0\x80", 0},             /* overlong */
-        {"\xC1\xBF", 0},             /* overlong */
-        {"ab\xE0\x9F\xBF", 2},       /* overlong */
-        {"\xF0\x8F\xBF\xBF", 0},     /* overlong */
-        {"\xED\xA0\x80", 0},         /* surrogate */
-        {"\xED\xBF\xBF", 0},         /* surrogate */
-        {"\xF4\x90\x80\x80", 0},     /* above U+10FFFF */
-        {"\xF5\x80\x80\x80", 0},     /* no lead byte */
-        {"\xFE", 0},                 /* no lead byte */
-        {"\xC3", 0},                 /* cut */
-        {"\xE2\x82", 0},             /* cut */
-        {"\xF0\x9F\x98", 0},         /* cut */
-        {"\xC3\x28", 0},             /* no continuation */
-        {"\xE2\x82\x28", 0},         /* no continuation */
-        {"\xF0\x9F\x98\xC0", 0},     /* no continuation */
+        {"a\x80", 1},            /* a continuation alone */
+        {"\xC0\x80", 0},         /* overlong */
+        {"\xC1\xBF", 0},         /* overlong */
+        {"ab\xE0\x9F\xBF", 2},   /* overlong */
+        {"\xF0\x8F\xBF\xBF", 0}, /* overlong */
+        {"\xED\xA0\x80", 0},     /* surrogate */
+        {"\xED\xBF\xBF", 0},     /* surrogate */
+        {"\xF4\x90\x80\x80", 0}, /* above U+10FFFF */
+        {"\xF5\x80\x80\x80", 0}, /* no lead byte */
+        {"\xFE", 0},             /* no lead byte */
+        {"\xC3", 0},             /* cut */
+        {"\xE2\x82", 0},         /* cut */
+        {"\xF0\x9F\x98", 0},     /* cut */
+        {"\xC3\x28", 0},         /* no continuation */
+        {"\xE2\x82\x28", 0},     /* no continuation */
+        {"\xF0\x9F\x98\xC0", 0}, /* no continuation */
     };
     for (size_t i = 0; i < FTR_TEST_LENGTH(cases); i++) {
         const size_t length = strlen(cases[i].text);
@@ -360,7 +360,8 @@ static void mutations(void **state) {
         const int64_t changes = ftr_test_integer(&rng, 1, 3);
         for (int64_t c = 0; c < changes; c++)
             changed[ftr_test_integer(&rng, 0, (int64_t)length - 1)] =
-                (char)(c % 2 ? text[ftr_test_integer(&rng, 0, (int64_t)length - 1)] : ftr_test_integer(&rng, -128, 127));
+                (char)(c % 2 ? text[ftr_test_integer(&rng, 0, (int64_t)length - 1)]
+                             : ftr_test_integer(&rng, -128, 127));
         if (i % 5 == 0) length = (size_t)ftr_test_integer(&rng, 0, (int64_t)length);
         const ftr__json *root = NULL;
         const ftr_status status = parse_bytes(f, changed, length, &root);
@@ -412,7 +413,10 @@ static void sort(void **state) {
         for (int pattern = 0; pattern < 4; pattern++) {
             int64_t sum = 0;
             for (int i = 0; i < count; i++) {
-                values[i] = pattern == 0 ? i : pattern == 1 ? -i : pattern == 2 ? i % 3 : (int)ftr_test_integer(&rng, 0, 1000);
+                values[i] = pattern == 0   ? i
+                            : pattern == 1 ? -i
+                            : pattern == 2 ? i % 3
+                                           : (int)ftr_test_integer(&rng, 0, 1000);
                 items[i] = &values[i];
                 sum += values[i];
             }
@@ -429,8 +433,12 @@ static void sort(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(numbers), TEST(numbers_of_another_locale), TEST(strings),   TEST(structure), TEST(depth), TEST(many_members),
-        TEST(refused), TEST(utf8),                      TEST(out_of_memory), TEST(mutations), TEST(output), TEST(sort),
+        TEST(numbers),       TEST(numbers_of_another_locale),
+        TEST(strings),       TEST(structure),
+        TEST(depth),         TEST(many_members),
+        TEST(refused),       TEST(utf8),
+        TEST(out_of_memory), TEST(mutations),
+        TEST(output),        TEST(sort),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

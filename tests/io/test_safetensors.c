@@ -125,7 +125,8 @@ static void check_item(const ftr_safetensors *file, const ftr_safetensors_item *
 
 static void round_trip(void **state) {
     fixture *f = *state;
-    const char *const metadata[] = {"format", "pt", "", "empty key", "k\"\n\xC3\xA9", "v\\\t\xF0\x9F\x98\x80", "empty", ""};
+    const char *const metadata[] = {"format", "pt", "", "empty key", "k\"\n\xC3\xA9", "v\\\t\xF0\x9F\x98\x80",
+                                    "empty",  ""};
     const int64_t count = FTR_TEST_LENGTH(items);
     FTR_TEST_OK(f->context, ftr_safetensors_write(f->context, f->path, items, count, metadata, 4));
     assert_int_equal(count_files(f), 1);
@@ -145,7 +146,8 @@ static void round_trip(void **state) {
     assert_false(ftr_safetensors_find(file, "f321", &entry));
     assert_false(ftr_safetensors_find(file, "__metadata__", &entry));
     assert_false(ftr_safetensors_find(file, NULL, &entry));
-    for (int i = 0; i < 4; i++) assert_string_equal(ftr_safetensors_metadata(file, metadata[2 * i]), metadata[2 * i + 1]);
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(ftr_safetensors_metadata(file, metadata[2 * i]), metadata[2 * i + 1]);
     assert_null(ftr_safetensors_metadata(file, "other"));
     assert_null(ftr_safetensors_metadata(file, NULL));
     ftr_safetensors_close(file);
@@ -217,16 +219,16 @@ static void element_types(void **state) {
         size_t bytes;
         ftr_dtype dtype;
     } types[] = {
-        {"BOOL", 8, FTR_BOOL},       {"F4", 4, 0},       {"F6_E2M3", 6, 0},     {"F6_E3M2", 6, 0},     {"U8", 8, FTR_U8},
-        {"I8", 8, 0},                {"F8_E5M2", 8, 0},  {"F8_E4M3", 8, 0},     {"F8_E8M0", 8, 0},     {"F8_E4M3FNUZ", 8, 0},
-        {"F8_E5M2FNUZ", 8, 0},       {"I16", 16, 0},     {"U16", 16, 0},        {"F16", 16, 0},        {"BF16", 16, 0},
-        {"I32", 32, FTR_I32},        {"U32", 32, 0},     {"F32", 32, FTR_F32},  {"C64", 64, 0},        {"F64", 64, FTR_F64},
-        {"I64", 64, FTR_I64},        {"U64", 64, 0},
+        {"BOOL", 8, FTR_BOOL}, {"F4", 4, 0},      {"F6_E2M3", 6, 0},    {"F6_E3M2", 6, 0}, {"U8", 8, FTR_U8},
+        {"I8", 8, 0},          {"F8_E5M2", 8, 0}, {"F8_E4M3", 8, 0},    {"F8_E8M0", 8, 0}, {"F8_E4M3FNUZ", 8, 0},
+        {"F8_E5M2FNUZ", 8, 0}, {"I16", 16, 0},    {"U16", 16, 0},       {"F16", 16, 0},    {"BF16", 16, 0},
+        {"I32", 32, FTR_I32},  {"U32", 32, 0},    {"F32", 32, FTR_F32}, {"C64", 64, 0},    {"F64", 64, FTR_F64},
+        {"I64", 64, FTR_I64},  {"U64", 64, 0},
     };
     for (size_t i = 0; i < FTR_TEST_LENGTH(types); i++) {
         char header[128];
-        snprintf(header, sizeof header, "{\"t\":{\"dtype\":\"%s\",\"shape\":[2,4],\"data_offsets\":[0,%zu]}}", types[i].name,
-                 types[i].bytes);
+        snprintf(header, sizeof header, "{\"t\":{\"dtype\":\"%s\",\"shape\":[2,4],\"data_offsets\":[0,%zu]}}",
+                 types[i].name, types[i].bytes);
         ftr_safetensors *file = NULL;
         FTR_TEST_OK(f->context, parse(f, header, types[i].bytes, &file));
         ftr_safetensors_entry entry;
@@ -252,12 +254,22 @@ static void reference_files(void **state) {
         int64_t dim[3];
         size_t bytes;
     } expected[] = {
-        {"bfloat16", "BF16", 2, {2, 3}, 12},    {"bool", "BOOL", 2, {2, 3}, 6},       {"complex64", "C64", 2, {2, 3}, 48},
-        {"empty", "F32", 3, {2, 0, 3}, 0},      {"float16", "F16", 2, {2, 3}, 12},    {"float32", "F32", 2, {2, 3}, 24},
-        {"float64", "F64", 2, {2, 3}, 48},      {"float8_e4m3fn", "F8_E4M3", 2, {2, 3}, 6},
-        {"float8_e5m2", "F8_E5M2", 2, {2, 3}, 6}, {"int16", "I16", 2, {2, 3}, 12},    {"int32", "I32", 2, {2, 3}, 24},
-        {"int64", "I64", 2, {2, 3}, 48},        {"int8", "I8", 2, {2, 3}, 6},         {"na\xC3\xAFve \"name\"", "F32", 1, {1}, 4},
-        {"scalar", "F32", 0, {0}, 4},           {"uint8", "U8", 2, {2, 3}, 6},
+        {"bfloat16", "BF16", 2, {2, 3}, 12},
+        {"bool", "BOOL", 2, {2, 3}, 6},
+        {"complex64", "C64", 2, {2, 3}, 48},
+        {"empty", "F32", 3, {2, 0, 3}, 0},
+        {"float16", "F16", 2, {2, 3}, 12},
+        {"float32", "F32", 2, {2, 3}, 24},
+        {"float64", "F64", 2, {2, 3}, 48},
+        {"float8_e4m3fn", "F8_E4M3", 2, {2, 3}, 6},
+        {"float8_e5m2", "F8_E5M2", 2, {2, 3}, 6},
+        {"int16", "I16", 2, {2, 3}, 12},
+        {"int32", "I32", 2, {2, 3}, 24},
+        {"int64", "I64", 2, {2, 3}, 48},
+        {"int8", "I8", 2, {2, 3}, 6},
+        {"na\xC3\xAFve \"name\"", "F32", 1, {1}, 4},
+        {"scalar", "F32", 0, {0}, 4},
+        {"uint8", "U8", 2, {2, 3}, 6},
     };
     assert_int_equal(ftr_safetensors_count(file), FTR_TEST_LENGTH(expected));
     for (size_t i = 0; i < FTR_TEST_LENGTH(expected); i++) {
@@ -317,7 +329,7 @@ static void accepted(void **state) {
 
 /* ------------------------------------------------------------------------------------------------------- malformed -- */
 
-#define ENTRY(name, dtype, shape, offsets) \
+#define ENTRY(name, dtype, shape, offsets)                                                                             \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 #define ONE(dtype, shape, offsets) "{" ENTRY("a", dtype, shape, offsets) "}"
 #define JSON_ERROR "t: InvalidHeaderDeserialization: "
@@ -345,9 +357,9 @@ static void malformed_headers(void **state) {
         {ONE("U8", "[01]", "[0,1]"), 1, JSON_ERROR "byte 28: found a number with a leading zero"},
         /* duplicates */
         {"{" ENTRY("a", "U8", "[0]", "[0,0]") "," ENTRY("a", "U8", "[0]", "[0,0]") "}", 0,
-         JSON_ERROR "byte 102: found key 'a' twice in the object that ends here"},
+         JSON_ERROR "byte 104: found key 'a' twice in the object that ends here"},
         {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0,
-         JSON_ERROR "byte 65: found key 'dtype' twice in the object that ends here"},
+         JSON_ERROR "byte 64: found key 'dtype' twice in the object that ends here"},
         {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0,
          JSON_ERROR "byte 32: found key 'k' twice in the object that ends here"},
         {"{\"__metadata__\":{},\"__metadata__\":{}}", 0,
@@ -367,14 +379,17 @@ static void malformed_headers(void **state) {
         {"{\"__metadata__\":{\"k\":1}}", 0, JSON_ERROR "__metadata__: found 1, expected a string"},
         {"{\"__metadata__\":{\"k\":null}}", 0, JSON_ERROR "__metadata__: found null, expected a string"},
         {"{\"__metadata__\":{\"k\":{}}}", 0, JSON_ERROR "__metadata__: found an object, expected a string"},
-        {"{\"__metadata__\":{\"k\":\"a\\u0000b\"}}", 0, JSON_ERROR "__metadata__: found the character U+0000, expected none"},
+        {"{\"__metadata__\":{\"k\":\"a\\u0000b\"}}", 0,
+         JSON_ERROR "__metadata__: found the character U+0000, expected none"},
         /* fields */
         {"{\"a\":{}}", 0, JSON_ERROR "tensor 'a': dtype: found nothing, expected an element type of the format"},
         {"{\"a\":{\"dtype\":\"U8\"}}", 0, JSON_ERROR "tensor 'a': shape: found nothing, expected an array"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0]}}", 0,
          JSON_ERROR "tensor 'a': data_offsets: found nothing, expected an array"},
-        {ONE("F31", "[0]", "[0,0]"), 0, JSON_ERROR "tensor 'a': dtype: found 'F31', expected an element type of the format"},
-        {ONE("f32", "[0]", "[0,0]"), 0, JSON_ERROR "tensor 'a': dtype: found 'f32', expected an element type of the format"},
+        {ONE("F31", "[0]", "[0,0]"), 0,
+         JSON_ERROR "tensor 'a': dtype: found 'F31', expected an element type of the format"},
+        {ONE("f32", "[0]", "[0,0]"), 0,
+         JSON_ERROR "tensor 'a': dtype: found 'f32', expected an element type of the format"},
         {ONE("U8\\u0000", "[0]", "[0,0]"), 0,
          JSON_ERROR "tensor 'a': dtype: found 'U8', expected an element type of the format"},
         {"{\"a\":{\"dtype\":32,\"shape\":[0],\"data_offsets\":[0,0]}}", 0,
@@ -425,7 +440,8 @@ static void malformed_headers(void **state) {
         {"{" ENTRY("a", "U8", "[2]", "[0,2]") "," ENTRY("b", "U8", "[0]", "[2,1]") "}", 2,
          "t: InvalidOffset: tensor 'b': found data_offsets [2, 1], expected a begin of 2 and an end that is not less"},
         {ONE("U8", "[1]", "[9223372036854775807,0]"), 1,
-         "t: InvalidOffset: tensor 'a': found data_offsets [9223372036854775807, 0], expected a begin of 0 and an end that is "
+         "t: InvalidOffset: tensor 'a': found data_offsets [9223372036854775807, 0], expected a begin of 0 and an end "
+         "that is "
          "not less"},
         /* overflow */
         {ONE("U8", "[4611686018427387904,4]", "[0,0]"), 0,
@@ -435,11 +451,11 @@ static void malformed_headers(void **state) {
         {ONE("F32", "[576460752303423488]", "[0,2305843009213693952]"), 0,
          "t: ValidationOverflow: tensor 'a': found F32 [576460752303423488], expected fewer than 2^64 bits"},
         {ONE("U8", "[9223372036854775807,9223372036854775807,9223372036854775807,9223372036854775807,2,3]", "[0,0]"), 0,
-         "t: ValidationOverflow: tensor 'a': found U8 [9223372036854775807, 9223372036854775807, 9223372036854775807, ...], "
+         "t: ValidationOverflow: tensor 'a': found U8 [9223372036854775807, 9223372036854775807, 9223372036854775807, "
+         "...], "
          "expected fewer than 2^64 bits"},
         /* parts of bytes */
-        {ONE("F4", "[3]", "[0,1]"), 1,
-         "t: MisalignedSlice: tensor 'a': found F4 [3] of 12 bits, expected whole bytes"},
+        {ONE("F4", "[3]", "[0,1]"), 1, "t: MisalignedSlice: tensor 'a': found F4 [3] of 12 bits, expected whole bytes"},
         {ONE("F6_E2M3", "[2,1]", "[0,2]"), 2,
          "t: MisalignedSlice: tensor 'a': found F6_E2M3 [2, 1] of 12 bits, expected whole bytes"},
         /* sizes */
@@ -448,8 +464,10 @@ static void malformed_headers(void **state) {
         {ONE("F64", "[0]", "[0,8]"), 8, "t: TensorInvalidInfo: tensor 'a': found 8 bytes, expected 0 for F64 [0]"},
         {ONE("U8", "[1]", "[0,9223372036854775807]"), 1,
          "t: TensorInvalidInfo: tensor 'a': found 9223372036854775807 bytes, expected 1 for U8 [1]"},
-        {ONE("U8", "[2]", "[0,2]"), 1, "t: MetadataIncompleteBuffer: found 1 bytes of data, expected 2 for all tensors"},
-        {ONE("U8", "[2]", "[0,2]"), 3, "t: MetadataIncompleteBuffer: found 3 bytes of data, expected 2 for all tensors"},
+        {ONE("U8", "[2]", "[0,2]"), 1,
+         "t: MetadataIncompleteBuffer: found 1 bytes of data, expected 2 for all tensors"},
+        {ONE("U8", "[2]", "[0,2]"), 3,
+         "t: MetadataIncompleteBuffer: found 3 bytes of data, expected 2 for all tensors"},
         {ONE("U8", "[9223372036854775807]", "[0,9223372036854775807]"), 1,
          "t: ValidationOverflow: tensor 'a': found U8 [9223372036854775807], expected fewer than 2^64 bits"},
         {ONE("U8", "[1152921504606846976]", "[0,1152921504606846976]"), 1,
@@ -483,17 +501,21 @@ static void malformed_bytes(void **state) {
     } cases[] = {
         {"", 0, "t: HeaderTooSmall: found 0 bytes, expected at least 8"},
         {"\2\0\0\0\0\0\0", 7, "t: HeaderTooSmall: found 7 bytes, expected at least 8"},
-        {"\1\xE1\xF5\5\0\0\0\0{}", 10, "t: HeaderTooLarge: found a header of 100000001 bytes, expected at most 100000000"},
+        {"\1\xE1\xF5\5\0\0\0\0{}", 10,
+         "t: HeaderTooLarge: found a header of 100000001 bytes, expected at most 100000000"},
         {"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF{}", 10,
          "t: HeaderTooLarge: found a header of 18446744073709551615 bytes, expected at most 100000000"},
-        {"\0\xE1\xF5\5\0\0\0\0{}", 10, "t: InvalidHeaderLength: found a header of 100000000 bytes, expected at most the "
-                                       "remaining 2"},
-        {"\3\0\0\0\0\0\0\0{}", 10, "t: InvalidHeaderLength: found a header of 3 bytes, expected at most the remaining 2"},
+        {"\0\xE1\xF5\5\0\0\0\0{}", 10,
+         "t: InvalidHeaderLength: found a header of 100000000 bytes, expected at most the "
+         "remaining 2"},
+        {"\3\0\0\0\0\0\0\0{}", 10,
+         "t: InvalidHeaderLength: found a header of 3 bytes, expected at most the remaining 2"},
         {"\1\0\0\0\0\0\0\0", 8, "t: InvalidHeaderLength: found a header of 1 bytes, expected at most the remaining 0"},
         {"\0\0\0\0\0\0\0\0", 8, JSON_ERROR "byte 0: found the end, expected a value"},
         {"\1\0\0\0\0\0\0\0{}", 10, JSON_ERROR "byte 1: found the end, expected a string"},
         {"\4\0\0\0\0\0\0\0{}\0\0", 12, JSON_ERROR "byte 2: found byte 0x00, expected the end"},
-        {"\2\0\0\0\0\0\0\0{}\0\0", 12, "t: MetadataIncompleteBuffer: found 2 bytes of data, expected 0 for all tensors"},
+        {"\2\0\0\0\0\0\0\0{}\0\0", 12,
+         "t: MetadataIncompleteBuffer: found 2 bytes of data, expected 0 for all tensors"},
     };
     for (size_t i = 0; i < FTR_TEST_LENGTH(cases); i++) {
         unsigned char *copy = malloc(cases[i].size ? cases[i].size : 1);

@@ -65,7 +65,8 @@ static void fill(ftr_graph *graph, uint64_t seed) {
         unsigned char data[LARGEST] = {0};
         const size_t bytes = bytes_of(tensor);
         assert_true(bytes <= sizeof data);
-        if (ftr_dtype_of(tensor) == FTR_F32) ftr_test_fill_f32((float *)(void *)data, (int64_t)(bytes / 4), &rng, -1, 1);
+        if (ftr_dtype_of(tensor) == FTR_F32)
+            ftr_test_fill_f32((float *)(void *)data, (int64_t)(bytes / 4), &rng, -1, 1);
         if (ftr_dtype_of(tensor) == FTR_I64) data[0] = (unsigned char)seed;
         if (ftr_dtype_of(tensor) == FTR_BOOL) data[seed % 3] = 1;
         assert_int_equal(ftr_variable_write(tensor, data, bytes), FTR_OK);
@@ -139,7 +140,8 @@ static void contents(void **state) {
 
     /* memory [o, kh, kw, i], file [o, i, kh, kw] */
     float memory[6][3][3][2];
-    assert_int_equal(ftr_variable_read(ftr_variable_find(f->graph, "layer1.conv.weight"), memory, sizeof memory), FTR_OK);
+    assert_int_equal(ftr_variable_read(ftr_variable_find(f->graph, "layer1.conv.weight"), memory, sizeof memory),
+                     FTR_OK);
     assert_true(ftr_safetensors_find(file, "layer1.conv.weight", &entry));
     assert_true(entry.rank == 4 && entry.dim[0] == 6 && entry.dim[1] == 2 && entry.dim[2] == 3 && entry.dim[3] == 3);
     const float *in_file = entry.data;
@@ -386,9 +388,9 @@ static void out_of_memory(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(round_trip), TEST(save_untouched),      TEST(contents),        TEST(missing),         TEST(not_in_the_graph),
-        TEST(other_shape), TEST(other_type),         TEST(not_a_bool),      TEST(foreign),         TEST(num_batches_tracked),
-        TEST(file_of_pytorch), TEST(wrong_arguments), TEST(failed_graph),   TEST(no_variables),    TEST(out_of_memory),
+        TEST(round_trip),      TEST(save_untouched),  TEST(contents),     TEST(missing),      TEST(not_in_the_graph),
+        TEST(other_shape),     TEST(other_type),      TEST(not_a_bool),   TEST(foreign),      TEST(num_batches_tracked),
+        TEST(file_of_pytorch), TEST(wrong_arguments), TEST(failed_graph), TEST(no_variables), TEST(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,10 @@
 #include "errors.h"
 
-/* ------------------------------------------------------------------------------------------- what the rows are made of */
+/* ---------------------------------------------------------------------------------------- what the rows are made of */
 
 static ftr_tensor real(ftr_graph *g, const char *name, ftr_shape shape) { return ftr_input(g, name, FTR_F32, shape); }
+
+static ftr_tensor scalar(ftr_graph *g) { return real(g, "a", ftr_scalar_shape()); }
 
 static ftr_tensor norm(ftr_tensor x, int64_t channels, double eps, double momentum) {
     ftr_batch_norm_desc desc = ftr_batch_norm_defaults();
@@ -61,163 +63,320 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
     return ftr_conv2d(real(g, "a", FTR_SHAPE(1, 2, 2, 4)), "conv1", 8, 3, NULL);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ the rows */
+/* --------------------------------------------------------------------------------------------------------- the rows */
+
+/* Inputs "a", "b", "c" of graph g: A(2, 3) is f32, A_AS(FTR_I32, 2, 3) of a type. */
+#define INPUT(name, dtype, ...) ftr_input(g, name, dtype, FTR_SHAPE(__VA_ARGS__))
+#define A(...) INPUT("a", FTR_F32, __VA_ARGS__)
+#define B(...) INPUT("b", FTR_F32, __VA_ARGS__)
+#define C(...) INPUT("c", FTR_F32, __VA_ARGS__)
+#define A_AS(...) INPUT("a", __VA_ARGS__)
+#define B_AS(...) INPUT("b", __VA_ARGS__)
+#define C_AS(...) INPUT("c", __VA_ARGS__)
+#define NOTHING ((ftr_tensor){0})
 
 /* X(name, status, sentence, what is built) */
 /* clang-format off */
 #define OP_ERRORS(X) \
-    X(add_shapes, FTR_ERROR_SHAPE, "add 'add_2': shapes [2, 3] and [4] do not broadcast", ftr_add(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(4)))) \
-    X(add_dtypes, FTR_ERROR_DTYPE, "add 'add_2': a is f32, b is i32: both must have one type", ftr_add(real(g, "a", FTR_SHAPE(2, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(2, 3)))) \
-    X(add_bool, FTR_ERROR_DTYPE, "add 'add_2': a is bool, expected f32, f64, i32 or i64", ftr_add(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), ftr_input(g, "b", FTR_BOOL, FTR_SHAPE(3)))) \
-    X(add_u8, FTR_ERROR_DTYPE, "add 'add_2': a is u8, expected f32, f64, i32 or i64", ftr_add(ftr_input(g, "a", FTR_U8, FTR_SHAPE(3)), ftr_input(g, "b", FTR_U8, FTR_SHAPE(3)))) \
-    X(add_null, FTR_ERROR_INVALID_TENSOR, "add: input 0 is a null tensor", ftr_add((ftr_tensor){0}, real(g, "b", FTR_SHAPE(4)))) \
-    X(add_null_right, FTR_ERROR_INVALID_TENSOR, "add: input 1 is a null tensor", ftr_add(real(g, "a", FTR_SHAPE(4)), (ftr_tensor){0})) \
-    X(sub_shapes, FTR_ERROR_SHAPE, "sub 'sub_2': shapes [2, 0] and [2, 3] do not broadcast", ftr_sub(real(g, "a", FTR_SHAPE(2, 0)), real(g, "b", FTR_SHAPE(2, 3)))) \
-    X(mul_dtypes, FTR_ERROR_DTYPE, "mul 'mul_2': a is i32, b is i64: both must have one type", ftr_mul(ftr_input(g, "a", FTR_I32, FTR_SHAPE(2)), ftr_input(g, "b", FTR_I64, FTR_SHAPE(2)))) \
-    X(div_shapes, FTR_ERROR_SHAPE, "div 'div_2': shapes [2, 3, 4] and [2, 4] do not broadcast", ftr_div(real(g, "a", FTR_SHAPE(2, 3, 4)), real(g, "b", FTR_SHAPE(2, 4)))) \
-    X(pow_integers, FTR_ERROR_DTYPE, "pow 'pow_2': a is i32, expected f32 or f64", ftr_pow(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(3)))) \
-    X(pow_shapes, FTR_ERROR_SHAPE, "pow 'pow_2': shapes [3] and [2] do not broadcast", ftr_pow(real(g, "a", FTR_SHAPE(3)), real(g, "b", FTR_SHAPE(2)))) \
-    X(maximum_bool, FTR_ERROR_DTYPE, "maximum 'maximum_2': a is bool, expected f32, f64, i32 or i64", ftr_maximum(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), ftr_input(g, "b", FTR_BOOL, FTR_SHAPE(3)))) \
-    X(maximum_shapes, FTR_ERROR_SHAPE, "maximum 'maximum_2': shapes [3, 2] and [3] do not broadcast", ftr_maximum(real(g, "a", FTR_SHAPE(3, 2)), real(g, "b", FTR_SHAPE(3)))) \
-    X(eq_dtypes, FTR_ERROR_DTYPE, "eq 'eq_2': a is f32, b is i64: both must have one type", ftr_eq(real(g, "a", FTR_SHAPE(3)), ftr_input(g, "b", FTR_I64, FTR_SHAPE(3)))) \
-    X(eq_shapes, FTR_ERROR_SHAPE, "eq 'eq_2': shapes [3] and [2] do not broadcast", ftr_eq(real(g, "a", FTR_SHAPE(3)), real(g, "b", FTR_SHAPE(2)))) \
-    X(ne_shapes, FTR_ERROR_SHAPE, "ne 'ne_2': shapes [2, 3] and [3, 2] do not broadcast", ftr_ne(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(3, 2)))) \
-    X(lt_bool, FTR_ERROR_DTYPE, "lt 'lt_2': a is bool, expected numbers", ftr_lt(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), ftr_input(g, "b", FTR_BOOL, FTR_SHAPE(3)))) \
-    X(le_dtypes, FTR_ERROR_DTYPE, "le 'le_2': a is u8, b is i32: both must have one type", ftr_le(ftr_input(g, "a", FTR_U8, FTR_SHAPE(3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(3)))) \
-    X(gt_bool, FTR_ERROR_DTYPE, "gt 'gt_2': a is bool, expected numbers", ftr_gt(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), ftr_input(g, "b", FTR_BOOL, FTR_SHAPE(3)))) \
-    X(ge_shapes, FTR_ERROR_SHAPE, "ge 'ge_2': shapes [5] and [4] do not broadcast", ftr_ge(real(g, "a", FTR_SHAPE(5)), real(g, "b", FTR_SHAPE(4)))) \
-    X(where_condition, FTR_ERROR_DTYPE, "where 'where_3': condition is f32, expected bool", ftr_where(real(g, "a", FTR_SHAPE(3)), real(g, "b", FTR_SHAPE(3)), real(g, "c", FTR_SHAPE(3)))) \
-    X(where_dtypes, FTR_ERROR_DTYPE, "where 'where_3': a is f32, b is i32: both must have one type", ftr_where(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), real(g, "b", FTR_SHAPE(3)), ftr_input(g, "c", FTR_I32, FTR_SHAPE(3)))) \
-    X(where_shapes, FTR_ERROR_SHAPE, "where 'where_3': shapes [2], [3] and [3] do not broadcast", ftr_where(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(2)), real(g, "b", FTR_SHAPE(3)), real(g, "c", FTR_SHAPE(3)))) \
-    X(neg_bool, FTR_ERROR_DTYPE, "neg 'neg_1': input is bool, expected f32, f64, i32 or i64", ftr_neg(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)))) \
-    X(exp_integers, FTR_ERROR_DTYPE, "exp 'exp_1': input is i32, expected f32 or f64", ftr_exp(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)))) \
-    X(log_integers, FTR_ERROR_DTYPE, "log 'log_1': input is i32, expected f32 or f64", ftr_log(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)))) \
-    X(sqrt_integers, FTR_ERROR_DTYPE, "sqrt 'sqrt_1': input is i32, expected f32 or f64", ftr_sqrt(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)))) \
-    X(rsqrt_integers, FTR_ERROR_DTYPE, "rsqrt 'rsqrt_1': input is i32, expected f32 or f64", ftr_rsqrt(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)))) \
-    X(tanh_integers, FTR_ERROR_DTYPE, "tanh 'tanh_1': input is i32, expected f32 or f64", ftr_tanh(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)))) \
-    X(sigmoid_integers, FTR_ERROR_DTYPE, "sigmoid 'sigmoid_1': input is i32, expected f32 or f64", ftr_sigmoid(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)))) \
-    X(relu_integers, FTR_ERROR_DTYPE, "relu 'relu_1': input is u8, expected f32 or f64", ftr_relu(ftr_input(g, "a", FTR_U8, FTR_SHAPE(3)))) \
-    X(cast_unknown, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 42, expected f32, f64, i32, i64, u8 or bool", ftr_cast(real(g, "a", FTR_SHAPE(3)), (ftr_dtype)42)) \
-    X(cast_none, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 0, expected f32, f64, i32, i64, u8 or bool", ftr_cast(real(g, "a", FTR_SHAPE(3)), FTR_DTYPE_NONE)) \
-    X(sum_axis, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': axis 2 of a tensor of rank 2", ftr_sum(real(g, "a", FTR_SHAPE(2, 3)), FTR_AXES(2), false)) \
-    X(sum_twice, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': axis -1 is there twice", ftr_sum(real(g, "a", FTR_SHAPE(2, 3)), FTR_AXES(1, -1), false)) \
-    X(sum_bool, FTR_ERROR_DTYPE, "sum 'sum_1': input is bool, expected f32, f64, i32 or i64", ftr_sum(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), ftr_all_axes(), false)) \
-    X(sum_count, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': 9 axes, expected 0 to 6", ftr_sum(real(g, "a", FTR_SHAPE(3)), (ftr_axes){.count = 9}, false)) \
-    X(mean_integers, FTR_ERROR_DTYPE, "mean 'mean_1': input is i32, expected f32 or f64", ftr_mean(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)), ftr_all_axes(), false)) \
-    X(mean_axis, FTR_ERROR_INVALID_ARGUMENT, "mean of 'a': axis -3 of a tensor of rank 2", ftr_mean(real(g, "a", FTR_SHAPE(2, 3)), FTR_AXES(-3), true)) \
-    X(max_nothing, FTR_ERROR_SHAPE, "max 'max_1': axis 1 of [2, 0] has size 0, expected 1 or more", ftr_max(real(g, "a", FTR_SHAPE(2, 0)), FTR_AXES(1), false)) \
-    X(max_bool, FTR_ERROR_DTYPE, "max 'max_1': input is bool, expected f32, f64, i32 or i64", ftr_max(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), ftr_all_axes(), false)) \
-    X(max_scalar_axis, FTR_ERROR_INVALID_ARGUMENT, "max of 'a': axis 0 of a tensor of rank 0", ftr_max(real(g, "a", ftr_scalar_shape()), FTR_AXES(0), false)) \
-    X(argmax_axis, FTR_ERROR_INVALID_ARGUMENT, "argmax of 'a': axis 5 of a tensor of rank 2", ftr_argmax(real(g, "a", FTR_SHAPE(2, 3)), 5)) \
-    X(argmax_nothing, FTR_ERROR_SHAPE, "argmax 'argmax_1': axis 1 of [2, 0] has size 0, expected 1 or more", ftr_argmax(real(g, "a", FTR_SHAPE(2, 0)), 1)) \
-    X(argmax_bool, FTR_ERROR_DTYPE, "argmax 'argmax_1': input is bool, expected f32, f64, i32 or i64", ftr_argmax(ftr_input(g, "a", FTR_BOOL, FTR_SHAPE(3)), 0)) \
-    X(matmul_inner, FTR_ERROR_SHAPE, "matmul 'matmul_2': a is [2, 3], b is [4, 5]: inner sizes 3 and 4 differ", ftr_matmul(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(4, 5)), false, false)) \
-    X(matmul_inner_transposed, FTR_ERROR_SHAPE, "matmul 'matmul_2': a is [2, 3] transposed, b is [3, 5]: inner sizes 2 and 3 differ", ftr_matmul(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(3, 5)), true, false)) \
-    X(matmul_rank, FTR_ERROR_RANK, "matmul 'matmul_2': a has rank 1, expected 2 or more", ftr_matmul(real(g, "a", FTR_SHAPE(3)), real(g, "b", FTR_SHAPE(3, 5)), false, false)) \
-    X(matmul_rank_right, FTR_ERROR_RANK, "matmul 'matmul_2': b has rank 1, expected 2 or more", ftr_matmul(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(3)), false, false)) \
-    X(matmul_batch, FTR_ERROR_SHAPE, "matmul 'matmul_2': a is [2, 3, 4], b is [3, 4, 5]: the leading dimensions do not broadcast", ftr_matmul(real(g, "a", FTR_SHAPE(2, 3, 4)), real(g, "b", FTR_SHAPE(3, 4, 5)), false, false)) \
-    X(matmul_integers, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is i32, expected f32 or f64", ftr_matmul(ftr_input(g, "a", FTR_I32, FTR_SHAPE(2, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(3, 4)), false, false)) \
-    X(matmul_dtypes, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is f32, b is f64: both must have one type", ftr_matmul(real(g, "a", FTR_SHAPE(2, 3)), ftr_input(g, "b", FTR_F64, FTR_SHAPE(3, 4)), false, false)) \
-    X(linear_features, FTR_ERROR_SHAPE, "linear 'linear_2': input has 3 features, weight expects 5", ftr_linear_with(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(4, 5)), (ftr_tensor){0})) \
-    X(linear_weight_rank, FTR_ERROR_RANK, "linear 'linear_2': weight has rank 1, expected 2 (out, in)", ftr_linear_with(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(3)), (ftr_tensor){0})) \
-    X(linear_bias, FTR_ERROR_SHAPE, "linear 'linear_3': bias is [3], expected [4]", ftr_linear_with(real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(4, 3)), real(g, "c", FTR_SHAPE(3)))) \
-    X(linear_input_rank, FTR_ERROR_RANK, "linear 'linear_2': input has rank 0, expected 1 or more (..., in)", ftr_linear_with(real(g, "a", ftr_scalar_shape()), real(g, "b", FTR_SHAPE(4, 3)), (ftr_tensor){0})) \
-    X(linear_dtype, FTR_ERROR_DTYPE, "linear 'linear_2': input is i32, expected f32 or f64", ftr_linear_with(ftr_input(g, "a", FTR_I32, FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(4, 3)), (ftr_tensor){0})) \
-    X(linear_layer_features, FTR_ERROR_INVALID_ARGUMENT, "linear 'fc': out_features 0, expected 1 or more", ftr_linear(real(g, "a", FTR_SHAPE(2, 3)), "fc", 0, NULL)) \
-    X(linear_layer_name, FTR_ERROR_NAME, "linear: the layer has no name", ftr_linear(real(g, "a", FTR_SHAPE(2, 3)), "", 4, NULL)) \
-    X(linear_layer_null_name, FTR_ERROR_NAME, "linear: the layer has no name", ftr_linear(real(g, "a", FTR_SHAPE(2, 3)), NULL, 4, NULL)) \
-    X(linear_layer_twice, FTR_ERROR_NAME, "parameter 'fc.weight': the name is used by another parameter or buffer", ftr_linear(ftr_linear(real(g, "a", FTR_SHAPE(2, 3)), "fc", 4, NULL), "fc", 4, NULL)) \
-    X(linear_layer_dtype, FTR_ERROR_DTYPE, "linear 'fc': input is i64, expected f32 or f64", ftr_linear(ftr_input(g, "a", FTR_I64, FTR_SHAPE(2, 3)), "fc", 4, NULL)) \
-    X(conv_channels, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, weight expects 3 (groups 1)", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(2, 3, 3, 3)), (ftr_tensor){0}, NULL)) \
-    X(conv_group_channels, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, weight expects 6 (groups 2)", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(2, 3, 3, 3)), (ftr_tensor){0}, &(ftr_conv2d_desc){.groups = 2})) \
-    X(conv_groups_input, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, which groups 3 does not divide", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 1)), (ftr_tensor){0}, &(ftr_conv2d_desc){.groups = 3})) \
-    X(conv_groups_output, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': weight has 3 output channels, which groups 2 does not divide", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 2)), (ftr_tensor){0}, &(ftr_conv2d_desc){.groups = 2})) \
-    X(conv_negative_groups, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': groups -1, expected 1 or more", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 2)), (ftr_tensor){0}, &(ftr_conv2d_desc){.groups = -1})) \
-    X(conv_stride, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': stride -2, expected 1 or more", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, &(ftr_conv2d_desc){.stride = {1, -2}})) \
-    X(conv_padding, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': padding -1, expected 0 or more", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, &(ftr_conv2d_desc){.padding = {0, 0, -1, 0}})) \
-    X(conv_dilation, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': dilation -1, expected 1 or more", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, &(ftr_conv2d_desc){.dilation = {-1, 1}})) \
-    X(conv_rank, FTR_ERROR_RANK, "conv2d 'conv2d_2': input has rank 3, expected 4 (n, h, w, c)", ftr_conv2d_with(real(g, "a", FTR_SHAPE(5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, NULL)) \
-    X(conv_weight_rank, FTR_ERROR_RANK, "conv2d 'conv2d_2': weight has rank 3, expected 4 (o, kh, kw, c / groups)", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 4)), (ftr_tensor){0}, NULL)) \
-    X(conv_bias, FTR_ERROR_SHAPE, "conv2d 'conv2d_3': bias is [4], expected [3]", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), real(g, "c", FTR_SHAPE(4)), NULL)) \
-    X(conv_too_small, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 5", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 2, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, NULL)) \
-    X(conv_too_small_dilated, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': kernel 3 x 3 (dilation 2) does not fit the padded input of 5 x 4", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 4, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, &(ftr_conv2d_desc){.dilation = {2, 2}})) \
-    X(conv_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is u8, expected f32 or f64", ftr_conv2d_with(ftr_input(g, "a", FTR_U8, FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, NULL)) \
-    X(conv_weight_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is f32, weight is f64: both must have one type", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), ftr_input(g, "b", FTR_F64, FTR_SHAPE(3, 3, 3, 4)), (ftr_tensor){0}, NULL)) \
-    X(conv_no_kernel, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': kernel 0 x 3, expected 1 or more", ftr_conv2d_with(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), real(g, "b", FTR_SHAPE(3, 0, 3, 4)), (ftr_tensor){0}, NULL)) \
-    X(conv_layer_channels, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv1': out_channels 0, expected 1 or more", ftr_conv2d(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), "conv1", 0, 3, NULL)) \
-    X(conv_layer_kernel, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv1': kernel 0, expected 1 or more", ftr_conv2d(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), "conv1", 8, 0, NULL)) \
-    X(conv_layer_groups, FTR_ERROR_SHAPE, "conv2d 'conv1': input has 4 channels, which groups 3 does not divide", ftr_conv2d(real(g, "a", FTR_SHAPE(1, 5, 5, 4)), "conv1", 9, 3, &(ftr_conv2d_desc){.groups = 3})) \
-    X(conv_layer_rank, FTR_ERROR_RANK, "conv2d 'conv1': input has rank 2, expected 4 (n, h, w, c)", ftr_conv2d(real(g, "a", FTR_SHAPE(5, 4)), "conv1", 8, 3, NULL)) \
-    X(conv_layer_too_small, FTR_ERROR_SHAPE, "conv2d 'conv1': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 2", ftr_conv2d(real(g, "a", FTR_SHAPE(1, 2, 2, 4)), "conv1", 8, 3, NULL)) \
-    X(norm_rank, FTR_ERROR_RANK, "batch_norm 'batch_norm_5': input has rank 1, expected 2 or more (n, ..., c)", norm(real(g, "a", FTR_SHAPE(3)), 3, 1e-5, 0.1)) \
-    X(norm_channels, FTR_ERROR_SHAPE, "batch_norm 'batch_norm_5': gamma is [5], expected [3]", norm(real(g, "a", FTR_SHAPE(4, 3)), 5, 1e-5, 0.1)) \
-    X(norm_dtype, FTR_ERROR_DTYPE, "batch_norm 'batch_norm_5': input is i32, expected f32 or f64", norm(ftr_input(g, "a", FTR_I32, FTR_SHAPE(4, 3)), 3, 1e-5, 0.1)) \
-    X(norm_eps, FTR_ERROR_INVALID_ARGUMENT, "batch_norm 'batch_norm_5': eps -1, expected a finite number of 0 or more", norm(real(g, "a", FTR_SHAPE(4, 3)), 3, -1, 0.1)) \
-    X(norm_momentum, FTR_ERROR_INVALID_ARGUMENT, "batch_norm 'batch_norm_5': momentum 1.5, expected 0 to 1", norm(real(g, "a", FTR_SHAPE(4, 3)), 3, 1e-5, 1.5)) \
-    X(norm_cookie, FTR_ERROR_INVALID_ARGUMENT, "batch_norm 'bn': desc was not made by ftr_batch_norm_defaults()", ftr_batch_norm(real(g, "a", FTR_SHAPE(4, 3)), "bn", &(ftr_batch_norm_desc){.eps = 1e-5})) \
-    X(norm_layer_rank, FTR_ERROR_RANK, "batch_norm 'bn': input has rank 1, expected 2 or more (n, ..., c)", ftr_batch_norm(real(g, "a", FTR_SHAPE(4)), "bn", NULL)) \
-    X(norm_null, FTR_ERROR_INVALID_TENSOR, "batch_norm: operand 2 is a null tensor", ftr_batch_norm_with(real(g, "a", FTR_SHAPE(4, 3)), real(g, "b", FTR_SHAPE(3)), (ftr_tensor){0}, (ftr_tensor){0}, (ftr_tensor){0}, NULL)) \
-    X(max_pool_rank, FTR_ERROR_RANK, "max_pool2d 'max_pool2d_1': input has rank 3, expected 4 (n, h, w, c)", ftr_max_pool2d(real(g, "a", FTR_SHAPE(4, 4, 2)), 2, 2, NULL)) \
-    X(max_pool_window, FTR_ERROR_SHAPE, "max_pool2d 'max_pool2d_1': window 5 x 2 does not fit the padded input of 4 x 4", ftr_max_pool2d(real(g, "a", FTR_SHAPE(1, 4, 4, 2)), 5, 2, NULL)) \
-    X(max_pool_no_window, FTR_ERROR_INVALID_ARGUMENT, "max_pool2d 'max_pool2d_1': window 0 x 2, expected 1 or more", ftr_max_pool2d(real(g, "a", FTR_SHAPE(1, 4, 4, 2)), 0, 2, NULL)) \
-    X(max_pool_padding, FTR_ERROR_INVALID_ARGUMENT, "max_pool2d 'max_pool2d_1': padding 2, expected 0 to 1 (half the window)", ftr_max_pool2d(real(g, "a", FTR_SHAPE(1, 4, 4, 2)), 2, 2, &(ftr_pool2d_desc){.padding = {2, 0, 0, 0}})) \
-    X(max_pool_dtype, FTR_ERROR_DTYPE, "max_pool2d 'max_pool2d_1': input is i32, expected f32 or f64", ftr_max_pool2d(ftr_input(g, "a", FTR_I32, FTR_SHAPE(1, 4, 4, 2)), 2, 2, NULL)) \
-    X(avg_pool_stride, FTR_ERROR_INVALID_ARGUMENT, "avg_pool2d 'avg_pool2d_1': stride -1, expected 1 or more", ftr_avg_pool2d(real(g, "a", FTR_SHAPE(1, 4, 4, 2)), 2, 2, &(ftr_pool2d_desc){.stride = {-1, 1}})) \
-    X(avg_pool_empty, FTR_ERROR_SHAPE, "avg_pool2d 'avg_pool2d_1': input is 0 x 4, expected 1 to 2147483647 elements", ftr_avg_pool2d(real(g, "a", FTR_SHAPE(1, 0, 4, 2)), 1, 1, NULL)) \
-    X(avg_pool_rank, FTR_ERROR_RANK, "avg_pool2d 'avg_pool2d_1': input has rank 5, expected 4 (n, h, w, c)", ftr_avg_pool2d(real(g, "a", FTR_SHAPE(1, 4, 4, 2, 1)), 2, 2, NULL)) \
-    X(global_pool_rank, FTR_ERROR_RANK, "global_avg_pool of 'a': input has rank 2, expected 4 (n, h, w, c)", ftr_global_avg_pool(real(g, "a", FTR_SHAPE(4, 2)))) \
-    X(dropout_p, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p 1.5, expected 0 to 1", ftr_dropout(real(g, "a", FTR_SHAPE(3)), 1.5)) \
-    X(dropout_negative, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p -0.1, expected 0 to 1", ftr_dropout(real(g, "a", FTR_SHAPE(3)), -0.1)) \
-    X(dropout_nan, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p nan, expected 0 to 1", ftr_dropout(real(g, "a", FTR_SHAPE(3)), (double)NAN)) \
-    X(dropout_dtype, FTR_ERROR_DTYPE, "dropout 'dropout_1': input is i32, expected f32 or f64", ftr_dropout(ftr_input(g, "a", FTR_I32, FTR_SHAPE(3)), 0.5)) \
-    X(reshape_count, FTR_ERROR_SHAPE, "reshape 'reshape_1': [2, 3] has 6 elements, [4] has 4", ftr_reshape(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(4))) \
-    X(reshape_two_open, FTR_ERROR_SHAPE, "reshape 'reshape_1': [-1, -1] has more than one -1", ftr_reshape(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(-1, -1))) \
-    X(reshape_open, FTR_ERROR_SHAPE, "reshape 'reshape_1': [2, 3] has 6 elements, which do not fit [4, -1]", ftr_reshape(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(4, -1))) \
-    X(reshape_negative, FTR_ERROR_SHAPE, "reshape 'reshape_1': dimension 0 of the new shape is -2, expected -1 or more", ftr_reshape(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(-2, -3))) \
-    X(reshape_rank, FTR_ERROR_RANK, "reshape 'reshape_1': the new shape has rank 7, expected 0 to 6", ftr_reshape(real(g, "a", FTR_SHAPE(2, 3)), (ftr_shape){.rank = 7})) \
-    X(flatten_axis, FTR_ERROR_INVALID_ARGUMENT, "flatten of 'a': axis 2 of a tensor of rank 2", ftr_flatten(real(g, "a", FTR_SHAPE(2, 3)), 2)) \
-    X(transpose_count, FTR_ERROR_INVALID_ARGUMENT, "transpose of 'a': order has 3 axes, expected 2", ftr_transpose(real(g, "a", FTR_SHAPE(2, 3)), FTR_AXES(0, 1, 2))) \
-    X(transpose_twice, FTR_ERROR_INVALID_ARGUMENT, "transpose 'transpose_1': axis 1 is there twice", ftr_transpose(real(g, "a", FTR_SHAPE(2, 3)), FTR_AXES(1, 1))) \
-    X(transpose_axis, FTR_ERROR_INVALID_ARGUMENT, "transpose 'transpose_1': axis 2 of a tensor of rank 2", ftr_transpose(real(g, "a", FTR_SHAPE(2, 3)), FTR_AXES(0, 2))) \
-    X(expand_shape, FTR_ERROR_SHAPE, "expand 'expand_1': [2, 3] does not expand to [2, 4]", ftr_expand(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(2, 4))) \
-    X(expand_rank, FTR_ERROR_SHAPE, "expand 'expand_1': [2, 3] does not expand to [3]", ftr_expand(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(3))) \
-    X(expand_negative, FTR_ERROR_SHAPE, "expand 'expand_1': dimension 0 of the new shape is -1, expected 0 or more", ftr_expand(real(g, "a", FTR_SHAPE(1, 3)), FTR_SHAPE(-1, 3))) \
+    X(add_shapes, FTR_ERROR_SHAPE, "add 'add_2': shapes [2, 3] and [4] do not broadcast", ftr_add(A(2, 3), B(4))) \
+    X(add_dtypes, FTR_ERROR_DTYPE, "add 'add_2': a is f32, b is i32: both must have one type", \
+      ftr_add(A(2, 3), B_AS(FTR_I32, 2, 3))) \
+    X(add_bool, FTR_ERROR_DTYPE, "add 'add_2': a is bool, expected f32, f64, i32 or i64", \
+      ftr_add(A_AS(FTR_BOOL, 3), B_AS(FTR_BOOL, 3))) \
+    X(add_u8, FTR_ERROR_DTYPE, "add 'add_2': a is u8, expected f32, f64, i32 or i64", \
+      ftr_add(A_AS(FTR_U8, 3), B_AS(FTR_U8, 3))) \
+    X(add_null, FTR_ERROR_INVALID_TENSOR, "add: input 0 is a null tensor", ftr_add(NOTHING, B(4))) \
+    X(add_null_right, FTR_ERROR_INVALID_TENSOR, "add: input 1 is a null tensor", ftr_add(A(4), NOTHING)) \
+    X(sub_shapes, FTR_ERROR_SHAPE, "sub 'sub_2': shapes [2, 0] and [2, 3] do not broadcast", \
+      ftr_sub(A(2, 0), B(2, 3))) \
+    X(mul_dtypes, FTR_ERROR_DTYPE, "mul 'mul_2': a is i32, b is i64: both must have one type", \
+      ftr_mul(A_AS(FTR_I32, 2), B_AS(FTR_I64, 2))) \
+    X(div_shapes, FTR_ERROR_SHAPE, "div 'div_2': shapes [2, 3, 4] and [2, 4] do not broadcast", \
+      ftr_div(A(2, 3, 4), B(2, 4))) \
+    X(pow_integers, FTR_ERROR_DTYPE, "pow 'pow_2': a is i32, expected f32 or f64", \
+      ftr_pow(A_AS(FTR_I32, 3), B_AS(FTR_I32, 3))) \
+    X(pow_shapes, FTR_ERROR_SHAPE, "pow 'pow_2': shapes [3] and [2] do not broadcast", ftr_pow(A(3), B(2))) \
+    X(maximum_bool, FTR_ERROR_DTYPE, "maximum 'maximum_2': a is bool, expected f32, f64, i32 or i64", \
+      ftr_maximum(A_AS(FTR_BOOL, 3), B_AS(FTR_BOOL, 3))) \
+    X(maximum_shapes, FTR_ERROR_SHAPE, "maximum 'maximum_2': shapes [3, 2] and [3] do not broadcast", \
+      ftr_maximum(A(3, 2), B(3))) \
+    X(eq_dtypes, FTR_ERROR_DTYPE, "eq 'eq_2': a is f32, b is i64: both must have one type", \
+      ftr_eq(A(3), B_AS(FTR_I64, 3))) \
+    X(eq_shapes, FTR_ERROR_SHAPE, "eq 'eq_2': shapes [3] and [2] do not broadcast", ftr_eq(A(3), B(2))) \
+    X(ne_shapes, FTR_ERROR_SHAPE, "ne 'ne_2': shapes [2, 3] and [3, 2] do not broadcast", ftr_ne(A(2, 3), B(3, 2))) \
+    X(lt_bool, FTR_ERROR_DTYPE, "lt 'lt_2': a is bool, expected numbers", \
+      ftr_lt(A_AS(FTR_BOOL, 3), B_AS(FTR_BOOL, 3))) \
+    X(le_dtypes, FTR_ERROR_DTYPE, "le 'le_2': a is u8, b is i32: both must have one type", \
+      ftr_le(A_AS(FTR_U8, 3), B_AS(FTR_I32, 3))) \
+    X(gt_bool, FTR_ERROR_DTYPE, "gt 'gt_2': a is bool, expected numbers", \
+      ftr_gt(A_AS(FTR_BOOL, 3), B_AS(FTR_BOOL, 3))) \
+    X(ge_shapes, FTR_ERROR_SHAPE, "ge 'ge_2': shapes [5] and [4] do not broadcast", ftr_ge(A(5), B(4))) \
+    X(where_condition, FTR_ERROR_DTYPE, "where 'where_3': condition is f32, expected bool", \
+      ftr_where(A(3), B(3), C(3))) \
+    X(where_dtypes, FTR_ERROR_DTYPE, "where 'where_3': a is f32, b is i32: both must have one type", \
+      ftr_where(A_AS(FTR_BOOL, 3), B(3), C_AS(FTR_I32, 3))) \
+    X(where_shapes, FTR_ERROR_SHAPE, "where 'where_3': shapes [2], [3] and [3] do not broadcast", \
+      ftr_where(A_AS(FTR_BOOL, 2), B(3), C(3))) \
+    X(neg_bool, FTR_ERROR_DTYPE, "neg 'neg_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_neg(A_AS(FTR_BOOL, 3))) \
+    X(exp_integers, FTR_ERROR_DTYPE, "exp 'exp_1': input is i32, expected f32 or f64", ftr_exp(A_AS(FTR_I32, 3))) \
+    X(log_integers, FTR_ERROR_DTYPE, "log 'log_1': input is i32, expected f32 or f64", ftr_log(A_AS(FTR_I32, 3))) \
+    X(sqrt_integers, FTR_ERROR_DTYPE, "sqrt 'sqrt_1': input is i32, expected f32 or f64", ftr_sqrt(A_AS(FTR_I32, 3))) \
+    X(rsqrt_integers, FTR_ERROR_DTYPE, "rsqrt 'rsqrt_1': input is i32, expected f32 or f64", \
+      ftr_rsqrt(A_AS(FTR_I32, 3))) \
+    X(tanh_integers, FTR_ERROR_DTYPE, "tanh 'tanh_1': input is i32, expected f32 or f64", ftr_tanh(A_AS(FTR_I32, 3))) \
+    X(sigmoid_integers, FTR_ERROR_DTYPE, "sigmoid 'sigmoid_1': input is i32, expected f32 or f64", \
+      ftr_sigmoid(A_AS(FTR_I32, 3))) \
+    X(relu_integers, FTR_ERROR_DTYPE, "relu 'relu_1': input is u8, expected f32 or f64", ftr_relu(A_AS(FTR_U8, 3))) \
+    X(cast_unknown, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 42, expected f32, f64, i32, i64, u8 or bool", \
+      ftr_cast(A(3), (ftr_dtype)42)) \
+    X(cast_none, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 0, expected f32, f64, i32, i64, u8 or bool", \
+      ftr_cast(A(3), FTR_DTYPE_NONE)) \
+    X(sum_axis, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': axis 2 of a tensor of rank 2", \
+      ftr_sum(A(2, 3), FTR_AXES(2), false)) \
+    X(sum_twice, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': axis -1 is there twice", \
+      ftr_sum(A(2, 3), FTR_AXES(1, -1), false)) \
+    X(sum_bool, FTR_ERROR_DTYPE, "sum 'sum_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_sum(A_AS(FTR_BOOL, 3), ftr_all_axes(), false)) \
+    X(sum_count, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': 9 axes, expected 0 to 6", \
+      ftr_sum(A(3), (ftr_axes){.count = 9}, false)) \
+    X(mean_integers, FTR_ERROR_DTYPE, "mean 'mean_1': input is i32, expected f32 or f64", \
+      ftr_mean(A_AS(FTR_I32, 3), ftr_all_axes(), false)) \
+    X(mean_axis, FTR_ERROR_INVALID_ARGUMENT, "mean of 'a': axis -3 of a tensor of rank 2", \
+      ftr_mean(A(2, 3), FTR_AXES(-3), true)) \
+    X(max_nothing, FTR_ERROR_SHAPE, "max 'max_1': axis 1 of [2, 0] has size 0, expected 1 or more", \
+      ftr_max(A(2, 0), FTR_AXES(1), false)) \
+    X(max_bool, FTR_ERROR_DTYPE, "max 'max_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_max(A_AS(FTR_BOOL, 3), ftr_all_axes(), false)) \
+    X(max_scalar_axis, FTR_ERROR_INVALID_ARGUMENT, "max of 'a': axis 0 of a tensor of rank 0", \
+      ftr_max(scalar(g), FTR_AXES(0), false)) \
+    X(argmax_axis, FTR_ERROR_INVALID_ARGUMENT, "argmax of 'a': axis 5 of a tensor of rank 2", ftr_argmax(A(2, 3), 5)) \
+    X(argmax_nothing, FTR_ERROR_SHAPE, "argmax 'argmax_1': axis 1 of [2, 0] has size 0, expected 1 or more", \
+      ftr_argmax(A(2, 0), 1)) \
+    X(argmax_bool, FTR_ERROR_DTYPE, "argmax 'argmax_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_argmax(A_AS(FTR_BOOL, 3), 0)) \
+    X(matmul_inner, FTR_ERROR_SHAPE, "matmul 'matmul_2': a is [2, 3], b is [4, 5]: inner sizes 3 and 4 differ", \
+      ftr_matmul(A(2, 3), B(4, 5), false, false)) \
+    X(matmul_inner_transposed, FTR_ERROR_SHAPE, \
+      "matmul 'matmul_2': a is [2, 3] transposed, b is [3, 5]: inner sizes 2 and 3 differ", \
+      ftr_matmul(A(2, 3), B(3, 5), true, false)) \
+    X(matmul_rank, FTR_ERROR_RANK, "matmul 'matmul_2': a has rank 1, expected 2 or more", \
+      ftr_matmul(A(3), B(3, 5), false, false)) \
+    X(matmul_rank_right, FTR_ERROR_RANK, "matmul 'matmul_2': b has rank 1, expected 2 or more", \
+      ftr_matmul(A(2, 3), B(3), false, false)) \
+    X(matmul_batch, FTR_ERROR_SHAPE, \
+      "matmul 'matmul_2': a is [2, 3, 4], b is [3, 4, 5]: the leading dimensions do not broadcast", \
+      ftr_matmul(A(2, 3, 4), B(3, 4, 5), false, false)) \
+    X(matmul_integers, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is i32, expected f32 or f64", \
+      ftr_matmul(A_AS(FTR_I32, 2, 3), B_AS(FTR_I32, 3, 4), false, false)) \
+    X(matmul_dtypes, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is f32, b is f64: both must have one type", \
+      ftr_matmul(A(2, 3), B_AS(FTR_F64, 3, 4), false, false)) \
+    X(linear_features, FTR_ERROR_SHAPE, "linear 'linear_2': input has 3 features, weight expects 5", \
+      ftr_linear_with(A(2, 3), B(4, 5), NOTHING)) \
+    X(linear_weight_rank, FTR_ERROR_RANK, "linear 'linear_2': weight has rank 1, expected 2 (out, in)", \
+      ftr_linear_with(A(2, 3), B(3), NOTHING)) \
+    X(linear_bias, FTR_ERROR_SHAPE, "linear 'linear_3': bias is [3], expected [4]", \
+      ftr_linear_with(A(2, 3), B(4, 3), C(3))) \
+    X(linear_input_rank, FTR_ERROR_RANK, "linear 'linear_2': input has rank 0, expected 1 or more (..., in)", \
+      ftr_linear_with(scalar(g), B(4, 3), NOTHING)) \
+    X(linear_dtype, FTR_ERROR_DTYPE, "linear 'linear_2': input is i32, expected f32 or f64", \
+      ftr_linear_with(A_AS(FTR_I32, 2, 3), B(4, 3), NOTHING)) \
+    X(linear_layer_features, FTR_ERROR_INVALID_ARGUMENT, "linear 'fc': out_features 0, expected 1 or more", \
+      ftr_linear(A(2, 3), "fc", 0, NULL)) \
+    X(linear_layer_name, FTR_ERROR_NAME, "linear: the layer has no name", ftr_linear(A(2, 3), "", 4, NULL)) \
+    X(linear_layer_null_name, FTR_ERROR_NAME, "linear: the layer has no name", ftr_linear(A(2, 3), NULL, 4, NULL)) \
+    X(linear_layer_twice, FTR_ERROR_NAME, "parameter 'fc.weight': the name is used by another parameter or buffer", \
+      ftr_linear(ftr_linear(A(2, 3), "fc", 4, NULL), "fc", 4, NULL)) \
+    X(linear_layer_dtype, FTR_ERROR_DTYPE, "linear 'fc': input is i64, expected f32 or f64", \
+      ftr_linear(A_AS(FTR_I64, 2, 3), "fc", 4, NULL)) \
+    X(conv_channels, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, weight expects 3 (groups 1)", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(2, 3, 3, 3), NOTHING, NULL)) \
+    X(conv_group_channels, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, weight expects 6 (groups 2)", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(2, 3, 3, 3), NOTHING, &(ftr_conv2d_desc){.groups = 2})) \
+    X(conv_groups_input, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, which groups 3 does not divide", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 1), NOTHING, &(ftr_conv2d_desc){.groups = 3})) \
+    X(conv_groups_output, FTR_ERROR_SHAPE, \
+      "conv2d 'conv2d_2': weight has 3 output channels, which groups 2 does not divide", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 2), NOTHING, &(ftr_conv2d_desc){.groups = 2})) \
+    X(conv_negative_groups, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': groups -1, expected 1 or more", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 2), NOTHING, &(ftr_conv2d_desc){.groups = -1})) \
+    X(conv_stride, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': stride -2, expected 1 or more", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 4), NOTHING, &(ftr_conv2d_desc){.stride = {1, -2}})) \
+    X(conv_padding, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': padding -1, expected 0 or more", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 4), NOTHING, &(ftr_conv2d_desc){.padding = {0, 0, -1, 0}})) \
+    X(conv_dilation, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv2d_2': dilation -1, expected 1 or more", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 4), NOTHING, &(ftr_conv2d_desc){.dilation = {-1, 1}})) \
+    X(conv_rank, FTR_ERROR_RANK, "conv2d 'conv2d_2': input has rank 3, expected 4 (n, h, w, c)", \
+      ftr_conv2d_with(A(5, 5, 4), B(3, 3, 3, 4), NOTHING, NULL)) \
+    X(conv_weight_rank, FTR_ERROR_RANK, "conv2d 'conv2d_2': weight has rank 3, expected 4 (o, kh, kw, c / groups)", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 4), NOTHING, NULL)) \
+    X(conv_bias, FTR_ERROR_SHAPE, "conv2d 'conv2d_3': bias is [4], expected [3]", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 3, 3, 4), C(4), NULL)) \
+    X(conv_too_small, FTR_ERROR_SHAPE, \
+      "conv2d 'conv2d_2': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 5", \
+      ftr_conv2d_with(A(1, 2, 5, 4), B(3, 3, 3, 4), NOTHING, NULL)) \
+    X(conv_too_small_dilated, FTR_ERROR_SHAPE, \
+      "conv2d 'conv2d_2': kernel 3 x 3 (dilation 2) does not fit the padded input of 5 x 4", \
+      ftr_conv2d_with(A(1, 5, 4, 4), B(3, 3, 3, 4), NOTHING, &(ftr_conv2d_desc){.dilation = {2, 2}})) \
+    X(conv_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is u8, expected f32 or f64", \
+      ftr_conv2d_with(A_AS(FTR_U8, 1, 5, 5, 4), B(3, 3, 3, 4), NOTHING, NULL)) \
+    X(conv_weight_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is f32, weight is f64: both must have one type", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B_AS(FTR_F64, 3, 3, 3, 4), NOTHING, NULL)) \
+    X(conv_no_kernel, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': kernel 0 x 3, expected 1 or more", \
+      ftr_conv2d_with(A(1, 5, 5, 4), B(3, 0, 3, 4), NOTHING, NULL)) \
+    X(conv_layer_channels, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv1': out_channels 0, expected 1 or more", \
+      ftr_conv2d(A(1, 5, 5, 4), "conv1", 0, 3, NULL)) \
+    X(conv_layer_kernel, FTR_ERROR_INVALID_ARGUMENT, "conv2d 'conv1': kernel 0, expected 1 or more", \
+      ftr_conv2d(A(1, 5, 5, 4), "conv1", 8, 0, NULL)) \
+    X(conv_layer_groups, FTR_ERROR_SHAPE, "conv2d 'conv1': input has 4 channels, which groups 3 does not divide", \
+      ftr_conv2d(A(1, 5, 5, 4), "conv1", 9, 3, &(ftr_conv2d_desc){.groups = 3})) \
+    X(conv_layer_rank, FTR_ERROR_RANK, "conv2d 'conv1': input has rank 2, expected 4 (n, h, w, c)", \
+      ftr_conv2d(A(5, 4), "conv1", 8, 3, NULL)) \
+    X(conv_layer_too_small, FTR_ERROR_SHAPE, \
+      "conv2d 'conv1': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 2", \
+      ftr_conv2d(A(1, 2, 2, 4), "conv1", 8, 3, NULL)) \
+    X(norm_rank, FTR_ERROR_RANK, "batch_norm 'batch_norm_5': input has rank 1, expected 2 or more (n, ..., c)", \
+      norm(A(3), 3, 1e-5, 0.1)) \
+    X(norm_channels, FTR_ERROR_SHAPE, "batch_norm 'batch_norm_5': gamma is [5], expected [3]", \
+      norm(A(4, 3), 5, 1e-5, 0.1)) \
+    X(norm_dtype, FTR_ERROR_DTYPE, "batch_norm 'batch_norm_5': input is i32, expected f32 or f64", \
+      norm(A_AS(FTR_I32, 4, 3), 3, 1e-5, 0.1)) \
+    X(norm_eps, FTR_ERROR_INVALID_ARGUMENT, \
+      "batch_norm 'batch_norm_5': eps -1, expected a finite number of 0 or more", norm(A(4, 3), 3, -1, 0.1)) \
+    X(norm_momentum, FTR_ERROR_INVALID_ARGUMENT, "batch_norm 'batch_norm_5': momentum 1.5, expected 0 to 1", \
+      norm(A(4, 3), 3, 1e-5, 1.5)) \
+    X(norm_cookie, FTR_ERROR_INVALID_ARGUMENT, "batch_norm 'bn': desc was not made by ftr_batch_norm_defaults()", \
+      ftr_batch_norm(A(4, 3), "bn", &(ftr_batch_norm_desc){.eps = 1e-5})) \
+    X(norm_layer_rank, FTR_ERROR_RANK, "batch_norm 'bn': input has rank 1, expected 2 or more (n, ..., c)", \
+      ftr_batch_norm(A(4), "bn", NULL)) \
+    X(norm_null, FTR_ERROR_INVALID_TENSOR, "batch_norm: operand 2 is a null tensor", \
+      ftr_batch_norm_with(A(4, 3), B(3), NOTHING, NOTHING, NOTHING, NULL)) \
+    X(max_pool_rank, FTR_ERROR_RANK, "max_pool2d 'max_pool2d_1': input has rank 3, expected 4 (n, h, w, c)", \
+      ftr_max_pool2d(A(4, 4, 2), 2, 2, NULL)) \
+    X(max_pool_window, FTR_ERROR_SHAPE, \
+      "max_pool2d 'max_pool2d_1': window 5 x 2 does not fit the padded input of 4 x 4", \
+      ftr_max_pool2d(A(1, 4, 4, 2), 5, 2, NULL)) \
+    X(max_pool_no_window, FTR_ERROR_INVALID_ARGUMENT, "max_pool2d 'max_pool2d_1': window 0 x 2, expected 1 or more", \
+      ftr_max_pool2d(A(1, 4, 4, 2), 0, 2, NULL)) \
+    X(max_pool_padding, FTR_ERROR_INVALID_ARGUMENT, \
+      "max_pool2d 'max_pool2d_1': padding 2, expected 0 to 1 (half the window)", \
+      ftr_max_pool2d(A(1, 4, 4, 2), 2, 2, &(ftr_pool2d_desc){.padding = {2, 0, 0, 0}})) \
+    X(max_pool_dtype, FTR_ERROR_DTYPE, "max_pool2d 'max_pool2d_1': input is i32, expected f32 or f64", \
+      ftr_max_pool2d(A_AS(FTR_I32, 1, 4, 4, 2), 2, 2, NULL)) \
+    X(avg_pool_stride, FTR_ERROR_INVALID_ARGUMENT, "avg_pool2d 'avg_pool2d_1': stride -1, expected 1 or more", \
+      ftr_avg_pool2d(A(1, 4, 4, 2), 2, 2, &(ftr_pool2d_desc){.stride = {-1, 1}})) \
+    X(avg_pool_empty, FTR_ERROR_SHAPE, \
+      "avg_pool2d 'avg_pool2d_1': input is 0 x 4, expected 1 to 2147483647 elements", \
+      ftr_avg_pool2d(A(1, 0, 4, 2), 1, 1, NULL)) \
+    X(avg_pool_rank, FTR_ERROR_RANK, "avg_pool2d 'avg_pool2d_1': input has rank 5, expected 4 (n, h, w, c)", \
+      ftr_avg_pool2d(A(1, 4, 4, 2, 1), 2, 2, NULL)) \
+    X(global_pool_rank, FTR_ERROR_RANK, "global_avg_pool of 'a': input has rank 2, expected 4 (n, h, w, c)", \
+      ftr_global_avg_pool(A(4, 2))) \
+    X(dropout_p, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p 1.5, expected 0 to 1", ftr_dropout(A(3), 1.5)) \
+    X(dropout_negative, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p -0.1, expected 0 to 1", \
+      ftr_dropout(A(3), -0.1)) \
+    X(dropout_nan, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p nan, expected 0 to 1", \
+      ftr_dropout(A(3), (double)NAN)) \
+    X(dropout_dtype, FTR_ERROR_DTYPE, "dropout 'dropout_1': input is i32, expected f32 or f64", \
+      ftr_dropout(A_AS(FTR_I32, 3), 0.5)) \
+    X(reshape_count, FTR_ERROR_SHAPE, "reshape 'reshape_1': [2, 3] has 6 elements, [4] has 4", \
+      ftr_reshape(A(2, 3), FTR_SHAPE(4))) \
+    X(reshape_two_open, FTR_ERROR_SHAPE, "reshape 'reshape_1': [-1, -1] has more than one -1", \
+      ftr_reshape(A(2, 3), FTR_SHAPE(-1, -1))) \
+    X(reshape_open, FTR_ERROR_SHAPE, "reshape 'reshape_1': [2, 3] has 6 elements, which do not fit [4, -1]", \
+      ftr_reshape(A(2, 3), FTR_SHAPE(4, -1))) \
+    X(reshape_negative, FTR_ERROR_SHAPE, \
+      "reshape 'reshape_1': dimension 0 of the new shape is -2, expected -1 or more", \
+      ftr_reshape(A(2, 3), FTR_SHAPE(-2, -3))) \
+    X(reshape_rank, FTR_ERROR_RANK, "reshape 'reshape_1': the new shape has rank 7, expected 0 to 6", \
+      ftr_reshape(A(2, 3), (ftr_shape){.rank = 7})) \
+    X(flatten_axis, FTR_ERROR_INVALID_ARGUMENT, "flatten of 'a': axis 2 of a tensor of rank 2", \
+      ftr_flatten(A(2, 3), 2)) \
+    X(transpose_count, FTR_ERROR_INVALID_ARGUMENT, "transpose of 'a': order has 3 axes, expected 2", \
+      ftr_transpose(A(2, 3), FTR_AXES(0, 1, 2))) \
+    X(transpose_twice, FTR_ERROR_INVALID_ARGUMENT, "transpose 'transpose_1': axis 1 is there twice", \
+      ftr_transpose(A(2, 3), FTR_AXES(1, 1))) \
+    X(transpose_axis, FTR_ERROR_INVALID_ARGUMENT, "transpose 'transpose_1': axis 2 of a tensor of rank 2", \
+      ftr_transpose(A(2, 3), FTR_AXES(0, 2))) \
+    X(expand_shape, FTR_ERROR_SHAPE, "expand 'expand_1': [2, 3] does not expand to [2, 4]", \
+      ftr_expand(A(2, 3), FTR_SHAPE(2, 4))) \
+    X(expand_rank, FTR_ERROR_SHAPE, "expand 'expand_1': [2, 3] does not expand to [3]", \
+      ftr_expand(A(2, 3), FTR_SHAPE(3))) \
+    X(expand_negative, FTR_ERROR_SHAPE, "expand 'expand_1': dimension 0 of the new shape is -1, expected 0 or more", \
+      ftr_expand(A(1, 3), FTR_SHAPE(-1, 3))) \
     X(concat_many, FTR_ERROR_INVALID_ARGUMENT, "concat: 17 tensors, expected 1 to 16", concat_of(g, 17, 0)) \
-    X(concat_axis, FTR_ERROR_INVALID_ARGUMENT, "concat 'concat_17': axis 2 of a tensor of rank 2", concat_of(g, 2, 2)) \
-    X(concat_shapes, FTR_ERROR_SHAPE, "concat 'concat_2': input 0 is [2, 3], input 1 is [2, 4]: dimension 1 differs", ftr_concat((ftr_tensor[]){real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(2, 4))}, 2, 0)) \
-    X(concat_ranks, FTR_ERROR_RANK, "concat 'concat_2': input 0 has rank 2, input 1 has rank 1", ftr_concat((ftr_tensor[]){real(g, "a", FTR_SHAPE(2, 3)), real(g, "b", FTR_SHAPE(2))}, 2, 0)) \
-    X(concat_dtypes, FTR_ERROR_DTYPE, "concat 'concat_2': input 0 is f32, input 1 is i32: all must have one type", ftr_concat((ftr_tensor[]){real(g, "a", FTR_SHAPE(2)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(2))}, 2, 0)) \
-    X(concat_null, FTR_ERROR_INVALID_TENSOR, "concat: input 1 is a null handle", ftr_concat((ftr_tensor[]){real(g, "a", FTR_SHAPE(2)), (ftr_tensor){0}}, 2, 0)) \
-    X(slice_axis, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': axis 2 of a tensor of rank 2", ftr_slice(real(g, "a", FTR_SHAPE(2, 3)), 2, 0, 1, 1)) \
-    X(slice_step, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': step 0, expected 1 or more", ftr_slice(real(g, "a", FTR_SHAPE(2, 3)), 0, 0, 1, 0)) \
-    X(slice_negative_step, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': step -1, expected 1 or more", ftr_slice(real(g, "a", FTR_SHAPE(2, 3)), 0, 1, 0, -1)) \
-    X(pad_rank, FTR_ERROR_RANK, "pad of 'a': before has rank 1, after has rank 2, expected 2", ftr_pad(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(1), FTR_SHAPE(1, 1), 0)) \
-    X(pad_negative, FTR_ERROR_INVALID_ARGUMENT, "pad 'pad_1': dimension 1 is padded by -1 and 1, expected 0 or more", ftr_pad(real(g, "a", FTR_SHAPE(2, 3)), FTR_SHAPE(0, -1), FTR_SHAPE(1, 1), 0)) \
-    X(softmax_axis, FTR_ERROR_INVALID_ARGUMENT, "softmax 'softmax_1': axis 2 of a tensor of rank 2", ftr_softmax(real(g, "a", FTR_SHAPE(2, 3)), 2)) \
-    X(softmax_dtype, FTR_ERROR_DTYPE, "softmax 'softmax_1': input is i32, expected f32 or f64", ftr_softmax(ftr_input(g, "a", FTR_I32, FTR_SHAPE(2, 3)), 1)) \
-    X(softmax_scalar, FTR_ERROR_INVALID_ARGUMENT, "softmax 'softmax_1': axis 0 of a tensor of rank 0", ftr_softmax(real(g, "a", ftr_scalar_shape()), 0)) \
-    X(log_softmax_axis, FTR_ERROR_INVALID_ARGUMENT, "log_softmax 'log_softmax_1': axis -3 of a tensor of rank 2", ftr_log_softmax(real(g, "a", FTR_SHAPE(2, 3)), -3)) \
-    X(loss_labels_shape, FTR_ERROR_SHAPE, "cross_entropy 'cross_entropy_2': labels are [5], expected [4] for logits [4, 3]", ftr_cross_entropy(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(5)), NULL)) \
-    X(loss_labels_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_2': labels are f32, expected i32 or i64", ftr_cross_entropy(real(g, "a", FTR_SHAPE(4, 3)), real(g, "b", FTR_SHAPE(4)), NULL)) \
-    X(loss_labels_rank, FTR_ERROR_SHAPE, "cross_entropy 'cross_entropy_2': labels are [4, 1], expected [4] for logits [4, 3]", ftr_cross_entropy(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4, 1)), NULL)) \
-    X(loss_logits_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_2': logits is i32, expected f32 or f64", ftr_cross_entropy(ftr_input(g, "a", FTR_I32, FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), NULL)) \
-    X(loss_logits_rank, FTR_ERROR_RANK, "cross_entropy 'cross_entropy_2': logits have rank 0, expected 1 or more (..., classes)", ftr_cross_entropy(real(g, "a", ftr_scalar_shape()), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), NULL)) \
-    X(loss_no_classes, FTR_ERROR_SHAPE, "cross_entropy 'cross_entropy_2': logits [4, 0] have no classes", ftr_cross_entropy(real(g, "a", FTR_SHAPE(4, 0)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), NULL)) \
-    X(loss_weights, FTR_ERROR_SHAPE, "cross_entropy 'cross_entropy_3': class weights is [4], expected [3]", weighted_loss(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), real(g, "c", FTR_SHAPE(4)))) \
-    X(loss_weights_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_3': class weights is i32, expected f32", weighted_loss(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), ftr_input(g, "c", FTR_I32, FTR_SHAPE(3)))) \
-    X(loss_smoothing, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy 'cross_entropy_2': label_smoothing 1.5, expected 0 to 1", smoothed_loss(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), 1.5)) \
-    X(loss_cookie, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy: desc was not made by ftr_cross_entropy_defaults()", ftr_cross_entropy(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), &(ftr_cross_entropy_desc){0})) \
-    X(loss_reduction, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy 'cross_entropy_2': reduction 7, expected 0 to 2", reduced_loss(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), (ftr_reduction)7)) \
-    X(mse_shapes, FTR_ERROR_SHAPE, "mse: prediction is [4, 1], target is [4]: both must have one shape", ftr_mse(real(g, "a", FTR_SHAPE(4, 1)), real(g, "b", FTR_SHAPE(4)), FTR_REDUCE_MEAN)) \
-    X(mse_dtypes, FTR_ERROR_DTYPE, "mse: prediction is f32, target is f64: both must have one type", ftr_mse(real(g, "a", FTR_SHAPE(4)), ftr_input(g, "b", FTR_F64, FTR_SHAPE(4)), FTR_REDUCE_MEAN)) \
-    X(mse_integers, FTR_ERROR_DTYPE, "mse: prediction is i32, expected f32 or f64", ftr_mse(ftr_input(g, "a", FTR_I32, FTR_SHAPE(4)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)), FTR_REDUCE_MEAN)) \
-    X(mse_reduction, FTR_ERROR_INVALID_ARGUMENT, "mse: reduction -1, expected 0 to 2", ftr_mse(real(g, "a", FTR_SHAPE(4)), real(g, "b", FTR_SHAPE(4)), (ftr_reduction)-1)) \
-    X(accuracy_shape, FTR_ERROR_SHAPE, "accuracy: labels are [3], expected [4] for logits [4, 3]", ftr_accuracy(real(g, "a", FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(3)))) \
-    X(accuracy_labels, FTR_ERROR_DTYPE, "accuracy: labels are f32, expected i32 or i64", ftr_accuracy(real(g, "a", FTR_SHAPE(4, 3)), real(g, "b", FTR_SHAPE(4)))) \
-    X(accuracy_logits, FTR_ERROR_DTYPE, "accuracy: logits are i32, expected f32 or f64", ftr_accuracy(ftr_input(g, "a", FTR_I32, FTR_SHAPE(4, 3)), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)))) \
-    X(accuracy_rank, FTR_ERROR_RANK, "accuracy: logits have rank 0, expected 1 or more (..., classes)", ftr_accuracy(real(g, "a", ftr_scalar_shape()), ftr_input(g, "b", FTR_I32, FTR_SHAPE(4)))) \
+    X(concat_axis, FTR_ERROR_INVALID_ARGUMENT, "concat 'concat_17': axis 2 of a tensor of rank 2", \
+      concat_of(g, 2, 2)) \
+    X(concat_shapes, FTR_ERROR_SHAPE, "concat 'concat_2': input 0 is [2, 3], input 1 is [2, 4]: dimension 1 differs", \
+      ftr_concat((ftr_tensor[]){A(2, 3), B(2, 4)}, 2, 0)) \
+    X(concat_ranks, FTR_ERROR_RANK, "concat 'concat_2': input 0 has rank 2, input 1 has rank 1", \
+      ftr_concat((ftr_tensor[]){A(2, 3), B(2)}, 2, 0)) \
+    X(concat_dtypes, FTR_ERROR_DTYPE, "concat 'concat_2': input 0 is f32, input 1 is i32: all must have one type", \
+      ftr_concat((ftr_tensor[]){A(2), B_AS(FTR_I32, 2)}, 2, 0)) \
+    X(concat_null, FTR_ERROR_INVALID_TENSOR, "concat: input 1 is a null handle", \
+      ftr_concat((ftr_tensor[]){A(2), NOTHING}, 2, 0)) \
+    X(slice_axis, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': axis 2 of a tensor of rank 2", \
+      ftr_slice(A(2, 3), 2, 0, 1, 1)) \
+    X(slice_step, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': step 0, expected 1 or more", \
+      ftr_slice(A(2, 3), 0, 0, 1, 0)) \
+    X(slice_negative_step, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': step -1, expected 1 or more", \
+      ftr_slice(A(2, 3), 0, 1, 0, -1)) \
+    X(pad_rank, FTR_ERROR_RANK, "pad of 'a': before has rank 1, after has rank 2, expected 2", \
+      ftr_pad(A(2, 3), FTR_SHAPE(1), FTR_SHAPE(1, 1), 0)) \
+    X(pad_negative, FTR_ERROR_INVALID_ARGUMENT, "pad 'pad_1': dimension 1 is padded by -1 and 1, expected 0 or more", \
+      ftr_pad(A(2, 3), FTR_SHAPE(0, -1), FTR_SHAPE(1, 1), 0)) \
+    X(softmax_axis, FTR_ERROR_INVALID_ARGUMENT, "softmax 'softmax_1': axis 2 of a tensor of rank 2", \
+      ftr_softmax(A(2, 3), 2)) \
+    X(softmax_dtype, FTR_ERROR_DTYPE, "softmax 'softmax_1': input is i32, expected f32 or f64", \
+      ftr_softmax(A_AS(FTR_I32, 2, 3), 1)) \
+    X(softmax_scalar, FTR_ERROR_INVALID_ARGUMENT, "softmax 'softmax_1': axis 0 of a tensor of rank 0", \
+      ftr_softmax(scalar(g), 0)) \
+    X(log_softmax_axis, FTR_ERROR_INVALID_ARGUMENT, "log_softmax 'log_softmax_1': axis -3 of a tensor of rank 2", \
+      ftr_log_softmax(A(2, 3), -3)) \
+    X(loss_labels_shape, FTR_ERROR_SHAPE, \
+      "cross_entropy 'cross_entropy_2': labels are [5], expected [4] for logits [4, 3]", \
+      ftr_cross_entropy(A(4, 3), B_AS(FTR_I32, 5), NULL)) \
+    X(loss_labels_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_2': labels are f32, expected i32 or i64", \
+      ftr_cross_entropy(A(4, 3), B(4), NULL)) \
+    X(loss_labels_rank, FTR_ERROR_SHAPE, \
+      "cross_entropy 'cross_entropy_2': labels are [4, 1], expected [4] for logits [4, 3]", \
+      ftr_cross_entropy(A(4, 3), B_AS(FTR_I32, 4, 1), NULL)) \
+    X(loss_logits_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_2': logits is i32, expected f32 or f64", \
+      ftr_cross_entropy(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4), NULL)) \
+    X(loss_logits_rank, FTR_ERROR_RANK, \
+      "cross_entropy 'cross_entropy_2': logits have rank 0, expected 1 or more (..., classes)", \
+      ftr_cross_entropy(scalar(g), B_AS(FTR_I32, 4), NULL)) \
+    X(loss_no_classes, FTR_ERROR_SHAPE, "cross_entropy 'cross_entropy_2': logits [4, 0] have no classes", \
+      ftr_cross_entropy(A(4, 0), B_AS(FTR_I32, 4), NULL)) \
+    X(loss_weights, FTR_ERROR_SHAPE, "cross_entropy 'cross_entropy_3': class weights is [4], expected [3]", \
+      weighted_loss(A(4, 3), B_AS(FTR_I32, 4), C(4))) \
+    X(loss_weights_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_3': class weights is i32, expected f32", \
+      weighted_loss(A(4, 3), B_AS(FTR_I32, 4), C_AS(FTR_I32, 3))) \
+    X(loss_smoothing, FTR_ERROR_INVALID_ARGUMENT, \
+      "cross_entropy 'cross_entropy_2': label_smoothing 1.5, expected 0 to 1", \
+      smoothed_loss(A(4, 3), B_AS(FTR_I32, 4), 1.5)) \
+    X(loss_cookie, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy: desc was not made by ftr_cross_entropy_defaults()", \
+      ftr_cross_entropy(A(4, 3), B_AS(FTR_I32, 4), &(ftr_cross_entropy_desc){0})) \
+    X(loss_reduction, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy 'cross_entropy_2': reduction 7, expected 0 to 2", \
+      reduced_loss(A(4, 3), B_AS(FTR_I32, 4), (ftr_reduction)7)) \
+    X(mse_shapes, FTR_ERROR_SHAPE, "mse: prediction is [4, 1], target is [4]: both must have one shape", \
+      ftr_mse(A(4, 1), B(4), FTR_REDUCE_MEAN)) \
+    X(mse_dtypes, FTR_ERROR_DTYPE, "mse: prediction is f32, target is f64: both must have one type", \
+      ftr_mse(A(4), B_AS(FTR_F64, 4), FTR_REDUCE_MEAN)) \
+    X(mse_integers, FTR_ERROR_DTYPE, "mse: prediction is i32, expected f32 or f64", \
+      ftr_mse(A_AS(FTR_I32, 4), B_AS(FTR_I32, 4), FTR_REDUCE_MEAN)) \
+    X(mse_reduction, FTR_ERROR_INVALID_ARGUMENT, "mse: reduction -1, expected 0 to 2", \
+      ftr_mse(A(4), B(4), (ftr_reduction)-1)) \
+    X(accuracy_shape, FTR_ERROR_SHAPE, "accuracy: labels are [3], expected [4] for logits [4, 3]", \
+      ftr_accuracy(A(4, 3), B_AS(FTR_I32, 3))) \
+    X(accuracy_labels, FTR_ERROR_DTYPE, "accuracy: labels are f32, expected i32 or i64", ftr_accuracy(A(4, 3), B(4))) \
+    X(accuracy_logits, FTR_ERROR_DTYPE, "accuracy: logits are i32, expected f32 or f64", \
+      ftr_accuracy(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4))) \
+    X(accuracy_rank, FTR_ERROR_RANK, "accuracy: logits have rank 0, expected 1 or more (..., classes)", \
+      ftr_accuracy(scalar(g), B_AS(FTR_I32, 4))) \
     X(two_graphs, FTR_ERROR_INVALID_TENSOR, "add: input 1 belongs to another graph", two_graphs(g)) \
-    X(scoped_layer, FTR_ERROR_SHAPE, "conv2d 'block.1.conv1': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 2", scoped_layer(g))
+    X(scoped_layer, FTR_ERROR_SHAPE, \
+      "conv2d 'block.1.conv1': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 2", scoped_layer(g))
 /* clang-format on */
 
 #define BUILDER(name, code, sentence, expression)                                                                      \
@@ -237,7 +396,7 @@ typedef struct op_error {
 #define ROW(name, code, sentence, expression) {#name, build_##name, code, sentence},
 static const op_error errors[] = {OP_ERRORS(ROW)};
 
-/* -------------------------------------------------------------------------------------------------- labels of the data */
+/* ----------------------------------------------------------------------------------------------- labels of the data */
 
 /* Labels are data: they fail the step, on every row that counts, and nothing is updated. */
 typedef struct label_error {
@@ -315,7 +474,7 @@ static void test_label(const label_error *e) {
     ftr_context_destroy(context);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- the tests */
+/* -------------------------------------------------------------------------------------------------------- the tests */
 
 enum { ERRORS = FTR_TEST_LENGTH(errors), LABEL_ERRORS = FTR_TEST_LENGTH(label_errors) };
 

@@ -1,7 +1,7 @@
 /* Runs the table of op cases in its modes:
  *
- *   oracle [level]   values and gradients of the CPU backend in f32 against the oracle's in f64, for each instruction set
- *                    that the machine has, with and without the fuse pass
+ *   oracle [level]   values and gradients of the CPU backend in f32 against the oracle's in f64, for each instruction
+ *                    set that the machine has, with and without the fuse pass
  *   gradient         the oracle's gradients against central differences in f64
  *   determinism      the same bits with 1, 2, 3 and 8 threads
  *   error            malformed ops: status and exact sentence (errors.c)
@@ -13,8 +13,8 @@
 #include "errors.h"
 #include "oracle.h"
 
-/* The CPU computes in f32: an element may differ from the oracle's by this share of the largest element of its tensor, or
- * of FLOOR where all are smaller (results of cancellation). Integers and bools must be equal. */
+/* The CPU computes in f32: an element may differ from the oracle's by this share of the largest element of its tensor,
+ * or of FLOOR where all are smaller (results of cancellation). Integers and bools must be equal. */
 static const double TOLERANCE = 1e-5;
 static const double FLOOR = 0.25;
 
@@ -23,7 +23,7 @@ static const double DIFFERENCE_TOLERANCE = 1e-6;
 static const double DELTA = 1e-5;
 enum { DIFFERENCES = 24 }; /* elements of a tensor that are tried */
 
-/* --------------------------------------------------------------------------------------------------- running a case -- */
+/* ------------------------------------------------------------------------------------------------ running a case -- */
 
 /* A tensor that a case computed. f32 and integers are exact as doubles, so that equal bits are equal doubles. */
 typedef struct computed {
@@ -164,7 +164,7 @@ static void run_case(const op_case *of, const ftr_backend *backend, ftr_dtype re
     assert_int_equal(memory.wrong, 0);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- oracle -- */
+/* -------------------------------------------------------------------------------------------------------- oracle -- */
 
 /* Equal, or near enough. What overflows f32 is infinite there. */
 static bool agree(double found, double expected, double scale) {
@@ -232,10 +232,9 @@ static void test_level_missing(void **state) {
     skip();
 }
 
-/* --------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
-/* The loss with element `element` of input or parameter `tensor` moved by `delta`. The case's plan is `plan`, or a new one
- * each time if results depend on its step. */
+/* What evaluates the loss: a plan without gradients, or a new one each time if results depend on the plan's step. */
 typedef struct evaluation {
     ftr_context *context;
     const op_build *b;
@@ -267,6 +266,7 @@ static double *values_of(const op_build *b, ftr_tensor tensor, int32_t *input) {
     return NULL;
 }
 
+/* The loss with one element of an input or parameter moved by `delta`. */
 static double loss_moved(evaluation *e, ftr_tensor tensor, int64_t count, int64_t element, double delta) {
     int32_t input;
     double *values = values_of(e->b, tensor, &input), loss, kept;
@@ -331,7 +331,7 @@ static void test_gradient(void **state) {
     ftr_context_destroy(context);
 }
 
-/* ------------------------------------------------------------------------------------------------------ determinism -- */
+/* --------------------------------------------------------------------------------------------------- determinism -- */
 
 static void test_determinism(void **state) {
     const op_case *of = ((const op_test *)*state)->of;
@@ -355,7 +355,7 @@ static void test_determinism(void **state) {
     free_list(&first);
 }
 
-/* --------------------------------------------------------------------------------------------------------- coverage -- */
+/* ------------------------------------------------------------------------------------------------------ coverage -- */
 
 /* Adds the op names that a graph's text contains to `seen`. Names are words: "sum" is not in "sum_3". */
 static void collect_ops(void *user, const char *pass, const ftr_graph *graph) {
@@ -439,7 +439,7 @@ static void test_philox_answers(void **state) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------- main -- */
+/* ---------------------------------------------------------------------------------------------------------- main -- */
 
 typedef struct suite {
     struct CMUnitTest *tests;

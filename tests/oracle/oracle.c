@@ -908,8 +908,8 @@ static ftr_status oracle_count_update(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* torch.optim.SGD. Inputs: lr, steps done before this one, then parameter, gradient and, if there is momentum, its buffer
- * of each. */
+/* torch.optim.SGD. Inputs: lr, steps done before this one, then of each parameter: itself, its gradient and, if there is
+ * momentum, its buffer. */
 static ftr_status oracle_sgd_update(const ftr_kernel_call *call) {
     double lr = get(&call->in[0], 0);
     bool first = get_int(&call->in[1], 0) == 0, with_momentum = call->attr->optimizer.momentum != 0;

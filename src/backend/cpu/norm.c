@@ -1,6 +1,6 @@
 /* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks are
  * combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
- * Variances, 1979). */
+ * Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no precision. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -16,8 +16,9 @@ typedef struct ftr__norm_job {
     int64_t rows, channels, tiles, chunks, rows_per_chunk, rows_per_task;
     const float *mask;       /* NULL: all rows count */
     int64_t rows_per_sample; /* a sample has one element of the mask */
+    int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
-    float *coefficients;     /* [3][channels] */
+    float *coefficients;     /* [3][channels]; forward: scale and shift */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -88,7 +89,7 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
     const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
-    const float *x = (const float *)job->call->in[0].data + column;
+    const float *x = (const float *)job->call->in[0].data + column, *center = x + job->center * stride;
     float *mean = job->partial + chunk * 2 * job->channels + column, *deviation = mean + job->channels;
     (void)worker;
     for (int64_t j = 0; j < width; j++) mean[j] = deviation[j] = 0.0f;
@@ -98,8 +99,10 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
         for (int64_t row = begin; row < end;) {
             bool counts;
             const int64_t stop = ftr__norm_run(job, row, end, &counts);
-            if (counts && pass == 0) job->math->column_sum(stop - row, width, x + row * stride, stride, mean);
-            if (counts && pass == 1) job->math->column_deviation(stop - row, width, x + row * stride, stride, mean, deviation);
+            if (counts && pass == 0)
+                job->math->column_centered_sum(stop - row, width, x + row * stride, stride, center, mean);
+            if (counts && pass == 1)
+                job->math->column_deviation(stop - row, width, x + row * stride, stride, center, mean, deviation);
             row = stop;
         }
         if (pass == 0)
@@ -107,14 +110,18 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Fills mean, unbiased variance, 1 / std and the scale of one channel. */
+/* Fills mean, unbiased variance, 1 / std, and scale and shift of one channel. The shift makes up for the mean's rounding. */
 static void ftr__norm_finish(const ftr__norm_job *job, int64_t channel, double mean, double biased, double unbiased) {
     const ftr_kernel_call *call = job->call;
     const double invstd = 1.0 / sqrt(biased + call->attr->norm.eps);
-    ((float *)call->out[1].data)[channel] = (float)mean;
+    const double scale = (double)((const float *)call->in[1].data)[channel] * invstd;
+    const float rounded = (float)mean;
+    ((float *)call->out[1].data)[channel] = rounded;
     ((float *)call->out[2].data)[channel] = (float)unbiased;
     ((float *)call->out[3].data)[channel] = (float)invstd;
-    job->coefficients[channel] = (float)(((const float *)call->in[1].data)[channel] * invstd);
+    job->coefficients[channel] = (float)scale;
+    job->coefficients[job->channels + channel] =
+        (float)((double)((const float *)call->in[2].data)[channel] + ((double)rounded - mean) * scale);
 }
 
 /* The running statistics stand in where they are asked for, and in training where no row counts. */
@@ -147,8 +154,10 @@ static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
         ftr__norm_use_running(job, column, width);
         return;
     }
+    const float *center = (const float *)job->call->in[0].data + job->center * job->channels + column;
     for (int64_t j = 0; j < width; j++)
-        ftr__norm_finish(job, column + j, mean[j], deviation[j] / total, deviation[j] / (total > 1 ? total - 1 : 1));
+        ftr__norm_finish(job, column + j, (double)center[j] + mean[j], deviation[j] / total,
+                         deviation[j] / (total > 1 ? total - 1 : 1));
 }
 
 static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
@@ -159,7 +168,7 @@ static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
     (void)worker;
     job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data, job->coefficients,
-                          call->in[2].data, residual ? (const float *)residual->data + at : NULL,
+                          job->coefficients + job->channels, residual ? (const float *)residual->data + at : NULL,
                           call->attr->norm.activation == FTR_ACT_RELU, (float *)call->out[0].data + at);
 }
 
@@ -176,6 +185,9 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
     ftr__norm_prepare(&job, ftr__norm_optional(call, 5));
     if (call->attr->norm.training) {
+        bool counts = true;
+        const int64_t stop = ftr__norm_run(&job, 0, job.rows, &counts);
+        job.center = counts || stop == job.rows ? 0 : stop;
         ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_statistics_task, &job);
         ftr__pool_run(pool, job.tiles, ftr__norm_combine_task, &job);
     } else {

@@ -7,7 +7,7 @@
 #define FTR__MOVE_BLOCK 32    /* side of a square that is transposed at once */
 
 /* Copies n elements of 1, 4 or 8 bytes that are `stride` elements apart to a row. */
-static void ftr__gather(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
+static void ftr__gather_elements(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
     if (stride == 1) {
         memcpy(out, in, (size_t)n * size);
     } else if (size == 4) {
@@ -62,7 +62,7 @@ static void ftr__move_task(void *arg, int64_t task, int32_t worker) {
     for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) {
         int64_t from = begin * job->stride[last];
         for (int64_t d = last - 1, rest = row; d >= 0; rest /= job->dim[d--]) from += rest % job->dim[d] * job->stride[d];
-        ftr__gather(job->size, job->out + (size_t)(row * job->dim[last] + begin) * job->size,
+        ftr__gather_elements(job->size, job->out + (size_t)(row * job->dim[last] + begin) * job->size,
                     job->in + from * (int64_t)job->size, n, job->stride[last]);
     }
 }
@@ -83,7 +83,7 @@ static void ftr__move_strip(const ftr__move_job *job, int64_t unit) {
     for (int64_t k = 0; k < job->dim[last]; k += FTR__MOVE_BLOCK) {
         const int64_t n = job->dim[last] - k < FTR__MOVE_BLOCK ? job->dim[last] - k : FTR__MOVE_BLOCK;
         for (int64_t a = a0; a < a1; a++)
-            ftr__gather(job->size, job->out + (size_t)(to + a * job->across_out + k) * job->size,
+            ftr__gather_elements(job->size, job->out + (size_t)(to + a * job->across_out + k) * job->size,
                         job->in + (from + a + k * stride) * (int64_t)job->size, n, stride);
     }
 }

@@ -69,10 +69,13 @@ typedef struct ftr__simd_math {
     double (*dot)(int64_t n, const float *a, const float *b);
     float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
 
-    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, or of (x - mean[j])^2,
-     * or out[j] = max(out[j], x). */
+    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j], or of
+     * (x - center[j] - mean[j])^2; or out[j] = max(out[j], x). */
     void (*column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
-    void (*column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *mean, float *out);
+    void (*column_centered_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                                float *out);
+    void (*column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                             const float *mean, float *out);
     void (*column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
 
     /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */

@@ -301,54 +301,77 @@ FTR__INLINE int64_t FTR__S(safe_rows)(int64_t rows, int64_t left, int64_t stride
     return rows > short_rows ? rows - short_rows : 0;
 }
 
-typedef enum FTR__S(column_kind) { FTR__S(COLUMN_SUM), FTR__S(COLUMN_DEVIATION), FTR__S(COLUMN_MAXIMUM) } FTR__S(column_kind);
+typedef enum FTR__S(column_kind) {
+    FTR__S(COLUMN_SUM),
+    FTR__S(COLUMN_CENTERED),
+    FTR__S(COLUMN_DEVIATION),
+    FTR__S(COLUMN_MAXIMUM)
+} FTR__S(column_kind);
+
+/* Takes one vector of a row into `sum`. `kind` is a constant where this is inlined. */
+FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, FTR__VF value, FTR__VF center, FTR__VF mean) {
+    if (kind == FTR__S(COLUMN_MAXIMUM)) return FTR__S(maximum_of)(value, sum);
+    if (kind == FTR__S(COLUMN_SUM)) return sum + value;
+    if (kind == FTR__S(COLUMN_CENTERED)) return sum + (value - center);
+    const FTR__VF apart = (value - center) - mean;
+    return FTR__FMA(apart, apart, sum);
+}
 
 /* One tile of `vectors` vectors; `left` columns are there. `vectors` and `kind` are constants where this is inlined. */
 FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, const float *x,
-                                     int64_t stride, const float *mean, float *out) {
-    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], center[FTR__COLUMN_VECTORS];
+                                     int64_t stride, const float *center, const float *mean, float *out) {
+    const bool maximum = kind == FTR__S(COLUMN_MAXIMUM);
+    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], c[FTR__COLUMN_VECTORS], m[FTR__COLUMN_VECTORS];
     const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
     for (int v = 0; v < vectors; v++) {
-        total[v] = FTR__LOAD_SOME(out + v * FTR__W, left - v * FTR__W);
-        center[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W) : FTR__SPLAT(0.0f);
+        const int64_t at = v * FTR__W;
+        total[v] = FTR__LOAD_SOME(out + at, left - at);
+        c[v] = kind == FTR__S(COLUMN_SUM) || maximum ? FTR__SPLAT(0.0f) : FTR__LOAD_SOME(center + at, left - at);
+        m[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + at, left - at) : FTR__SPLAT(0.0f);
     }
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
         const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
-        for (int v = 0; v < vectors; v++) partial[v] = kind == FTR__S(COLUMN_MAXIMUM) ? total[v] : FTR__SPLAT(0.0f);
+        for (int v = 0; v < vectors; v++) partial[v] = maximum ? total[v] : FTR__SPLAT(0.0f);
         for (int64_t r = begin; r < end; r++) {
             const float *row = x + r * stride;
             for (int v = 0; v < vectors; v++) {
                 const FTR__VF value = vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
-                const FTR__VF apart = value - center[v];
-                if (kind == FTR__S(COLUMN_SUM)) partial[v] += value;
-                if (kind == FTR__S(COLUMN_DEVIATION)) partial[v] = FTR__FMA(apart, apart, partial[v]);
-                if (kind == FTR__S(COLUMN_MAXIMUM)) partial[v] = FTR__S(maximum_of)(value, partial[v]);
+                partial[v] = FTR__S(column_take)(kind, partial[v], value, c[v], m[v]);
             }
         }
-        for (int v = 0; v < vectors; v++) total[v] = kind == FTR__S(COLUMN_MAXIMUM) ? partial[v] : total[v] + partial[v];
+        for (int v = 0; v < vectors; v++) total[v] = maximum ? partial[v] : total[v] + partial[v];
     }
     for (int v = 0; v < vectors; v++) FTR__STORE_SOME(out + v * FTR__W, total[v], left - v * FTR__W);
 }
 
-#define FTR__COLUMN_LOOP(kind, mean)                                                                                   \
-    int64_t j = 0;                                                                                                     \
-    for (; j + FTR__COLUMN_VECTORS * FTR__W <= columns; j += FTR__COLUMN_VECTORS * FTR__W)                             \
-        FTR__S(column_tile)                                                                                            \
-    (FTR__S(kind), FTR__COLUMN_VECTORS, FTR__COLUMN_VECTORS *FTR__W, rows, x + j, stride, (mean) + j, out + j);        \
-    for (; j < columns; j += FTR__W)                                                                                   \
-    FTR__S(column_tile)(FTR__S(kind), 1, columns - j, rows, x + j, stride, (mean) + j, out + j)
-
-static void FTR__S(column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out) {
-    FTR__COLUMN_LOOP(COLUMN_SUM, x);
+/* center and mean are read by the kinds that use them. */
+FTR__INLINE void FTR__S(columns)(FTR__S(column_kind) kind, int64_t rows, int64_t count, const float *x, int64_t stride,
+                                 const float *center, const float *mean, float *out) {
+    const int64_t tile = FTR__COLUMN_VECTORS * FTR__W;
+    int64_t j = 0;
+    for (; j + tile <= count; j += tile)
+        FTR__S(column_tile)
+        (kind, FTR__COLUMN_VECTORS, tile, rows, x + j, stride, center + j, mean + j, out + j);
+    for (; j < count; j += FTR__W)
+        FTR__S(column_tile)(kind, 1, count - j, rows, x + j, stride, center + j, mean + j, out + j);
 }
 
-static void FTR__S(column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *mean,
-                                     float *out) {
-    FTR__COLUMN_LOOP(COLUMN_DEVIATION, mean);
+static void FTR__S(column_sum)(int64_t rows, int64_t count, const float *x, int64_t stride, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_SUM), rows, count, x, stride, out, out, out);
 }
 
-static void FTR__S(column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out) {
-    FTR__COLUMN_LOOP(COLUMN_MAXIMUM, x);
+static void FTR__S(column_centered_sum)(int64_t rows, int64_t count, const float *x, int64_t stride, const float *center,
+                                        float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_CENTERED), rows, count, x, stride, center, center, out);
+}
+
+static void FTR__S(column_deviation)(int64_t rows, int64_t count, const float *x, int64_t stride, const float *center,
+                                     const float *mean, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_DEVIATION), rows, count, x, stride, center, mean, out);
+}
+
+static void FTR__S(column_maximum)(int64_t rows, int64_t count, const float *x, int64_t stride, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_MAXIMUM), rows, count, x, stride, out, out, out);
 }
 
 /* -------------------------------------------------------------------------------------------------- normalization -- */
@@ -521,7 +544,7 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
                   FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                                            \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
-        .column_sum = FTR__S(column_sum), .column_deviation = FTR__S(column_deviation),                                \
+        .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),                                \
         .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
         .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
         .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add),                                            \
@@ -543,4 +566,3 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
 #undef FTR__ROW_SUM
-#undef FTR__COLUMN_LOOP
