@@ -23,12 +23,12 @@ static ftr_status ftr__compile_out_of_memory(const ftr_plan *plan, size_t bytes)
 
 /* -------------------------------------------------------------------------------------------------- the description -- */
 
+/* `index` is -1 for a field that is no list. */
 static ftr_status ftr__check_tensor(const ftr_plan *plan, ftr_tensor tensor, const char *field, int32_t index) {
-    if (!ftr_is_valid(tensor))
-        return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] is a null tensor", field, index);
-    if (tensor.graph != plan->source)
-        return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] belongs to another graph", field, index);
-    return FTR_OK;
+    if (ftr_is_valid(tensor) && tensor.graph == plan->source) return FTR_OK;
+    const char *fault = ftr_is_valid(tensor) ? "belongs to another graph" : "is a null tensor";
+    if (index < 0) return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s %s", field, fault);
+    return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] %s", field, index, fault);
 }
 
 static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, int32_t count, const char *field) {
@@ -48,7 +48,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
     if (!status) status = ftr__check_list(plan, desc->gradients_of, desc->gradient_count, "gradients_of");
     if (status) return status;
     const bool has_loss = desc->loss.graph || desc->loss.id;
-    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", 0);
+    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", -1);
     else if (desc->gradient_count || desc->optimizer)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is given without a loss",
                           desc->optimizer ? "optimizer" : "gradients_of");

@@ -557,10 +557,7 @@ def train(model, make_optimizer, images, labels, prepare, dtype):
 
 
 def single(state):
-    return {
-        name: np.ascontiguousarray(v.float().numpy() if v.is_floating_point() else v.numpy())
-        for name, v in state.items()
-    }
+    return {name: (v.float() if v.is_floating_point() else v).numpy() for name, v in state.items()}
 
 
 def whole_run(name, make_model, images, labels, prepare, optimizers):

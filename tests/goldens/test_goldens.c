@@ -137,6 +137,7 @@ static void run_op_case(golden_case *c, golden_build_fn build) {
     ftr_compile_desc desc = {.mode = c->mode, .outputs = &y, .output_count = 1, .gradients_of = gradients_of};
     desc.gradient_count = differentiated(c, gradients_of, gradient_names);
     ftr_tensor w = {NULL, 0};
+    assert_int_equal(desc.gradient_count > 0, golden_find(c, "w", &weights));
     if (desc.gradient_count > 0) {
         weights = golden_get(c, "w");
         w = ftr_input(c->graph, "w", FTR_F32, golden_shape(&weights));

@@ -21,7 +21,7 @@ static ftr_tensor norm(ftr_tensor x, int64_t channels, double eps, double moment
 static ftr_tensor concat_of(ftr_graph *g, int32_t count, int32_t axis) {
     ftr_tensor parts[17];
     for (int32_t i = 0; i < 17; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "x%d", (int)i);
         parts[i] = real(g, name, FTR_SHAPE(2, 3));
     }

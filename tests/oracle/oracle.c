@@ -908,7 +908,7 @@ static ftr_status oracle_count_update(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* torch.optim.SGD. Inputs: lr, steps done before this one, then of each parameter: itself, its gradient and, if there is
+/* torch.optim.SGD. Inputs: lr, steps done before this one, then of each parameter: it, its gradient and, if there is
  * momentum, its buffer. */
 static ftr_status oracle_sgd_update(const ftr_kernel_call *call) {
     double lr = get(&call->in[0], 0);

@@ -204,6 +204,20 @@ static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
     return g->c + t->batch * g->c_batch + i * g->c_stride;
 }
 
+/* Asks for what comes next while a tile is computed: its own rows of c, and its share of the following panel of B. */
+static void ftr__gemm_prefetch(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b,
+                               const ftr__gemm_tile *tile) {
+    const ftr__gemm_plan *p = t->plan;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr;
+    for (int64_t r = 0; r < mr; r++) __builtin_prefetch(tile->c[r], 1, 3);
+    if (!p->shared || j + nr >= t->j1) return;
+    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, mr), lines = ftr__gemm_ceil(t->depth * nr, 16);
+    const int64_t share = ftr__gemm_ceil(lines, tiles), first = (i - t->i0) / mr * share;
+    const float *next = b + p->ks * nr + first * 16;
+    const int64_t count = ftr__gemm_min(share, lines - first);
+    for (int64_t l = 0; l < count; l++) __builtin_prefetch(next + l * 16, 0, 2);
+}
+
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
                                const ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
@@ -243,6 +257,7 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
         }
+        ftr__gemm_prefetch(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
