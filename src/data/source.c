@@ -20,15 +20,10 @@ static ftr_status ftr__check_field(ftr_context *context, const char *source, con
     if (field->shape.rank < 0 || field->shape.rank >= FTR_MAX_RANK)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has rank %d, expected 0 to %d",
                           source, field->name, (int)field->shape.rank, FTR_MAX_RANK - 1);
-    int64_t count = ftr_shape_count(&field->shape);
     char text[FTR__SHAPE_TEXT];
-    if (count < 0)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has the impossible shape %s",
-                          source, field->name, ftr__shape_text(&field->shape, text));
-    if (count > INT64_MAX / (int64_t)ftr_dtype_size(field->dtype))
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
-                          "source '%s': a sample of field '%s', shape %s, is too large", source, field->name,
-                          ftr__shape_text(&field->shape, text));
+    if (ftr_shape_count(&field->shape) < 0)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has the impossible shape %s", source,
+                          field->name, ftr__shape_text(&field->shape, text));
     return FTR_OK;
 }
 
@@ -121,7 +116,7 @@ ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t cou
         field->data = data[i];
         if (field->bytes > 0 && count > INT64_MAX / field->bytes) {
             status =
-                ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': %lld samples of field '%s' are too large",
+                ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': %lld samples of field '%s' are more than memory can hold",
                            name, (long long)count, field->name);
             ftr_source_destroy(*source);
             *source = NULL;

@@ -30,14 +30,14 @@ static void ftr__progress_value(char *text, const char *prefix, const char *name
     ftr__progress_append(text, plain ? "  %s%s %.4f" : "  %s%s %.3e", prefix, name, value);
 }
 
-static void ftr__progress_speed(char *text, double speed) {
+static void ftr__progress_speed(char *text, double speed, const char *unit) {
     if (!(speed < 1e15)) return; /* nothing measured yet */
     if (speed < 1e4)
-        ftr__progress_append(text, "  %.0f samples/s", speed);
+        ftr__progress_append(text, "  %.0f %s", speed, unit);
     else if (speed < 1e6)
-        ftr__progress_append(text, "  %.1fk samples/s", speed / 1e3);
+        ftr__progress_append(text, "  %.1fk%s", speed / 1e3, unit);
     else
-        ftr__progress_append(text, "  %.1fM samples/s", speed / 1e6);
+        ftr__progress_append(text, "  %.1fM%s", speed / 1e6, unit);
 }
 
 static void ftr__progress_time(char *text, double seconds) {

@@ -89,8 +89,8 @@ static void ftr__softmax_task(void *arg, int64_t task, int32_t worker) {
         }
         const int64_t column = unit % job->tiles * FTR__SOFTMAX_TILE, left = job->inner - column;
         const int64_t offset = unit / job->tiles * job->n * job->inner + column;
-        (gradient ? ftr__softmax_grad_columns : ftr__softmax_columns)(
-            job, offset, left < FTR__SOFTMAX_TILE ? left : FTR__SOFTMAX_TILE);
+        (gradient ? ftr__softmax_grad_columns
+                  : ftr__softmax_columns)(job, offset, left < FTR__SOFTMAX_TILE ? left : FTR__SOFTMAX_TILE);
     }
 }
 
@@ -112,7 +112,9 @@ static ftr_status ftr__softmax_run(const ftr_kernel_call *call, bool log) {
     return FTR_OK;
 }
 
-ftr_status ftr__cpu_softmax(const ftr_kernel_call *call) { return ftr__softmax_run(call, call->op == FTR_OP_log_softmax); }
+ftr_status ftr__cpu_softmax(const ftr_kernel_call *call) {
+    return ftr__softmax_run(call, call->op == FTR_OP_log_softmax);
+}
 
 ftr_status ftr__cpu_softmax_grad(const ftr_kernel_call *call) {
     return ftr__softmax_run(call, call->op == FTR_OP_log_softmax_grad);
@@ -199,7 +201,8 @@ static void ftr__loss_row(const ftr__loss_job *job, int64_t row, ftr__loss_part 
         if (job->smoothing > 0)
             loss += mask * job->smoothing / (double)job->classes * ftr__loss_smooth_sum(job, x, most, log_sum);
     }
-    if (job->call->attr->cross_entropy.reduction == FTR_REDUCE_NONE) ((float *)job->call->out[0].data)[row] = (float)loss;
+    if (job->call->attr->cross_entropy.reduction == FTR_REDUCE_NONE)
+        ((float *)job->call->out[0].data)[row] = (float)loss;
     part->loss += loss;
     part->weight += weight;
 }
@@ -209,7 +212,8 @@ static void ftr__loss_task(void *arg, int64_t task, int32_t worker) {
     const int64_t first = task * job->rows_per_task;
     ftr__loss_part part = {.bad_row = -1};
     (void)worker;
-    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__loss_row(job, row, &part);
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__loss_row(job, row, &part);
     ((ftr__loss_part *)job->call->workspace)[task] = part;
 }
 
@@ -265,8 +269,10 @@ static void ftr__loss_grad_row(const ftr__loss_job *job, int64_t row) {
     const double at_label = g * (1.0 - job->smoothing) * ftr__loss_class_weight(job, label);
     const double at_each = job->smoothing > 0 ? g * job->smoothing / (double)job->classes : 0.0;
     job->math->exp_scale_add(job->classes, x, ((const float *)call->in[3].data)[row],
-                             (float)(at_label + at_each * job->all_weights), job->class_weights ? 0.0f : (float)-at_each, dx);
-    if (job->class_weights && job->smoothing > 0) job->math->axpy(job->classes, (float)-at_each, job->class_weights, dx);
+                             (float)(at_label + at_each * job->all_weights),
+                             job->class_weights ? 0.0f : (float)-at_each, dx);
+    if (job->class_weights && job->smoothing > 0)
+        job->math->axpy(job->classes, (float)-at_each, job->class_weights, dx);
     dx[label] -= (float)at_label;
 }
 

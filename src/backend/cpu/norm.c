@@ -167,8 +167,9 @@ static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const int64_t first = task * job->rows_per_task, at = first * job->channels;
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
     (void)worker;
-    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data, job->coefficients,
-                          job->coefficients + job->channels, residual ? (const float *)residual->data + at : NULL,
+    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data,
+                          job->coefficients, job->coefficients + job->channels,
+                          residual ? (const float *)residual->data + at : NULL,
                           call->attr->norm.activation == FTR_ACT_RELU, (float *)call->out[0].data + at);
 }
 

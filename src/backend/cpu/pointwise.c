@@ -47,8 +47,7 @@ static void ftr__broadcast_plan(ftr__broadcast *b, const ftr_kernel_call *call) 
     for (int32_t d = 0; d < shape->rank; d++) {
         if (shape->dim[d] == 1) continue;
         bool merge = count > 0;
-        for (int32_t i = 0; i < b->inputs && merge; i++)
-            merge = b->stride[i][count - 1] == full[i][d] * shape->dim[d];
+        for (int32_t i = 0; i < b->inputs && merge; i++) merge = b->stride[i][count - 1] == full[i][d] * shape->dim[d];
         if (!merge) count++;
         b->dim[count - 1] = merge ? b->dim[count - 1] * shape->dim[d] : shape->dim[d];
         for (int32_t i = 0; i < b->inputs; i++) b->stride[i][count - 1] = full[i][d];
@@ -118,7 +117,8 @@ static ftr_status ftr__pointwise_run(const ftr_kernel_call *call, ftr__pointwise
 }
 
 static ftr_status ftr__pointwise_dtype_error(const ftr_kernel_call *call, ftr_dtype dtype) {
-    return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s", ftr_dtype_name(dtype));
+    return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
+                             ftr_dtype_name(dtype));
 }
 
 /* ----------------------------------------------------------------------------------------------------- arithmetic -- */

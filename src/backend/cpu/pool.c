@@ -84,8 +84,8 @@ static void ftr__pool2d_row(const ftr__pool2d_job *job, int64_t row) {
         const float *window = x + pixel * job->channels;
         float *y = (float *)job->call->out[0].data + at;
         if (job->maximum)
-            job->math->window_maximum(job->channels, window, h.end - h.begin, w.end - w.begin, job->in_w, (int32_t)pixel, y,
-                                      (int32_t *)job->call->out[1].data + at);
+            job->math->window_maximum(job->channels, window, h.end - h.begin, w.end - w.begin, job->in_w,
+                                      (int32_t)pixel, y, (int32_t *)job->call->out[1].data + at);
         else
             job->math->window_mean(job->channels, window, h.end - h.begin, w.end - w.begin, job->in_w,
                                    ftr__pool_divisor(job, h, w), y);
@@ -144,7 +144,8 @@ static void ftr__pool2d_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__pool2d_job *job = arg;
     const int64_t first = task * job->rows_per_task;
     (void)worker;
-    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__pool2d_grad_row(job, row);
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__pool2d_grad_row(job, row);
 }
 
 ftr_status ftr__cpu_max_pool2d_grad(const ftr_kernel_call *call) {

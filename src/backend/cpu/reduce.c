@@ -5,9 +5,9 @@
 
 #include <math.h>
 
-#define FTR__REDUCE_TILE 256   /* columns of a task */
+#define FTR__REDUCE_TILE 256    /* columns of a task */
 #define FTR__REDUCE_CHUNK 32768 /* elements of a chunk */
-#define FTR__REDUCE_SPAN 2048  /* rows that are added in f32 at most */
+#define FTR__REDUCE_SPAN 2048   /* rows that are added in f32 at most */
 #define FTR__REDUCE_GRAIN 16384
 
 typedef union ftr__reduce_cell {
@@ -120,7 +120,8 @@ static void ftr__reduce_span_f32(const ftr__reduce_job *job, int64_t offset, int
     const float *x = (const float *)job->call->in[0].data + offset;
     float tile[FTR__REDUCE_TILE];
     if (job->plan.columns == 1) {
-        const ftr__reduce_cell value = {.real = job->maximum ? (double)job->math->maximum(rows, x) : job->math->sum(rows, x)};
+        const ftr__reduce_cell value = {.real = job->maximum ? (double)job->math->maximum(rows, x)
+                                                             : job->math->sum(rows, x)};
         ftr__reduce_combine(job, cells, value);
         return;
     }
@@ -131,7 +132,8 @@ static void ftr__reduce_span_f32(const ftr__reduce_job *job, int64_t offset, int
             job->math->column_maximum(part, width, x, job->plan.columns, tile);
         else
             job->math->column_sum(part, width, x, job->plan.columns, tile);
-        for (int64_t j = 0; j < width; j++) ftr__reduce_combine(job, &cells[j], (ftr__reduce_cell){.real = (double)tile[j]});
+        for (int64_t j = 0; j < width; j++)
+            ftr__reduce_combine(job, &cells[j], (ftr__reduce_cell){.real = (double)tile[j]});
         x += part * job->plan.columns;
         rows -= part;
     }
@@ -232,7 +234,8 @@ ftr_status ftr__cpu_reduce(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
     const bool fits = dtype == FTR_F32 || (call->op != FTR_OP_mean && (dtype == FTR_I32 || dtype == FTR_I64));
     if (!fits)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s", ftr_dtype_name(dtype));
+        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
+                                 ftr_dtype_name(dtype));
     if (call->out[0].count == 0) return FTR_OK;
     ftr__reduce_job job = {.call = call, .math = &ftr__cpu_of(call)->simd->math, .partial = call->workspace};
     ftr__reduce_make_plan(&job.plan, &call->in[0].shape, call->attr->axes.mask);

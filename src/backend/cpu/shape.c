@@ -61,9 +61,10 @@ static void ftr__move_task(void *arg, int64_t task, int32_t worker) {
     (void)worker;
     for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) {
         int64_t from = begin * job->stride[last];
-        for (int64_t d = last - 1, rest = row; d >= 0; rest /= job->dim[d--]) from += rest % job->dim[d] * job->stride[d];
+        for (int64_t d = last - 1, rest = row; d >= 0; rest /= job->dim[d--])
+            from += rest % job->dim[d] * job->stride[d];
         ftr__gather_elements(job->size, job->out + (size_t)(row * job->dim[last] + begin) * job->size,
-                    job->in + from * (int64_t)job->size, n, job->stride[last]);
+                             job->in + from * (int64_t)job->size, n, job->stride[last]);
     }
 }
 
@@ -84,7 +85,7 @@ static void ftr__move_strip(const ftr__move_job *job, int64_t unit) {
         const int64_t n = job->dim[last] - k < FTR__MOVE_BLOCK ? job->dim[last] - k : FTR__MOVE_BLOCK;
         for (int64_t a = a0; a < a1; a++)
             ftr__gather_elements(job->size, job->out + (size_t)(to + a * job->across_out + k) * job->size,
-                        job->in + (from + a + k * stride) * (int64_t)job->size, n, stride);
+                                 job->in + (from + a + k * stride) * (int64_t)job->size, n, stride);
     }
 }
 
@@ -92,7 +93,8 @@ static void ftr__move_strip_task(void *arg, int64_t task, int32_t worker) {
     const ftr__move_job *job = arg;
     const int64_t first = task * job->rows_per_task;
     (void)worker;
-    for (int64_t unit = first; unit < job->rows && unit < first + job->rows_per_task; unit++) ftr__move_strip(job, unit);
+    for (int64_t unit = first; unit < job->rows && unit < first + job->rows_per_task; unit++)
+        ftr__move_strip(job, unit);
 }
 
 static void ftr__move_cut_strips(ftr__move_job *job) {
@@ -310,7 +312,8 @@ static void ftr__pad_run(const ftr_kernel_call *call, ftr__pad_job *job) {
     job->rows = 1;
     for (int32_t d = 0; d < job->rank - 1; d++) job->rows *= job->dim[d];
     job->rows_per_task = 1 + FTR__MOVE_GRAIN / job->dim[job->rank - 1];
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job->rows + job->rows_per_task - 1) / job->rows_per_task, ftr__pad_task, job);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job->rows + job->rows_per_task - 1) / job->rows_per_task, ftr__pad_task,
+                  job);
 }
 
 /* `value` in the element type: truncated and saturated, NaN as 0 for integers. */

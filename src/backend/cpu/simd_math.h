@@ -51,11 +51,11 @@ typedef struct ftr__sgd_step {
 } ftr__sgd_step;
 
 typedef struct ftr__adamw_step {
-    float decay;                        /* 1 - lr * weight decay */
+    float decay; /* 1 - lr * weight decay */
     float beta1, one_minus_beta1;
     float beta2, one_minus_beta2;
-    float rate;                         /* lr / (1 - beta1^t) */
-    float second;                       /* 1 / sqrt(1 - beta2^t) */
+    float rate;   /* lr / (1 - beta1^t) */
+    float second; /* 1 / sqrt(1 - beta2^t) */
     float eps;
 } ftr__adamw_step;
 
@@ -83,8 +83,8 @@ typedef struct ftr__simd_math {
                        const float *shift, const float *residual, bool relu, float *y);
     /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]).
      * Rows are `stride` apart. */
-    void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x, const float *y,
-                           const float *mean, float *sum, float *product);
+    void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
+                           const float *y, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
     void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
                             const float *mean, const float *a, const float *b, const float *c, float *dx);

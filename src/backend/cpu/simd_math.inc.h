@@ -134,14 +134,14 @@ FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     for (int64_t i = 0; i + FTR__W <= n; i += FTR__W) {                                                                \
         const int64_t left = FTR__W;                                                                                   \
         loads;                                                                                                         \
-        const FTR__VF made = body;                                                                                        \
-        FTR__STORE_SOME((out) + i, made, left);                                                                           \
+        const FTR__VF made = body;                                                                                     \
+        FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }                                                                                                                  \
     if (n % FTR__W) {                                                                                                  \
         const int64_t left = n % FTR__W, i = n - left;                                                                 \
         loads;                                                                                                         \
-        const FTR__VF made = body;                                                                                        \
-        FTR__STORE_SOME((out) + i, made, left);                                                                           \
+        const FTR__VF made = body;                                                                                     \
+        FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }
 
 #define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
@@ -195,7 +195,7 @@ static void FTR__S(subtract_twice)(int64_t n, const float *x, float a, float b, 
 }
 
 static void FTR__S(softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx) {
-    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), v *(d - sum), dx)
+    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), v * (d - sum), dx)
 }
 
 static void FTR__S(log_softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx) {
@@ -264,7 +264,7 @@ FTR__INLINE FTR__VF FTR__S(first_lanes)(FTR__VF v, int64_t n) {
 static double FTR__S(row_sum)(int64_t n, const float *x) { FTR__ROW_SUM(FTR__ROW(v, x), v); }
 
 static double FTR__S(row_dot)(int64_t n, const float *a, const float *b) {
-    FTR__ROW_SUM(FTR__ROW(u, a); FTR__ROW(v, b), u *v);
+    FTR__ROW_SUM(FTR__ROW(u, a); FTR__ROW(v, b), u * v);
 }
 
 static double FTR__S(exp_sum_only)(int64_t n, const float *x, float shift) {
@@ -273,8 +273,8 @@ static double FTR__S(exp_sum_only)(int64_t n, const float *x, float shift) {
 
 static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out) {
     if (!out) return FTR__S(exp_sum_only)(n, x, shift);
-    FTR__ROW_SUM(FTR__ROW(v, x); const FTR__VF e = FTR__S(exponential)(v - shift); FTR__STORE_SOME(out + i, e, left),
-                 FTR__S(first_lanes)(e, left));
+    FTR__ROW_SUM(FTR__ROW(v, x); const FTR__VF e = FTR__S(exponential)(v - shift);
+                 FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
 static float FTR__S(row_maximum)(int64_t n, const float *x) {
@@ -309,7 +309,8 @@ typedef enum FTR__S(column_kind) {
 } FTR__S(column_kind);
 
 /* Takes one vector of a row into `sum`. `kind` is a constant where this is inlined. */
-FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, FTR__VF value, FTR__VF center, FTR__VF mean) {
+FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, FTR__VF value, FTR__VF center,
+                                        FTR__VF mean) {
     if (kind == FTR__S(COLUMN_MAXIMUM)) return FTR__S(maximum_of)(value, sum);
     if (kind == FTR__S(COLUMN_SUM)) return sum + value;
     if (kind == FTR__S(COLUMN_CENTERED)) return sum + (value - center);
@@ -335,7 +336,8 @@ FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int6
         for (int64_t r = begin; r < end; r++) {
             const float *row = x + r * stride;
             for (int v = 0; v < vectors; v++) {
-                const FTR__VF value = vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
+                const FTR__VF value =
+                    vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
                 partial[v] = FTR__S(column_take)(kind, partial[v], value, c[v], m[v]);
             }
         }
@@ -349,9 +351,8 @@ FTR__INLINE void FTR__S(columns)(FTR__S(column_kind) kind, int64_t rows, int64_t
                                  const float *center, const float *mean, float *out) {
     const int64_t tile = FTR__COLUMN_VECTORS * FTR__W;
     int64_t j = 0;
-    for (; j + tile <= count; j += tile)
-        FTR__S(column_tile)
-        (kind, FTR__COLUMN_VECTORS, tile, rows, x + j, stride, center + j, mean + j, out + j);
+    for (; j + tile <= count; j += tile) FTR__S(column_tile)
+    (kind, FTR__COLUMN_VECTORS, tile, rows, x + j, stride, center + j, mean + j, out + j);
     for (; j < count; j += FTR__W)
         FTR__S(column_tile)(kind, 1, count - j, rows, x + j, stride, center + j, mean + j, out + j);
 }
@@ -360,8 +361,8 @@ static void FTR__S(column_sum)(int64_t rows, int64_t count, const float *x, int6
     FTR__S(columns)(FTR__S(COLUMN_SUM), rows, count, x, stride, out, out, out);
 }
 
-static void FTR__S(column_centered_sum)(int64_t rows, int64_t count, const float *x, int64_t stride, const float *center,
-                                        float *out) {
+static void FTR__S(column_centered_sum)(int64_t rows, int64_t count, const float *x, int64_t stride,
+                                        const float *center, float *out) {
     FTR__S(columns)(FTR__S(COLUMN_CENTERED), rows, count, x, stride, center, center, out);
 }
 
@@ -438,12 +439,10 @@ FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t co
                                            const float *x, const float *y, const float *mean, float *sum,
                                            float *product) {
     int64_t j = 0;
-    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W)
-        FTR__S(norm_grad_tile)
-        (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
-    for (; j < columns; j += FTR__W)
-        FTR__S(norm_grad_tile)
-        (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W) FTR__S(norm_grad_tile)
+    (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (; j < columns; j += FTR__W) FTR__S(norm_grad_tile)
+    (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
 }
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
@@ -455,8 +454,8 @@ static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride
 }
 
 FTR__INLINE void FTR__S(norm_grad_rows)(bool masked, int64_t rows, int64_t columns, const float *dy, const float *x,
-                                        const float *y, const float *mean, const float *a, const float *b, const float *c,
-                                        float *dx) {
+                                        const float *y, const float *mean, const float *a, const float *b,
+                                        const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
         FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
@@ -528,29 +527,30 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     const FTR__VF beta1 = FTR__SPLAT(step->beta1), beta2 = FTR__SPLAT(step->beta2), eps = FTR__SPLAT(step->eps);
     const FTR__VF fresh1 = FTR__SPLAT(step->one_minus_beta1), fresh2 = FTR__SPLAT(step->one_minus_beta2);
     const FTR__VF decay = FTR__SPLAT(step->decay), rate = FTR__SPLAT(step->rate), second = FTR__SPLAT(step->second);
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
-                  const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d);
-                  const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d); FTR__STORE_SOME(m + i, m1, left);
-                  FTR__STORE_SOME(v + i, v1, left);
-                  const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
+    FTR__ROW_LOOP(
+        FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
+        const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d); const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d);
+        FTR__STORE_SOME(m + i, m1, left); FTR__STORE_SOME(v + i, v1, left);
+        const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
 }
 
-#define FTR__SIMD_MATH_BINARY(name) {FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left)}
+#define FTR__SIMD_MATH_BINARY(name)                                                                                    \
+    { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .binary = {FTR__SIMD_MATH_BINARY(row_add), FTR__SIMD_MATH_BINARY(row_sub), FTR__SIMD_MATH_BINARY(row_mul),     \
                    FTR__SIMD_MATH_BINARY(row_div), FTR__SIMD_MATH_BINARY(row_maximum)},                                \
-        .unary = {FTR__S(row_neg), FTR__S(row_exp), FTR__S(row_log), FTR__S(row_sqrt), FTR__S(row_rsqrt),              \
-                  FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                                            \
+        .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
+                  FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
-        .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),                                \
-        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
-        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
-        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add),                                            \
-        .subtract_twice = FTR__S(subtract_twice), .softmax_grad = FTR__S(softmax_grad),                                \
-        .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy), .blend = FTR__S(blend),                    \
-        .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),                                  \
+        .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
+        .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
+        .norm_apply = FTR__S(norm_apply), .norm_grad_sums = FTR__S(norm_grad_sums),                                    \
+        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
+        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
+        .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
+        .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
         .scatter_add = FTR__S(scatter_add), .sgd = FTR__S(sgd), .sgd_momentum = FTR__S(sgd_momentum),                  \
         .adamw = FTR__S(adamw),                                                                                        \
     }

@@ -27,9 +27,7 @@ static void ftr__update_part(const ftr__update_job *job, const ftr_view *in, int
         else
             job->math->sgd(n, &job->sgd, p, g);
         break;
-    default:
-        job->math->adamw(n, &job->adamw, p, g, (float *)in[2].data + begin, (float *)in[3].data + begin);
-        break;
+    default: job->math->adamw(n, &job->adamw, p, g, (float *)in[2].data + begin, (float *)in[3].data + begin); break;
     }
 }
 
@@ -62,7 +60,8 @@ static ftr_status ftr__update_run(const ftr_kernel_call *call, ftr__update_job *
                                          ftr_dtype_name(call->in[k].dtype));
         job->count += call->in[i].count;
     }
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task, job);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task,
+                  job);
     return FTR_OK;
 }
 
