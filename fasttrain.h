@@ -2227,7 +2227,8 @@ static ftr_status ftr__json_error_at(ftr__json_parser *parser, const char *forma
 static ftr_status ftr__json_unexpected(ftr__json_parser *parser, const char *expected) {
     if (parser->at >= parser->length) return ftr__json_error_at(parser, "found the end, expected %s", expected);
     unsigned char found = (unsigned char)parser->text[parser->at];
-    if (found < 0x20 || found > 0x7E) return ftr__json_error_at(parser, "found byte 0x%02X, expected %s", found, expected);
+    if (found < 0x20 || found > 0x7E)
+        return ftr__json_error_at(parser, "found byte 0x%02X, expected %s", found, expected);
     return ftr__json_error_at(parser, "found '%c', expected %s", found, expected);
 }
 
@@ -2276,8 +2277,8 @@ static bool ftr__json_integer(const char *digits, size_t count, bool negative, i
 
 /* The double next to a number: whole digits, fraction digits and an exponent. strtod() gets it without a decimal point,
  * because it takes the point of the locale: 1.25e3 becomes 125e1. */
-static ftr_status ftr__json_real(ftr__json_parser *parser, size_t start, size_t whole, size_t fraction, int64_t exponent,
-                                 double *value) {
+static ftr_status ftr__json_real(ftr__json_parser *parser, size_t start, size_t whole, size_t fraction,
+                                 int64_t exponent, double *value) {
     size_t size = whole + fraction + 32;
     char *text = ftr__arena_alloc(parser->arena, size);
     if (text == NULL) return FTR_ERROR_OUT_OF_MEMORY;
@@ -2521,7 +2522,9 @@ static ftr_status ftr__json_value(ftr__json_parser *parser, ftr__json *value) {
     switch (c) {
     case '{':
     case '[': return ftr__json_list(parser, value);
-    case '"': value->type = FTR__JSON_STRING; return ftr__json_string(parser, &value->as.string.text, &value->as.string.length);
+    case '"':
+        value->type = FTR__JSON_STRING;
+        return ftr__json_string(parser, &value->as.string.text, &value->as.string.length);
     case 'n': value->type = FTR__JSON_NULL; return ftr__json_literal(parser, "null");
     case 't':
     case 'f':
@@ -6190,12 +6193,12 @@ static ftr_status ftr__compile_out_of_memory(const ftr_plan *plan, size_t bytes)
 
 /* -------------------------------------------------------------------------------------------------- the description -- */
 
+/* `index` is -1 for a field that is no list. */
 static ftr_status ftr__check_tensor(const ftr_plan *plan, ftr_tensor tensor, const char *field, int32_t index) {
-    if (!ftr_is_valid(tensor))
-        return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] is a null tensor", field, index);
-    if (tensor.graph != plan->source)
-        return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] belongs to another graph", field, index);
-    return FTR_OK;
+    if (ftr_is_valid(tensor) && tensor.graph == plan->source) return FTR_OK;
+    const char *fault = ftr_is_valid(tensor) ? "belongs to another graph" : "is a null tensor";
+    if (index < 0) return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s %s", field, fault);
+    return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "compile: %s[%d] %s", field, index, fault);
 }
 
 static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, int32_t count, const char *field) {
@@ -6215,7 +6218,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
     if (!status) status = ftr__check_list(plan, desc->gradients_of, desc->gradient_count, "gradients_of");
     if (status) return status;
     const bool has_loss = desc->loss.graph || desc->loss.id;
-    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", 0);
+    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", -1);
     else if (desc->gradient_count || desc->optimizer)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is given without a loss",
                           desc->optimizer ? "optimizer" : "gradients_of");
@@ -6775,11 +6778,11 @@ typedef struct ftr__sgd_step {
 } ftr__sgd_step;
 
 typedef struct ftr__adamw_step {
-    float decay;                        /* 1 - lr * weight decay */
+    float decay; /* 1 - lr * weight decay */
     float beta1, one_minus_beta1;
     float beta2, one_minus_beta2;
-    float rate;                         /* lr / (1 - beta1^t) */
-    float second;                       /* 1 / sqrt(1 - beta2^t) */
+    float rate;   /* lr / (1 - beta1^t) */
+    float second; /* 1 / sqrt(1 - beta2^t) */
     float eps;
 } ftr__adamw_step;
 
@@ -6793,10 +6796,13 @@ typedef struct ftr__simd_math {
     double (*dot)(int64_t n, const float *a, const float *b);
     float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
 
-    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, or of (x - mean[j])^2,
-     * or out[j] = max(out[j], x). */
+    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j], or of
+     * (x - center[j] - mean[j])^2; or out[j] = max(out[j], x). */
     void (*column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
-    void (*column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *mean, float *out);
+    void (*column_centered_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                                float *out);
+    void (*column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                             const float *mean, float *out);
     void (*column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
 
     /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */
@@ -6804,8 +6810,8 @@ typedef struct ftr__simd_math {
                        const float *shift, const float *residual, bool relu, float *y);
     /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]).
      * Rows are `stride` apart. */
-    void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x, const float *y,
-                           const float *mean, float *sum, float *product);
+    void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
+                           const float *y, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
     void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
                             const float *mean, const float *a, const float *b, const float *c, float *dx);
@@ -7267,8 +7273,7 @@ static void ftr__broadcast_plan(ftr__broadcast *b, const ftr_kernel_call *call) 
     for (int32_t d = 0; d < shape->rank; d++) {
         if (shape->dim[d] == 1) continue;
         bool merge = count > 0;
-        for (int32_t i = 0; i < b->inputs && merge; i++)
-            merge = b->stride[i][count - 1] == full[i][d] * shape->dim[d];
+        for (int32_t i = 0; i < b->inputs && merge; i++) merge = b->stride[i][count - 1] == full[i][d] * shape->dim[d];
         if (!merge) count++;
         b->dim[count - 1] = merge ? b->dim[count - 1] * shape->dim[d] : shape->dim[d];
         for (int32_t i = 0; i < b->inputs; i++) b->stride[i][count - 1] = full[i][d];
@@ -7338,7 +7343,8 @@ static ftr_status ftr__pointwise_run(const ftr_kernel_call *call, ftr__pointwise
 }
 
 static ftr_status ftr__pointwise_dtype_error(const ftr_kernel_call *call, ftr_dtype dtype) {
-    return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s", ftr_dtype_name(dtype));
+    return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
+                             ftr_dtype_name(dtype));
 }
 
 /* ----------------------------------------------------------------------------------------------------- arithmetic -- */
@@ -7594,9 +7600,9 @@ ftr_status ftr__cpu_cast(const ftr_kernel_call *call) {
  * set of rows of `columns` neighbouring elements (1 if the last axis is reduced) that are combined column by column. Long sets
  * are cut into chunks whose partial results are combined in order, in double. */
 
-#define FTR__REDUCE_TILE 256   /* columns of a task */
+#define FTR__REDUCE_TILE 256    /* columns of a task */
 #define FTR__REDUCE_CHUNK 32768 /* elements of a chunk */
-#define FTR__REDUCE_SPAN 2048  /* rows that are added in f32 at most */
+#define FTR__REDUCE_SPAN 2048   /* rows that are added in f32 at most */
 #define FTR__REDUCE_GRAIN 16384
 
 typedef union ftr__reduce_cell {
@@ -7709,7 +7715,8 @@ static void ftr__reduce_span_f32(const ftr__reduce_job *job, int64_t offset, int
     const float *x = (const float *)job->call->in[0].data + offset;
     float tile[FTR__REDUCE_TILE];
     if (job->plan.columns == 1) {
-        const ftr__reduce_cell value = {.real = job->maximum ? (double)job->math->maximum(rows, x) : job->math->sum(rows, x)};
+        const ftr__reduce_cell value = {.real = job->maximum ? (double)job->math->maximum(rows, x)
+                                                             : job->math->sum(rows, x)};
         ftr__reduce_combine(job, cells, value);
         return;
     }
@@ -7720,7 +7727,8 @@ static void ftr__reduce_span_f32(const ftr__reduce_job *job, int64_t offset, int
             job->math->column_maximum(part, width, x, job->plan.columns, tile);
         else
             job->math->column_sum(part, width, x, job->plan.columns, tile);
-        for (int64_t j = 0; j < width; j++) ftr__reduce_combine(job, &cells[j], (ftr__reduce_cell){.real = (double)tile[j]});
+        for (int64_t j = 0; j < width; j++)
+            ftr__reduce_combine(job, &cells[j], (ftr__reduce_cell){.real = (double)tile[j]});
         x += part * job->plan.columns;
         rows -= part;
     }
@@ -7821,7 +7829,8 @@ ftr_status ftr__cpu_reduce(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
     const bool fits = dtype == FTR_F32 || (call->op != FTR_OP_mean && (dtype == FTR_I32 || dtype == FTR_I64));
     if (!fits)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s", ftr_dtype_name(dtype));
+        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
+                                 ftr_dtype_name(dtype));
     if (call->out[0].count == 0) return FTR_OK;
     ftr__reduce_job job = {.call = call, .math = &ftr__cpu_of(call)->simd->math, .partial = call->workspace};
     ftr__reduce_make_plan(&job.plan, &call->in[0].shape, call->attr->axes.mask);
@@ -8098,6 +8107,20 @@ static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
     return g->c + t->batch * g->c_batch + i * g->c_stride;
 }
 
+/* Asks for what comes next while a tile is computed: its own rows of c, and its share of the following panel of B. */
+static void ftr__gemm_prefetch(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b,
+                               const ftr__gemm_tile *tile) {
+    const ftr__gemm_plan *p = t->plan;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr;
+    for (int64_t r = 0; r < mr; r++) __builtin_prefetch(tile->c[r], 1, 3);
+    if (!p->shared || j + nr >= t->j1) return;
+    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, mr), lines = ftr__gemm_ceil(t->depth * nr, 16);
+    const int64_t share = ftr__gemm_ceil(lines, tiles), first = (i - t->i0) / mr * share;
+    const float *next = b + p->ks * nr + first * 16;
+    const int64_t count = ftr__gemm_min(share, lines - first);
+    for (int64_t l = 0; l < count; l++) __builtin_prefetch(next + l * 16, 0, 2);
+}
+
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
                                const ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
@@ -8137,6 +8160,7 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
         }
+        ftr__gemm_prefetch(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
@@ -8953,7 +8977,7 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
 /* ---- src/backend/cpu/norm.c ---- */
 /* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks are
  * combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
- * Variances, 1979). */
+ * Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no precision. */
 
 #define FTR__NORM_TILE 256    /* channels of a task that computes statistics */
 #define FTR__NORM_CHUNK 32768 /* elements of such a task */
@@ -8965,8 +8989,9 @@ typedef struct ftr__norm_job {
     int64_t rows, channels, tiles, chunks, rows_per_chunk, rows_per_task;
     const float *mask;       /* NULL: all rows count */
     int64_t rows_per_sample; /* a sample has one element of the mask */
+    int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
-    float *coefficients;     /* [3][channels] */
+    float *coefficients;     /* [3][channels]; forward: scale and shift */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -9037,7 +9062,7 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
     const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
-    const float *x = (const float *)job->call->in[0].data + column;
+    const float *x = (const float *)job->call->in[0].data + column, *center = x + job->center * stride;
     float *mean = job->partial + chunk * 2 * job->channels + column, *deviation = mean + job->channels;
     (void)worker;
     for (int64_t j = 0; j < width; j++) mean[j] = deviation[j] = 0.0f;
@@ -9047,8 +9072,10 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
         for (int64_t row = begin; row < end;) {
             bool counts;
             const int64_t stop = ftr__norm_run(job, row, end, &counts);
-            if (counts && pass == 0) job->math->column_sum(stop - row, width, x + row * stride, stride, mean);
-            if (counts && pass == 1) job->math->column_deviation(stop - row, width, x + row * stride, stride, mean, deviation);
+            if (counts && pass == 0)
+                job->math->column_centered_sum(stop - row, width, x + row * stride, stride, center, mean);
+            if (counts && pass == 1)
+                job->math->column_deviation(stop - row, width, x + row * stride, stride, center, mean, deviation);
             row = stop;
         }
         if (pass == 0)
@@ -9056,14 +9083,18 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Fills mean, unbiased variance, 1 / std and the scale of one channel. */
+/* Fills mean, unbiased variance, 1 / std, and scale and shift of one channel. The shift makes up for the mean's rounding. */
 static void ftr__norm_finish(const ftr__norm_job *job, int64_t channel, double mean, double biased, double unbiased) {
     const ftr_kernel_call *call = job->call;
     const double invstd = 1.0 / sqrt(biased + call->attr->norm.eps);
-    ((float *)call->out[1].data)[channel] = (float)mean;
+    const double scale = (double)((const float *)call->in[1].data)[channel] * invstd;
+    const float rounded = (float)mean;
+    ((float *)call->out[1].data)[channel] = rounded;
     ((float *)call->out[2].data)[channel] = (float)unbiased;
     ((float *)call->out[3].data)[channel] = (float)invstd;
-    job->coefficients[channel] = (float)(((const float *)call->in[1].data)[channel] * invstd);
+    job->coefficients[channel] = (float)scale;
+    job->coefficients[job->channels + channel] =
+        (float)((double)((const float *)call->in[2].data)[channel] + ((double)rounded - mean) * scale);
 }
 
 /* The running statistics stand in where they are asked for, and in training where no row counts. */
@@ -9096,8 +9127,10 @@ static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
         ftr__norm_use_running(job, column, width);
         return;
     }
+    const float *center = (const float *)job->call->in[0].data + job->center * job->channels + column;
     for (int64_t j = 0; j < width; j++)
-        ftr__norm_finish(job, column + j, mean[j], deviation[j] / total, deviation[j] / (total > 1 ? total - 1 : 1));
+        ftr__norm_finish(job, column + j, (double)center[j] + mean[j], deviation[j] / total,
+                         deviation[j] / (total > 1 ? total - 1 : 1));
 }
 
 static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
@@ -9107,8 +9140,9 @@ static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const int64_t first = task * job->rows_per_task, at = first * job->channels;
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
     (void)worker;
-    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data, job->coefficients,
-                          call->in[2].data, residual ? (const float *)residual->data + at : NULL,
+    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data,
+                          job->coefficients, job->coefficients + job->channels,
+                          residual ? (const float *)residual->data + at : NULL,
                           call->attr->norm.activation == FTR_ACT_RELU, (float *)call->out[0].data + at);
 }
 
@@ -9125,6 +9159,9 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
     ftr__norm_prepare(&job, ftr__norm_optional(call, 5));
     if (call->attr->norm.training) {
+        bool counts = true;
+        const int64_t stop = ftr__norm_run(&job, 0, job.rows, &counts);
+        job.center = counts || stop == job.rows ? 0 : stop;
         ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_statistics_task, &job);
         ftr__pool_run(pool, job.tiles, ftr__norm_combine_task, &job);
     } else {
@@ -9313,8 +9350,8 @@ static void ftr__pool2d_row(const ftr__pool2d_job *job, int64_t row) {
         const float *window = x + pixel * job->channels;
         float *y = (float *)job->call->out[0].data + at;
         if (job->maximum)
-            job->math->window_maximum(job->channels, window, h.end - h.begin, w.end - w.begin, job->in_w, (int32_t)pixel, y,
-                                      (int32_t *)job->call->out[1].data + at);
+            job->math->window_maximum(job->channels, window, h.end - h.begin, w.end - w.begin, job->in_w,
+                                      (int32_t)pixel, y, (int32_t *)job->call->out[1].data + at);
         else
             job->math->window_mean(job->channels, window, h.end - h.begin, w.end - w.begin, job->in_w,
                                    ftr__pool_divisor(job, h, w), y);
@@ -9373,7 +9410,8 @@ static void ftr__pool2d_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__pool2d_job *job = arg;
     const int64_t first = task * job->rows_per_task;
     (void)worker;
-    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__pool2d_grad_row(job, row);
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__pool2d_grad_row(job, row);
 }
 
 ftr_status ftr__cpu_max_pool2d_grad(const ftr_kernel_call *call) {
@@ -9494,9 +9532,10 @@ static void ftr__move_task(void *arg, int64_t task, int32_t worker) {
     (void)worker;
     for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) {
         int64_t from = begin * job->stride[last];
-        for (int64_t d = last - 1, rest = row; d >= 0; rest /= job->dim[d--]) from += rest % job->dim[d] * job->stride[d];
+        for (int64_t d = last - 1, rest = row; d >= 0; rest /= job->dim[d--])
+            from += rest % job->dim[d] * job->stride[d];
         ftr__gather_elements(job->size, job->out + (size_t)(row * job->dim[last] + begin) * job->size,
-                    job->in + from * (int64_t)job->size, n, job->stride[last]);
+                             job->in + from * (int64_t)job->size, n, job->stride[last]);
     }
 }
 
@@ -9517,7 +9556,7 @@ static void ftr__move_strip(const ftr__move_job *job, int64_t unit) {
         const int64_t n = job->dim[last] - k < FTR__MOVE_BLOCK ? job->dim[last] - k : FTR__MOVE_BLOCK;
         for (int64_t a = a0; a < a1; a++)
             ftr__gather_elements(job->size, job->out + (size_t)(to + a * job->across_out + k) * job->size,
-                        job->in + (from + a + k * stride) * (int64_t)job->size, n, stride);
+                                 job->in + (from + a + k * stride) * (int64_t)job->size, n, stride);
     }
 }
 
@@ -9525,7 +9564,8 @@ static void ftr__move_strip_task(void *arg, int64_t task, int32_t worker) {
     const ftr__move_job *job = arg;
     const int64_t first = task * job->rows_per_task;
     (void)worker;
-    for (int64_t unit = first; unit < job->rows && unit < first + job->rows_per_task; unit++) ftr__move_strip(job, unit);
+    for (int64_t unit = first; unit < job->rows && unit < first + job->rows_per_task; unit++)
+        ftr__move_strip(job, unit);
 }
 
 static void ftr__move_cut_strips(ftr__move_job *job) {
@@ -9743,7 +9783,8 @@ static void ftr__pad_run(const ftr_kernel_call *call, ftr__pad_job *job) {
     job->rows = 1;
     for (int32_t d = 0; d < job->rank - 1; d++) job->rows *= job->dim[d];
     job->rows_per_task = 1 + FTR__MOVE_GRAIN / job->dim[job->rank - 1];
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job->rows + job->rows_per_task - 1) / job->rows_per_task, ftr__pad_task, job);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job->rows + job->rows_per_task - 1) / job->rows_per_task, ftr__pad_task,
+                  job);
 }
 
 /* `value` in the element type: truncated and saturated, NaN as 0 for integers. */
@@ -9914,8 +9955,8 @@ static void ftr__softmax_task(void *arg, int64_t task, int32_t worker) {
         }
         const int64_t column = unit % job->tiles * FTR__SOFTMAX_TILE, left = job->inner - column;
         const int64_t offset = unit / job->tiles * job->n * job->inner + column;
-        (gradient ? ftr__softmax_grad_columns : ftr__softmax_columns)(
-            job, offset, left < FTR__SOFTMAX_TILE ? left : FTR__SOFTMAX_TILE);
+        (gradient ? ftr__softmax_grad_columns
+                  : ftr__softmax_columns)(job, offset, left < FTR__SOFTMAX_TILE ? left : FTR__SOFTMAX_TILE);
     }
 }
 
@@ -9937,7 +9978,9 @@ static ftr_status ftr__softmax_run(const ftr_kernel_call *call, bool log) {
     return FTR_OK;
 }
 
-ftr_status ftr__cpu_softmax(const ftr_kernel_call *call) { return ftr__softmax_run(call, call->op == FTR_OP_log_softmax); }
+ftr_status ftr__cpu_softmax(const ftr_kernel_call *call) {
+    return ftr__softmax_run(call, call->op == FTR_OP_log_softmax);
+}
 
 ftr_status ftr__cpu_softmax_grad(const ftr_kernel_call *call) {
     return ftr__softmax_run(call, call->op == FTR_OP_log_softmax_grad);
@@ -10024,7 +10067,8 @@ static void ftr__loss_row(const ftr__loss_job *job, int64_t row, ftr__loss_part 
         if (job->smoothing > 0)
             loss += mask * job->smoothing / (double)job->classes * ftr__loss_smooth_sum(job, x, most, log_sum);
     }
-    if (job->call->attr->cross_entropy.reduction == FTR_REDUCE_NONE) ((float *)job->call->out[0].data)[row] = (float)loss;
+    if (job->call->attr->cross_entropy.reduction == FTR_REDUCE_NONE)
+        ((float *)job->call->out[0].data)[row] = (float)loss;
     part->loss += loss;
     part->weight += weight;
 }
@@ -10034,7 +10078,8 @@ static void ftr__loss_task(void *arg, int64_t task, int32_t worker) {
     const int64_t first = task * job->rows_per_task;
     ftr__loss_part part = {.bad_row = -1};
     (void)worker;
-    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__loss_row(job, row, &part);
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__loss_row(job, row, &part);
     ((ftr__loss_part *)job->call->workspace)[task] = part;
 }
 
@@ -10090,8 +10135,10 @@ static void ftr__loss_grad_row(const ftr__loss_job *job, int64_t row) {
     const double at_label = g * (1.0 - job->smoothing) * ftr__loss_class_weight(job, label);
     const double at_each = job->smoothing > 0 ? g * job->smoothing / (double)job->classes : 0.0;
     job->math->exp_scale_add(job->classes, x, ((const float *)call->in[3].data)[row],
-                             (float)(at_label + at_each * job->all_weights), job->class_weights ? 0.0f : (float)-at_each, dx);
-    if (job->class_weights && job->smoothing > 0) job->math->axpy(job->classes, (float)-at_each, job->class_weights, dx);
+                             (float)(at_label + at_each * job->all_weights),
+                             job->class_weights ? 0.0f : (float)-at_each, dx);
+    if (job->class_weights && job->smoothing > 0)
+        job->math->axpy(job->classes, (float)-at_each, job->class_weights, dx);
     dx[label] -= (float)at_label;
 }
 
@@ -10138,9 +10185,7 @@ static void ftr__update_part(const ftr__update_job *job, const ftr_view *in, int
         else
             job->math->sgd(n, &job->sgd, p, g);
         break;
-    default:
-        job->math->adamw(n, &job->adamw, p, g, (float *)in[2].data + begin, (float *)in[3].data + begin);
-        break;
+    default: job->math->adamw(n, &job->adamw, p, g, (float *)in[2].data + begin, (float *)in[3].data + begin); break;
     }
 }
 
@@ -10173,7 +10218,8 @@ static ftr_status ftr__update_run(const ftr_kernel_call *call, ftr__update_job *
                                          ftr_dtype_name(call->in[k].dtype));
         job->count += call->in[i].count;
     }
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task, job);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task,
+                  job);
     return FTR_OK;
 }
 
@@ -10272,15 +10318,10 @@ static ftr_status ftr__check_field(ftr_context *context, const char *source, con
     if (field->shape.rank < 0 || field->shape.rank >= FTR_MAX_RANK)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has rank %d, expected 0 to %d",
                           source, field->name, (int)field->shape.rank, FTR_MAX_RANK - 1);
-    int64_t count = ftr_shape_count(&field->shape);
     char text[FTR__SHAPE_TEXT];
-    if (count < 0)
+    if (ftr_shape_count(&field->shape) < 0)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has the impossible shape %s",
                           source, field->name, ftr__shape_text(&field->shape, text));
-    if (count > INT64_MAX / (int64_t)ftr_dtype_size(field->dtype))
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
-                          "source '%s': a sample of field '%s', shape %s, is too large", source, field->name,
-                          ftr__shape_text(&field->shape, text));
     return FTR_OK;
 }
 
@@ -10372,9 +10413,9 @@ ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t cou
         ftr__source_field *field = &(*source)->fields[i];
         field->data = data[i];
         if (field->bytes > 0 && count > INT64_MAX / field->bytes) {
-            status =
-                ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': %lld samples of field '%s' are too large",
-                           name, (long long)count, field->name);
+            status = ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                                "source '%s': %lld samples of field '%s' are more than memory can hold", name,
+                                (long long)count, field->name);
             ftr_source_destroy(*source);
             *source = NULL;
             return status;
@@ -10504,7 +10545,8 @@ static ftr_status ftr__file_read_all(ftr_context *context, const char *path, int
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return ftr__file_error(context, path, "cannot be read");
         if (got == 0)
-            return ftr__error(context, FTR_ERROR_IO, "%s: found %zu bytes, expected the %zu of its size", path, at, size);
+            return ftr__error(context, FTR_ERROR_IO, "%s: found %zu bytes, expected the %zu of its size", path, at,
+                              size);
         at += (size_t)got;
     }
     return FTR_OK;
@@ -10670,10 +10712,10 @@ struct ftr_safetensors {
     ftr__arena arena;
     unsigned char *bytes; /* the whole file */
     size_t size;
-    const unsigned char *data;         /* behind the header */
-    int64_t count;                     /* of tensors */
-    ftr__safetensors_tensor *tensors;  /* sorted by name */
-    const ftr__json *metadata;         /* object; NULL if there is none */
+    const unsigned char *data;        /* behind the header */
+    int64_t count;                    /* of tensors */
+    ftr__safetensors_tensor *tensors; /* sorted by name */
+    const ftr__json *metadata;        /* object; NULL if there is none */
 };
 
 /* ------------------------------------------------------------------------------------------------------- messages -- */
@@ -10686,7 +10728,8 @@ static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *ten
     size_t used = (size_t)snprintf(text, FTR__SAFETENSORS_TEXT, "%s [", tensor->type->name);
     int32_t i = 0;
     for (; i < tensor->rank && used < room; i++) {
-        used += (size_t)snprintf(text + used, FTR__SAFETENSORS_TEXT - used, "%s%" PRId64, i ? ", " : "", tensor->dim[i]);
+        used +=
+            (size_t)snprintf(text + used, FTR__SAFETENSORS_TEXT - used, "%s%" PRId64, i ? ", " : "", tensor->dim[i]);
     }
     snprintf(text + used, FTR__SAFETENSORS_TEXT - used, i < tensor->rank ? ", ...]" : "]");
     return text;
@@ -10707,9 +10750,10 @@ static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char
     } else {
         snprintf(found, sizeof found, "%s", ftr__json_type_text(value));
     }
-    return ftr__error(file->context, FTR_ERROR_FORMAT, "%s: InvalidHeaderDeserialization: %s%.100s%s%s: found %s, expected %s",
-                      file->label, tensor ? "tensor '" : FTR__SAFETENSORS_METADATA, tensor ? tensor : "", tensor ? "'" : "",
-                      field, found, expected);
+    return ftr__error(file->context, FTR_ERROR_FORMAT,
+                      "%s: InvalidHeaderDeserialization: %s%.100s%s%s: found %s, expected %s", file->label,
+                      tensor ? "tensor '" : FTR__SAFETENSORS_METADATA, tensor ? tensor : "", tensor ? "'" : "", field,
+                      found, expected);
 }
 
 /* ------------------------------------------------------------------------------------------------- reading: header -- */
@@ -10718,8 +10762,8 @@ static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char
 static ftr_status ftr__safetensors_header(const ftr_safetensors *file, size_t *length) {
     const char *label = file->label;
     if (file->size < 8)
-        return ftr__error(file->context, FTR_ERROR_FORMAT, "%s: HeaderTooSmall: found %zu bytes, expected at least 8", label,
-                          file->size);
+        return ftr__error(file->context, FTR_ERROR_FORMAT, "%s: HeaderTooSmall: found %zu bytes, expected at least 8",
+                          label, file->size);
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | file->bytes[i];
     if (n > FTR__SAFETENSORS_MAX_HEADER)
@@ -10728,7 +10772,8 @@ static ftr_status ftr__safetensors_header(const ftr_safetensors *file, size_t *l
                           FTR__SAFETENSORS_MAX_HEADER);
     if (n > file->size - 8)
         return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: InvalidHeaderLength: found a header of %" PRIu64 " bytes, expected at most the remaining %zu",
+                          "%s: InvalidHeaderLength: found a header of %" PRIu64
+                          " bytes, expected at most the remaining %zu",
                           label, n, file->size - 8);
     *length = (size_t)n;
     const int64_t invalid = ftr__utf8_invalid_at((const char *)file->bytes + 8, *length);
@@ -10779,7 +10824,8 @@ static ftr_status ftr__safetensors_read_dtype(const ftr_safetensors *file, const
                 tensor->type = type;
         }
     }
-    return tensor->type ? FTR_OK : ftr__safetensors_found(file, entry->key, ": dtype", dtype, "an element type of the format");
+    return tensor->type ? FTR_OK
+                        : ftr__safetensors_found(file, entry->key, ": dtype", dtype, "an element type of the format");
 }
 
 /* An entry of the header, not yet compared with others and with the file. */
@@ -10787,10 +10833,11 @@ static ftr_status ftr__safetensors_read_entry(ftr_safetensors *file, const ftr__
                                               ftr__safetensors_tensor *tensor) {
     tensor->name = entry->key;
     if (!ftr__safetensors_is_plain(entry->key, entry->key_length))
-        return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: InvalidHeaderDeserialization: tensor '%.100s...': found the character U+0000 in its name, "
-                          "expected none",
-                          file->label, entry->key);
+        return ftr__error(
+            file->context, FTR_ERROR_FORMAT,
+            "%s: InvalidHeaderDeserialization: tensor '%.100s...': found the character U+0000 in its name, "
+            "expected none",
+            file->label, entry->key);
     if (entry->type != FTR__JSON_OBJECT) return ftr__safetensors_found(file, entry->key, "", entry, "an object");
     ftr_status status = ftr__safetensors_read_dtype(file, entry, tensor);
     if (status != FTR_OK) return status;
@@ -10828,7 +10875,8 @@ static ftr_status ftr__safetensors_read_entries(ftr_safetensors *file, const ftr
     for (int64_t i = 0; i < root->as.list.count; i++) {
         const ftr__json *entry = root->as.list.by_key[i];
         ftr_status status = FTR_OK;
-        if (strcmp(entry->key, FTR__SAFETENSORS_METADATA) == 0 && entry->key_length == strlen(FTR__SAFETENSORS_METADATA)) {
+        if (strcmp(entry->key, FTR__SAFETENSORS_METADATA) == 0 &&
+            entry->key_length == strlen(FTR__SAFETENSORS_METADATA)) {
             status = ftr__safetensors_read_metadata(file, entry);
         } else {
             status = ftr__safetensors_read_entry(file, entry, &file->tensors[file->count++]);
@@ -10863,7 +10911,8 @@ static int ftr__safetensors_compare_offsets(const void *a, const void *b) {
 }
 
 /* Whether a tensor's offsets start where the last one ended, and fit its type and shape. */
-static ftr_status ftr__safetensors_check(const ftr_safetensors *file, const ftr__safetensors_tensor *tensor, int64_t start) {
+static ftr_status ftr__safetensors_check(const ftr_safetensors *file, const ftr__safetensors_tensor *tensor,
+                                         int64_t start) {
     const char *label = file->label;
     if (tensor->begin != start || tensor->end < tensor->begin)
         return ftr__error(file->context, FTR_ERROR_FORMAT,
@@ -10882,12 +10931,13 @@ static ftr_status ftr__safetensors_check(const ftr_safetensors *file, const ftr_
                           tensor->name, ftr__safetensors_type_text(tensor, text));
     if (bits % 8 != 0)
         return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: MisalignedSlice: tensor '%.100s': found %s of %" PRIu64 " bits, expected whole bytes", label,
-                          tensor->name, ftr__safetensors_type_text(tensor, text), bits);
+                          "%s: MisalignedSlice: tensor '%.100s': found %s of %" PRIu64 " bits, expected whole bytes",
+                          label, tensor->name, ftr__safetensors_type_text(tensor, text), bits);
     if ((uint64_t)(tensor->end - tensor->begin) != bits / 8)
-        return ftr__error(file->context, FTR_ERROR_FORMAT,
-                          "%s: TensorInvalidInfo: tensor '%.100s': found %" PRId64 " bytes, expected %" PRIu64 " for %s", label,
-                          tensor->name, tensor->end - tensor->begin, bits / 8, ftr__safetensors_type_text(tensor, text));
+        return ftr__error(
+            file->context, FTR_ERROR_FORMAT,
+            "%s: TensorInvalidInfo: tensor '%.100s': found %" PRId64 " bytes, expected %" PRIu64 " for %s", label,
+            tensor->name, tensor->end - tensor->begin, bits / 8, ftr__safetensors_type_text(tensor, text));
     return FTR_OK;
 }
 
@@ -11052,7 +11102,8 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
                                        ftr__safetensors_output *output) {
     ftr_context *context = writer->context;
     if (!item->name)
-        return ftr__error(context, FTR_ERROR_NAME, "%s: item %td: name is NULL", writer->path, (ptrdiff_t)writer->count);
+        return ftr__error(context, FTR_ERROR_NAME, "%s: item %td: name is NULL", writer->path,
+                          (ptrdiff_t)writer->count);
     if (strcmp(item->name, FTR__SAFETENSORS_METADATA) == 0)
         return ftr__error(context, FTR_ERROR_NAME, "%s: tensor '%s': found the format's own name, expected another",
                           writer->path, item->name);
@@ -11065,15 +11116,17 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
         if (item->dtype != FTR_DTYPE_NONE && ftr__safetensors_types[i].dtype == item->dtype) output->type = i;
     }
     if (output->type < 0)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': dtype is %d, expected an element type",
-                          writer->path, item->name, (int)item->dtype);
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: tensor '%.100s': dtype is %d, expected an element type", writer->path, item->name,
+                          (int)item->dtype);
     const int64_t count = ftr_shape_count(&item->shape);
     if (count < 0)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range", writer->path,
-                          item->name);
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range",
+                          writer->path, item->name);
     output->bytes = count * (int64_t)ftr_dtype_size(item->dtype); /* fits: see ftr_shape_count() */
     if (output->bytes > 0 && !item->data)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path, item->name);
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path,
+                          item->name);
     writer->outputs[writer->count++] = output;
     return FTR_OK;
 }
@@ -11089,16 +11142,16 @@ static ftr_status ftr__safetensors_add_all(ftr__safetensors_writer *writer, cons
         const ftr_status status = ftr__safetensors_add(writer, &items[i], &outputs[i]);
         if (status != FTR_OK) return status;
         if (outputs[i].bytes > INT64_MAX - total)
-            return ftr__error(writer->context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': the file is out of range",
-                              writer->path, items[i].name);
+            return ftr__error(writer->context, FTR_ERROR_INVALID_ARGUMENT,
+                              "%s: tensor '%.100s': the file is out of range", writer->path, items[i].name);
         total += outputs[i].bytes;
     }
     ftr__sort(writer->outputs, count, ftr__safetensors_compare_names);
     for (int64_t i = 1; i < count; i++) {
         if (ftr__safetensors_compare_names(writer->outputs[i - 1], writer->outputs[i]) != 0) continue;
         const ftr__safetensors_output *output = writer->outputs[i];
-        return ftr__error(writer->context, FTR_ERROR_NAME, "%s: tensor '%.100s': found twice, expected once", writer->path,
-                          output->item->name);
+        return ftr__error(writer->context, FTR_ERROR_NAME, "%s: tensor '%.100s': found twice, expected once",
+                          writer->path, output->item->name);
     }
     ftr__sort(writer->outputs, count, ftr__safetensors_compare_alignment);
     return FTR_OK;
@@ -11111,8 +11164,8 @@ static ftr_status ftr__safetensors_check_metadata(ftr__safetensors_writer *write
     for (int64_t i = 0; i < count; i++) {
         const char *key = writer->metadata[2 * i], *value = writer->metadata[2 * i + 1];
         if (!key || !value || !ftr__safetensors_is_utf8(key) || !ftr__safetensors_is_utf8(value))
-            return ftr__error(writer->context, FTR_ERROR_NAME, "%s: metadata pair %td: found NULL or no UTF-8", writer->path,
-                              (ptrdiff_t)i);
+            return ftr__error(writer->context, FTR_ERROR_NAME, "%s: metadata pair %td: found NULL or no UTF-8",
+                              writer->path, (ptrdiff_t)i);
         keys[i] = key;
     }
     ftr__sort(keys, count, ftr__safetensors_compare_keys);
@@ -11184,8 +11237,8 @@ static ftr_status ftr__safetensors_write_file(ftr__safetensors_writer *writer) {
     return ftr__file_end(&file);
 }
 
-ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const ftr_safetensors_item *items, int64_t count,
-                                 const char *const *metadata, int64_t metadata_count) {
+ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const ftr_safetensors_item *items,
+                                 int64_t count, const char *const *metadata, int64_t metadata_count) {
     if (!context || !path)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_safetensors_write: context or path is NULL");
     if (count < 0 || (count > 0 && !items) || metadata_count < 0 || (metadata_count > 0 && !metadata))
@@ -11234,7 +11287,8 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
 
 /* Copies [count, rows, columns] to [count, columns, rows]. OHWI to OIHW is this with H*W rows and I columns; back, with I
  * rows and H*W columns. Neither side need be aligned. */
-static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns, size_t size) {
+static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns,
+                                  size_t size) {
     unsigned char *target = to;
     const unsigned char *source = from;
     for (int64_t n = 0; n < count; n++) {
@@ -11277,8 +11331,8 @@ static ftr_status ftr__weights_collect(ftr_graph *graph, unsigned char *data, un
         if (weight.permuted)
             ftr__weight_transpose(data, scratch, weight.shape.dim[0], weight.shape.dim[2] * weight.shape.dim[3],
                                   weight.shape.dim[1], ftr_dtype_size(weight.dtype));
-        items[i] = (ftr_safetensors_item){
-            .name = weight.name, .dtype = weight.dtype, .shape = weight.shape, .data = data};
+        items[i] =
+            (ftr_safetensors_item){.name = weight.name, .dtype = weight.dtype, .shape = weight.shape, .data = data};
         data += weight.bytes;
     }
     return FTR_OK;
@@ -11834,7 +11888,7 @@ typedef struct ftr__progress_report {
 #define FTR__PROGRESS_WIDTH 79 /* a bar's longest line: it must not wrap, or it could not be redrawn */
 #define FTR__PROGRESS_TEXT 512
 
-/* "epoch 2/5 [======>     ] 12/23  loss 0.4321  accuracy 0.8812  23.1k samples/s  0:03 left"; metrics that do not fit
+/* "epoch 2/5 [======>     ] 12/23  loss 0.4321  accuracy 0.8812  23.1k/s  0:03 left"; metrics that do not fit
  * are left out. Returns `text`. */
 FTR_LIB const char *ftr__progress_bar(const ftr__progress_report *report, char text[FTR__PROGRESS_TEXT]);
 
@@ -11883,14 +11937,14 @@ static void ftr__progress_value(char *text, const char *prefix, const char *name
     ftr__progress_append(text, plain ? "  %s%s %.4f" : "  %s%s %.3e", prefix, name, value);
 }
 
-static void ftr__progress_speed(char *text, double speed) {
+static void ftr__progress_speed(char *text, double speed, const char *unit) {
     if (!(speed < 1e15)) return; /* nothing measured yet */
     if (speed < 1e4)
-        ftr__progress_append(text, "  %.0f samples/s", speed);
+        ftr__progress_append(text, "  %.0f%s", speed, unit);
     else if (speed < 1e6)
-        ftr__progress_append(text, "  %.1fk samples/s", speed / 1e3);
+        ftr__progress_append(text, "  %.1fk%s", speed / 1e3, unit);
     else
-        ftr__progress_append(text, "  %.1fM samples/s", speed / 1e6);
+        ftr__progress_append(text, "  %.1fM%s", speed / 1e6, unit);
 }
 
 static void ftr__progress_time(char *text, double seconds) {
@@ -11922,7 +11976,7 @@ const char *ftr__progress_bar(const ftr__progress_report *report, char text[FTR_
     ftr__progress_append(text, "epoch ");
     ftr__progress_count(text, report->epoch + 1, report->epochs);
     ftr__progress_count(count, report->step, report->steps);
-    ftr__progress_speed(times, report->samples_per_second);
+    ftr__progress_speed(times, report->samples_per_second, "/s");
     ftr__progress_time(times, report->seconds_left);
     if (report->seconds_left < 1e12) ftr__progress_append(times, " left");
     size_t fixed = strlen(text) + strlen(" [] ") + strlen(count) + strlen(times);
@@ -11953,7 +12007,7 @@ const char *ftr__progress_line(const ftr__progress_report *report, char text[FTR
     if (report->evaluated) ftr__progress_value(text, "eval ", "loss", report->eval_loss);
     for (int32_t i = 0; report->evaluated && i < report->metric_count; i++)
         ftr__progress_value(text, "eval ", report->names[i], report->eval_metrics[i]);
-    ftr__progress_speed(text, report->samples_per_second);
+    ftr__progress_speed(text, report->samples_per_second, " samples/s");
     ftr__progress_time(text, report->seconds);
     return text;
 }
@@ -12698,14 +12752,14 @@ FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     for (int64_t i = 0; i + FTR__W <= n; i += FTR__W) {                                                                \
         const int64_t left = FTR__W;                                                                                   \
         loads;                                                                                                         \
-        const FTR__VF made = body;                                                                                        \
-        FTR__STORE_SOME((out) + i, made, left);                                                                           \
+        const FTR__VF made = body;                                                                                     \
+        FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }                                                                                                                  \
     if (n % FTR__W) {                                                                                                  \
         const int64_t left = n % FTR__W, i = n - left;                                                                 \
         loads;                                                                                                         \
-        const FTR__VF made = body;                                                                                        \
-        FTR__STORE_SOME((out) + i, made, left);                                                                           \
+        const FTR__VF made = body;                                                                                     \
+        FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }
 
 #define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
@@ -12759,7 +12813,7 @@ static void FTR__S(subtract_twice)(int64_t n, const float *x, float a, float b, 
 }
 
 static void FTR__S(softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx) {
-    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), v *(d - sum), dx)
+    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, y), v * (d - sum), dx)
 }
 
 static void FTR__S(log_softmax_grad)(int64_t n, const float *dy, const float *y, float sum, float *dx) {
@@ -12828,7 +12882,7 @@ FTR__INLINE FTR__VF FTR__S(first_lanes)(FTR__VF v, int64_t n) {
 static double FTR__S(row_sum)(int64_t n, const float *x) { FTR__ROW_SUM(FTR__ROW(v, x), v); }
 
 static double FTR__S(row_dot)(int64_t n, const float *a, const float *b) {
-    FTR__ROW_SUM(FTR__ROW(u, a); FTR__ROW(v, b), u *v);
+    FTR__ROW_SUM(FTR__ROW(u, a); FTR__ROW(v, b), u * v);
 }
 
 static double FTR__S(exp_sum_only)(int64_t n, const float *x, float shift) {
@@ -12837,8 +12891,8 @@ static double FTR__S(exp_sum_only)(int64_t n, const float *x, float shift) {
 
 static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out) {
     if (!out) return FTR__S(exp_sum_only)(n, x, shift);
-    FTR__ROW_SUM(FTR__ROW(v, x); const FTR__VF e = FTR__S(exponential)(v - shift); FTR__STORE_SOME(out + i, e, left),
-                 FTR__S(first_lanes)(e, left));
+    FTR__ROW_SUM(FTR__ROW(v, x); const FTR__VF e = FTR__S(exponential)(v - shift);
+                 FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
 static float FTR__S(row_maximum)(int64_t n, const float *x) {
@@ -12865,54 +12919,78 @@ FTR__INLINE int64_t FTR__S(safe_rows)(int64_t rows, int64_t left, int64_t stride
     return rows > short_rows ? rows - short_rows : 0;
 }
 
-typedef enum FTR__S(column_kind) { FTR__S(COLUMN_SUM), FTR__S(COLUMN_DEVIATION), FTR__S(COLUMN_MAXIMUM) } FTR__S(column_kind);
+typedef enum FTR__S(column_kind) {
+    FTR__S(COLUMN_SUM),
+    FTR__S(COLUMN_CENTERED),
+    FTR__S(COLUMN_DEVIATION),
+    FTR__S(COLUMN_MAXIMUM)
+} FTR__S(column_kind);
+
+/* Takes one vector of a row into `sum`. `kind` is a constant where this is inlined. */
+FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, FTR__VF value, FTR__VF center,
+                                        FTR__VF mean) {
+    if (kind == FTR__S(COLUMN_MAXIMUM)) return FTR__S(maximum_of)(value, sum);
+    if (kind == FTR__S(COLUMN_SUM)) return sum + value;
+    if (kind == FTR__S(COLUMN_CENTERED)) return sum + (value - center);
+    const FTR__VF apart = (value - center) - mean;
+    return FTR__FMA(apart, apart, sum);
+}
 
 /* One tile of `vectors` vectors; `left` columns are there. `vectors` and `kind` are constants where this is inlined. */
 FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, const float *x,
-                                     int64_t stride, const float *mean, float *out) {
-    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], center[FTR__COLUMN_VECTORS];
+                                     int64_t stride, const float *center, const float *mean, float *out) {
+    const bool maximum = kind == FTR__S(COLUMN_MAXIMUM);
+    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], c[FTR__COLUMN_VECTORS], m[FTR__COLUMN_VECTORS];
     const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
     for (int v = 0; v < vectors; v++) {
-        total[v] = FTR__LOAD_SOME(out + v * FTR__W, left - v * FTR__W);
-        center[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W) : FTR__SPLAT(0.0f);
+        const int64_t at = v * FTR__W;
+        total[v] = FTR__LOAD_SOME(out + at, left - at);
+        c[v] = kind == FTR__S(COLUMN_SUM) || maximum ? FTR__SPLAT(0.0f) : FTR__LOAD_SOME(center + at, left - at);
+        m[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + at, left - at) : FTR__SPLAT(0.0f);
     }
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
         const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
-        for (int v = 0; v < vectors; v++) partial[v] = kind == FTR__S(COLUMN_MAXIMUM) ? total[v] : FTR__SPLAT(0.0f);
+        for (int v = 0; v < vectors; v++) partial[v] = maximum ? total[v] : FTR__SPLAT(0.0f);
         for (int64_t r = begin; r < end; r++) {
             const float *row = x + r * stride;
             for (int v = 0; v < vectors; v++) {
-                const FTR__VF value = vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
-                const FTR__VF apart = value - center[v];
-                if (kind == FTR__S(COLUMN_SUM)) partial[v] += value;
-                if (kind == FTR__S(COLUMN_DEVIATION)) partial[v] = FTR__FMA(apart, apart, partial[v]);
-                if (kind == FTR__S(COLUMN_MAXIMUM)) partial[v] = FTR__S(maximum_of)(value, partial[v]);
+                const FTR__VF value =
+                    vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
+                partial[v] = FTR__S(column_take)(kind, partial[v], value, c[v], m[v]);
             }
         }
-        for (int v = 0; v < vectors; v++) total[v] = kind == FTR__S(COLUMN_MAXIMUM) ? partial[v] : total[v] + partial[v];
+        for (int v = 0; v < vectors; v++) total[v] = maximum ? partial[v] : total[v] + partial[v];
     }
     for (int v = 0; v < vectors; v++) FTR__STORE_SOME(out + v * FTR__W, total[v], left - v * FTR__W);
 }
 
-#define FTR__COLUMN_LOOP(kind, mean)                                                                                   \
-    int64_t j = 0;                                                                                                     \
-    for (; j + FTR__COLUMN_VECTORS * FTR__W <= columns; j += FTR__COLUMN_VECTORS * FTR__W)                             \
-        FTR__S(column_tile)                                                                                            \
-    (FTR__S(kind), FTR__COLUMN_VECTORS, FTR__COLUMN_VECTORS *FTR__W, rows, x + j, stride, (mean) + j, out + j);        \
-    for (; j < columns; j += FTR__W)                                                                                   \
-    FTR__S(column_tile)(FTR__S(kind), 1, columns - j, rows, x + j, stride, (mean) + j, out + j)
-
-static void FTR__S(column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out) {
-    FTR__COLUMN_LOOP(COLUMN_SUM, x);
+/* center and mean are read by the kinds that use them. */
+FTR__INLINE void FTR__S(columns)(FTR__S(column_kind) kind, int64_t rows, int64_t count, const float *x, int64_t stride,
+                                 const float *center, const float *mean, float *out) {
+    const int64_t tile = FTR__COLUMN_VECTORS * FTR__W;
+    int64_t j = 0;
+    for (; j + tile <= count; j += tile) FTR__S(column_tile)
+    (kind, FTR__COLUMN_VECTORS, tile, rows, x + j, stride, center + j, mean + j, out + j);
+    for (; j < count; j += FTR__W)
+        FTR__S(column_tile)(kind, 1, count - j, rows, x + j, stride, center + j, mean + j, out + j);
 }
 
-static void FTR__S(column_deviation)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *mean,
-                                     float *out) {
-    FTR__COLUMN_LOOP(COLUMN_DEVIATION, mean);
+static void FTR__S(column_sum)(int64_t rows, int64_t count, const float *x, int64_t stride, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_SUM), rows, count, x, stride, out, out, out);
 }
 
-static void FTR__S(column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out) {
-    FTR__COLUMN_LOOP(COLUMN_MAXIMUM, x);
+static void FTR__S(column_centered_sum)(int64_t rows, int64_t count, const float *x, int64_t stride,
+                                        const float *center, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_CENTERED), rows, count, x, stride, center, center, out);
+}
+
+static void FTR__S(column_deviation)(int64_t rows, int64_t count, const float *x, int64_t stride, const float *center,
+                                     const float *mean, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_DEVIATION), rows, count, x, stride, center, mean, out);
+}
+
+static void FTR__S(column_maximum)(int64_t rows, int64_t count, const float *x, int64_t stride, float *out) {
+    FTR__S(columns)(FTR__S(COLUMN_MAXIMUM), rows, count, x, stride, out, out, out);
 }
 
 /* -------------------------------------------------------------------------------------------------- normalization -- */
@@ -12979,12 +13057,10 @@ FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t co
                                            const float *x, const float *y, const float *mean, float *sum,
                                            float *product) {
     int64_t j = 0;
-    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W)
-        FTR__S(norm_grad_tile)
-        (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
-    for (; j < columns; j += FTR__W)
-        FTR__S(norm_grad_tile)
-        (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W) FTR__S(norm_grad_tile)
+    (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (; j < columns; j += FTR__W) FTR__S(norm_grad_tile)
+    (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
 }
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
@@ -12996,8 +13072,8 @@ static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride
 }
 
 FTR__INLINE void FTR__S(norm_grad_rows)(bool masked, int64_t rows, int64_t columns, const float *dy, const float *x,
-                                        const float *y, const float *mean, const float *a, const float *b, const float *c,
-                                        float *dx) {
+                                        const float *y, const float *mean, const float *a, const float *b,
+                                        const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
         FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
@@ -13069,29 +13145,30 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     const FTR__VF beta1 = FTR__SPLAT(step->beta1), beta2 = FTR__SPLAT(step->beta2), eps = FTR__SPLAT(step->eps);
     const FTR__VF fresh1 = FTR__SPLAT(step->one_minus_beta1), fresh2 = FTR__SPLAT(step->one_minus_beta2);
     const FTR__VF decay = FTR__SPLAT(step->decay), rate = FTR__SPLAT(step->rate), second = FTR__SPLAT(step->second);
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
-                  const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d);
-                  const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d); FTR__STORE_SOME(m + i, m1, left);
-                  FTR__STORE_SOME(v + i, v1, left);
-                  const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
+    FTR__ROW_LOOP(
+        FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
+        const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d); const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d);
+        FTR__STORE_SOME(m + i, m1, left); FTR__STORE_SOME(v + i, v1, left);
+        const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
 }
 
-#define FTR__SIMD_MATH_BINARY(name) {FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left)}
+#define FTR__SIMD_MATH_BINARY(name)                                                                                    \
+    { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .binary = {FTR__SIMD_MATH_BINARY(row_add), FTR__SIMD_MATH_BINARY(row_sub), FTR__SIMD_MATH_BINARY(row_mul),     \
                    FTR__SIMD_MATH_BINARY(row_div), FTR__SIMD_MATH_BINARY(row_maximum)},                                \
-        .unary = {FTR__S(row_neg), FTR__S(row_exp), FTR__S(row_log), FTR__S(row_sqrt), FTR__S(row_rsqrt),              \
-                  FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                                            \
+        .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
+                  FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
-        .column_sum = FTR__S(column_sum), .column_deviation = FTR__S(column_deviation),                                \
-        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
-        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
-        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add),                                            \
-        .subtract_twice = FTR__S(subtract_twice), .softmax_grad = FTR__S(softmax_grad),                                \
-        .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy), .blend = FTR__S(blend),                    \
-        .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),                                  \
+        .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
+        .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
+        .norm_apply = FTR__S(norm_apply), .norm_grad_sums = FTR__S(norm_grad_sums),                                    \
+        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
+        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
+        .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
+        .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
         .scatter_add = FTR__S(scatter_add), .sgd = FTR__S(sgd), .sgd_momentum = FTR__S(sgd_momentum),                  \
         .adamw = FTR__S(adamw),                                                                                        \
     }
@@ -13107,7 +13184,6 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
 #undef FTR__ROW_SUM
-#undef FTR__COLUMN_LOOP
 
 /* ---- src/backend/cpu/simd_gemm.inc.h ---- */
 /* Micro-kernels of the matrix product, and what convolution needs beside them. Included once a level. */

@@ -12,8 +12,6 @@ typedef struct ftr__tape {
     ftr_tensor *gradient; /* value: gradient of the loss, as far as it is known */
 } ftr__tape;
 
-static bool ftr__is_floating(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
-
 /* Whether a gradient flows from the node to its input number `index`. */
 static bool ftr__flows_to(const ftr__node *node, const ftr__op_info *info, int32_t index) {
     return node->in[index] != 0 && info->grad && (info->differentiable >> (index < 31 ? index : 31) & 1u);
@@ -28,7 +26,7 @@ static void ftr__mark_dependent(ftr__tape *tape, const int32_t *wrt, int32_t cou
         for (int32_t i = 0; i < node->in_count && !depends; i++)
             depends = ftr__flows_to(node, info, i) && tape->depends[node->in[i]];
         for (int32_t i = 0; depends && i < node->out_count; i++)
-            if (ftr__is_floating(tape->graph->values[node->first_out + i].dtype)) tape->depends[node->first_out + i] = true;
+            if (ftr__is_float(tape->graph->values[node->first_out + i].dtype)) tape->depends[node->first_out + i] = true;
     }
 }
 
@@ -97,7 +95,7 @@ static ftr_status ftr__check_loss(const ftr_graph *graph, int32_t loss) {
     if (ftr_shape_count(&value->shape) != 1)
         return ftr__error(graph->context, FTR_ERROR_SHAPE, "loss '%s': shape is %s, expected a scalar", name,
                           ftr__shape_text(&value->shape, text));
-    if (!ftr__is_floating(value->dtype))
+    if (!ftr__is_float(value->dtype))
         return ftr__error(graph->context, FTR_ERROR_DTYPE, "loss '%s': dtype is %s, expected f32 or f64", name,
                           ftr_dtype_name(value->dtype));
     return FTR_OK;

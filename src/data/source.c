@@ -22,8 +22,8 @@ static ftr_status ftr__check_field(ftr_context *context, const char *source, con
                           source, field->name, (int)field->shape.rank, FTR_MAX_RANK - 1);
     char text[FTR__SHAPE_TEXT];
     if (ftr_shape_count(&field->shape) < 0)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has the impossible shape %s", source,
-                          field->name, ftr__shape_text(&field->shape, text));
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': field '%s' has the impossible shape %s",
+                          source, field->name, ftr__shape_text(&field->shape, text));
     return FTR_OK;
 }
 
@@ -115,9 +115,9 @@ ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t cou
         ftr__source_field *field = &(*source)->fields[i];
         field->data = data[i];
         if (field->bytes > 0 && count > INT64_MAX / field->bytes) {
-            status =
-                ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': %lld samples of field '%s' are more than memory can hold",
-                           name, (long long)count, field->name);
+            status = ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                                "source '%s': %lld samples of field '%s' are more than memory can hold", name,
+                                (long long)count, field->name);
             ftr_source_destroy(*source);
             *source = NULL;
             return status;

@@ -105,7 +105,7 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
         const int32_t value = plan->renamed[desc->gradients_of[i].id];
         if (ftr__already_wanted(plan, value)) continue;
         const ftr_dtype dtype = graph->values[value].dtype;
-        if (dtype != FTR_F32 && dtype != FTR_F64)
+        if (!ftr__is_float(dtype))
             return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected f32 or f64",
                               ftr_name_of(desc->gradients_of[i]), ftr_dtype_name(dtype));
         (*required)[plan->gradient_count] = true;

@@ -97,7 +97,7 @@ static ftr_status ftr__read_loss(const ftr_plan *plan, double *loss) {
     } value = {0};
     const ftr_dtype dtype = plan->graph->values[plan->loss].dtype;
     const size_t bytes = ftr__bytes_of(plan, plan->loss);
-    if (bytes > sizeof value || (dtype != FTR_F32 && dtype != FTR_F64)) return FTR_OK;
+    if (bytes > sizeof value || !ftr__is_float(dtype)) return FTR_OK;
     const ftr_status status = ftr__download(plan, plan->loss, &value, bytes);
     *loss = dtype == FTR_F32 ? (double)value.f32 : value.f64;
     return status;

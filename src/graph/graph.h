@@ -3,7 +3,7 @@
 #ifndef FTR_GRAPH_GRAPH_H
 #define FTR_GRAPH_GRAPH_H
 
-#include "core/core.h"
+#include "tensor/tensor.h"
 
 #define FTR__MAX_OUTPUTS 4
 

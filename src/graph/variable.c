@@ -14,14 +14,14 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
     if (graph->variable_memory) {
         ftr__builder_error(graph, FTR_ERROR_STATE, what, name,
                            "declared after the graph was compiled, or a variable was read or written");
-    } else if (trainable && dtype != FTR_F32 && dtype != FTR_F64) {
+    } else if (trainable && !ftr__is_float(dtype)) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %s, expected f32 or f64", ftr_dtype_name(dtype));
     } else if (init->kind < FTR_INIT_ZEROS || init->kind > FTR_INIT_KAIMING_NORMAL_FAN_OUT) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.kind is %d, expected one of ftr_init_kind",
                            (int)init->kind);
     } else if (!isfinite(init->a) || !isfinite(init->b)) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.a and init.b must be finite");
-    } else if (dtype != FTR_F32 && dtype != FTR_F64 && init->kind > FTR_INIT_CONSTANT) {
+    } else if (!ftr__is_float(dtype) && init->kind > FTR_INIT_CONSTANT) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "random values for %s, expected f32 or f64",
                            ftr_dtype_name(dtype));
     }

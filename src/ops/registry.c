@@ -42,7 +42,6 @@ ftr_status ftr__infer_parameter(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__infer_buffer(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__infer_constant(ftr__infer *s) { return ftr__infer_source(s); }
 
-bool ftr__is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
 
 ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what) {
     ftr_dtype dtype = s->in[input]->dtype;

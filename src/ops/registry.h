@@ -15,7 +15,6 @@ FTR_LIB ftr_status ftr__infer_error(ftr__infer *infer, ftr_status status, const 
 FTR_OPS(FTR__DECLARE_INFER_GRAD, FTR__DECLARE_INFER)
 
 /* What the op files share. Checks record the failure with the node's name; `what` names the input in the sentence. */
-FTR_LIB bool ftr__is_float(ftr_dtype dtype);
 FTR_LIB ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what);
 FTR_LIB ftr_status ftr__check_arithmetic(ftr__infer *s, int32_t input, const char *what); /* f32, f64, i32, i64 */
 FTR_LIB ftr_status ftr__check_same_type(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b);

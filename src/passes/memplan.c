@@ -4,9 +4,8 @@
  * is free during its lifetime (the greedy-by-size method of Pisarchyk and Lee, 2020, arXiv:2001.03288). */
 #include "passes/plan.h"
 
+#include "core/sort.h"
 #include "graph/op.h"
-
-#include <stdlib.h>
 
 static size_t ftr__align(size_t bytes) { return (bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT; }
 
@@ -123,12 +122,12 @@ static bool ftr__overlaps(const ftr__lease *a, const ftr__lease *b) { return a->
 
 /* The lowest offset where `lease` fits beside the placed ones that live at the same time: start at 0 and step over every
  * one in the way until none is. */
-static size_t ftr__lowest_offset(const ftr__lease *placed, int32_t count, const ftr__lease *lease) {
+static size_t ftr__lowest_offset(const void *const *placed, int32_t count, const ftr__lease *lease) {
     size_t offset = 0;
     for (bool moved = true; moved;) {
         moved = false;
         for (int32_t i = 0; i < count; i++) {
-            const ftr__lease *other = &placed[i];
+            const ftr__lease *other = placed[i];
             const bool in_way = offset < other->offset + other->bytes && other->offset < offset + lease->bytes;
             if (!in_way || !ftr__overlaps(other, lease)) continue;
             offset = other->offset + other->bytes;
@@ -141,22 +140,26 @@ static size_t ftr__lowest_offset(const ftr__lease *placed, int32_t count, const 
 static ftr_status ftr__place_activations(ftr_plan *plan) {
     const int32_t values = plan->graph->value_count;
     ftr__lease *leases = ftr__arena_alloc(&plan->arena, (size_t)values * sizeof *leases);
-    if (!leases) return ftr__out_of_memory(plan->context, "memplan", (size_t)values * sizeof *leases);
+    const void **order = ftr__arena_alloc(&plan->arena, (size_t)values * sizeof *order);
+    if (!leases || !order) return ftr__out_of_memory(plan->context, "memplan", (size_t)values * sizeof *leases);
     int32_t count = 0;
     for (int32_t v = 1; v < values; v++) {
         const ftr__slot *slot = &plan->slots[v];
         if (slot->place != FTR__PLACE_ACTIVATION || slot->root != v) continue;
-        leases[count++] = (ftr__lease){.value = v,
-                                       .first = slot->kept ? -1 : slot->first,
-                                       .last = slot->kept ? plan->order_count : slot->last,
-                                       .bytes = ftr__align(slot->bytes)};
+        leases[count] = (ftr__lease){.value = v,
+                                     .first = slot->kept ? -1 : slot->first,
+                                     .last = slot->kept ? plan->order_count : slot->last,
+                                     .bytes = ftr__align(slot->bytes)};
+        order[count] = &leases[count];
+        count++;
     }
-    qsort(leases, (size_t)count, sizeof *leases, ftr__larger_first);
+    ftr__sort(order, count, ftr__larger_first);
     size_t top = 0;
     for (int32_t i = 0; i < count; i++) {
-        leases[i].offset = ftr__lowest_offset(leases, i, &leases[i]);
-        plan->slots[leases[i].value].offset = leases[i].offset;
-        if (leases[i].offset + leases[i].bytes > top) top = leases[i].offset + leases[i].bytes;
+        ftr__lease *lease = &leases[(const ftr__lease *)order[i] - leases];
+        lease->offset = ftr__lowest_offset(order, i, lease);
+        plan->slots[lease->value].offset = lease->offset;
+        if (lease->offset + lease->bytes > top) top = lease->offset + lease->bytes;
     }
     plan->bytes[FTR__PLACE_ACTIVATION] = top;
     return FTR_OK;

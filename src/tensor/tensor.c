@@ -1,4 +1,6 @@
-#include "api/base.h"
+#include "tensor/tensor.h"
+
+bool ftr__is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
 
 size_t ftr_dtype_size(ftr_dtype dtype) {
     switch (dtype) {

@@ -33,7 +33,7 @@ static void ftr__progress_value(char *text, const char *prefix, const char *name
 static void ftr__progress_speed(char *text, double speed, const char *unit) {
     if (!(speed < 1e15)) return; /* nothing measured yet */
     if (speed < 1e4)
-        ftr__progress_append(text, "  %.0f %s", speed, unit);
+        ftr__progress_append(text, "  %.0f%s", speed, unit);
     else if (speed < 1e6)
         ftr__progress_append(text, "  %.1fk%s", speed / 1e3, unit);
     else
@@ -69,7 +69,7 @@ const char *ftr__progress_bar(const ftr__progress_report *report, char text[FTR_
     ftr__progress_append(text, "epoch ");
     ftr__progress_count(text, report->epoch + 1, report->epochs);
     ftr__progress_count(count, report->step, report->steps);
-    ftr__progress_speed(times, report->samples_per_second);
+    ftr__progress_speed(times, report->samples_per_second, "/s");
     ftr__progress_time(times, report->seconds_left);
     if (report->seconds_left < 1e12) ftr__progress_append(times, " left");
     size_t fixed = strlen(text) + strlen(" [] ") + strlen(count) + strlen(times);
@@ -100,7 +100,7 @@ const char *ftr__progress_line(const ftr__progress_report *report, char text[FTR
     if (report->evaluated) ftr__progress_value(text, "eval ", "loss", report->eval_loss);
     for (int32_t i = 0; report->evaluated && i < report->metric_count; i++)
         ftr__progress_value(text, "eval ", report->names[i], report->eval_metrics[i]);
-    ftr__progress_speed(text, report->samples_per_second);
+    ftr__progress_speed(text, report->samples_per_second, " samples/s");
     ftr__progress_time(text, report->seconds);
     return text;
 }

@@ -22,7 +22,7 @@ typedef struct ftr__progress_report {
 #define FTR__PROGRESS_WIDTH 79 /* a bar's longest line: it must not wrap, or it could not be redrawn */
 #define FTR__PROGRESS_TEXT 512
 
-/* "epoch 2/5 [======>     ] 12/23  loss 0.4321  accuracy 0.8812  23.1k samples/s  0:03 left"; metrics that do not fit
+/* "epoch 2/5 [======>     ] 12/23  loss 0.4321  accuracy 0.8812  23.1k/s  0:03 left"; metrics that do not fit
  * are left out. Returns `text`. */
 FTR_LIB const char *ftr__progress_bar(const ftr__progress_report *report, char text[FTR__PROGRESS_TEXT]);
 
