@@ -2618,7 +2618,15 @@ void ftr__json_put_integer(ftr__json_writer *writer, int64_t value) {
     ftr__json_put(writer, text);
 }
 
+/* ---- src/tensor/tensor.h ---- */
+/* What the implementation asks of element types beside the public functions. */
+
+/* Types that can have a gradient. */
+FTR_LIB bool ftr__is_float(ftr_dtype dtype);
+
 /* ---- src/tensor/tensor.c ---- */
+
+bool ftr__is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
 
 size_t ftr_dtype_size(ftr_dtype dtype) {
     switch (dtype) {
@@ -3195,14 +3203,14 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
     if (graph->variable_memory) {
         ftr__builder_error(graph, FTR_ERROR_STATE, what, name,
                            "declared after the graph was compiled, or a variable was read or written");
-    } else if (trainable && dtype != FTR_F32 && dtype != FTR_F64) {
+    } else if (trainable && !ftr__is_float(dtype)) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %s, expected f32 or f64", ftr_dtype_name(dtype));
     } else if (init->kind < FTR_INIT_ZEROS || init->kind > FTR_INIT_KAIMING_NORMAL_FAN_OUT) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.kind is %d, expected one of ftr_init_kind",
                            (int)init->kind);
     } else if (!isfinite(init->a) || !isfinite(init->b)) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.a and init.b must be finite");
-    } else if (dtype != FTR_F32 && dtype != FTR_F64 && init->kind > FTR_INIT_CONSTANT) {
+    } else if (!ftr__is_float(dtype) && init->kind > FTR_INIT_CONSTANT) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "random values for %s, expected f32 or f64",
                            ftr_dtype_name(dtype));
     }
@@ -3539,7 +3547,6 @@ FTR_LIB ftr_status ftr__infer_error(ftr__infer *infer, ftr_status status, const 
 FTR_OPS(FTR__DECLARE_INFER_GRAD, FTR__DECLARE_INFER)
 
 /* What the op files share. Checks record the failure with the node's name; `what` names the input in the sentence. */
-FTR_LIB bool ftr__is_float(ftr_dtype dtype);
 FTR_LIB ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what);
 FTR_LIB ftr_status ftr__check_arithmetic(ftr__infer *s, int32_t input, const char *what); /* f32, f64, i32, i64 */
 FTR_LIB ftr_status ftr__check_same_type(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b);
@@ -3617,8 +3624,6 @@ ftr_status ftr__infer_input(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__infer_parameter(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__infer_buffer(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__infer_constant(ftr__infer *s) { return ftr__infer_source(s); }
-
-bool ftr__is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
 
 ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what) {
     ftr_dtype dtype = s->in[input]->dtype;
@@ -5404,8 +5409,6 @@ typedef struct ftr__tape {
     ftr_tensor *gradient; /* value: gradient of the loss, as far as it is known */
 } ftr__tape;
 
-static bool ftr__is_floating(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
-
 /* Whether a gradient flows from the node to its input number `index`. */
 static bool ftr__flows_to(const ftr__node *node, const ftr__op_info *info, int32_t index) {
     return node->in[index] != 0 && info->grad && (info->differentiable >> (index < 31 ? index : 31) & 1u);
@@ -5420,7 +5423,7 @@ static void ftr__mark_dependent(ftr__tape *tape, const int32_t *wrt, int32_t cou
         for (int32_t i = 0; i < node->in_count && !depends; i++)
             depends = ftr__flows_to(node, info, i) && tape->depends[node->in[i]];
         for (int32_t i = 0; depends && i < node->out_count; i++)
-            if (ftr__is_floating(tape->graph->values[node->first_out + i].dtype)) tape->depends[node->first_out + i] = true;
+            if (ftr__is_float(tape->graph->values[node->first_out + i].dtype)) tape->depends[node->first_out + i] = true;
     }
 }
 
@@ -5489,7 +5492,7 @@ static ftr_status ftr__check_loss(const ftr_graph *graph, int32_t loss) {
     if (ftr_shape_count(&value->shape) != 1)
         return ftr__error(graph->context, FTR_ERROR_SHAPE, "loss '%s': shape is %s, expected a scalar", name,
                           ftr__shape_text(&value->shape, text));
-    if (!ftr__is_floating(value->dtype))
+    if (!ftr__is_float(value->dtype))
         return ftr__error(graph->context, FTR_ERROR_DTYPE, "loss '%s': dtype is %s, expected f32 or f64", name,
                           ftr_dtype_name(value->dtype));
     return FTR_OK;
@@ -6092,12 +6095,12 @@ static bool ftr__overlaps(const ftr__lease *a, const ftr__lease *b) { return a->
 
 /* The lowest offset where `lease` fits beside the placed ones that live at the same time: start at 0 and step over every
  * one in the way until none is. */
-static size_t ftr__lowest_offset(const ftr__lease *placed, int32_t count, const ftr__lease *lease) {
+static size_t ftr__lowest_offset(const void *const *placed, int32_t count, const ftr__lease *lease) {
     size_t offset = 0;
     for (bool moved = true; moved;) {
         moved = false;
         for (int32_t i = 0; i < count; i++) {
-            const ftr__lease *other = &placed[i];
+            const ftr__lease *other = placed[i];
             const bool in_way = offset < other->offset + other->bytes && other->offset < offset + lease->bytes;
             if (!in_way || !ftr__overlaps(other, lease)) continue;
             offset = other->offset + other->bytes;
@@ -6110,22 +6113,26 @@ static size_t ftr__lowest_offset(const ftr__lease *placed, int32_t count, const 
 static ftr_status ftr__place_activations(ftr_plan *plan) {
     const int32_t values = plan->graph->value_count;
     ftr__lease *leases = ftr__arena_alloc(&plan->arena, (size_t)values * sizeof *leases);
-    if (!leases) return ftr__out_of_memory(plan->context, "memplan", (size_t)values * sizeof *leases);
+    const void **order = ftr__arena_alloc(&plan->arena, (size_t)values * sizeof *order);
+    if (!leases || !order) return ftr__out_of_memory(plan->context, "memplan", (size_t)values * sizeof *leases);
     int32_t count = 0;
     for (int32_t v = 1; v < values; v++) {
         const ftr__slot *slot = &plan->slots[v];
         if (slot->place != FTR__PLACE_ACTIVATION || slot->root != v) continue;
-        leases[count++] = (ftr__lease){.value = v,
-                                       .first = slot->kept ? -1 : slot->first,
-                                       .last = slot->kept ? plan->order_count : slot->last,
-                                       .bytes = ftr__align(slot->bytes)};
+        leases[count] = (ftr__lease){.value = v,
+                                     .first = slot->kept ? -1 : slot->first,
+                                     .last = slot->kept ? plan->order_count : slot->last,
+                                     .bytes = ftr__align(slot->bytes)};
+        order[count] = &leases[count];
+        count++;
     }
-    qsort(leases, (size_t)count, sizeof *leases, ftr__larger_first);
+    ftr__sort(order, count, ftr__larger_first);
     size_t top = 0;
     for (int32_t i = 0; i < count; i++) {
-        leases[i].offset = ftr__lowest_offset(leases, i, &leases[i]);
-        plan->slots[leases[i].value].offset = leases[i].offset;
-        if (leases[i].offset + leases[i].bytes > top) top = leases[i].offset + leases[i].bytes;
+        ftr__lease *lease = &leases[(const ftr__lease *)order[i] - leases];
+        lease->offset = ftr__lowest_offset(order, i, lease);
+        plan->slots[lease->value].offset = lease->offset;
+        if (lease->offset + lease->bytes > top) top = lease->offset + lease->bytes;
     }
     plan->bytes[FTR__PLACE_ACTIVATION] = top;
     return FTR_OK;
@@ -6275,7 +6282,7 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
         const int32_t value = plan->renamed[desc->gradients_of[i].id];
         if (ftr__already_wanted(plan, value)) continue;
         const ftr_dtype dtype = graph->values[value].dtype;
-        if (dtype != FTR_F32 && dtype != FTR_F64)
+        if (!ftr__is_float(dtype))
             return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected f32 or f64",
                               ftr_name_of(desc->gradients_of[i]), ftr_dtype_name(dtype));
         (*required)[plan->gradient_count] = true;
@@ -6593,7 +6600,7 @@ static ftr_status ftr__read_loss(const ftr_plan *plan, double *loss) {
     } value = {0};
     const ftr_dtype dtype = plan->graph->values[plan->loss].dtype;
     const size_t bytes = ftr__bytes_of(plan, plan->loss);
-    if (bytes > sizeof value || (dtype != FTR_F32 && dtype != FTR_F64)) return FTR_OK;
+    if (bytes > sizeof value || !ftr__is_float(dtype)) return FTR_OK;
     const ftr_status status = ftr__download(plan, plan->loss, &value, bytes);
     *loss = dtype == FTR_F32 ? (double)value.f32 : value.f64;
     return status;

@@ -138,8 +138,7 @@ static size_t ftr__conv_zeros(int64_t channels) { return ftr__gemm_align((size_t
 
 static void ftr__conv_use_gather(ftr__conv_product *p) {
     if (ftr__gather_is_plain(&p->gather)) {
-        p->plain =
-            (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
+        p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
         p->gemm.a = ftr__gemm_k_together(&p->plain, p->gemm.k);
     } else {
         p->gemm.a = (ftr__gemm_operand){.source = &p->gather, .segment = p->gather.run, .rows = ftr__gather_rows};
@@ -285,10 +284,10 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 typedef struct ftr__depthwise {
     const ftr__cpu *cpu;
     ftr__conv conv;
-    bool gradient;      /* of the input: `from` is dy */
+    bool gradient; /* of the input: `from` is dy */
     const float *from, *other;
     float *to;
-    float *weight;      /* [taps, c] */
+    float *weight; /* [taps, c] */
     const float *bias;
     bool relu;
     int64_t rows, task_rows; /* image rows of the result, in all and a task */

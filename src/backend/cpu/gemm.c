@@ -2,15 +2,9 @@
 
 #include <string.h>
 
-#ifndef FTR__INPL
-#define FTR__INPL 16
-#endif
-#ifndef FTR__GEMM_KC
 #define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
-#endif
-#ifndef FTR__GEMM_MC
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
-#endif
+#define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
@@ -21,15 +15,15 @@
 typedef struct ftr__gemm_plan {
     const ftr__gemm *gemm;
     const ftr__simd_gemm *simd;
-    int64_t kc;         /* depth of a block */
-    int64_t tm, tn;     /* rows and columns of a task */
-    int64_t mb, nb;     /* tasks along m, and along the columns of a chunk */
-    int64_t pieces;     /* of k, each with a result of its own */
-    int64_t piece;      /* depth of one */
-    int64_t ks, nc;     /* a chunk of B: ks deep, nc wide */
-    bool shared;        /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
-    bool in_place;      /* A is read through pointers */
-    size_t worker;      /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
+    int64_t kc;     /* depth of a block */
+    int64_t tm, tn; /* rows and columns of a task */
+    int64_t mb, nb; /* tasks along m, and along the columns of a chunk */
+    int64_t pieces; /* of k, each with a result of its own */
+    int64_t piece;  /* depth of one */
+    int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
+    bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
+    bool in_place;  /* A is read through pointers */
+    size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
     size_t b_bytes;     /* the packed chunk */
@@ -62,9 +56,12 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
     if (p->shared) mb = ftr__gemm_max(mb, ftr__gemm_min(wanted, mt / FTR__GEMM_TILES));
     while (mb * nb * others < wanted) {
         const int64_t tm = ftr__gemm_ceil(mt, mb), tn = ftr__gemm_ceil(nt, nb);
-        if (tn > 1 && (p->shared || tn * nr >= tm * mr || tm == 1)) nb = ftr__gemm_min(nb * 2, nt);
-        else if (tm > 1) mb = ftr__gemm_min(mb * 2, mt);
-        else break;
+        if (tn > 1 && (p->shared || tn * nr >= tm * mr || tm == 1))
+            nb = ftr__gemm_min(nb * 2, nt);
+        else if (tm > 1)
+            mb = ftr__gemm_min(mb * 2, mt);
+        else
+            break;
     }
     p->tm = ftr__gemm_max(ftr__gemm_ceil(mt, mb), 1) * mr;
     p->tn = ftr__gemm_max(ftr__gemm_ceil(nt, nb), 1) * nr;
@@ -88,7 +85,8 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
-    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) && (g->n <= FTR__INPL * nr || g->m <= 2 * mr);
+    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
+                 (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
     p.shared = g->batch == 1 && !g->split && g->m > 2 * mr;
     if (g->split) ftr__gemm_split(&p);
     if (p.shared) {
@@ -177,7 +175,8 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
         const float **to = t->pointers + tile * mr * t->segments;
         a->rows(a->source, t->batch, i, count, t->k / run, t->segments, mr, to);
         for (int64_t s = 0; s < t->segments; s++) {
-            for (int64_t r = 0; r < mr; r++) to[s * mr + r] = to[s * mr + (r < count ? r : 0)] + (r < count ? offset : 0);
+            for (int64_t r = 0; r < mr; r++)
+                to[s * mr + r] = to[s * mr + (r < count ? r : 0)] + (r < count ? offset : 0);
         }
     }
 }
@@ -202,20 +201,6 @@ static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
     if (t->c) return t->c + i * g->n;
     if (g->c_row) return g->c_row(g->c_source, t->batch, i);
     return g->c + t->batch * g->c_batch + i * g->c_stride;
-}
-
-/* Asks for what comes next while a tile is computed: its own rows of c, and its share of the following panel of B. */
-static void ftr__gemm_prefetch(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b,
-                               const ftr__gemm_tile *tile) {
-    const ftr__gemm_plan *p = t->plan;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr;
-    for (int64_t r = 0; r < mr; r++) __builtin_prefetch(tile->c[r], 1, 3);
-    if (!p->shared || j + nr >= t->j1) return;
-    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, mr), lines = ftr__gemm_ceil(t->depth * nr, 16);
-    const int64_t share = ftr__gemm_ceil(lines, tiles), first = (i - t->i0) / mr * share;
-    const float *next = b + p->ks * nr + first * 16;
-    const int64_t count = ftr__gemm_min(share, lines - first);
-    for (int64_t l = 0; l < count; l++) __builtin_prefetch(next + l * 16, 0, 2);
 }
 
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
@@ -257,7 +242,6 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
         }
-        ftr__gemm_prefetch(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
@@ -393,8 +377,6 @@ ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k
 }
 
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
-    return (ftr__gemm_operand){.source = matrix,
-                               .pack = ftr__gemm_matrix_pack,
-                               .at = ftr__gemm_matrix_in_place,
-                               .stride = matrix->stride};
+    return (ftr__gemm_operand){
+        .source = matrix, .pack = ftr__gemm_matrix_pack, .at = ftr__gemm_matrix_in_place, .stride = matrix->stride};
 }

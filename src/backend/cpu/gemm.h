@@ -38,7 +38,8 @@ typedef struct ftr__gemm {
     const float *bias; /* n, or batch * n when there is one for each; NULL */
     bool bias_batch;
     ftr_activation activation;
-    bool split; /* k may be cut: the result is then dense (c_stride == n, c_batch == m * n), without bias and activation */
+    bool
+        split; /* k may be cut: the result is then dense (c_stride == n, c_batch == m * n), without bias and activation */
 } ftr__gemm;
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
@@ -61,7 +62,9 @@ FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const f
 FTR_LIB void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to);
 
 /* Rounds a workspace part up, so that the next one is aligned. */
-static inline size_t ftr__gemm_align(size_t bytes) { return (bytes + FTR__ALIGNMENT - 1) & ~(size_t)(FTR__ALIGNMENT - 1); }
+static inline size_t ftr__gemm_align(size_t bytes) {
+    return (bytes + FTR__ALIGNMENT - 1) & ~(size_t)(FTR__ALIGNMENT - 1);
+}
 
 static inline int64_t ftr__gemm_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ftr__gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }

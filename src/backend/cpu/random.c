@@ -5,26 +5,19 @@
 #define FTR__DROPOUT_GRAIN 16384 /* a multiple of 4, the numbers of a Philox block */
 
 typedef struct ftr__dropout_job {
+    const ftr__simd_math *math;
     const float *x;
     float *y;
     int64_t count;
-    ftr__rng rng;
-    uint64_t threshold;
-    float scale;
+    ftr__dropout_stream stream;
 } ftr__dropout_job;
 
 static void ftr__dropout_task(void *arg, int64_t task, int32_t worker) {
     const ftr__dropout_job *job = arg;
     const int64_t begin = task * FTR__DROPOUT_GRAIN;
-    const int64_t end = job->count - begin < FTR__DROPOUT_GRAIN ? job->count : begin + FTR__DROPOUT_GRAIN;
+    const int64_t n = job->count - begin < FTR__DROPOUT_GRAIN ? job->count - begin : FTR__DROPOUT_GRAIN;
     (void)worker;
-    for (int64_t i = begin; i < end; i += 4) {
-        uint32_t numbers[4];
-        ftr__rng_block(&job->rng, (uint64_t)i / 4, numbers);
-        const int64_t n = end - i < 4 ? end - i : 4;
-        for (int64_t k = 0; k < n; k++)
-            job->y[i + k] = (uint64_t)numbers[k] < job->threshold ? 0.0f : job->x[i + k] * job->scale;
-    }
+    job->math->dropout(n, &job->stream, (uint64_t)begin / 4, job->x + begin, job->y + begin);
 }
 
 ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
@@ -32,13 +25,16 @@ ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
     if (call->in[0].dtype != FTR_F32)
         return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
                                  ftr_dtype_name(call->in[0].dtype));
+    const ftr__rng rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step);
     ftr__dropout_job job = {
+        .math = &ftr__cpu_of(call)->simd->math,
         .x = call->in[0].data,
         .y = call->out[0].data,
         .count = call->out[0].count,
-        .rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step),
-        .threshold = ftr__dropout_threshold(p),
-        .scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f,
+        .stream = {.key = {rng.key[0], rng.key[1]},
+                   .counter = {rng.stream[0], rng.stream[1]},
+                   .threshold = ftr__dropout_threshold(p),
+                   .scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f},
     };
     ftr__pool_run(ftr__cpu_of(call)->pool, (job.count + FTR__DROPOUT_GRAIN - 1) / FTR__DROPOUT_GRAIN, ftr__dropout_task,
                   &job);

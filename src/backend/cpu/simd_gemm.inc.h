@@ -76,20 +76,28 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
 
 static void FTR__S(gemm_tile)(int64_t depth, const float *a, const float *b, int64_t b_stride,
                               const ftr__gemm_tile *tile) {
-    if (tile->narrow) FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
-    else FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
+    if (tile->narrow)
+        FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
+    else
+        FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
 }
 
 static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a,
                                    const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
-    if (rows <= 1) FTR__S(gemm_in_place)(1, false, segments, length, a, b, b_stride, tile);
-    else if (rows <= 2) FTR__S(gemm_in_place)(2, false, segments, length, a, b, b_stride, tile);
-    else if (rows <= 4) FTR__S(gemm_in_place)(4, false, segments, length, a, b, b_stride, tile);
+    if (rows <= 1)
+        FTR__S(gemm_in_place)(1, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 2)
+        FTR__S(gemm_in_place)(2, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 4)
+        FTR__S(gemm_in_place)(4, false, segments, length, a, b, b_stride, tile);
 #if FTR__MR > 8
-    else if (rows <= 8) FTR__S(gemm_in_place)(8, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 8)
+        FTR__S(gemm_in_place)(8, false, segments, length, a, b, b_stride, tile);
 #endif
-    else if (tile->narrow) FTR__S(gemm_in_place)(FTR__MR, true, segments, length, a, b, b_stride, tile);
-    else FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
+    else if (tile->narrow)
+        FTR__S(gemm_in_place)(FTR__MR, true, segments, length, a, b, b_stride, tile);
+    else
+        FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
 }
 #undef FTR__TILE_ZERO
 #undef FTR__TILE_STORE
@@ -188,8 +196,8 @@ static void FTR__S(gemm_depthwise)(int64_t channels, int64_t taps, const float *
     }
 }
 
-static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride,
-                                       const float *y, int64_t y_stride, float *sum) {
+static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
+                                       int64_t y_stride, float *sum) {
     int64_t c = 0;
     for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
         FTR__VF s0 = FTR__LOAD(sum + c), s1 = FTR__LOAD(sum + c + FTR__W);

@@ -42,6 +42,13 @@ typedef enum ftr__simd_operands {
     FTR__OPERANDS_COUNT
 } ftr__simd_operands;
 
+/* A Philox stream (core/rng.h) and dropout's rule. */
+typedef struct ftr__dropout_stream {
+    uint32_t key[2], counter[2]; /* counter: its upper half */
+    uint64_t threshold;          /* an element with a number below it is dropped */
+    float scale;                 /* of the others */
+} ftr__dropout_stream;
+
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
@@ -111,6 +118,9 @@ typedef struct ftr__simd_math {
                         float *out);
     /* dx += dy where index is `pixel`. */
     void (*scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx);
+
+    /* Element i uses number i of the stream from its block `block` on. */
+    void (*dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y);
 
     void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
     void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);

@@ -5,6 +5,12 @@
 /* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay small. */
 #define FTR__COLUMN_VECTORS 4
 #define FTR__COLUMN_BLOCK 64
+/* Small loops over vectors that live in registers; clang unrolls them without being told. */
+#if defined(__clang__)
+#define FTR__UNROLL
+#else
+#define FTR__UNROLL _Pragma("GCC unroll 4")
+#endif
 /* Vectors in a block of a row's sum, for each of four partial sums. */
 #define FTR__SUM_BLOCK 32
 
@@ -318,43 +324,47 @@ FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, F
     return FTR__FMA(apart, apart, sum);
 }
 
-/* One tile of `vectors` vectors; `left` columns are there. `vectors` and `kind` are constants where this is inlined. */
-FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, const float *x,
-                                     int64_t stride, const float *center, const float *mean, float *out) {
+/* A block of rows of one tile of `vectors` vectors; `left` columns are there, and whole vectors can be read from the first
+ * `safe` rows. `vectors` and `kind` are constants where this is inlined. */
+FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, int64_t safe,
+                                     const float *x, int64_t stride, const float *center, const float *mean,
+                                     float *out) {
     const bool maximum = kind == FTR__S(COLUMN_MAXIMUM);
-    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], c[FTR__COLUMN_VECTORS], m[FTR__COLUMN_VECTORS];
-    const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
-    for (int v = 0; v < vectors; v++) {
+    FTR__VF sum[FTR__COLUMN_VECTORS], c[FTR__COLUMN_VECTORS], m[FTR__COLUMN_VECTORS];
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
         const int64_t at = v * FTR__W;
-        total[v] = FTR__LOAD_SOME(out + at, left - at);
+        sum[v] = maximum ? FTR__LOAD_SOME(out + at, left - at) : FTR__SPLAT(0.0f);
         c[v] = kind == FTR__S(COLUMN_SUM) || maximum ? FTR__SPLAT(0.0f) : FTR__LOAD_SOME(center + at, left - at);
         m[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + at, left - at) : FTR__SPLAT(0.0f);
     }
-    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
-        const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
-        for (int v = 0; v < vectors; v++) partial[v] = maximum ? total[v] : FTR__SPLAT(0.0f);
-        for (int64_t r = begin; r < end; r++) {
-            const float *row = x + r * stride;
-            for (int v = 0; v < vectors; v++) {
-                const FTR__VF value =
-                    vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
-                partial[v] = FTR__S(column_take)(kind, partial[v], value, c[v], m[v]);
-            }
+    for (int64_t r = 0; r < rows; r++, x += stride) {
+        FTR__UNROLL for (int v = 0; v < vectors; v++) {
+            const bool whole = vectors > 1 || r < safe;
+            const FTR__VF value = whole ? FTR__LOAD(x + v * FTR__W) : FTR__S(load_part)(x, left);
+            sum[v] = FTR__S(column_take)(kind, sum[v], value, c[v], m[v]);
         }
-        for (int v = 0; v < vectors; v++) total[v] = maximum ? partial[v] : total[v] + partial[v];
     }
-    for (int v = 0; v < vectors; v++) FTR__STORE_SOME(out + v * FTR__W, total[v], left - v * FTR__W);
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
+        const int64_t at = v * FTR__W;
+        if (!maximum) sum[v] += FTR__LOAD_SOME(out + at, left - at);
+        FTR__STORE_SOME(out + at, sum[v], left - at);
+    }
 }
 
-/* center and mean are read by the kinds that use them. */
+/* center and mean are read by the kinds that use them. Blocks of rows are the outer loop: they stay in the cache. */
 FTR__INLINE void FTR__S(columns)(FTR__S(column_kind) kind, int64_t rows, int64_t count, const float *x, int64_t stride,
                                  const float *center, const float *mean, float *out) {
     const int64_t tile = FTR__COLUMN_VECTORS * FTR__W;
-    int64_t j = 0;
-    for (; j + tile <= count; j += tile) FTR__S(column_tile)
-    (kind, FTR__COLUMN_VECTORS, tile, rows, x + j, stride, center + j, mean + j, out + j);
-    for (; j < count; j += FTR__W)
-        FTR__S(column_tile)(kind, 1, count - j, rows, x + j, stride, center + j, mean + j, out + j);
+    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
+        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK;
+        const float *row = x + begin * stride;
+        int64_t j = 0;
+        for (; j + tile <= count; j += tile) FTR__S(column_tile)
+        (kind, FTR__COLUMN_VECTORS, tile, some, some, row + j, stride, center + j, mean + j, out + j);
+        for (; j < count; j += FTR__W) FTR__S(column_tile)
+        (kind, 1, count - j, some, FTR__S(safe_rows)(rows, count - j, stride) - begin, row + j, stride, center + j,
+         mean + j, out + j);
+    }
 }
 
 static void FTR__S(column_sum)(int64_t rows, int64_t count, const float *x, int64_t stride, float *out) {
@@ -402,47 +412,44 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
         FTR__S(norm_rows)(false, false, rows, columns, x, mean, scale, shift, NULL, y);
 }
 
-/* One tile of `vectors` vectors, of which `left` columns are there; `vectors` and `masked` are constants. */
-FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t stride,
-                                        const float *dy, const float *x, const float *y, const float *mean, float *sum,
-                                        float *product) {
+/* A block of rows of one tile, as column_tile; `vectors` and `masked` are constants. */
+FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t safe,
+                                        int64_t stride, const float *dy, const float *x, const float *y,
+                                        const float *mean, float *sum, float *product) {
     FTR__VF sums[2], products[2], center[2];
-    const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
-    for (int v = 0; v < vectors; v++) {
-        sums[v] = FTR__LOAD_SOME(sum + v * FTR__W, left - v * FTR__W);
-        products[v] = FTR__LOAD_SOME(product + v * FTR__W, left - v * FTR__W);
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
+        sums[v] = products[v] = FTR__SPLAT(0.0f);
         center[v] = FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W);
     }
-    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
-        const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
-        FTR__VF partial_sum[2] = {{0}, {0}}, partial_product[2] = {{0}, {0}};
-        for (int64_t r = begin; r < end; r++)
-            for (int v = 0; v < vectors; v++) {
-                const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
-                FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
-                if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
-                partial_sum[v] += g;
-                partial_product[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], partial_product[v]);
-            }
-        for (int v = 0; v < vectors; v++) {
-            sums[v] += partial_sum[v];
-            products[v] += partial_product[v];
+    for (int64_t r = 0; r < rows; r++) {
+        FTR__UNROLL for (int v = 0; v < vectors; v++) {
+            const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
+            FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
+            if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
+            sums[v] += g;
+            products[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], products[v]);
         }
     }
-    for (int v = 0; v < vectors; v++) {
-        FTR__STORE_SOME(sum + v * FTR__W, sums[v], left - v * FTR__W);
-        FTR__STORE_SOME(product + v * FTR__W, products[v], left - v * FTR__W);
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
+        const int64_t at = v * FTR__W;
+        FTR__STORE_SOME(sum + at, sums[v] + FTR__LOAD_SOME(sum + at, left - at), left - at);
+        FTR__STORE_SOME(product + at, products[v] + FTR__LOAD_SOME(product + at, left - at), left - at);
     }
 }
 
 FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t columns, int64_t stride, const float *dy,
                                            const float *x, const float *y, const float *mean, float *sum,
                                            float *product) {
-    int64_t j = 0;
-    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W) FTR__S(norm_grad_tile)
-    (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
-    for (; j < columns; j += FTR__W) FTR__S(norm_grad_tile)
-    (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
+        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK;
+        int64_t j = 0, at = begin * stride;
+        for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W, at += 2 * FTR__W) FTR__S(norm_grad_tile)
+        (masked, 2, 2 * FTR__W, some, some, stride, dy + at, x + at, masked ? y + at : NULL, mean + j, sum + j,
+         product + j);
+        for (; j < columns; j += FTR__W, at += FTR__W) FTR__S(norm_grad_tile)
+        (masked, 1, columns - j, some, FTR__S(safe_rows)(rows, columns - j, stride) - begin, stride, dy + at, x + at,
+         masked ? y + at : NULL, mean + j, sum + j, product + j);
+    }
 }
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
@@ -506,6 +513,75 @@ static void FTR__S(window_mean)(int64_t channels, const float *x, int64_t rows, 
     }
 }
 
+/* -------------------------------------------------------------------------------------------------------- dropout -- */
+
+/* Both halves of the products of 32-bit numbers. The odd ones are moved to even places for a second multiplication. */
+FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR__VU *low) {
+    typedef uint64_t wide __attribute__((vector_size(4 * FTR__W)));
+    const wide even_factor = (wide)a & 0xffffffffu, odd_factor = (wide)a >> 32, factor = (wide){0} + b;
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    const wide even = (wide)_mm512_mul_epu32((__m512i)even_factor, (__m512i)factor);
+    const wide odd = (wide)_mm512_mul_epu32((__m512i)odd_factor, (__m512i)factor);
+#elif FTR__SIMD_LEVEL == 2
+    const wide even = (wide)_mm256_mul_epu32((__m256i)even_factor, (__m256i)factor);
+    const wide odd = (wide)_mm256_mul_epu32((__m256i)odd_factor, (__m256i)factor);
+#elif FTR__SIMD_LEVEL == 0 && defined(__x86_64__)
+    const wide even = (wide)_mm_mul_epu32((__m128i)even_factor, (__m128i)factor);
+    const wide odd = (wide)_mm_mul_epu32((__m128i)odd_factor, (__m128i)factor);
+#else
+    const wide even = even_factor * factor, odd = odd_factor * factor;
+#endif
+    *low = (FTR__VU)((even & 0xffffffffu) | (odd << 32));
+    *high = (FTR__VU)((even >> 32) | (odd & UINT64_C(0xffffffff00000000)));
+}
+
+/* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k of block
+ * block + l. */
+FTR__INLINE void FTR__S(philox)(const ftr__dropout_stream *stream, uint64_t block, FTR__VU numbers[4]) {
+    uint32_t low[FTR__W], high[FTR__W];
+    for (int l = 0; l < FTR__W; l++) {
+        low[l] = (uint32_t)(block + (uint64_t)l);
+        high[l] = (uint32_t)((block + (uint64_t)l) >> 32);
+    }
+    FTR__VU c0, c1, c2 = (FTR__VU){0} + stream->counter[0], c3 = (FTR__VU){0} + stream->counter[1];
+    __builtin_memcpy(&c0, low, sizeof c0);
+    __builtin_memcpy(&c1, high, sizeof c1);
+    uint32_t k0 = stream->key[0], k1 = stream->key[1];
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        FTR__VU high0, low0, high1, low1;
+        FTR__S(multiply_wide)(c0, 0xD2511F53u, &high0, &low0);
+        FTR__S(multiply_wide)(c2, 0xCD9E8D57u, &high1, &low1);
+        c0 = high1 ^ c1 ^ k0;
+        c2 = high0 ^ c3 ^ k1;
+        c1 = low1;
+        c3 = low0;
+    }
+    numbers[0] = c0;
+    numbers[1] = c1;
+    numbers[2] = c2;
+    numbers[3] = c3;
+}
+
+static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y) {
+    for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
+        FTR__VU numbers[4];
+        uint32_t lanes[4][FTR__W];
+        FTR__S(philox)(stream, block, numbers);
+        __builtin_memcpy(lanes, numbers, sizeof lanes);
+        const int64_t some = n - i < 4 * FTR__W ? n - i : 4 * FTR__W;
+        for (int64_t k = 0; k < some; k++) {
+            const uint32_t number = lanes[k % 4][k / 4];
+            const uint32_t keep =
+                0u - (uint32_t)(number >= stream->threshold); /* a mask: a branch is guessed wrongly */
+            const float scaled = x[i + k] * stream->scale;
+            uint32_t bits;
+            __builtin_memcpy(&bits, &scaled, sizeof bits);
+            bits &= keep;
+            __builtin_memcpy(&y[i + k], &bits, sizeof bits);
+        }
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------ optimizers -- */
 
 static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
@@ -551,11 +627,12 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
-        .scatter_add = FTR__S(scatter_add), .sgd = FTR__S(sgd), .sgd_momentum = FTR__S(sgd_momentum),                  \
-        .adamw = FTR__S(adamw),                                                                                        \
+        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout), .sgd = FTR__S(sgd),                            \
+        .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
     }
 
 #undef FTR__COLUMN_VECTORS
+#undef FTR__UNROLL
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
 #undef FTR__LOAD_SOME
