@@ -6737,8 +6737,9 @@ ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_wri
 }
 
 /* ---- src/backend/cpu/simd_math.h ---- */
-/* SIMD functions for everything but matrix products: inner loops over contiguous rows. Unless said otherwise an output may be
- * the same pointer as an input, and an element's result does not depend on where in a row it stands or how rows are cut. */
+/* SIMD functions for everything but matrix products: inner loops over contiguous rows. Unless said otherwise an
+ * output may be the same pointer as an input, and an element's result does not depend on where in a row it stands or
+ * how rows are cut. */
 
 typedef enum ftr__simd_binary {
     FTR__BINARY_ADD = 0,
@@ -6776,6 +6777,13 @@ typedef enum ftr__simd_operands {
     FTR__OPERANDS_COUNT
 } ftr__simd_operands;
 
+/* A Philox stream (core/rng.h) and dropout's rule. */
+typedef struct ftr__dropout_stream {
+    uint32_t key[2], counter[2]; /* counter: its upper half */
+    uint64_t threshold;          /* an element with a number below it is dropped */
+    float scale;                 /* of the others */
+} ftr__dropout_stream;
+
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
@@ -6803,8 +6811,8 @@ typedef struct ftr__simd_math {
     double (*dot)(int64_t n, const float *a, const float *b);
     float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
 
-    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j], or of
-     * (x - center[j] - mean[j])^2; or out[j] = max(out[j], x). */
+    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j],
+     * or of (x - center[j] - mean[j])^2; or out[j] = max(out[j], x). */
     void (*column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
     void (*column_centered_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
                                 float *out);
@@ -6815,8 +6823,8 @@ typedef struct ftr__simd_math {
     /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, bool relu, float *y);
-    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]).
-     * Rows are `stride` apart. */
+    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x -
+     * mean[j]). Rows are `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                            const float *y, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
@@ -6836,8 +6844,8 @@ typedef struct ftr__simd_math {
     void (*axpy)(int64_t n, float a, const float *x, float *y);
     void (*blend)(int64_t n, float a, const float *x, float *y);
 
-    /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image row. The
-     * first maximum wins, NaN is the largest. index = first_index + row * width + column. */
+    /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image
+     * row. The first maximum wins, NaN is the largest. index = first_index + row * width + column. */
     void (*window_maximum)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
                            int32_t first_index, float *out, int32_t *index);
     /* out = sum over the window / divisor. */
@@ -6845,6 +6853,9 @@ typedef struct ftr__simd_math {
                         float *out);
     /* dx += dy where index is `pixel`. */
     void (*scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx);
+
+    /* Element i uses number i of the stream from its block `block` on. */
+    void (*dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y);
 
     void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
     void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);
@@ -7076,7 +7087,8 @@ typedef struct ftr__gemm {
     const float *bias; /* n, or batch * n when there is one for each; NULL */
     bool bias_batch;
     ftr_activation activation;
-    bool split; /* k may be cut: the result is then dense (c_stride == n, c_batch == m * n), without bias and activation */
+    bool
+        split; /* k may be cut: the result is then dense (c_stride == n, c_batch == m * n), without bias and activation */
 } ftr__gemm;
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
@@ -7099,7 +7111,9 @@ FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const f
 FTR_LIB void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to);
 
 /* Rounds a workspace part up, so that the next one is aligned. */
-static inline size_t ftr__gemm_align(size_t bytes) { return (bytes + FTR__ALIGNMENT - 1) & ~(size_t)(FTR__ALIGNMENT - 1); }
+static inline size_t ftr__gemm_align(size_t bytes) {
+    return (bytes + FTR__ALIGNMENT - 1) & ~(size_t)(FTR__ALIGNMENT - 1);
+}
 
 static inline int64_t ftr__gemm_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ftr__gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -7234,8 +7248,8 @@ const char *ftr_context_simd_name(const ftr_context *context) {
 }
 
 /* ---- src/backend/cpu/pointwise.c ---- */
-/* Pointwise kernels. Shapes are brought to one form first: neighbouring dimensions that broadcast alike are merged, so that
- * the usual cases (equal shapes, a scalar, a vector per row) are one or two loops over long rows. */
+/* Pointwise kernels. Shapes are brought to one form first: neighbouring dimensions that broadcast alike are merged,
+ * so that the usual cases (equal shapes, a scalar, a vector per row) are one or two loops over long rows. */
 
 #define FTR__POINTWISE_GRAIN 16384 /* elements of a task */
 #define FTR__POINTWISE_INPUTS 3
@@ -7354,7 +7368,7 @@ static ftr_status ftr__pointwise_dtype_error(const ftr_kernel_call *call, ftr_dt
                              ftr_dtype_name(dtype));
 }
 
-/* ----------------------------------------------------------------------------------------------------- arithmetic -- */
+/* ---------------------------------------------------------------------------------------------------- arithmetic -- */
 
 static void ftr__binary_row_f32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
     const ftr__simd_operands operands = job->plan.inner[0] == job->plan.inner[1] ? FTR__OPERANDS_ROWS
@@ -7427,7 +7441,7 @@ ftr_status ftr__cpu_binary(const ftr_kernel_call *call) {
     return ftr__pointwise_dtype_error(call, dtype);
 }
 
-/* ---------------------------------------------------------------------------------------------------- comparisons -- */
+/* --------------------------------------------------------------------------------------------------- comparisons -- */
 
 #define FTR__COMPARE_CASE(op, relation)                                                                                \
     case FTR_OP_##op:                                                                                                  \
@@ -7466,7 +7480,7 @@ ftr_status ftr__cpu_compare(const ftr_kernel_call *call) {
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------- choice -- */
+/* -------------------------------------------------------------------------------------------------------- choice -- */
 
 #define FTR__WHERE_FUNCTION(name, type)                                                                                \
     static void name(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {                     \
@@ -7493,7 +7507,7 @@ ftr_status ftr__cpu_where(const ftr_kernel_call *call) {
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- one operand -- */
+/* --------------------------------------------------------------------------------------------------- one operand -- */
 
 static void ftr__unary_row_f32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
     ftr__simd_unary op;
@@ -7550,7 +7564,7 @@ ftr_status ftr__cpu_activation_grad(const ftr_kernel_call *call) {
     return ftr__pointwise_run(call, ftr__activation_grad_row);
 }
 
-/* ---------------------------------------------------------------------------------------------------- conversions -- */
+/* --------------------------------------------------------------------------------------------------- conversions -- */
 
 /* Truncates toward 0, saturates, NaN gives 0. The upper bounds are the powers of two behind the largest values. */
 static inline int32_t ftr__f32_to_i32(float x) {
@@ -7603,9 +7617,9 @@ ftr_status ftr__cpu_cast(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/reduce.c ---- */
-/* Reductions over any set of axes. Neighbouring axes of one kind are merged; what remains is, for each outer kept index, a
- * set of rows of `columns` neighbouring elements (1 if the last axis is reduced) that are combined column by column. Long sets
- * are cut into chunks whose partial results are combined in order, in double. */
+/* Reductions over any set of axes. Neighbouring axes of one kind are merged; what remains is, for each outer kept
+ * index, a set of rows of `columns` neighbouring elements (1 if the last axis is reduced) that are combined column
+ * by column. Long sets are cut into chunks whose partial results are combined in order, in double. */
 
 #define FTR__REDUCE_TILE 256    /* columns of a task */
 #define FTR__REDUCE_CHUNK 32768 /* elements of a chunk */
@@ -7850,7 +7864,7 @@ ftr_status ftr__cpu_reduce(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- argmax -- */
+/* -------------------------------------------------------------------------------------------------------- argmax -- */
 
 typedef struct ftr__argmax_job {
     const ftr_kernel_call *call;
@@ -7912,15 +7926,9 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 
 /* ---- src/backend/cpu/gemm.c ---- */
 
-#ifndef FTR__INPL
-#define FTR__INPL 16
-#endif
-#ifndef FTR__GEMM_KC
 #define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
-#endif
-#ifndef FTR__GEMM_MC
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
-#endif
+#define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
@@ -7931,15 +7939,15 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 typedef struct ftr__gemm_plan {
     const ftr__gemm *gemm;
     const ftr__simd_gemm *simd;
-    int64_t kc;         /* depth of a block */
-    int64_t tm, tn;     /* rows and columns of a task */
-    int64_t mb, nb;     /* tasks along m, and along the columns of a chunk */
-    int64_t pieces;     /* of k, each with a result of its own */
-    int64_t piece;      /* depth of one */
-    int64_t ks, nc;     /* a chunk of B: ks deep, nc wide */
-    bool shared;        /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
-    bool in_place;      /* A is read through pointers */
-    size_t worker;      /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
+    int64_t kc;     /* depth of a block */
+    int64_t tm, tn; /* rows and columns of a task */
+    int64_t mb, nb; /* tasks along m, and along the columns of a chunk */
+    int64_t pieces; /* of k, each with a result of its own */
+    int64_t piece;  /* depth of one */
+    int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
+    bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
+    bool in_place;  /* A is read through pointers */
+    size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
     size_t b_bytes;     /* the packed chunk */
@@ -7972,9 +7980,12 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
     if (p->shared) mb = ftr__gemm_max(mb, ftr__gemm_min(wanted, mt / FTR__GEMM_TILES));
     while (mb * nb * others < wanted) {
         const int64_t tm = ftr__gemm_ceil(mt, mb), tn = ftr__gemm_ceil(nt, nb);
-        if (tn > 1 && (p->shared || tn * nr >= tm * mr || tm == 1)) nb = ftr__gemm_min(nb * 2, nt);
-        else if (tm > 1) mb = ftr__gemm_min(mb * 2, mt);
-        else break;
+        if (tn > 1 && (p->shared || tn * nr >= tm * mr || tm == 1))
+            nb = ftr__gemm_min(nb * 2, nt);
+        else if (tm > 1)
+            mb = ftr__gemm_min(mb * 2, mt);
+        else
+            break;
     }
     p->tm = ftr__gemm_max(ftr__gemm_ceil(mt, mb), 1) * mr;
     p->tn = ftr__gemm_max(ftr__gemm_ceil(nt, nb), 1) * nr;
@@ -7998,7 +8009,8 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
-    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) && (g->n <= FTR__INPL * nr || g->m <= 2 * mr);
+    p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
+                 (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
     p.shared = g->batch == 1 && !g->split && g->m > 2 * mr;
     if (g->split) ftr__gemm_split(&p);
     if (p.shared) {
@@ -8087,7 +8099,8 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
         const float **to = t->pointers + tile * mr * t->segments;
         a->rows(a->source, t->batch, i, count, t->k / run, t->segments, mr, to);
         for (int64_t s = 0; s < t->segments; s++) {
-            for (int64_t r = 0; r < mr; r++) to[s * mr + r] = to[s * mr + (r < count ? r : 0)] + (r < count ? offset : 0);
+            for (int64_t r = 0; r < mr; r++)
+                to[s * mr + r] = to[s * mr + (r < count ? r : 0)] + (r < count ? offset : 0);
         }
     }
 }
@@ -8112,20 +8125,6 @@ static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
     if (t->c) return t->c + i * g->n;
     if (g->c_row) return g->c_row(g->c_source, t->batch, i);
     return g->c + t->batch * g->c_batch + i * g->c_stride;
-}
-
-/* Asks for what comes next while a tile is computed: its own rows of c, and its share of the following panel of B. */
-static void ftr__gemm_prefetch(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b,
-                               const ftr__gemm_tile *tile) {
-    const ftr__gemm_plan *p = t->plan;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr;
-    for (int64_t r = 0; r < mr; r++) __builtin_prefetch(tile->c[r], 1, 3);
-    if (!p->shared || j + nr >= t->j1) return;
-    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, mr), lines = ftr__gemm_ceil(t->depth * nr, 16);
-    const int64_t share = ftr__gemm_ceil(lines, tiles), first = (i - t->i0) / mr * share;
-    const float *next = b + p->ks * nr + first * 16;
-    const int64_t count = ftr__gemm_min(share, lines - first);
-    for (int64_t l = 0; l < count; l++) __builtin_prefetch(next + l * 16, 0, 2);
 }
 
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
@@ -8167,7 +8166,6 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
         }
-        ftr__gemm_prefetch(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
@@ -8303,10 +8301,8 @@ ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k
 }
 
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
-    return (ftr__gemm_operand){.source = matrix,
-                               .pack = ftr__gemm_matrix_pack,
-                               .at = ftr__gemm_matrix_in_place,
-                               .stride = matrix->stride};
+    return (ftr__gemm_operand){
+        .source = matrix, .pack = ftr__gemm_matrix_pack, .at = ftr__gemm_matrix_in_place, .stride = matrix->stride};
 }
 
 /* ---- src/backend/cpu/matmul.c ---- */
@@ -8366,7 +8362,7 @@ static ftr__gemm ftr__matmul_gemm(const ftr_kernel_call *call, const ftr__matmul
                        .split = x->k >= 4096 && ta};
 }
 
-/* A product with at most 4 rows or columns: dot products, nothing is packed. */
+/* A product with at most 8 rows or columns: dot products, nothing is packed. */
 typedef struct ftr__skinny {
     const ftr__simd_gemm *simd;
     const float *x, *y; /* lines of k elements; c[i * c_x + j * c_y] = x[i] . y[j] */
@@ -8377,7 +8373,7 @@ typedef struct ftr__skinny {
     bool bias_y, relu;
 } ftr__skinny;
 
-#define FTR__SKINNY_LINES 4
+#define FTR__SKINNY_LINES 8
 
 static void ftr__skinny_put(const ftr__skinny *s, int64_t i, int64_t j, float value) {
     if (s->bias) value += s->bias[s->bias_y ? j : i];
@@ -8631,8 +8627,7 @@ static size_t ftr__conv_zeros(int64_t channels) { return ftr__gemm_align((size_t
 
 static void ftr__conv_use_gather(ftr__conv_product *p) {
     if (ftr__gather_is_plain(&p->gather)) {
-        p->plain =
-            (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
+        p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
         p->gemm.a = ftr__gemm_k_together(&p->plain, p->gemm.k);
     } else {
         p->gemm.a = (ftr__gemm_operand){.source = &p->gather, .segment = p->gather.run, .rows = ftr__gather_rows};
@@ -8778,10 +8773,10 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 typedef struct ftr__depthwise {
     const ftr__cpu *cpu;
     ftr__conv conv;
-    bool gradient;      /* of the input: `from` is dy */
+    bool gradient; /* of the input: `from` is dy */
     const float *from, *other;
     float *to;
-    float *weight;      /* [taps, c] */
+    float *weight; /* [taps, c] */
     const float *bias;
     bool relu;
     int64_t rows, task_rows; /* image rows of the result, in all and a task */
@@ -8982,9 +8977,10 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/norm.c ---- */
-/* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks are
- * combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
- * Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no precision. */
+/* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks
+ * are combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing
+ * Sample Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no
+ * precision. */
 
 #define FTR__NORM_TILE 256    /* channels of a task that computes statistics */
 #define FTR__NORM_CHUNK 32768 /* elements of such a task */
@@ -9061,7 +9057,7 @@ static int64_t ftr__norm_count(const ftr__norm_job *job, int64_t chunk) {
     return count;
 }
 
-/* -------------------------------------------------------------------------------------------------------- forward -- */
+/* ------------------------------------------------------------------------------------------------------- forward -- */
 
 /* Mean and squared deviations of one chunk and tile: two passes over data that fit the cache. */
 static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
@@ -9090,7 +9086,8 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Fills mean, unbiased variance, 1 / std, and scale and shift of one channel. The shift makes up for the mean's rounding. */
+/* Fills mean, unbiased variance, 1 / std, and scale and shift of one channel. The shift makes up for the mean's
+ * rounding. */
 static void ftr__norm_finish(const ftr__norm_job *job, int64_t channel, double mean, double biased, double unbiased) {
     const ftr_kernel_call *call = job->call;
     const double invstd = 1.0 / sqrt(biased + call->attr->norm.eps);
@@ -9178,7 +9175,7 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
 /* y, where the gradient passes only the positive ones; NULL without an activation. */
 static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {
@@ -9274,8 +9271,8 @@ ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/pool.c ---- */
-/* Pooling over [n, h, w, c]: vectors run along the channels. A task is a number of rows of the result. The gradients gather:
- * each input pixel looks up the windows that cover it, so that no two tasks write to one place. */
+/* Pooling over [n, h, w, c]: vectors run along the channels. A task is a number of rows of the result. The gradients
+ * gather: each input pixel looks up the windows that cover it, so that no two tasks write to one place. */
 
 #define FTR__POOL_GRAIN 16384
 
@@ -9345,7 +9342,7 @@ static float ftr__pool_divisor(const ftr__pool2d_job *job, ftr__pool_range h, ft
     return (float)(area > 0 ? area : 1);
 }
 
-/* -------------------------------------------------------------------------------------------------------- forward -- */
+/* ------------------------------------------------------------------------------------------------------- forward -- */
 
 static void ftr__pool2d_row(const ftr__pool2d_job *job, int64_t row) {
     const int64_t image = row / job->out_h;
@@ -9383,7 +9380,7 @@ ftr_status ftr__cpu_avg_pool2d(const ftr_kernel_call *call) {
     return ftr__pool2d_run(&job, ftr__pool2d_task);
 }
 
-/* ------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
 /* Adds to the gradient of one input pixel what comes from one output pixel. */
 static void ftr__pool2d_grad_add(const ftr__pool2d_job *job, int64_t image, int64_t oh, int64_t ow, int64_t pixel,
@@ -9438,26 +9435,19 @@ ftr_status ftr__cpu_avg_pool2d_grad(const ftr_kernel_call *call) {
 #define FTR__DROPOUT_GRAIN 16384 /* a multiple of 4, the numbers of a Philox block */
 
 typedef struct ftr__dropout_job {
+    const ftr__simd_math *math;
     const float *x;
     float *y;
     int64_t count;
-    ftr__rng rng;
-    uint64_t threshold;
-    float scale;
+    ftr__dropout_stream stream;
 } ftr__dropout_job;
 
 static void ftr__dropout_task(void *arg, int64_t task, int32_t worker) {
     const ftr__dropout_job *job = arg;
     const int64_t begin = task * FTR__DROPOUT_GRAIN;
-    const int64_t end = job->count - begin < FTR__DROPOUT_GRAIN ? job->count : begin + FTR__DROPOUT_GRAIN;
+    const int64_t n = job->count - begin < FTR__DROPOUT_GRAIN ? job->count - begin : FTR__DROPOUT_GRAIN;
     (void)worker;
-    for (int64_t i = begin; i < end; i += 4) {
-        uint32_t numbers[4];
-        ftr__rng_block(&job->rng, (uint64_t)i / 4, numbers);
-        const int64_t n = end - i < 4 ? end - i : 4;
-        for (int64_t k = 0; k < n; k++)
-            job->y[i + k] = (uint64_t)numbers[k] < job->threshold ? 0.0f : job->x[i + k] * job->scale;
-    }
+    job->math->dropout(n, &job->stream, (uint64_t)begin / 4, job->x + begin, job->y + begin);
 }
 
 ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
@@ -9465,13 +9455,16 @@ ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
     if (call->in[0].dtype != FTR_F32)
         return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
                                  ftr_dtype_name(call->in[0].dtype));
+    const ftr__rng rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step);
     ftr__dropout_job job = {
+        .math = &ftr__cpu_of(call)->simd->math,
         .x = call->in[0].data,
         .y = call->out[0].data,
         .count = call->out[0].count,
-        .rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step),
-        .threshold = ftr__dropout_threshold(p),
-        .scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f,
+        .stream = {.key = {rng.key[0], rng.key[1]},
+                   .counter = {rng.stream[0], rng.stream[1]},
+                   .threshold = ftr__dropout_threshold(p),
+                   .scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f},
     };
     ftr__pool_run(ftr__cpu_of(call)->pool, (job.count + FTR__DROPOUT_GRAIN - 1) / FTR__DROPOUT_GRAIN, ftr__dropout_task,
                   &job);
@@ -9546,8 +9539,8 @@ static void ftr__move_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* One strip: FTR__MOVE_BLOCK indices of the `across` dimension, all of the last one, block by block, so that both sides stay
- * in cache lines that are used completely. */
+/* One strip: FTR__MOVE_BLOCK indices of the `across` dimension, all of the last one, block by block, so that both
+ * sides stay in cache lines that are used completely. */
 static void ftr__move_strip(const ftr__move_job *job, int64_t unit) {
     const int32_t last = job->rank - 1;
     const int64_t a0 = unit % job->blocks * FTR__MOVE_BLOCK, stride = job->stride[last];
@@ -9671,7 +9664,7 @@ ftr_status ftr__cpu_slice(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- concat -- */
+/* -------------------------------------------------------------------------------------------------------- concat -- */
 
 /* Blocks of bytes from dense to `out_stride` apart. */
 typedef struct ftr__place_job {
@@ -9713,7 +9706,7 @@ ftr_status ftr__cpu_concat(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- padding -- */
+/* ------------------------------------------------------------------------------------------------------- padding -- */
 
 typedef union ftr__pad_value {
     float f32;
@@ -9993,7 +9986,7 @@ ftr_status ftr__cpu_softmax_grad(const ftr_kernel_call *call) {
     return ftr__softmax_run(call, call->op == FTR_OP_log_softmax_grad);
 }
 
-/* -------------------------------------------------------------------------------------------------- cross entropy -- */
+/* ------------------------------------------------------------------------------------------------- cross entropy -- */
 
 /* What the rows of a task give. */
 typedef struct ftr__loss_part {
@@ -10166,8 +10159,8 @@ ftr_status ftr__cpu_cross_entropy_grad(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/update.c ---- */
-/* Updates: they change states among their inputs in place. An optimizer step is one job over all parameters: their elements
- * are numbered through, and a task is a range of numbers. */
+/* Updates: they change states among their inputs in place. An optimizer step is one job over all parameters: their
+ * elements are numbered through, and a task is a range of numbers. */
 
 #define FTR__UPDATE_GRAIN 16384 /* elements of a task */
 
@@ -12623,13 +12616,20 @@ FTR__INLINE FTR__VF FTR__S(select)(FTR__VI mask, FTR__VF a, FTR__VF b) {
 #define FTR__SELECT FTR__S(select)
 
 /* ---- src/backend/cpu/simd_math.inc.h ---- */
-/* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does not fill
- * a vector is copied into a padded one and goes through the same code. */
+/* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does
+ * not fill a vector is copied into a padded one and goes through the same code. */
 #undef FTR__SIMD_MATH_FUNCTIONS
 
-/* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay small. */
+/* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay
+ * small. */
 #define FTR__COLUMN_VECTORS 4
 #define FTR__COLUMN_BLOCK 64
+/* Small loops over vectors that live in registers; clang unrolls them without being told. */
+#if defined(__clang__)
+#define FTR__UNROLL
+#else
+#define FTR__UNROLL _Pragma("GCC unroll 4")
+#endif
 /* Vectors in a block of a row's sum, for each of four partial sums. */
 #define FTR__SUM_BLOCK 32
 
@@ -12682,8 +12682,8 @@ FTR__INLINE FTR__VF FTR__S(keep_positive)(FTR__VF x) { return FTR__SELECT(x <= 0
 
 FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a > b) | (a != a), a, b); }
 
-/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial (relative
- * error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial
+ * (relative error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
@@ -12706,8 +12706,8 @@ FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     return p * first * second;
 }
 
-/* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3 P(f), P a
- * minimax polynomial (relative error 4e-9). Subnormal x is scaled first. */
+/* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3
+ * P(f), P a minimax polynomial (relative error 4e-9). Subnormal x is scaled first. */
 FTR__INLINE FTR__VF FTR__S(logarithm)(FTR__VF x) {
     const FTR__VI tiny = x < 1.17549435e-38f;
     const FTR__VU bits = (FTR__VU)FTR__SELECT(tiny, x * 8388608.0f, x) - 0x3f3504f3u;
@@ -12848,7 +12848,7 @@ static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t
     for (; i < n; i++) dx[i] += index[i] == pixel ? dy[i] : 0.0f;
 }
 
-/* ------------------------------------------------------------------------------------------------- row reductions -- */
+/* ------------------------------------------------------------------------------------------------ row reductions -- */
 
 FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
     double sum = 0;
@@ -12856,8 +12856,8 @@ FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
     return sum;
 }
 
-/* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left out by
- * FTR__FIRST_LANES. */
+/* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left
+ * out by FTR__FIRST_LANES. */
 #define FTR__ROW_SUM(loads, body)                                                                                      \
     double total = 0;                                                                                                  \
     int64_t at = 0;                                                                                                    \
@@ -12916,10 +12916,10 @@ static float FTR__S(row_maximum)(int64_t n, const float *x) {
     return best;
 }
 
-/* ---------------------------------------------------------------------------------------------- column reductions -- */
+/* --------------------------------------------------------------------------------------------- column reductions -- */
 
-/* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last rows end
- * with the memory. */
+/* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last
+ * rows end with the memory. */
 FTR__INLINE int64_t FTR__S(safe_rows)(int64_t rows, int64_t left, int64_t stride) {
     if (left >= FTR__W) return rows;
     const int64_t short_rows = (FTR__W - left + stride - 1) / stride;
@@ -12943,43 +12943,47 @@ FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, F
     return FTR__FMA(apart, apart, sum);
 }
 
-/* One tile of `vectors` vectors; `left` columns are there. `vectors` and `kind` are constants where this is inlined. */
-FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, const float *x,
-                                     int64_t stride, const float *center, const float *mean, float *out) {
+/* A block of rows of one tile of `vectors` vectors; `left` columns are there, and whole vectors can be read from the
+ * first `safe` rows. `vectors` and `kind` are constants where this is inlined. */
+FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, int64_t safe,
+                                     const float *x, int64_t stride, const float *center, const float *mean,
+                                     float *out) {
     const bool maximum = kind == FTR__S(COLUMN_MAXIMUM);
-    FTR__VF total[FTR__COLUMN_VECTORS], partial[FTR__COLUMN_VECTORS], c[FTR__COLUMN_VECTORS], m[FTR__COLUMN_VECTORS];
-    const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
-    for (int v = 0; v < vectors; v++) {
+    FTR__VF sum[FTR__COLUMN_VECTORS], c[FTR__COLUMN_VECTORS], m[FTR__COLUMN_VECTORS];
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
         const int64_t at = v * FTR__W;
-        total[v] = FTR__LOAD_SOME(out + at, left - at);
+        sum[v] = maximum ? FTR__LOAD_SOME(out + at, left - at) : FTR__SPLAT(0.0f);
         c[v] = kind == FTR__S(COLUMN_SUM) || maximum ? FTR__SPLAT(0.0f) : FTR__LOAD_SOME(center + at, left - at);
         m[v] = kind == FTR__S(COLUMN_DEVIATION) ? FTR__LOAD_SOME(mean + at, left - at) : FTR__SPLAT(0.0f);
     }
-    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
-        const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
-        for (int v = 0; v < vectors; v++) partial[v] = maximum ? total[v] : FTR__SPLAT(0.0f);
-        for (int64_t r = begin; r < end; r++) {
-            const float *row = x + r * stride;
-            for (int v = 0; v < vectors; v++) {
-                const FTR__VF value =
-                    vectors > 1 || r < safe ? FTR__LOAD(row + v * FTR__W) : FTR__S(load_part)(row, left);
-                partial[v] = FTR__S(column_take)(kind, partial[v], value, c[v], m[v]);
-            }
+    for (int64_t r = 0; r < rows; r++, x += stride) {
+        FTR__UNROLL for (int v = 0; v < vectors; v++) {
+            const bool whole = vectors > 1 || r < safe;
+            const FTR__VF value = whole ? FTR__LOAD(x + v * FTR__W) : FTR__S(load_part)(x, left);
+            sum[v] = FTR__S(column_take)(kind, sum[v], value, c[v], m[v]);
         }
-        for (int v = 0; v < vectors; v++) total[v] = maximum ? partial[v] : total[v] + partial[v];
     }
-    for (int v = 0; v < vectors; v++) FTR__STORE_SOME(out + v * FTR__W, total[v], left - v * FTR__W);
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
+        const int64_t at = v * FTR__W;
+        if (!maximum) sum[v] += FTR__LOAD_SOME(out + at, left - at);
+        FTR__STORE_SOME(out + at, sum[v], left - at);
+    }
 }
 
-/* center and mean are read by the kinds that use them. */
+/* center and mean are read by the kinds that use them. Blocks of rows are the outer loop: they stay in the cache. */
 FTR__INLINE void FTR__S(columns)(FTR__S(column_kind) kind, int64_t rows, int64_t count, const float *x, int64_t stride,
                                  const float *center, const float *mean, float *out) {
     const int64_t tile = FTR__COLUMN_VECTORS * FTR__W;
-    int64_t j = 0;
-    for (; j + tile <= count; j += tile) FTR__S(column_tile)
-    (kind, FTR__COLUMN_VECTORS, tile, rows, x + j, stride, center + j, mean + j, out + j);
-    for (; j < count; j += FTR__W)
-        FTR__S(column_tile)(kind, 1, count - j, rows, x + j, stride, center + j, mean + j, out + j);
+    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
+        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK;
+        const float *row = x + begin * stride;
+        int64_t j = 0;
+        for (; j + tile <= count; j += tile) FTR__S(column_tile)
+        (kind, FTR__COLUMN_VECTORS, tile, some, some, row + j, stride, center + j, mean + j, out + j);
+        for (; j < count; j += FTR__W) FTR__S(column_tile)
+        (kind, 1, count - j, some, FTR__S(safe_rows)(rows, count - j, stride) - begin, row + j, stride, center + j,
+         mean + j, out + j);
+    }
 }
 
 static void FTR__S(column_sum)(int64_t rows, int64_t count, const float *x, int64_t stride, float *out) {
@@ -13000,7 +13004,7 @@ static void FTR__S(column_maximum)(int64_t rows, int64_t count, const float *x, 
     FTR__S(columns)(FTR__S(COLUMN_MAXIMUM), rows, count, x, stride, out, out, out);
 }
 
-/* -------------------------------------------------------------------------------------------------- normalization -- */
+/* ------------------------------------------------------------------------------------------------- normalization -- */
 
 /* `with_residual` and `relu` are constants where this is inlined. */
 FTR__INLINE void FTR__S(norm_rows)(bool with_residual, bool relu, int64_t rows, int64_t columns, const float *x,
@@ -13027,47 +13031,44 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
         FTR__S(norm_rows)(false, false, rows, columns, x, mean, scale, shift, NULL, y);
 }
 
-/* One tile of `vectors` vectors, of which `left` columns are there; `vectors` and `masked` are constants. */
-FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t stride,
-                                        const float *dy, const float *x, const float *y, const float *mean, float *sum,
-                                        float *product) {
+/* A block of rows of one tile, as column_tile; `vectors` and `masked` are constants. */
+FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t safe,
+                                        int64_t stride, const float *dy, const float *x, const float *y,
+                                        const float *mean, float *sum, float *product) {
     FTR__VF sums[2], products[2], center[2];
-    const int64_t safe = vectors > 1 ? rows : FTR__S(safe_rows)(rows, left, stride);
-    for (int v = 0; v < vectors; v++) {
-        sums[v] = FTR__LOAD_SOME(sum + v * FTR__W, left - v * FTR__W);
-        products[v] = FTR__LOAD_SOME(product + v * FTR__W, left - v * FTR__W);
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
+        sums[v] = products[v] = FTR__SPLAT(0.0f);
         center[v] = FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W);
     }
-    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
-        const int64_t end = rows - begin < FTR__COLUMN_BLOCK ? rows : begin + FTR__COLUMN_BLOCK;
-        FTR__VF partial_sum[2] = {{0}, {0}}, partial_product[2] = {{0}, {0}};
-        for (int64_t r = begin; r < end; r++)
-            for (int v = 0; v < vectors; v++) {
-                const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
-                FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
-                if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
-                partial_sum[v] += g;
-                partial_product[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], partial_product[v]);
-            }
-        for (int v = 0; v < vectors; v++) {
-            sums[v] += partial_sum[v];
-            products[v] += partial_product[v];
+    for (int64_t r = 0; r < rows; r++) {
+        FTR__UNROLL for (int v = 0; v < vectors; v++) {
+            const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
+            FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
+            if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
+            sums[v] += g;
+            products[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], products[v]);
         }
     }
-    for (int v = 0; v < vectors; v++) {
-        FTR__STORE_SOME(sum + v * FTR__W, sums[v], left - v * FTR__W);
-        FTR__STORE_SOME(product + v * FTR__W, products[v], left - v * FTR__W);
+    FTR__UNROLL for (int v = 0; v < vectors; v++) {
+        const int64_t at = v * FTR__W;
+        FTR__STORE_SOME(sum + at, sums[v] + FTR__LOAD_SOME(sum + at, left - at), left - at);
+        FTR__STORE_SOME(product + at, products[v] + FTR__LOAD_SOME(product + at, left - at), left - at);
     }
 }
 
 FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t columns, int64_t stride, const float *dy,
                                            const float *x, const float *y, const float *mean, float *sum,
                                            float *product) {
-    int64_t j = 0;
-    for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W) FTR__S(norm_grad_tile)
-    (masked, 2, 2 * FTR__W, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
-    for (; j < columns; j += FTR__W) FTR__S(norm_grad_tile)
-    (masked, 1, columns - j, rows, stride, dy + j, x + j, masked ? y + j : NULL, mean + j, sum + j, product + j);
+    for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
+        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK;
+        int64_t j = 0, at = begin * stride;
+        for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W, at += 2 * FTR__W) FTR__S(norm_grad_tile)
+        (masked, 2, 2 * FTR__W, some, some, stride, dy + at, x + at, masked ? y + at : NULL, mean + j, sum + j,
+         product + j);
+        for (; j < columns; j += FTR__W, at += FTR__W) FTR__S(norm_grad_tile)
+        (masked, 1, columns - j, some, FTR__S(safe_rows)(rows, columns - j, stride) - begin, stride, dy + at, x + at,
+         masked ? y + at : NULL, mean + j, sum + j, product + j);
+    }
 }
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
@@ -13098,7 +13099,7 @@ static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *
         FTR__S(norm_grad_rows)(false, rows, columns, dy, x, NULL, mean, a, b, c, dx);
 }
 
-/* -------------------------------------------------------------------------------------------------------- pooling -- */
+/* ------------------------------------------------------------------------------------------------------- pooling -- */
 
 static void FTR__S(window_maximum)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
                                    int32_t first_index, float *out, int32_t *index) {
@@ -13131,7 +13132,76 @@ static void FTR__S(window_mean)(int64_t channels, const float *x, int64_t rows, 
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ optimizers -- */
+/* ------------------------------------------------------------------------------------------------------- dropout -- */
+
+/* Both halves of the products of 32-bit numbers. The odd ones are moved to even places for a second multiplication. */
+FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR__VU *low) {
+    typedef uint64_t wide __attribute__((vector_size(4 * FTR__W)));
+    const wide even_factor = (wide)a & 0xffffffffu, odd_factor = (wide)a >> 32, factor = (wide){0} + b;
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    const wide even = (wide)_mm512_mul_epu32((__m512i)even_factor, (__m512i)factor);
+    const wide odd = (wide)_mm512_mul_epu32((__m512i)odd_factor, (__m512i)factor);
+#elif FTR__SIMD_LEVEL == 2
+    const wide even = (wide)_mm256_mul_epu32((__m256i)even_factor, (__m256i)factor);
+    const wide odd = (wide)_mm256_mul_epu32((__m256i)odd_factor, (__m256i)factor);
+#elif FTR__SIMD_LEVEL == 0 && defined(__x86_64__)
+    const wide even = (wide)_mm_mul_epu32((__m128i)even_factor, (__m128i)factor);
+    const wide odd = (wide)_mm_mul_epu32((__m128i)odd_factor, (__m128i)factor);
+#else
+    const wide even = even_factor * factor, odd = odd_factor * factor;
+#endif
+    *low = (FTR__VU)((even & 0xffffffffu) | (odd << 32));
+    *high = (FTR__VU)((even >> 32) | (odd & UINT64_C(0xffffffff00000000)));
+}
+
+/* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k
+ * of block block + l. */
+FTR__INLINE void FTR__S(philox)(const ftr__dropout_stream *stream, uint64_t block, FTR__VU numbers[4]) {
+    uint32_t low[FTR__W], high[FTR__W];
+    for (int l = 0; l < FTR__W; l++) {
+        low[l] = (uint32_t)(block + (uint64_t)l);
+        high[l] = (uint32_t)((block + (uint64_t)l) >> 32);
+    }
+    FTR__VU c0, c1, c2 = (FTR__VU){0} + stream->counter[0], c3 = (FTR__VU){0} + stream->counter[1];
+    __builtin_memcpy(&c0, low, sizeof c0);
+    __builtin_memcpy(&c1, high, sizeof c1);
+    uint32_t k0 = stream->key[0], k1 = stream->key[1];
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        FTR__VU high0, low0, high1, low1;
+        FTR__S(multiply_wide)(c0, 0xD2511F53u, &high0, &low0);
+        FTR__S(multiply_wide)(c2, 0xCD9E8D57u, &high1, &low1);
+        c0 = high1 ^ c1 ^ k0;
+        c2 = high0 ^ c3 ^ k1;
+        c1 = low1;
+        c3 = low0;
+    }
+    numbers[0] = c0;
+    numbers[1] = c1;
+    numbers[2] = c2;
+    numbers[3] = c3;
+}
+
+static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y) {
+    for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
+        FTR__VU numbers[4];
+        uint32_t lanes[4][FTR__W];
+        FTR__S(philox)(stream, block, numbers);
+        __builtin_memcpy(lanes, numbers, sizeof lanes);
+        const int64_t some = n - i < 4 * FTR__W ? n - i : 4 * FTR__W;
+        for (int64_t k = 0; k < some; k++) {
+            const uint32_t number = lanes[k % 4][k / 4];
+            const uint32_t keep =
+                0u - (uint32_t)(number >= stream->threshold); /* a mask: a branch is guessed wrongly */
+            const float scaled = x[i + k] * stream->scale;
+            uint32_t bits;
+            __builtin_memcpy(&bits, &scaled, sizeof bits);
+            bits &= keep;
+            __builtin_memcpy(&y[i + k], &bits, sizeof bits);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- optimizers -- */
 
 static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
     const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
@@ -13176,11 +13246,12 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
-        .scatter_add = FTR__S(scatter_add), .sgd = FTR__S(sgd), .sgd_momentum = FTR__S(sgd_momentum),                  \
-        .adamw = FTR__S(adamw),                                                                                        \
+        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout), .sgd = FTR__S(sgd),                            \
+        .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
     }
 
 #undef FTR__COLUMN_VECTORS
+#undef FTR__UNROLL
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
 #undef FTR__LOAD_SOME
@@ -13271,20 +13342,28 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
 
 static void FTR__S(gemm_tile)(int64_t depth, const float *a, const float *b, int64_t b_stride,
                               const ftr__gemm_tile *tile) {
-    if (tile->narrow) FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
-    else FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
+    if (tile->narrow)
+        FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
+    else
+        FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
 }
 
 static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a,
                                    const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
-    if (rows <= 1) FTR__S(gemm_in_place)(1, false, segments, length, a, b, b_stride, tile);
-    else if (rows <= 2) FTR__S(gemm_in_place)(2, false, segments, length, a, b, b_stride, tile);
-    else if (rows <= 4) FTR__S(gemm_in_place)(4, false, segments, length, a, b, b_stride, tile);
+    if (rows <= 1)
+        FTR__S(gemm_in_place)(1, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 2)
+        FTR__S(gemm_in_place)(2, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 4)
+        FTR__S(gemm_in_place)(4, false, segments, length, a, b, b_stride, tile);
 #if FTR__MR > 8
-    else if (rows <= 8) FTR__S(gemm_in_place)(8, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 8)
+        FTR__S(gemm_in_place)(8, false, segments, length, a, b, b_stride, tile);
 #endif
-    else if (tile->narrow) FTR__S(gemm_in_place)(FTR__MR, true, segments, length, a, b, b_stride, tile);
-    else FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
+    else if (tile->narrow)
+        FTR__S(gemm_in_place)(FTR__MR, true, segments, length, a, b, b_stride, tile);
+    else
+        FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
 }
 #undef FTR__TILE_ZERO
 #undef FTR__TILE_STORE
@@ -13383,8 +13462,8 @@ static void FTR__S(gemm_depthwise)(int64_t channels, int64_t taps, const float *
     }
 }
 
-static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride,
-                                       const float *y, int64_t y_stride, float *sum) {
+static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
+                                       int64_t y_stride, float *sum) {
     int64_t c = 0;
     for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
         FTR__VF s0 = FTR__LOAD(sum + c), s1 = FTR__LOAD(sum + c + FTR__W);

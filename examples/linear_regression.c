@@ -44,7 +44,7 @@ int main(void) {
     float w[2], b;
     TRY(ftr_variable_read(weight, w, sizeof w));
     TRY(ftr_variable_read(bias, &b, sizeof b));
-    printf("learned y = %.3f a + %.3f b + %.3f  (loss %.2g)\n", (double)w[0], (double)w[1], (double)b, info.loss);
+    printf("learned y = %.3f a %+.3f b %+.3f (loss %.2g)\n", (double)w[0], (double)w[1], (double)b, info.loss);
     ftr_plan_destroy(plan);
     ftr_graph_destroy(graph);
     ftr_context_destroy(context);

@@ -908,19 +908,27 @@ enum {
     CE_RANK3 = 16,
     CE_MASK = 32,
     CE_BIG = 64,
-    CE_ALL = 128
+    CE_ALL = 128,
+    CE_FAR = 256,
+    CE_ONE = 512,
+    CE_EMPTY = 1024
 };
 
 /* p: reduction, switches */
 static void build_cross_entropy(op_build *b) {
     int32_t s = b->of->p[1];
-    int64_t batch = s & CE_BIG ? 1001 : 6, classes = s & CE_BIG ? 37 : 5;
+    int64_t batch = s & CE_BIG ? 1001 : s & CE_EMPTY ? 0 : 6, classes = s & CE_BIG ? 37 : 5;
+    double largest = s & CE_FAR ? 1000 : 3;
     if (s & CE_MASK) {
         mask_input(b, batch, 0x14);
     }
     ftr_shape rows = s & CE_RANK3 ? FTR_SHAPE(batch, 3) : FTR_SHAPE(batch);
     ftr_shape shape = s & CE_RANK3 ? FTR_SHAPE(batch, 3, classes) : FTR_SHAPE(batch, classes);
-    ftr_tensor logits = real_input(b, shape, FILL_UNIFORM, -3, 3);
+    if (s & CE_ONE) { /* logits of one row alone */
+        rows = ftr_scalar_shape();
+        shape = FTR_SHAPE(classes);
+    }
+    ftr_tensor logits = real_input(b, shape, FILL_UNIFORM, -largest, largest);
     ftr_tensor labels = integer_input(b, s & CE_I64 ? FTR_I64 : FTR_I32, rows, 0, classes - 1);
     op_input *input = &b->inputs[b->input_count - 1];
     ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
@@ -1056,195 +1064,173 @@ static op_case *add(table *t, void (*build)(op_build *), int flags, const char *
 
 /* Sets the parameters of a case. */
 #define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))
-#define EACH(i, count) (int32_t i = 0; i < (int32_t)(count); i++)
+#define LENGTH(array) ((int32_t)FTR_TEST_LENGTH(array))
 
 static const char *type_name(int32_t i) { return i ? ftr_dtype_name(all_types[i]) : "real"; }
 
 static void add_pointwise(table *t) {
     static const char *const shapes[] = {"random", "scalar", "empty", "5x37", "rank 6", "large"};
-    for
-        EACH(op, FTR_TEST_LENGTH(unary_ops)) {
-        for
-            EACH(s, POINTWISE_SHAPES + 1) {
-                WITH(add(t, build_unary, s == POINTWISE_LARGE ? OP_LARGE : 0, "%s %s", unary_ops[op].name, shapes[s]),
-                     op, s);
-            }
-        WITH(add(t, build_unary_special, OP_NO_LOSS | OP_EACH, "%s special values", unary_ops[op].name), op);
+    for (int32_t op = 0; op < LENGTH(unary_ops); op++) {
+        for (int32_t s = 0; s < POINTWISE_SHAPES + 1; s++) {
+            WITH(add(t, build_unary, s == POINTWISE_LARGE ? OP_LARGE : 0, "%s %s", unary_ops[op].name, shapes[s]), op,
+                 s);
         }
+        WITH(add(t, build_unary_special, OP_NO_LOSS | OP_EACH, "%s special values", unary_ops[op].name), op);
+    }
     WITH(add(t, build_neg_integer, 0, "neg i32"), 1);
     WITH(add(t, build_neg_integer, 0, "neg i64"), 2);
     add(t, build_relu_zero, OP_NO_DIFFERENCE, "relu at 0");
-    for
-        EACH(op, FTR_TEST_LENGTH(binary_ops)) {
-        for
-            EACH(s, BROADCAST_PAIRS) {
-                WITH(add(t, build_binary, 0, "%s broadcast %d", binary_ops[op].name, (int)s), op, s);
-            }
-        for
-            EACH(s, BROADCAST_LARGE_COUNT) {
-                WITH(add(t, build_binary, OP_LARGE, "%s large %d", binary_ops[op].name, (int)s), op,
-                     BROADCAST_LARGE + s);
-            }
+    for (int32_t op = 0; op < LENGTH(binary_ops); op++) {
+        for (int32_t s = 0; s < BROADCAST_PAIRS; s++) {
+            WITH(add(t, build_binary, 0, "%s broadcast %d", binary_ops[op].name, (int)s), op, s);
+        }
+        for (int32_t s = 0; s < BROADCAST_LARGE_COUNT; s++) {
+            WITH(add(t, build_binary, OP_LARGE, "%s large %d", binary_ops[op].name, (int)s), op, BROADCAST_LARGE + s);
+        }
         WITH(add(t, build_binary_special, OP_NO_LOSS | OP_EACH, "%s special values", binary_ops[op].name), op);
         int kink = op == BINARY_MAXIMUM ? OP_NO_DIFFERENCE : 0;
         WITH(add(t, build_binary_self, kink, "%s of one tensor", binary_ops[op].name), op);
         for (int32_t type = 1; type <= 2 && op != BINARY_POW; type++) {
-            for
-                EACH(s, 4) {
-                    const char *name = binary_ops[op].name;
-                    WITH(add(t, build_binary_integer, 0, "%s %s %d", name, type_name(type), (int)s), op, type, 2 * s);
-                }
+            for (int32_t s = 0; s < 4; s++) {
+                const char *name = binary_ops[op].name;
+                WITH(add(t, build_binary_integer, 0, "%s %s %d", name, type_name(type), (int)s), op, type, 2 * s);
+            }
         }
-        }
+    }
     add(t, build_pow_whole, 0, "pow whole exponents");
     add(t, build_pow_zero, OP_NO_DIFFERENCE, "pow at 0");
     add(t, build_maximum_ties, OP_NO_DIFFERENCE, "maximum ties");
-    for
-        EACH(op, FTR_TEST_LENGTH(compare_ops)) {
-        for
-            EACH(type, op < 2 ? 5 : 4) {
-                WITH(add(t, build_compare, 0, "%s %s", compare_ops[op].name, type_name(type)), op, type, type);
-            }
+    for (int32_t op = 0; op < LENGTH(compare_ops); op++) {
+        for (int32_t type = 0; type < (op < 2 ? 5 : 4); type++) {
+            WITH(add(t, build_compare, 0, "%s %s", compare_ops[op].name, type_name(type)), op, type, type);
+        }
         WITH(add(t, build_compare, 0, "%s columns", compare_ops[op].name), op, 0, 6);
         WITH(add(t, build_compare, OP_LARGE, "%s large", compare_ops[op].name), op, 0, BROADCAST_LARGE + op % 4);
         WITH(add(t, build_compare_special, OP_NO_LOSS, "%s special values", compare_ops[op].name), op);
-        }
-    for
-        EACH(i, 5) { WITH(add(t, build_where, i == 4 ? OP_LARGE : 0, "where %d", (int)i), i); }
+    }
+    for (int32_t i = 0; i < 5; i++) {
+        WITH(add(t, build_where, i == 4 ? OP_LARGE : 0, "where %d", (int)i), i);
+    }
     for (int32_t type = 1; type < 5; type++) {
         WITH(add(t, build_where_integer, 0, "where %s", type_name(type)), type);
     }
-    for
-        EACH(from, 5) {
-        for
-            EACH(to, 5) { WITH(add(t, build_cast, 0, "cast %s to %s", type_name(from), type_name(to)), from, to); }
+    for (int32_t from = 0; from < 5; from++) {
+        for (int32_t to = 0; to < 5; to++) {
+            WITH(add(t, build_cast, 0, "cast %s to %s", type_name(from), type_name(to)), from, to);
         }
-    for
-        EACH(to, 5) {
-            WITH(add(t, build_cast_special, OP_NO_LOSS | OP_EACH, "cast special values to %s", type_name(to)), to);
-        }
+    }
+    for (int32_t to = 0; to < 5; to++) {
+        WITH(add(t, build_cast_special, OP_NO_LOSS | OP_EACH, "cast special values to %s", type_name(to)), to);
+    }
 }
 
 static void add_reductions(table *t) {
-    for
-        EACH(op, FTR_TEST_LENGTH(reduce_ops)) {
-            const char *name = reduce_ops[op].name;
-            for (int32_t rank = 1; rank <= 4; rank++) {
-                for (int32_t mask = 1; mask < 1 << rank; mask++) {
-                    int32_t keep = (mask + rank + op) & 1;
-                    WITH(add(t, build_reduce, 0, "%s rank %d axes %x%s", name, (int)rank, (unsigned)mask,
-                             keep ? " keep" : ""),
-                         op, rank, mask, keep);
-                }
+    for (int32_t op = 0; op < LENGTH(reduce_ops); op++) {
+        const char *name = reduce_ops[op].name;
+        for (int32_t rank = 1; rank <= 4; rank++) {
+            for (int32_t mask = 1; mask < 1 << rank; mask++) {
+                int32_t keep = (mask + rank + op) & 1;
+                WITH(add(t, build_reduce, 0, "%s rank %d axes %x%s", name, (int)rank, (unsigned)mask,
+                         keep ? " keep" : ""),
+                     op, rank, mask, keep);
             }
-            WITH(add(t, build_reduce, 0, "%s scalar", name), op, 0, 0, 0);
-            WITH(add(t, build_reduce, 0, "%s all axes keep", name), op, 3, 0, 1);
-            WITH(add(t, build_reduce_matrix, 0, "%s no rows", name), op, 1, 0, 5);
-        for
-            EACH(axis, 3) {
-                WITH(add(t, build_reduce_matrix, OP_LARGE, "%s large axis %d", name, (int)axis), op, axis, 701, 103);
-                WITH(add(t, build_reduce_matrix, OP_LARGE, "%s long axis %d", name, (int)axis), op, axis, 3, 20011);
-                WITH(add(t, build_reduce_matrix, OP_LARGE, "%s tall axis %d", name, (int)axis), op, axis, 20011, 3);
-            }
+        }
+        WITH(add(t, build_reduce, 0, "%s scalar", name), op, 0, 0, 0);
+        WITH(add(t, build_reduce, 0, "%s all axes keep", name), op, 3, 0, 1);
+        WITH(add(t, build_reduce_matrix, 0, "%s no rows", name), op, 1, 0, 5);
+        for (int32_t axis = 0; axis < 3; axis++) {
+            WITH(add(t, build_reduce_matrix, OP_LARGE, "%s large axis %d", name, (int)axis), op, axis, 701, 103);
+            WITH(add(t, build_reduce_matrix, OP_LARGE, "%s long axis %d", name, (int)axis), op, axis, 3, 20011);
+            WITH(add(t, build_reduce_matrix, OP_LARGE, "%s tall axis %d", name, (int)axis), op, axis, 20011, 3);
+        }
         for (int32_t mask = 2; mask < 15; mask += 3) {
             WITH(add(t, build_reduce_middle, OP_LARGE, "%s large rank 4 axes %x", name, (unsigned)mask), op, mask);
         }
-        for
-            EACH(axis, 2) {
-                WITH(add(t, build_reduce_special, OP_NO_LOSS | OP_EACH, "%s special values axis %d", name, (int)axis),
-                     op, axis);
-            }
+        for (int32_t axis = 0; axis < 2; axis++) {
+            WITH(add(t, build_reduce_special, OP_NO_LOSS | OP_EACH, "%s special values axis %d", name, (int)axis), op,
+                 axis);
+        }
         for (int32_t type = 1; type <= 2 && op != REDUCE_MEAN_OP; type++) {
             WITH(add(t, build_reduce_integer, 0, "%s %s axes 2", name, type_name(type)), op, type, 2);
             WITH(add(t, build_reduce_integer, 0, "%s %s axes 5", name, type_name(type)), op, type, 5);
             WITH(add(t, build_reduce_integer, 0, "%s %s axes 7", name, type_name(type)), op, type, 7);
         }
-        }
+    }
     WITH(add(t, build_reduce_matrix, 0, "sum over nothing"), REDUCE_SUM_OP, 0, 0, 5);
     WITH(add(t, build_reduce_matrix, OP_NO_LOSS, "mean over nothing"), REDUCE_MEAN_OP, 0, 0, 5);
     add(t, build_max_ties, OP_NO_DIFFERENCE, "max ties");
-    for
-        EACH(axis, 3) {
-            WITH(add(t, build_argmax, 0, "argmax axis %d", (int)axis), axis, 0, 1000);
-            WITH(add(t, build_argmax, 0, "argmax ties axis %d", (int)axis), axis - 3, 0, 2);
-        }
-    for
-        EACH(axis, 2) {
-            WITH(add(t, build_argmax, 0, "argmax %s", type_name(axis + 1)), axis, axis + 1, 9);
-            WITH(add(t, build_argmax_special, OP_NO_LOSS, "argmax special values axis %d", (int)axis), axis);
-            WITH(add(t, build_argmax_large, OP_LARGE, "argmax large axis %d", (int)axis), axis);
-        }
+    for (int32_t axis = 0; axis < 3; axis++) {
+        WITH(add(t, build_argmax, 0, "argmax axis %d", (int)axis), axis, 0, 1000);
+        WITH(add(t, build_argmax, 0, "argmax ties axis %d", (int)axis), axis - 3, 0, 2);
+    }
+    for (int32_t axis = 0; axis < 2; axis++) {
+        WITH(add(t, build_argmax, 0, "argmax %s", type_name(axis + 1)), axis, axis + 1, 9);
+        WITH(add(t, build_argmax_special, OP_NO_LOSS, "argmax special values axis %d", (int)axis), axis);
+        WITH(add(t, build_argmax_large, OP_LARGE, "argmax large axis %d", (int)axis), axis);
+    }
 }
 
 static void add_products(table *t) {
-    for
-        EACH(i, FTR_TEST_LENGTH(matmul_cases)) {
-        for
-            EACH(transposes, 4) {
-                WITH(add(t, build_matmul, matmul_cases[i].flags, "matmul %s%s%s", matmul_cases[i].name,
-                         transposes & 1 ? " ta" : "", transposes & 2 ? " tb" : ""),
-                     i, transposes & 1, transposes >> 1);
-            }
+    for (int32_t i = 0; i < LENGTH(matmul_cases); i++) {
+        for (int32_t transposes = 0; transposes < 4; transposes++) {
+            WITH(add(t, build_matmul, matmul_cases[i].flags, "matmul %s%s%s", matmul_cases[i].name,
+                     transposes & 1 ? " ta" : "", transposes & 2 ? " tb" : ""),
+                 i, transposes & 1, transposes >> 1);
         }
+    }
     add(t, build_matmul_self, 0, "matmul of one tensor");
-    for
-        EACH(i, FTR_TEST_LENGTH(linear_cases)) {
-        for
-            EACH(form, 3) {
-                static const char *const forms[] = {"no bias", "bias", "bias relu"};
-                WITH(add(t, build_linear, linear_cases[i].flags, "linear %s %s", linear_cases[i].name, forms[form]), i,
-                     form > 0, form > 1);
-            }
+    for (int32_t i = 0; i < LENGTH(linear_cases); i++) {
+        for (int32_t form = 0; form < 3; form++) {
+            static const char *const forms[] = {"no bias", "bias", "bias relu"};
+            WITH(add(t, build_linear, linear_cases[i].flags, "linear %s %s", linear_cases[i].name, forms[form]), i,
+                 form > 0, form > 1);
         }
+    }
     WITH(add(t, build_linear_layer, 0, "linear layer"), 0);
     WITH(add(t, build_linear_layer, 0, "linear layer no bias"), 1);
 }
 
 static void add_convolutions(table *t) {
-    for
-        EACH(i, FTR_TEST_LENGTH(conv_cases)) {
-            int32_t relu = i % 3 == 1;
-            WITH(add(t, build_conv, conv_cases[i].flags, "conv2d %s no bias", conv_cases[i].name), i, 0, 0);
-            WITH(add(t, build_conv, conv_cases[i].flags, "conv2d %s bias%s", conv_cases[i].name, relu ? " relu" : ""),
-                 i, 1, relu);
-        }
-    for
-        EACH(i, 24) { add(t, build_conv_random, 0, "conv2d random %d", (int)i); }
+    for (int32_t i = 0; i < LENGTH(conv_cases); i++) {
+        int32_t relu = i % 3 == 1;
+        WITH(add(t, build_conv, conv_cases[i].flags, "conv2d %s no bias", conv_cases[i].name), i, 0, 0);
+        WITH(add(t, build_conv, conv_cases[i].flags, "conv2d %s bias%s", conv_cases[i].name, relu ? " relu" : ""), i, 1,
+             relu);
+    }
+    for (int32_t i = 0; i < 24; i++) {
+        add(t, build_conv_random, 0, "conv2d random %d", (int)i);
+    }
     WITH(add(t, build_conv_layer, 0, "conv2d layer"), 0, 3, 1, 1, 1, 0);
     WITH(add(t, build_conv_layer, 0, "conv2d layer relu"), 0, 3, 2, 0, 2, 1);
     WITH(add(t, build_conv_layer, 0, "conv2d layer no bias"), 1, 1, 0, 0, 0, 0);
 }
 
 static void add_norms(table *t) {
-    for
-        EACH(i, FTR_TEST_LENGTH(norm_cases)) {
-        for
-            EACH(form, 16) {
-                int32_t eval = form & 1, mask = form >> 1 & 1, relu = form >> 2 & 1, residual = form >> 3 & 1;
-                if (i > 1 && (form * 5 + i) % 3) {
-                    continue; /* every form for rank 2 and 4, a third of them elsewhere */
-                }
-                WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s%s%s",
-                         norm_cases[i].name, eval ? " eval" : " train", mask ? " mask" : "",
-                         residual ? " residual" : "", relu ? " relu" : ""),
-                     i, mask, relu, residual);
+    for (int32_t i = 0; i < LENGTH(norm_cases); i++) {
+        for (int32_t form = 0; form < 16; form++) {
+            int32_t eval = form & 1, mask = form >> 1 & 1, relu = form >> 2 & 1, residual = form >> 3 & 1;
+            if (i > 1 && (form * 5 + i) % 3) {
+                continue; /* every form for rank 2 and 4, a third of them elsewhere */
             }
+            WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s%s%s",
+                     norm_cases[i].name, eval ? " eval" : " train", mask ? " mask" : "", residual ? " residual" : "",
+                     relu ? " relu" : ""),
+                 i, mask, relu, residual);
         }
-    for
-        EACH(form, 4) {
-            WITH(add(t, build_norm_layer, form & 1 ? OP_EVAL : OP_STEPS, "batch_norm layer rank %d%s", form & 2 ? 4 : 2,
-                     form & 1 ? " eval" : ""),
-                 form & 2);
-        }
+    }
+    for (int32_t form = 0; form < 4; form++) {
+        WITH(add(t, build_norm_layer, form & 1 ? OP_EVAL : OP_STEPS, "batch_norm layer rank %d%s", form & 2 ? 4 : 2,
+                 form & 1 ? " eval" : ""),
+             form & 2);
+    }
 }
 
 static void add_pools(table *t) {
-    for
-        EACH(i, FTR_TEST_LENGTH(pool_cases)) {
-            WITH(add(t, build_pool, pool_cases[i].flags, "max_pool2d %s", pool_cases[i].name), i, 0, 0);
-            WITH(add(t, build_pool, pool_cases[i].flags, "avg_pool2d %s", pool_cases[i].name), i, 1, 0);
-            WITH(add(t, build_pool, pool_cases[i].flags, "avg_pool2d %s exclude", pool_cases[i].name), i, 1, 1);
-        }
+    for (int32_t i = 0; i < LENGTH(pool_cases); i++) {
+        WITH(add(t, build_pool, pool_cases[i].flags, "max_pool2d %s", pool_cases[i].name), i, 0, 0);
+        WITH(add(t, build_pool, pool_cases[i].flags, "avg_pool2d %s", pool_cases[i].name), i, 1, 0);
+        WITH(add(t, build_pool, pool_cases[i].flags, "avg_pool2d %s exclude", pool_cases[i].name), i, 1, 1);
+    }
     add(t, build_max_pool_ties, OP_NO_DIFFERENCE, "max_pool2d ties");
     WITH(add(t, build_global_pool, 0, "global_avg_pool 3x4"), 3, 4, 5);
     WITH(add(t, build_global_pool, 0, "global_avg_pool 1x1"), 1, 1, 3);
@@ -1252,25 +1238,25 @@ static void add_pools(table *t) {
 }
 
 static void add_shapes(table *t) {
-    for
-        EACH(i, RESHAPES) { WITH(add(t, build_reshape, i == 9 ? OP_NO_DIFFERENCE : 0, "reshape %d", (int)i), i); }
-    for
-        EACH(i, FTR_TEST_LENGTH(transpose_cases)) {
-            WITH(add(t, build_transpose, transpose_cases[i].flags, "transpose %d", (int)i), i);
-        }
-    for
-        EACH(i, FTR_TEST_LENGTH(expand_cases)) {
-            WITH(add(t, build_expand, expand_cases[i].flags, "expand %d", (int)i), i);
-        }
-    for
-        EACH(i, CONCATS) { WITH(add(t, build_concat, i == 9 ? OP_LARGE : 0, "concat %d", (int)i), i); }
-    for
-        EACH(i, FTR_TEST_LENGTH(slice_cases)) {
-            WITH(add(t, build_slice, slice_cases[i].flags, "slice %d", (int)i), i);
-        }
+    for (int32_t i = 0; i < RESHAPES; i++) {
+        WITH(add(t, build_reshape, i == 9 ? OP_NO_DIFFERENCE : 0, "reshape %d", (int)i), i);
+    }
+    for (int32_t i = 0; i < LENGTH(transpose_cases); i++) {
+        WITH(add(t, build_transpose, transpose_cases[i].flags, "transpose %d", (int)i), i);
+    }
+    for (int32_t i = 0; i < LENGTH(expand_cases); i++) {
+        WITH(add(t, build_expand, expand_cases[i].flags, "expand %d", (int)i), i);
+    }
+    for (int32_t i = 0; i < CONCATS; i++) {
+        WITH(add(t, build_concat, i == 9 ? OP_LARGE : 0, "concat %d", (int)i), i);
+    }
+    for (int32_t i = 0; i < LENGTH(slice_cases); i++) {
+        WITH(add(t, build_slice, slice_cases[i].flags, "slice %d", (int)i), i);
+    }
     add(t, build_slice_overlap, 0, "slice overlapping");
-    for
-        EACH(i, FTR_TEST_LENGTH(pad_cases)) { WITH(add(t, build_pad, pad_cases[i].flags, "pad %d", (int)i), i); }
+    for (int32_t i = 0; i < LENGTH(pad_cases); i++) {
+        WITH(add(t, build_pad, pad_cases[i].flags, "pad %d", (int)i), i);
+    }
     for (int32_t type = 1; type < 5; type++) {
         WITH(add(t, build_transpose_integer, 0, "transpose %s", type_name(type)), type);
         WITH(add(t, build_slice_integer, 0, "slice %s", type_name(type)), type);
@@ -1280,64 +1266,58 @@ static void add_shapes(table *t) {
 
 static void add_losses(table *t) {
     static const char *const reductions[] = {"mean", "sum", "none"};
-    for
-        EACH(i, FTR_TEST_LENGTH(softmax_cases)) {
-            WITH(add(t, build_softmax, softmax_cases[i].flags, "softmax %s", softmax_cases[i].name), i, 0);
-            WITH(add(t, build_softmax, softmax_cases[i].flags, "log_softmax %s", softmax_cases[i].name), i, 1);
-        }
-    for
-        EACH(r, 3) {
-        for
-            EACH(s, 64) {
-                if (s >= 8 && (s * 7 + r) % 3) {
-                    continue; /* all of weights, smoothing, ignore; a third of the rest */
-                }
-                WITH(add(t, build_cross_entropy, 0, "cross_entropy %s%s%s%s%s%s%s", reductions[r],
-                         s & CE_WEIGHTS ? " weights" : "", s & CE_SMOOTHING ? " smoothing" : "",
-                         s & CE_IGNORE ? " ignore" : "", s & CE_I64 ? " i64" : "", s & CE_RANK3 ? " rank3" : "",
-                         s & CE_MASK ? " mask" : ""),
-                     r, s);
+    for (int32_t i = 0; i < LENGTH(softmax_cases); i++) {
+        WITH(add(t, build_softmax, softmax_cases[i].flags, "softmax %s", softmax_cases[i].name), i, 0);
+        WITH(add(t, build_softmax, softmax_cases[i].flags, "log_softmax %s", softmax_cases[i].name), i, 1);
+    }
+    for (int32_t r = 0; r < 3; r++) {
+        for (int32_t s = 0; s < 64; s++) {
+            if (s >= 8 && (s * 7 + r) % 3) {
+                continue; /* all of weights, smoothing, ignore; a third of the rest */
             }
+            WITH(add(t, build_cross_entropy, 0, "cross_entropy %s%s%s%s%s%s%s", reductions[r],
+                     s & CE_WEIGHTS ? " weights" : "", s & CE_SMOOTHING ? " smoothing" : "",
+                     s & CE_IGNORE ? " ignore" : "", s & CE_I64 ? " i64" : "", s & CE_RANK3 ? " rank3" : "",
+                     s & CE_MASK ? " mask" : ""),
+                 r, s);
+        }
         WITH(add(t, build_cross_entropy, OP_LARGE, "cross_entropy %s large", reductions[r]), r,
              CE_BIG | CE_MASK | CE_WEIGHTS);
         WITH(add(t, build_cross_entropy, OP_NO_LOSS, "cross_entropy %s all ignored", reductions[r]), r, CE_ALL);
-        for
-            EACH(form, 4) {
-                WITH(add(t, build_mse, 0, "mse %s%s%s", reductions[r], form & 1 ? " mask" : "",
-                         form & 2 ? " rank 3" : ""),
-                     r, form & 1, form & 2);
-            }
+        WITH(add(t, build_cross_entropy, OP_NO_DIFFERENCE, "cross_entropy %s far logits", reductions[r]), r, CE_FAR);
+        WITH(add(t, build_cross_entropy, 0, "cross_entropy %s one row", reductions[r]), r, CE_ONE | CE_SMOOTHING);
+        WITH(add(t, build_cross_entropy, OP_NO_LOSS, "cross_entropy %s no rows", reductions[r]), r, CE_EMPTY);
+        for (int32_t form = 0; form < 4; form++) {
+            WITH(add(t, build_mse, 0, "mse %s%s%s", reductions[r], form & 1 ? " mask" : "", form & 2 ? " rank 3" : ""),
+                 r, form & 1, form & 2);
         }
-    for
-        EACH(form, 8) {
-            WITH(add(t, build_accuracy, 0, "accuracy%s%s%s", form & 1 ? " mask" : "", form & 2 ? " i64" : "",
-                     form & 4 ? " rank 3" : ""),
-                 form & 1, form & 2, form & 4, 2 + form % 3);
-        }
+    }
+    for (int32_t form = 0; form < 8; form++) {
+        WITH(add(t, build_accuracy, 0, "accuracy%s%s%s", form & 1 ? " mask" : "", form & 2 ? " i64" : "",
+                 form & 4 ? " rank 3" : ""),
+             form & 1, form & 2, form & 4, 2 + form % 3);
+    }
 }
 
 static void add_rest(table *t) {
     static const int32_t percents[] = {0, 10, 50, 100};
-    for
-        EACH(i, FTR_TEST_LENGTH(percents)) {
-            for (int32_t s = 0; s <= POINTWISE_LARGE; s += i == 2 ? 1 : 3) {
-                WITH(add(t, build_dropout, OP_FRESH | OP_STEPS | (s == POINTWISE_LARGE ? OP_LARGE : 0),
-                         "dropout %d%% shape %d", (int)percents[i], (int)s),
-                     percents[i], s);
-            }
+    for (int32_t i = 0; i < LENGTH(percents); i++) {
+        for (int32_t s = 0; s <= POINTWISE_LARGE; s += i == 2 ? 1 : 3) {
+            WITH(add(t, build_dropout, OP_FRESH | OP_STEPS | (s == POINTWISE_LARGE ? OP_LARGE : 0),
+                     "dropout %d%% shape %d", (int)percents[i], (int)s),
+                 percents[i], s);
         }
+    }
     WITH(add(t, build_dropout, OP_EVAL, "dropout eval"), 50, 3);
     WITH(add(t, build_dropout, OP_FRESH | OP_LARGE, "dropout 30%% large"), 30, POINTWISE_LARGE);
     add(t, build_dropout_twice, OP_FRESH, "dropout twice");
-    for
-        EACH(i, NETWORKS) {
-            WITH(add(t, build_network, 0, "network %d", (int)i), i);
-            WITH(add(t, build_network, OP_EVAL, "network %d eval", (int)i), i);
-        }
-    for
-        EACH(i, FTR_TEST_LENGTH(optimizer_names)) {
-            WITH(add(t, build_optimizer, OP_STEPS | OP_NO_DIFFERENCE, "%s", optimizer_names[i]), i, 0);
-        }
+    for (int32_t i = 0; i < NETWORKS; i++) {
+        WITH(add(t, build_network, 0, "network %d", (int)i), i);
+        WITH(add(t, build_network, OP_EVAL, "network %d eval", (int)i), i);
+    }
+    for (int32_t i = 0; i < LENGTH(optimizer_names); i++) {
+        WITH(add(t, build_optimizer, OP_STEPS | OP_NO_DIFFERENCE, "%s", optimizer_names[i]), i, 0);
+    }
     WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "sgd large"), 5, 1);
     WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "adamw large"), 8, 1);
 }

@@ -24,7 +24,8 @@ static void make_points(points *data, uint64_t seed) {
     }
 }
 
-static ftr_source *points_source(ftr_context *context, const char *name, const points *data, int64_t first, int64_t count) {
+static ftr_source *points_source(ftr_context *context, const char *name, const points *data, int64_t first,
+                                 int64_t count) {
     ftr_field fields[2] = {{"label", FTR_I32, ftr_scalar_shape()}, {"x", FTR_F32, FTR_SHAPE(FEATURES)}};
     const void *arrays[2] = {&data->label[first], data->x[first]};
     ftr_source *source = NULL;
@@ -97,7 +98,8 @@ static void copy_weights(ftr_graph *from, ftr_graph *to) {
 
 static void assert_near(const float *a, const float *b, int count, double tolerance) {
     for (int i = 0; i < count; i++)
-        if (!(fabs((double)(a[i] - b[i])) <= tolerance)) fail_msg("element %d: %.9g and %.9g", i, (double)a[i], (double)b[i]);
+        if (!(fabs((double)(a[i] - b[i])) <= tolerance))
+            fail_msg("element %d: %.9g and %.9g", i, (double)a[i], (double)b[i]);
 }
 
 /* --------------------------------------------------------------------------------------------------------- learning -- */
@@ -108,7 +110,8 @@ static void test_learns(void **state) {
     make_points(&data, 3);
     ftr_context *context = ftr_test_context();
     model m = make_model(context, 8, false, 0.0);
-    ftr_source *train = points_source(context, "train", &data, 0, 48), *eval = points_source(context, "eval", &data, 48, 16);
+    ftr_source *train = points_source(context, "train", &data, 0, 48),
+               *eval = points_source(context, "eval", &data, 48, 16);
     ftr_train_desc desc = describe(&m, train, eval);
     desc.epochs = 30;
     ftr_train_result result;
@@ -129,7 +132,6 @@ static void test_learns(void **state) {
     assert_int_equal(again.steps, 0);
     desc.eval = train; /* with running statistics it knows what it was trained on */
     FTR_TEST_OK(context, ftr_evaluate(m.graph, &desc, &again));
-    printf("%g\n", again.eval_metrics[0]);
     assert_true(again.eval_metrics[0] > 0.95);
     FTR_TEST_OK(context, ftr_fit(m.graph, &desc, NULL));
     ftr_source_destroy(train);
@@ -190,8 +192,10 @@ static ftr_status logged_read(void *user, int64_t index, void *const *fields) {
 }
 
 static ftr_source *logged_source(ftr_context *context, log_of_reads *log, int64_t count) {
-    ftr_field fields[3] = {{"x", FTR_F32, FTR_SHAPE(FEATURES)}, {"extra", FTR_U8, FTR_SHAPE(3)}, {"label", FTR_I32, ftr_scalar_shape()}};
-    ftr_source_desc desc = {.name = "log", .count = count, .fields = fields, .field_count = 3, .user = log, .read = logged_read};
+    ftr_field fields[3] = {
+        {"x", FTR_F32, FTR_SHAPE(FEATURES)}, {"extra", FTR_U8, FTR_SHAPE(3)}, {"label", FTR_I32, ftr_scalar_shape()}};
+    ftr_source_desc desc = {
+        .name = "log", .count = count, .fields = fields, .field_count = 3, .user = log, .read = logged_read};
     ftr_source *source = NULL;
     FTR_TEST_OK(context, ftr_source_create(context, &desc, &source));
     return source;
@@ -347,9 +351,9 @@ typedef struct limit_case {
 } limit_case;
 
 static const limit_case limit_cases[] = {
-    {3, 0, -1, -1, 18, 3, 18, 3, false},  {3, 6, -1, -1, 6, 1, 6, 1, false},    {3, 8, -1, -1, 8, 1, 8, 2, false},
-    {3, 100, -1, -1, 18, 3, 18, 3, false}, {3, 0, 1, -1, 1, 0, 1, 0, true},      {3, 0, 6, -1, 6, 1, 6, 1, true},
-    {3, 0, 9, -1, 9, 1, 9, 1, true},       {3, 0, -1, 1, 12, 2, 12, 2, true},    {INT64_MAX, 7, -1, -1, 7, 1, 7, 2, false},
+    {3, 0, -1, -1, 18, 3, 18, 3, false},   {3, 6, -1, -1, 6, 1, 6, 1, false}, {3, 8, -1, -1, 8, 1, 8, 2, false},
+    {3, 100, -1, -1, 18, 3, 18, 3, false}, {3, 0, 1, -1, 1, 0, 1, 0, true},   {3, 0, 6, -1, 6, 1, 6, 1, true},
+    {3, 0, 9, -1, 9, 1, 9, 1, true},       {3, 0, -1, 1, 12, 2, 12, 2, true}, {INT64_MAX, 7, -1, -1, 7, 1, 7, 2, false},
 };
 
 static void test_events_and_limits(void **state) {
@@ -391,7 +395,8 @@ static void test_early_stop_patience(void **state) {
     make_points(&data, 3);
     ftr_context *context = ftr_test_context();
     model m = make_model(context, 8, false, 0.0);
-    ftr_source *train = points_source(context, "train", &data, 0, 48), *eval = points_source(context, "eval", &data, 48, 16);
+    ftr_source *train = points_source(context, "train", &data, 0, 48),
+               *eval = points_source(context, "eval", &data, 48, 16);
     ftr_train_desc desc = describe(&m, train, eval);
     desc.optimizer = ftr_sgd(0.0); /* nothing improves; batch norm's running statistics settle */
     desc.epochs = 50;
@@ -442,7 +447,8 @@ static void test_early_stop_restores_the_best(void **state) {
     make_points(&data, 3);
     ftr_context *context = ftr_test_context();
     model m = make_model(context, 8, false, 0.0);
-    ftr_source *train = points_source(context, "train", &data, 0, 48), *eval = points_source(context, "eval", &data, 48, 16);
+    ftr_source *train = points_source(context, "train", &data, 0, 48),
+               *eval = points_source(context, "eval", &data, 48, 16);
     for (int restore = 0; restore < 2; restore++) {
         memset(&kept, 0, sizeof kept);
         kept.graph = m.graph;
@@ -499,7 +505,8 @@ static void test_steps_allocate_nothing(void **state) {
     ftr_context *context = NULL;
     assert_int_equal(ftr_context_create(&context_desc, &context), FTR_OK);
     model m = make_model(context, 8, true, 0.5);
-    ftr_source *train = points_source(context, "train", &data, 0, 43), *eval = points_source(context, "eval", &data, 43, 21);
+    ftr_source *train = points_source(context, "train", &data, 0, 43),
+               *eval = points_source(context, "eval", &data, 43, 21);
     ftr_train_desc desc = describe(&m, train, eval);
     int64_t calls[2] = {(int64_t)(intptr_t)&memory, 0};
     desc.epochs = 5;
@@ -578,15 +585,21 @@ static void break_epochs(ftr_train_desc *d, const trial *t) { (void)t, d->epochs
 static void break_max_steps(ftr_train_desc *d, const trial *t) { (void)t, d->max_steps = -3; }
 static void break_last_batch(ftr_train_desc *d, const trial *t) { (void)t, d->last_batch = (ftr_last_batch)7; }
 static void break_progress(ftr_train_desc *d, const trial *t) { (void)t, d->progress = (ftr_progress)9; }
-static void break_optimizer(ftr_train_desc *d, const trial *t) { (void)t, memset(&d->optimizer, 0, sizeof d->optimizer); }
+static void break_optimizer(ftr_train_desc *d, const trial *t) {
+    (void)t, memset(&d->optimizer, 0, sizeof d->optimizer);
+}
 static void break_metric_count(ftr_train_desc *d, const trial *t) { (void)t, d->metric_count = 9; }
 static void break_metric_name(ftr_train_desc *d, const trial *t) { (void)t, d->metrics[0].name = NULL; }
 static void break_metric_loss(ftr_train_desc *d, const trial *t) { (void)t, d->metrics[0].name = "loss"; }
-static void break_metric_twice(ftr_train_desc *d, const trial *t) { (void)t, d->metrics[d->metric_count++] = d->metrics[0]; }
+static void break_metric_twice(ftr_train_desc *d, const trial *t) {
+    (void)t, d->metrics[d->metric_count++] = d->metrics[0];
+}
 static void break_metric_null(ftr_train_desc *d, const trial *t) { (void)t, d->metrics[0].value.graph = NULL; }
 static void break_metric_shape(ftr_train_desc *d, const trial *t) { d->metrics[0].value = t->vector; }
 static void break_metric_dtype(ftr_train_desc *d, const trial *t) { d->metrics[0].value = t->integer; }
-static void break_stop_metric(ftr_train_desc *d, const trial *t) { (void)t, d->early_stop.metric = "f1", d->early_stop.patience = 1; }
+static void break_stop_metric(ftr_train_desc *d, const trial *t) {
+    (void)t, d->early_stop.metric = "f1", d->early_stop.patience = 1;
+}
 static void break_patience(ftr_train_desc *d, const trial *t) { (void)t, d->early_stop.metric = "loss"; }
 static void break_delta(ftr_train_desc *d, const trial *t) {
     (void)t;
@@ -645,10 +658,12 @@ static const mistake mistakes[] = {
     {break_patience, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: early_stop.patience is 0, expected 1 or more"},
     {break_delta, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: early_stop.min_delta is -0.5, expected 0 or more"},
     {break_pad, FTR_ERROR_INVALID_ARGUMENT,
-     "ftr_fit: last_batch is FTR_LAST_BATCH_PAD and source 'train' leaves a last batch of 8 of 16, but the loss uses no "
+     "ftr_fit: last_batch is FTR_LAST_BATCH_PAD and source 'train' leaves a last batch of 8 of 16, but the loss uses "
+     "no "
      "ftr_batch_mask(): declare one before the layers"},
     {break_eval_rest, FTR_ERROR_INVALID_ARGUMENT,
-     "ftr_fit: evaluation source 'train' has 40 samples, which leaves a last batch of 8 of 16: declare ftr_batch_mask() "
+     "ftr_fit: evaluation source 'train' has 40 samples, which leaves a last batch of 8 of 16: declare "
+     "ftr_batch_mask() "
      "before the layers, or evaluate on a multiple of the batch"},
     {break_too_few, FTR_ERROR_DATA, "ftr_fit: source 'few' has 9 samples, fewer than one batch of 16"},
     {break_dtype, FTR_ERROR_DTYPE, "ftr_fit: input 'label' is i32, source 'odd' gives i64"},
@@ -656,13 +671,15 @@ static const mistake mistakes[] = {
     {break_field, FTR_ERROR_NAME, "ftr_fit: input 'label' has no field of this name in source 'odd'"},
     {break_eval_field, FTR_ERROR_NAME, "ftr_fit: input 'label' has no field of this name in source 'odd'"},
     {break_stranger, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: source 'stranger' belongs to another context"},
-    {break_scalar_input, FTR_ERROR_RANK, "ftr_fit: input 'scalar' is a scalar, expected a batch as its first dimension"},
+    {break_scalar_input, FTR_ERROR_RANK,
+     "ftr_fit: input 'scalar' is a scalar, expected a batch as its first dimension"},
     {break_odd_batch, FTR_ERROR_SHAPE, "ftr_fit: input 'thirty' has a batch of 30, an earlier input has 16"},
     {break_empty_batch, FTR_ERROR_SHAPE, "ftr_fit: input 'empty' has a batch of 0, expected 1 or more"},
     {break_no_input, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: the loss depends on no input"},
 };
 
-static ftr_source *odd_source(ftr_context *context, const char *name, ftr_dtype label, int64_t features, int32_t fields) {
+static ftr_source *odd_source(ftr_context *context, const char *name, ftr_dtype label, int64_t features,
+                              int32_t fields) {
     static const int64_t zeros[MOST * 8];
     ftr_field list[2] = {{"x", FTR_F32, FTR_SHAPE(features)}, {"label", label, ftr_scalar_shape()}};
     const void *arrays[2] = {zeros, zeros};
@@ -715,7 +732,8 @@ static void test_mistakes(void **state) {
     assert_string_equal(ftr_error_message(t.context), "ftr_evaluate: eval is NULL, expected a source");
     desc.eval = t.no_label;
     assert_int_equal(ftr_evaluate(t.m.graph, &desc, NULL), FTR_ERROR_NAME);
-    assert_string_equal(ftr_error_message(t.context), "ftr_evaluate: input 'label' has no field of this name in source 'odd'");
+    assert_string_equal(ftr_error_message(t.context),
+                        "ftr_evaluate: input 'label' has no field of this name in source 'odd'");
     ftr_source *sources[] = {t.train, t.eval, t.wrong_dtype, t.wrong_shape, t.no_label, t.stranger};
     for (size_t i = 0; i < FTR_TEST_LENGTH(sources); i++) ftr_source_destroy(sources[i]);
     ftr_graph_destroy(t.other_graph);
@@ -819,9 +837,11 @@ static void run_captured(captured *log, ftr_progress progress, bool evaluate, in
     ftr_context *context = NULL;
     assert_int_equal(ftr_context_create(&context_desc, &context), FTR_OK);
     model m = make_model(context, 8, false, 0.0);
-    ftr_source *train = points_source(context, "train", &data, 0, 48), *eval = points_source(context, "eval", &data, 48, 16);
+    ftr_source *train = points_source(context, "train", &data, 0, 48),
+               *eval = points_source(context, "eval", &data, 48, 16);
     ftr_train_desc desc = describe(&m, train, evaluate ? eval : NULL);
-    static const char *const names[] = {"accuracy", "a long name of a metric", "another long name", "the last one of them"};
+    static const char *const names[] = {"accuracy", "a long name of a metric", "another long name",
+                                        "the last one of them"};
     for (int32_t i = 0; i < metrics; i++) desc.metrics[i] = (ftr_metric){names[i], m.accuracy};
     desc.metric_count = metrics;
     desc.epochs = 2;
@@ -836,7 +856,8 @@ static void run_captured(captured *log, ftr_progress progress, bool evaluate, in
 }
 
 static void remove_k(char *text) { /* speeds may or may not be in thousands: "9.9k samples/s" to "9 samples/s" */
-    for (char *found; (found = strstr(text, "9.9k samples")) != NULL;) memmove(found, found + 3, strlen(found + 3) + 1), *found = '9';
+    for (char *found; (found = strstr(text, "9.9k samples")) != NULL;)
+        memmove(found, found + 3, strlen(found + 3) + 1), *found = '9';
 }
 
 static void test_progress_lines(void **state) {

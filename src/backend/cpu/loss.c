@@ -120,7 +120,7 @@ ftr_status ftr__cpu_softmax_grad(const ftr_kernel_call *call) {
     return ftr__softmax_run(call, call->op == FTR_OP_log_softmax_grad);
 }
 
-/* -------------------------------------------------------------------------------------------------- cross entropy -- */
+/* ------------------------------------------------------------------------------------------------- cross entropy -- */
 
 /* What the rows of a task give. */
 typedef struct ftr__loss_part {

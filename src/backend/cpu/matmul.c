@@ -55,7 +55,7 @@ static ftr__gemm ftr__matmul_gemm(const ftr_kernel_call *call, const ftr__matmul
                        .split = x->k >= 4096 && ta};
 }
 
-/* A product with at most 4 rows or columns: dot products, nothing is packed. */
+/* A product with at most 8 rows or columns: dot products, nothing is packed. */
 typedef struct ftr__skinny {
     const ftr__simd_gemm *simd;
     const float *x, *y; /* lines of k elements; c[i * c_x + j * c_y] = x[i] . y[j] */
@@ -66,7 +66,7 @@ typedef struct ftr__skinny {
     bool bias_y, relu;
 } ftr__skinny;
 
-#define FTR__SKINNY_LINES 4
+#define FTR__SKINNY_LINES 8
 
 static void ftr__skinny_put(const ftr__skinny *s, int64_t i, int64_t j, float value) {
     if (s->bias) value += s->bias[s->bias_y ? j : i];

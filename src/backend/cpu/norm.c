@@ -1,6 +1,7 @@
-/* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks are
- * combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
- * Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no precision. */
+/* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks
+ * are combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing
+ * Sample Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no
+ * precision. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -81,7 +82,7 @@ static int64_t ftr__norm_count(const ftr__norm_job *job, int64_t chunk) {
     return count;
 }
 
-/* -------------------------------------------------------------------------------------------------------- forward -- */
+/* ------------------------------------------------------------------------------------------------------- forward -- */
 
 /* Mean and squared deviations of one chunk and tile: two passes over data that fit the cache. */
 static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
@@ -110,7 +111,8 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Fills mean, unbiased variance, 1 / std, and scale and shift of one channel. The shift makes up for the mean's rounding. */
+/* Fills mean, unbiased variance, 1 / std, and scale and shift of one channel. The shift makes up for the mean's
+ * rounding. */
 static void ftr__norm_finish(const ftr__norm_job *job, int64_t channel, double mean, double biased, double unbiased) {
     const ftr_kernel_call *call = job->call;
     const double invstd = 1.0 / sqrt(biased + call->attr->norm.eps);
@@ -198,7 +200,7 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
 /* y, where the gradient passes only the positive ones; NULL without an activation. */
 static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {

@@ -1,5 +1,5 @@
-/* Pointwise kernels. Shapes are brought to one form first: neighbouring dimensions that broadcast alike are merged, so that
- * the usual cases (equal shapes, a scalar, a vector per row) are one or two loops over long rows. */
+/* Pointwise kernels. Shapes are brought to one form first: neighbouring dimensions that broadcast alike are merged,
+ * so that the usual cases (equal shapes, a scalar, a vector per row) are one or two loops over long rows. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -121,7 +121,7 @@ static ftr_status ftr__pointwise_dtype_error(const ftr_kernel_call *call, ftr_dt
                              ftr_dtype_name(dtype));
 }
 
-/* ----------------------------------------------------------------------------------------------------- arithmetic -- */
+/* ---------------------------------------------------------------------------------------------------- arithmetic -- */
 
 static void ftr__binary_row_f32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
     const ftr__simd_operands operands = job->plan.inner[0] == job->plan.inner[1] ? FTR__OPERANDS_ROWS
@@ -194,7 +194,7 @@ ftr_status ftr__cpu_binary(const ftr_kernel_call *call) {
     return ftr__pointwise_dtype_error(call, dtype);
 }
 
-/* ---------------------------------------------------------------------------------------------------- comparisons -- */
+/* --------------------------------------------------------------------------------------------------- comparisons -- */
 
 #define FTR__COMPARE_CASE(op, relation)                                                                                \
     case FTR_OP_##op:                                                                                                  \
@@ -233,7 +233,7 @@ ftr_status ftr__cpu_compare(const ftr_kernel_call *call) {
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------- choice -- */
+/* -------------------------------------------------------------------------------------------------------- choice -- */
 
 #define FTR__WHERE_FUNCTION(name, type)                                                                                \
     static void name(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {                     \
@@ -260,7 +260,7 @@ ftr_status ftr__cpu_where(const ftr_kernel_call *call) {
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- one operand -- */
+/* --------------------------------------------------------------------------------------------------- one operand -- */
 
 static void ftr__unary_row_f32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
     ftr__simd_unary op;
@@ -317,7 +317,7 @@ ftr_status ftr__cpu_activation_grad(const ftr_kernel_call *call) {
     return ftr__pointwise_run(call, ftr__activation_grad_row);
 }
 
-/* ---------------------------------------------------------------------------------------------------- conversions -- */
+/* --------------------------------------------------------------------------------------------------- conversions -- */
 
 /* Truncates toward 0, saturates, NaN gives 0. The upper bounds are the powers of two behind the largest values. */
 static inline int32_t ftr__f32_to_i32(float x) {

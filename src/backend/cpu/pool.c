@@ -1,5 +1,5 @@
-/* Pooling over [n, h, w, c]: vectors run along the channels. A task is a number of rows of the result. The gradients gather:
- * each input pixel looks up the windows that cover it, so that no two tasks write to one place. */
+/* Pooling over [n, h, w, c]: vectors run along the channels. A task is a number of rows of the result. The gradients
+ * gather: each input pixel looks up the windows that cover it, so that no two tasks write to one place. */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
@@ -72,7 +72,7 @@ static float ftr__pool_divisor(const ftr__pool2d_job *job, ftr__pool_range h, ft
     return (float)(area > 0 ? area : 1);
 }
 
-/* -------------------------------------------------------------------------------------------------------- forward -- */
+/* ------------------------------------------------------------------------------------------------------- forward -- */
 
 static void ftr__pool2d_row(const ftr__pool2d_job *job, int64_t row) {
     const int64_t image = row / job->out_h;
@@ -110,7 +110,7 @@ ftr_status ftr__cpu_avg_pool2d(const ftr_kernel_call *call) {
     return ftr__pool2d_run(&job, ftr__pool2d_task);
 }
 
-/* ------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
 /* Adds to the gradient of one input pixel what comes from one output pixel. */
 static void ftr__pool2d_grad_add(const ftr__pool2d_job *job, int64_t image, int64_t oh, int64_t ow, int64_t pixel,

@@ -1,6 +1,6 @@
-/* Reductions over any set of axes. Neighbouring axes of one kind are merged; what remains is, for each outer kept index, a
- * set of rows of `columns` neighbouring elements (1 if the last axis is reduced) that are combined column by column. Long sets
- * are cut into chunks whose partial results are combined in order, in double. */
+/* Reductions over any set of axes. Neighbouring axes of one kind are merged; what remains is, for each outer kept
+ * index, a set of rows of `columns` neighbouring elements (1 if the last axis is reduced) that are combined column
+ * by column. Long sets are cut into chunks whose partial results are combined in order, in double. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -248,7 +248,7 @@ ftr_status ftr__cpu_reduce(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- argmax -- */
+/* -------------------------------------------------------------------------------------------------------- argmax -- */
 
 typedef struct ftr__argmax_job {
     const ftr_kernel_call *call;

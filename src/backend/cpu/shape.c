@@ -68,8 +68,8 @@ static void ftr__move_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* One strip: FTR__MOVE_BLOCK indices of the `across` dimension, all of the last one, block by block, so that both sides stay
- * in cache lines that are used completely. */
+/* One strip: FTR__MOVE_BLOCK indices of the `across` dimension, all of the last one, block by block, so that both
+ * sides stay in cache lines that are used completely. */
 static void ftr__move_strip(const ftr__move_job *job, int64_t unit) {
     const int32_t last = job->rank - 1;
     const int64_t a0 = unit % job->blocks * FTR__MOVE_BLOCK, stride = job->stride[last];
@@ -193,7 +193,7 @@ ftr_status ftr__cpu_slice(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- concat -- */
+/* -------------------------------------------------------------------------------------------------------- concat -- */
 
 /* Blocks of bytes from dense to `out_stride` apart. */
 typedef struct ftr__place_job {
@@ -235,7 +235,7 @@ ftr_status ftr__cpu_concat(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- padding -- */
+/* ------------------------------------------------------------------------------------------------------- padding -- */
 
 typedef union ftr__pad_value {
     float f32;

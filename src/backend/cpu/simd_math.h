@@ -1,5 +1,6 @@
-/* SIMD functions for everything but matrix products: inner loops over contiguous rows. Unless said otherwise an output may be
- * the same pointer as an input, and an element's result does not depend on where in a row it stands or how rows are cut. */
+/* SIMD functions for everything but matrix products: inner loops over contiguous rows. Unless said otherwise an
+ * output may be the same pointer as an input, and an element's result does not depend on where in a row it stands or
+ * how rows are cut. */
 #ifndef FTR_BACKEND_CPU_SIMD_MATH_H
 #define FTR_BACKEND_CPU_SIMD_MATH_H
 
@@ -76,8 +77,8 @@ typedef struct ftr__simd_math {
     double (*dot)(int64_t n, const float *a, const float *b);
     float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
 
-    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j], or of
-     * (x - center[j] - mean[j])^2; or out[j] = max(out[j], x). */
+    /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j],
+     * or of (x - center[j] - mean[j])^2; or out[j] = max(out[j], x). */
     void (*column_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
     void (*column_centered_sum)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
                                 float *out);
@@ -88,8 +89,8 @@ typedef struct ftr__simd_math {
     /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, bool relu, float *y);
-    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]).
-     * Rows are `stride` apart. */
+    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x -
+     * mean[j]). Rows are `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                            const float *y, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
@@ -109,8 +110,8 @@ typedef struct ftr__simd_math {
     void (*axpy)(int64_t n, float a, const float *x, float *y);
     void (*blend)(int64_t n, float a, const float *x, float *y);
 
-    /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image row. The
-     * first maximum wins, NaN is the largest. index = first_index + row * width + column. */
+    /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image
+     * row. The first maximum wins, NaN is the largest. index = first_index + row * width + column. */
     void (*window_maximum)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
                            int32_t first_index, float *out, int32_t *index);
     /* out = sum over the window / divisor. */

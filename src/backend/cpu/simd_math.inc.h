@@ -1,8 +1,9 @@
-/* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does not fill
- * a vector is copied into a padded one and goes through the same code. */
+/* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does
+ * not fill a vector is copied into a padded one and goes through the same code. */
 #undef FTR__SIMD_MATH_FUNCTIONS
 
-/* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay small. */
+/* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay
+ * small. */
 #define FTR__COLUMN_VECTORS 4
 #define FTR__COLUMN_BLOCK 64
 /* Small loops over vectors that live in registers; clang unrolls them without being told. */
@@ -63,8 +64,8 @@ FTR__INLINE FTR__VF FTR__S(keep_positive)(FTR__VF x) { return FTR__SELECT(x <= 0
 
 FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a > b) | (a != a), a, b); }
 
-/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial (relative
- * error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial
+ * (relative error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
@@ -87,8 +88,8 @@ FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     return p * first * second;
 }
 
-/* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3 P(f), P a
- * minimax polynomial (relative error 4e-9). Subnormal x is scaled first. */
+/* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3
+ * P(f), P a minimax polynomial (relative error 4e-9). Subnormal x is scaled first. */
 FTR__INLINE FTR__VF FTR__S(logarithm)(FTR__VF x) {
     const FTR__VI tiny = x < 1.17549435e-38f;
     const FTR__VU bits = (FTR__VU)FTR__SELECT(tiny, x * 8388608.0f, x) - 0x3f3504f3u;
@@ -229,7 +230,7 @@ static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t
     for (; i < n; i++) dx[i] += index[i] == pixel ? dy[i] : 0.0f;
 }
 
-/* ------------------------------------------------------------------------------------------------- row reductions -- */
+/* ------------------------------------------------------------------------------------------------ row reductions -- */
 
 FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
     double sum = 0;
@@ -237,8 +238,8 @@ FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
     return sum;
 }
 
-/* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left out by
- * FTR__FIRST_LANES. */
+/* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left
+ * out by FTR__FIRST_LANES. */
 #define FTR__ROW_SUM(loads, body)                                                                                      \
     double total = 0;                                                                                                  \
     int64_t at = 0;                                                                                                    \
@@ -297,10 +298,10 @@ static float FTR__S(row_maximum)(int64_t n, const float *x) {
     return best;
 }
 
-/* ---------------------------------------------------------------------------------------------- column reductions -- */
+/* --------------------------------------------------------------------------------------------- column reductions -- */
 
-/* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last rows end
- * with the memory. */
+/* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last
+ * rows end with the memory. */
 FTR__INLINE int64_t FTR__S(safe_rows)(int64_t rows, int64_t left, int64_t stride) {
     if (left >= FTR__W) return rows;
     const int64_t short_rows = (FTR__W - left + stride - 1) / stride;
@@ -324,8 +325,8 @@ FTR__INLINE FTR__VF FTR__S(column_take)(FTR__S(column_kind) kind, FTR__VF sum, F
     return FTR__FMA(apart, apart, sum);
 }
 
-/* A block of rows of one tile of `vectors` vectors; `left` columns are there, and whole vectors can be read from the first
- * `safe` rows. `vectors` and `kind` are constants where this is inlined. */
+/* A block of rows of one tile of `vectors` vectors; `left` columns are there, and whole vectors can be read from the
+ * first `safe` rows. `vectors` and `kind` are constants where this is inlined. */
 FTR__INLINE void FTR__S(column_tile)(FTR__S(column_kind) kind, int vectors, int64_t left, int64_t rows, int64_t safe,
                                      const float *x, int64_t stride, const float *center, const float *mean,
                                      float *out) {
@@ -385,7 +386,7 @@ static void FTR__S(column_maximum)(int64_t rows, int64_t count, const float *x, 
     FTR__S(columns)(FTR__S(COLUMN_MAXIMUM), rows, count, x, stride, out, out, out);
 }
 
-/* -------------------------------------------------------------------------------------------------- normalization -- */
+/* ------------------------------------------------------------------------------------------------- normalization -- */
 
 /* `with_residual` and `relu` are constants where this is inlined. */
 FTR__INLINE void FTR__S(norm_rows)(bool with_residual, bool relu, int64_t rows, int64_t columns, const float *x,
@@ -480,7 +481,7 @@ static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *
         FTR__S(norm_grad_rows)(false, rows, columns, dy, x, NULL, mean, a, b, c, dx);
 }
 
-/* -------------------------------------------------------------------------------------------------------- pooling -- */
+/* ------------------------------------------------------------------------------------------------------- pooling -- */
 
 static void FTR__S(window_maximum)(int64_t channels, const float *x, int64_t rows, int64_t columns, int64_t width,
                                    int32_t first_index, float *out, int32_t *index) {
@@ -513,7 +514,7 @@ static void FTR__S(window_mean)(int64_t channels, const float *x, int64_t rows, 
     }
 }
 
-/* -------------------------------------------------------------------------------------------------------- dropout -- */
+/* ------------------------------------------------------------------------------------------------------- dropout -- */
 
 /* Both halves of the products of 32-bit numbers. The odd ones are moved to even places for a second multiplication. */
 FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR__VU *low) {
@@ -535,8 +536,8 @@ FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR
     *high = (FTR__VU)((even >> 32) | (odd & UINT64_C(0xffffffff00000000)));
 }
 
-/* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k of block
- * block + l. */
+/* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k
+ * of block block + l. */
 FTR__INLINE void FTR__S(philox)(const ftr__dropout_stream *stream, uint64_t block, FTR__VU numbers[4]) {
     uint32_t low[FTR__W], high[FTR__W];
     for (int l = 0; l < FTR__W; l++) {
@@ -582,7 +583,7 @@ static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ optimizers -- */
+/* ---------------------------------------------------------------------------------------------------- optimizers -- */
 
 static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
     const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);

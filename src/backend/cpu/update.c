@@ -1,5 +1,5 @@
-/* Updates: they change states among their inputs in place. An optimizer step is one job over all parameters: their elements
- * are numbered through, and a task is a range of numbers. */
+/* Updates: they change states among their inputs in place. An optimizer step is one job over all parameters: their
+ * elements are numbered through, and a task is a range of numbers. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
