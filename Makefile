@@ -16,7 +16,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
 LIBS := -lm -lpthread
 SPLIT_FLAGS := -std=c11 -D_DEFAULT_SOURCE $(OPTIMIZE) $(WARN) -Wmissing-prototypes -Wstrict-prototypes $(SANITIZE)
 SINGLE_FLAGS := -std=c11 $(OPTIMIZE) $(WARN)
-TEST_FLAGS := -std=c11 -D_DEFAULT_SOURCE $(OPTIMIZE) -Wall -Wextra -Wshadow $(WERROR) -DFTR_TEST_DATA='"tests"' \
+TEST_FLAGS := -std=c11 -D_DEFAULT_SOURCE= $(OPTIMIZE) -Wall -Wextra -Wshadow $(WERROR) -DFTR_TEST_DATA='"tests"' \
               -Itests/support -Itests/oracle
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -I.
 

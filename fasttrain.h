@@ -1111,9 +1111,10 @@ FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
     N(softmax_grad, axis, 2, 2, 1, 0x0, 0x1, F32) /* dy, y */ \
     D(log_softmax, axis, 1, 1, 1, 0x1, 0x1, F32) \
     N(log_softmax_grad, axis, 2, 2, 1, 0x0, 0x1, F32) /* dy, y */ \
-    /* logits, labels, class weights, row mask; gives loss, log-sum-exp of each row, sum of the rows' weights */ \
+    /* logits, labels, class weights, row mask; gives loss, log of the sum of exp(logit - the
+     * row's largest logit), which stays exact for large logits, sum of the rows' weights */ \
     D(cross_entropy, cross_entropy, 2, 4, 3, 0x1, 0x0, F32) \
-    /* dloss, logits, labels, log-sum-exp, sum of weights, class weights, row mask */ \
+    /* dloss, logits, labels, log of the rows' sums, sum of weights, class weights, row mask */ \
     N(cross_entropy_grad, cross_entropy, 5, 7, 1, 0x0, 0x0, F32) \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
     N(ema_update, ema, 2, 2, 0, 0x0, 0x0, NONE) /* state, value: state += weight * (value - state) */ \
@@ -5270,7 +5271,7 @@ ftr_status ftr__infer_cross_entropy_grad(ftr__infer *s) {
     ftr_status status = ftr__check_cross_entropy_attr(s);
     if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dloss", "logits");
     if (status == FTR_OK) status = ftr__check_labels(s, 1);
-    if (status == FTR_OK) status = ftr__check_same_shape(s, 2, 3, "labels", "log-sum-exp");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 2, 3, "labels", "log of the sums");
     if (status == FTR_OK) status = ftr__check_row_weights(s, 5, s->in[1], s->in[2]);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
 }
@@ -8994,7 +8995,7 @@ typedef struct ftr__norm_job {
     int64_t rows_per_sample; /* a sample has one element of the mask */
     int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
-    float *coefficients;     /* [3][channels]; forward: scale and shift */
+    float *coefficients;     /* [4][channels]; forward: scale and shift; gradient: a, b, c, zeros */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -9011,7 +9012,7 @@ static ftr__norm_job ftr__norm_job_of(const ftr_kernel_call *call, const ftr_vie
 }
 
 static size_t ftr__norm_workspace(const ftr__norm_job *job) {
-    return (size_t)((job->chunks * 2 + 3) * job->channels) * sizeof(float);
+    return (size_t)((job->chunks * 2 + 4) * job->channels) * sizeof(float);
 }
 
 static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
@@ -9194,18 +9195,13 @@ static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
     (void)worker;
     for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
-    for (int64_t row = begin; row < end;) {
-        bool counts;
-        const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * stride;
-        if (counts)
-            job->math->norm_grad_sums(stop - row, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum,
-                                      product);
-        row = stop;
-    }
+    const int64_t at = begin * stride;
+    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum, product);
 }
 
 /* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
- * dx = gamma / std * (g - dbeta / n - xhat * dgamma / n) over the n rows that count (Ioffe, Szegedy, 2015). */
+ * dx = gamma / std * (g - dbeta / n - xhat * dgamma / n) over the n rows that count (Ioffe, Szegedy, 2015). Rows that do not
+ * count are normalized by the others' statistics: they give to dgamma and dbeta, and for their own dx b and c are 0. */
 static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
@@ -9228,6 +9224,7 @@ static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker)
         job->coefficients[c] = (float)a;
         job->coefficients[job->channels + c] = (float)(-a * invstd * dgamma * share);
         job->coefficients[2 * job->channels + c] = (float)(-a * sum[j] * share);
+        job->coefficients[3 * job->channels + c] = 0.0f;
     }
 }
 
@@ -9237,16 +9234,14 @@ static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const int64_t begin = task * job->rows_per_task, channels = job->channels;
     const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
     const float *dy = call->in[0].data, *x = call->in[1].data, *y = ftr__norm_grad_y(call), *a = job->coefficients;
+    const float *zeros = a + 3 * channels;
     float *dx = call->out[0].data;
     (void)worker;
     for (int64_t row = begin; row < end;) {
         bool counts;
         const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
-        if (counts)
-            job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
-                                       a + channels, a + 2 * channels, dx + at);
-        else
-            memset(dx + at, 0, (size_t)((stop - row) * channels) * sizeof *dx);
+        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
+                                   counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx + at);
         row = stop;
     }
 }
@@ -10056,7 +10051,7 @@ static void ftr__loss_row(const ftr__loss_job *job, int64_t row, ftr__loss_part 
     const int64_t label = ftr__loss_label(job, row);
     const double mask = ftr__loss_mask(job, row);
     double loss = 0, weight = 0;
-    ((float *)job->call->out[1].data)[row] = (float)((double)most + log_sum);
+    ((float *)job->call->out[1].data)[row] = (float)log_sum;
     if (mask != 0.0 && label != job->call->attr->cross_entropy.ignore_index) {
         if (label < 0 || label >= job->classes) {
             if (part->bad_row < 0) part->bad_row = row;
@@ -10134,8 +10129,9 @@ static void ftr__loss_grad_row(const ftr__loss_job *job, int64_t row) {
     if (reduction == FTR_REDUCE_MEAN) g /= (double)*(const float *)call->in[4].data;
     const double at_label = g * (1.0 - job->smoothing) * ftr__loss_class_weight(job, label);
     const double at_each = job->smoothing > 0 ? g * job->smoothing / (double)job->classes : 0.0;
-    job->math->exp_scale_add(job->classes, x, ((const float *)call->in[3].data)[row],
-                             (float)(at_label + at_each * job->all_weights),
+    const double sum = exp((double)((const float *)call->in[3].data)[row]);
+    job->math->exp_scale_add(job->classes, x, job->math->maximum(job->classes, x),
+                             (float)((at_label + at_each * job->all_weights) / sum),
                              job->class_weights ? 0.0f : (float)-at_each, dx);
     if (job->class_weights && job->smoothing > 0)
         job->math->axpy(job->classes, (float)-at_each, job->class_weights, dx);

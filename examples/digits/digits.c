@@ -205,7 +205,7 @@ static ftr_status run(ftr_context *context, ftr_graph *graph, const dataset *dat
 
 /* 0: go on; otherwise the exit status + 1. */
 static int parse(int argc, char **argv, options *chosen) {
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i += 2) {
         char *end = NULL;
         unsigned long long value = i + 1 < argc ? strtoull(argv[i + 1], &end, 10) : 0;
         bool number = end && end != argv[i + 1] && *end == '\0';
@@ -227,7 +227,6 @@ static int parse(int argc, char **argv, options *chosen) {
             fprintf(stderr, "digits: '%s' is no option, or its number is missing; see --help\n", argv[i]);
             return 3;
         }
-        i++;
     }
     return 0;
 }

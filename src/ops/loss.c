@@ -158,7 +158,7 @@ ftr_status ftr__infer_cross_entropy_grad(ftr__infer *s) {
     ftr_status status = ftr__check_cross_entropy_attr(s);
     if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dloss", "logits");
     if (status == FTR_OK) status = ftr__check_labels(s, 1);
-    if (status == FTR_OK) status = ftr__check_same_shape(s, 2, 3, "labels", "log-sum-exp");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 2, 3, "labels", "log of the sums");
     if (status == FTR_OK) status = ftr__check_row_weights(s, 5, s->in[1], s->in[2]);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
 }

@@ -778,11 +778,16 @@ static line line_at(const ftr_view *x, int32_t axis, int64_t number) {
     return (line){number / stride * stride * x->shape.dim[axis] + number % stride, stride, x->shape.dim[axis]};
 }
 
-static double log_sum_exp(const ftr_view *x, line l) {
-    double largest = -INFINITY, sum = 0;
+static double line_largest(const ftr_view *x, line l) {
+    double largest = -INFINITY;
     for (int64_t k = 0; k < l.count; k++) {
         largest = fmax(largest, get(x, l.first + k * l.stride));
     }
+    return largest;
+}
+
+static double log_sum_exp(const ftr_view *x, line l) {
+    double largest = line_largest(x, l), sum = 0;
     for (int64_t k = 0; k < l.count; k++) {
         sum += exp(get(x, l.first + k * l.stride) - largest);
     }
@@ -853,7 +858,7 @@ static ftr_status oracle_cross_entropy(const ftr_kernel_call *call) {
             weight_sum += w;
         }
         total += loss;
-        set(&call->out[1], r, lse);
+        set(&call->out[1], r, lse - line_largest(logits, l));
         if (each) {
             set(&call->out[0], r, loss);
         }
@@ -867,7 +872,7 @@ static ftr_status oracle_cross_entropy(const ftr_kernel_call *call) {
 
 /* d loss[r] / d logit[j] = (1 - s) w[t] (p[j] - [j = t]) + s / C (p[j] sum_c w[c] - w[j]). */
 static ftr_status oracle_cross_entropy_grad(const ftr_kernel_call *call) {
-    const ftr_view *dloss = &call->in[0], *logits = &call->in[1], *labels = &call->in[2], *lse = &call->in[3];
+    const ftr_view *dloss = &call->in[0], *logits = &call->in[1], *labels = &call->in[2], *log_sums = &call->in[3];
     const ftr_view *weights = optional_input(call, 5), *mask = optional_input(call, 6), *dx = &call->out[0];
     int64_t classes = logits->shape.dim[logits->shape.rank - 1];
     double s = call->attr->cross_entropy.label_smoothing, all_weights = 0;
@@ -878,7 +883,8 @@ static ftr_status oracle_cross_entropy_grad(const ftr_kernel_call *call) {
         int64_t r = i / classes, j = i % classes;
         double d = 0;
         if (has_loss(call->attr, labels, mask, r)) {
-            double p = exp(get(logits, i) - get(lse, r));
+            line l = {r * classes, 1, classes};
+            double p = exp(get(logits, i) - line_largest(logits, l) - get(log_sums, r));
             int64_t label = get_int(labels, r);
             d = (1 - s) * class_weight(weights, label) * (p - (j == label)) +
                 s / (double)classes * (p * all_weights - class_weight(weights, j));

@@ -190,7 +190,7 @@ static void ftr__loss_row(const ftr__loss_job *job, int64_t row, ftr__loss_part 
     const int64_t label = ftr__loss_label(job, row);
     const double mask = ftr__loss_mask(job, row);
     double loss = 0, weight = 0;
-    ((float *)job->call->out[1].data)[row] = (float)((double)most + log_sum);
+    ((float *)job->call->out[1].data)[row] = (float)log_sum;
     if (mask != 0.0 && label != job->call->attr->cross_entropy.ignore_index) {
         if (label < 0 || label >= job->classes) {
             if (part->bad_row < 0) part->bad_row = row;
@@ -268,8 +268,9 @@ static void ftr__loss_grad_row(const ftr__loss_job *job, int64_t row) {
     if (reduction == FTR_REDUCE_MEAN) g /= (double)*(const float *)call->in[4].data;
     const double at_label = g * (1.0 - job->smoothing) * ftr__loss_class_weight(job, label);
     const double at_each = job->smoothing > 0 ? g * job->smoothing / (double)job->classes : 0.0;
-    job->math->exp_scale_add(job->classes, x, ((const float *)call->in[3].data)[row],
-                             (float)(at_label + at_each * job->all_weights),
+    const double sum = exp((double)((const float *)call->in[3].data)[row]);
+    job->math->exp_scale_add(job->classes, x, job->math->maximum(job->classes, x),
+                             (float)((at_label + at_each * job->all_weights) / sum),
                              job->class_weights ? 0.0f : (float)-at_each, dx);
     if (job->class_weights && job->smoothing > 0)
         job->math->axpy(job->classes, (float)-at_each, job->class_weights, dx);

@@ -19,7 +19,7 @@ typedef struct ftr__norm_job {
     int64_t rows_per_sample; /* a sample has one element of the mask */
     int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
-    float *coefficients;     /* [3][channels]; forward: scale and shift */
+    float *coefficients;     /* [4][channels]; forward: scale and shift; gradient: a, b, c, zeros */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -36,7 +36,7 @@ static ftr__norm_job ftr__norm_job_of(const ftr_kernel_call *call, const ftr_vie
 }
 
 static size_t ftr__norm_workspace(const ftr__norm_job *job) {
-    return (size_t)((job->chunks * 2 + 3) * job->channels) * sizeof(float);
+    return (size_t)((job->chunks * 2 + 4) * job->channels) * sizeof(float);
 }
 
 static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
@@ -219,18 +219,13 @@ static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
     (void)worker;
     for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
-    for (int64_t row = begin; row < end;) {
-        bool counts;
-        const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * stride;
-        if (counts)
-            job->math->norm_grad_sums(stop - row, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum,
-                                      product);
-        row = stop;
-    }
+    const int64_t at = begin * stride;
+    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum, product);
 }
 
 /* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
- * dx = gamma / std * (g - dbeta / n - xhat * dgamma / n) over the n rows that count (Ioffe, Szegedy, 2015). */
+ * dx = gamma / std * (g - dbeta / n - xhat * dgamma / n) over the n rows that count (Ioffe, Szegedy, 2015). Rows that do not
+ * count are normalized by the others' statistics: they give to dgamma and dbeta, and for their own dx b and c are 0. */
 static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
@@ -253,6 +248,7 @@ static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker)
         job->coefficients[c] = (float)a;
         job->coefficients[job->channels + c] = (float)(-a * invstd * dgamma * share);
         job->coefficients[2 * job->channels + c] = (float)(-a * sum[j] * share);
+        job->coefficients[3 * job->channels + c] = 0.0f;
     }
 }
 
@@ -262,16 +258,14 @@ static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const int64_t begin = task * job->rows_per_task, channels = job->channels;
     const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
     const float *dy = call->in[0].data, *x = call->in[1].data, *y = ftr__norm_grad_y(call), *a = job->coefficients;
+    const float *zeros = a + 3 * channels;
     float *dx = call->out[0].data;
     (void)worker;
     for (int64_t row = begin; row < end;) {
         bool counts;
         const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
-        if (counts)
-            job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
-                                       a + channels, a + 2 * channels, dx + at);
-        else
-            memset(dx + at, 0, (size_t)((stop - row) * channels) * sizeof *dx);
+        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
+                                   counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx + at);
         row = stop;
     }
 }
