@@ -318,9 +318,9 @@ static ftr_optimizer momentum(float lr, bool nesterov) {
 static ftr_optimizer mlp_sgd(void) { return momentum(0.05f, false); }
 static ftr_optimizer mlp_nesterov(void) { return momentum(0.05f, true); }
 static ftr_optimizer mlp_adamw(void) { return ftr_adamw(2e-3f); }
-static ftr_optimizer resnet8_sgd(void) { return momentum(0.01f, false); }
-static ftr_optimizer resnet8_nesterov(void) { return momentum(0.01f, true); }
-static ftr_optimizer resnet8_adamw(void) { return ftr_adamw(1e-3f); }
+static ftr_optimizer resnet8_sgd(void) { return momentum(0.005f, false); }
+static ftr_optimizer resnet8_nesterov(void) { return momentum(0.005f, true); }
+static ftr_optimizer resnet8_adamw(void) { return ftr_adamw(5e-4f); }
 
 #define WHOLE_RUN(model_name, kind, offset, factor, small)                                                             \
     {                                                                                                                  \
