@@ -516,7 +516,7 @@ FTR_API ftr_tensor ftr_relu(ftr_tensor x);
  * is x != 0. Differentiable between floating types. */
 FTR_API ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype);
 
-/* Axes to reduce: FTR_AXES(1, 2); negative counts from the end. NULL in the calls below means all axes. */
+/* Axes: FTR_AXES(1, 2); a negative one counts from the end. No axes at all, as ftr_all_axes() gives, mean all of them. */
 typedef struct ftr_axes {
     int32_t count;
     int32_t axis[FTR_MAX_RANK];
@@ -539,7 +539,8 @@ FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
 /* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax. A reduction over
  * nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
-/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. */
+/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
+ * i64. */
 FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
@@ -571,7 +572,7 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
 
-/* ---------------------------------------------------------------------------------------------------- convolution -- */
+/* --------------------------------------------------------------------------------------------------- convolution -- */
 
 /* 0 in a field means its default. */
 typedef struct ftr_conv2d_desc {
@@ -606,7 +607,7 @@ FTR_API ftr_tensor ftr_avg_pool2d(ftr_tensor x, int32_t kernel_h, int32_t kernel
 /* Mean over height and width: [n, h, w, c] to [n, c]. */
 FTR_API ftr_tensor ftr_global_avg_pool(ftr_tensor x);
 
-/* ------------------------------------------------------------------------------------------------- linear and norm -- */
+/* ----------------------------------------------------------------------------------------------- linear and norm -- */
 
 /* x weight^T + bias: x [.., in], weight [out, in], bias [out] or a null handle. */
 FTR_API ftr_tensor ftr_linear_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias);
@@ -638,7 +639,7 @@ FTR_API ftr_tensor ftr_batch_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tenso
 /* Layer: parameters "name.weight" (1), "name.bias" (0), buffers "name.running_mean" (0), "name.running_var" (1). */
 FTR_API ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_desc *desc);
 
-/* ---------------------------------------------------------------------------------------------- losses and metrics -- */
+/* -------------------------------------------------------------------------------------------- losses and metrics -- */
 
 typedef enum ftr_reduction { FTR_REDUCE_MEAN = 0, FTR_REDUCE_SUM, FTR_REDUCE_NONE } ftr_reduction;
 
@@ -891,7 +892,7 @@ typedef struct ftr_train_event {
     ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
-/* Returns true to stop the run after this event. */
+/* Returns true to stop the run after this event, without an evaluation of a cut epoch. */
 typedef bool (*ftr_train_fn)(void *user, const ftr_train_event *event);
 
 /* From ftr_train_defaults(). */
@@ -902,7 +903,7 @@ typedef struct ftr_train_desc {
     ftr_source *train; /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
     int64_t epochs;    /* 1 */
-    int64_t max_steps; /* 0: no limit */
+    int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
     bool no_shuffle;
     ftr_last_batch last_batch; /* of the training source */
     ftr_metric metrics[FTR_MAX_METRICS];
@@ -1018,7 +1019,8 @@ FTR_API ftr_status ftr_save_weights(ftr_graph *graph, const char *path);
 
 /* Reads parameters and buffers by name; convolution weights come as OIHW. Every variable of the graph must be in the file
  * with its type and shape; entries that the graph lacks are an error too, except "*.num_batches_tracked", which PyTorch's
- * batch norms carry. Nothing is changed on an error. Errors: FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, and those
+ * batch norms carry. Nothing is changed on an error. Errors: FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, FTR_ERROR_DATA (a bool that is
+ * neither 0 nor 1), and those
  * of ftr_safetensors_open(). */
 FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
 
@@ -2160,7 +2162,7 @@ typedef struct ftr__json_parser {
 
 static ftr_status ftr__json_value(ftr__json_parser *parser, ftr__json *value);
 
-/* ---------------------------------------------------------------------------------------------------------- UTF-8 -- */
+/* --------------------------------------------------------------------------------------------------------- UTF-8 -- */
 
 /* Bytes of the character at `text`, 0 if it is none. Ranges of the second byte: RFC 3629, section 4. */
 static size_t ftr__utf8_character(const unsigned char *text, size_t length) {
@@ -2209,7 +2211,7 @@ static char *ftr__utf8_put(char *to, uint32_t point) {
     return to;
 }
 
-/* --------------------------------------------------------------------------------------------------------- errors -- */
+/* -------------------------------------------------------------------------------------------------------- errors -- */
 
 static ftr_status ftr__json_error_at(ftr__json_parser *parser, const char *format, ...) FTR__PRINTF(2, 3);
 
@@ -2233,7 +2235,7 @@ static ftr_status ftr__json_unexpected(ftr__json_parser *parser, const char *exp
     return ftr__json_error_at(parser, "found '%c', expected %s", found, expected);
 }
 
-/* --------------------------------------------------------------------------------------------------------- tokens -- */
+/* -------------------------------------------------------------------------------------------------------- tokens -- */
 
 /* The byte at the parser's place; NUL, which no token starts with, at the end. */
 static char ftr__json_peek(const ftr__json_parser *parser) {
@@ -2346,7 +2348,7 @@ static ftr_status ftr__json_number(ftr__json_parser *parser, ftr__json *value) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- strings -- */
+/* ------------------------------------------------------------------------------------------------------- strings -- */
 
 /* Four hexadecimal digits of \uXXXX. */
 static ftr_status ftr__json_hex(ftr__json_parser *parser, uint32_t *unit) {
@@ -2437,7 +2439,7 @@ static ftr_status ftr__json_string(ftr__json_parser *parser, const char **text, 
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------- arrays and objects -- */
+/* -------------------------------------------------------------------------------------------- arrays and objects -- */
 
 static int ftr__json_compare_keys(const char *a, size_t a_length, const char *b, size_t b_length) {
     int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
@@ -2580,7 +2582,7 @@ const char *ftr__json_type_text(const ftr__json *value) {
     return texts[value->type];
 }
 
-/* --------------------------------------------------------------------------------------------------------- output -- */
+/* -------------------------------------------------------------------------------------------------------- output -- */
 
 static void ftr__json_put_bytes(ftr__json_writer *writer, const char *bytes, size_t count) {
     if (writer->text != NULL) memcpy(writer->text + writer->length, bytes, count);
@@ -2926,14 +2928,14 @@ ftr_graph *ftr__common_graph(const char *what, const ftr_tensor *in, int32_t cou
     for (int32_t i = 0; i < count; i++) {
         const bool valid = ftr_is_valid(in[i]);
         if (!valid && (i < required || in[i].graph))
-            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "operand %d is a null tensor", i);
+            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "input %d is a null tensor", i);
         if (valid && in[i].graph != graph)
-            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "operand %d belongs to another graph", i);
+            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "input %d belongs to another graph", i);
     }
     return graph->status ? NULL : graph;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- names -- */
+/* --------------------------------------------------------------------------------------------------------- names -- */
 
 void ftr_scope_push(ftr_graph *graph, const char *name) {
     if (!graph || graph->status) return;
@@ -2980,7 +2982,7 @@ static char *ftr__node_name(ftr_graph *graph, ftr_op op, const char *name) {
     return ftr__full_name(graph, text);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- nodes -- */
+/* --------------------------------------------------------------------------------------------------------- nodes -- */
 
 /* Appends a node with room for its inputs. NULL when memory is short. */
 static ftr__node *ftr__append_node(ftr_graph *graph, ftr_op op, const char *name, int32_t in_count) {
@@ -3073,7 +3075,7 @@ ftr_tensor ftr__output(ftr_tensor first, int32_t index) {
     return index < node->out_count ? (ftr_tensor){first.graph, node->first_out + index} : ftr__null_tensor;
 }
 
-/* -------------------------------------------------------------------------------------------------------- sources -- */
+/* ------------------------------------------------------------------------------------------------------- sources -- */
 
 static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, const ftr_shape *shape) {
     if (!graph || graph->status) return false;
@@ -3153,7 +3155,7 @@ ftr_tensor ftr_scalar(ftr_graph *graph, ftr_dtype dtype, double value) {
     return ftr_constant(graph, dtype, ftr_scalar_shape(), known ? &data[kind] : NULL);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- edits -- */
+/* --------------------------------------------------------------------------------------------------------- edits -- */
 
 ftr_graph *ftr__graph_clone(const ftr_graph *graph) {
     ftr_graph *clone = ftr__allocate(graph->context, sizeof *clone);
@@ -3268,7 +3270,7 @@ bool ftr_is_parameter(ftr_tensor tensor) {
     return node && node->op == FTR_OP_parameter;
 }
 
-/* ------------------------------------------------------------------------------------------------- initialization -- */
+/* ------------------------------------------------------------------------------------------------ initialization -- */
 
 static double ftr__fan_in(const ftr_shape *shape) {
     const int64_t count = ftr_shape_count(shape);
@@ -4871,7 +4873,7 @@ ftr_tensor ftr_concat(const ftr_tensor *tensors, int32_t count, int32_t axis) {
                                   (int)count, FTR__INFER_INPUTS);
     for (int32_t i = 0; i < count; i++)
         if (!ftr_is_valid(tensors[i]))
-            return ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, "concat", NULL, "input %d is a null handle",
+            return ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, "concat", NULL, "input %d is a null tensor",
                                       (int)i);
     ftr_op_attr attr = {.axis = {axis}};
     return ftr__emit(graph, FTR_OP_concat, NULL, &attr, tensors, count);
@@ -5003,7 +5005,7 @@ ftr_status ftr__infer_concat(ftr__infer *s) {
                                 FTR__INFER_INPUTS);
     ftr_status status = ftr__check_axis(s, axis, out.rank);
     for (int32_t i = 1; i < s->in_count && status == FTR_OK; i++) {
-        if (s->in[i] == NULL) return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is a null handle", (int)i);
+        if (s->in[i] == NULL) return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is a null tensor", (int)i);
         status = ftr__check_concat_input(s, i, *axis);
         if (status != FTR_OK) return status;
         if (s->in[i]->shape.dim[*axis] > INT64_MAX - out.dim[*axis])
@@ -5735,6 +5737,7 @@ static void ftr__lower_node(ftr_plan *plan, int32_t index) {
         node->attr.norm.training = training;
         const ftr__node copy = *node;
         if (training) ftr__emit_statistics_update(graph, &copy);
+        else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
     } else if (node->op == FTR_OP_dropout && (!training || node->attr.dropout.p <= 0.0)) {
         ftr__plan_rename(plan, node->first_out, node->in[0]);
     }
@@ -6199,7 +6202,7 @@ static ftr_status ftr__compile_out_of_memory(const ftr_plan *plan, size_t bytes)
     return ftr__out_of_memory(plan->context, "compile", bytes);
 }
 
-/* -------------------------------------------------------------------------------------------------- the description -- */
+/* ----------------------------------------------------------------------------------------------- the description -- */
 
 /* `index` is -1 for a field that is no list. */
 static ftr_status ftr__check_tensor(const ftr_plan *plan, ftr_tensor tensor, const char *field, int32_t index) {
@@ -6251,7 +6254,7 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- autodiff -- */
+/* ------------------------------------------------------------------------------------------------------ autodiff -- */
 
 static bool ftr__wants_gradient(const ftr_plan *plan, const ftr_compile_desc *desc, int32_t value) {
     for (int32_t i = 0; i < desc->gradient_count; i++)
@@ -6318,7 +6321,7 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
     return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ passes -- */
+/* -------------------------------------------------------------------------------------------------------- passes -- */
 
 static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
     static const char *const names[] = {"lower", "autodiff", "fuse", "schedule", "memplan"};
@@ -6337,7 +6340,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) 
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- steps -- */
+/* --------------------------------------------------------------------------------------------------------- steps -- */
 
 static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
     if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
@@ -6396,7 +6399,7 @@ static ftr_status ftr__make_steps(ftr_plan *plan) {
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ memory -- */
+/* -------------------------------------------------------------------------------------------------------- memory -- */
 
 static ftr_status ftr__upload_zeros(const ftr_plan *plan, unsigned char *memory, size_t bytes) {
     static const unsigned char zeros[4096] = {0};
@@ -10714,7 +10717,7 @@ struct ftr_safetensors {
     const ftr__json *metadata;        /* object; NULL if there is none */
 };
 
-/* ------------------------------------------------------------------------------------------------------- messages -- */
+/* ------------------------------------------------------------------------------------------------------ messages -- */
 
 #define FTR__SAFETENSORS_TEXT 80
 
@@ -10752,7 +10755,7 @@ static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char
                       found, expected);
 }
 
-/* ------------------------------------------------------------------------------------------------- reading: header -- */
+/* ----------------------------------------------------------------------------------------------- reading: header -- */
 
 /* The reference's first checks; on success the header is *length bytes behind the first 8. */
 static ftr_status ftr__safetensors_header(const ftr_safetensors *file, size_t *length) {
@@ -10896,7 +10899,7 @@ static ftr_status ftr__safetensors_read_header(ftr_safetensors *file, size_t len
     return ftr__safetensors_read_entries(file, root);
 }
 
-/* ------------------------------------------------------------------------------------------------ reading: offsets -- */
+/* ---------------------------------------------------------------------------------------------- reading: offsets -- */
 
 static int ftr__safetensors_compare_offsets(const void *a, const void *b) {
     const ftr__safetensors_tensor *left = a;
@@ -10958,7 +10961,7 @@ static ftr_status ftr__safetensors_check_all(ftr_safetensors *file, size_t data_
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------- reading: files -- */
+/* ------------------------------------------------------------------------------------------------ reading: files -- */
 
 static ftr_status ftr__safetensors_read(ftr_safetensors *file) {
     size_t length = 0;
@@ -11057,7 +11060,7 @@ const char *ftr_safetensors_metadata(const ftr_safetensors *file, const char *ke
     return value ? value->as.string.text : NULL;
 }
 
-/* --------------------------------------------------------------------------------------------------------- writing -- */
+/* ------------------------------------------------------------------------------------------------------- writing -- */
 
 /* A tensor to be written. */
 typedef struct ftr__safetensors_output {
@@ -11315,7 +11318,7 @@ static ftr_status ftr__weights_begin(ftr_graph *graph, const char *path, const c
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- saving -- */
+/* -------------------------------------------------------------------------------------------------------- saving -- */
 
 /* Reads all variables into `data` as the file has them. */
 static ftr_status ftr__weights_collect(ftr_graph *graph, unsigned char *data, unsigned char *scratch,
@@ -11356,7 +11359,7 @@ ftr_status ftr_save_weights(ftr_graph *graph, const char *path) {
     return status;
 }
 
-/* --------------------------------------------------------------------------------------------------------- loading -- */
+/* ------------------------------------------------------------------------------------------------------- loading -- */
 
 /* "[2, 3]", or the rank alone where it is more than a graph can have. */
 static const char *ftr__weight_entry_text(const ftr_safetensors_entry *entry, char text[FTR__SHAPE_TEXT]) {
@@ -12081,12 +12084,11 @@ ftr_train_desc ftr_train_defaults(void) {
     return desc;
 }
 
-/* ---------------------------------------------------------------------------------------------------- description --
- */
+/* --------------------------------------------------------------------------------------------------- description -- */
 
 static ftr_status ftr__fit_check_tensor(const ftr__fit *fit, const char *what, ftr_tensor tensor) {
     if (!ftr_is_valid(tensor))
-        return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s is a null handle", fit->caller, what);
+        return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s is a null tensor", fit->caller, what);
     if (tensor.graph != fit->graph)
         return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s belongs to another graph", fit->caller, what);
     const ftr__value *value = ftr__value_of(tensor);
@@ -12186,8 +12188,7 @@ static ftr_status ftr__fit_begin(ftr__fit *fit, const char *caller, ftr_graph *g
     return status == FTR_OK ? ftr__fit_check_metrics(fit) : status;
 }
 
-/* ---------------------------------------------------------------------------------------------------- preparation --
- */
+/* --------------------------------------------------------------------------------------------------- preparation -- */
 
 /* Loss and metrics. Returns how many. */
 static int32_t ftr__fit_outputs(const ftr__fit *fit, ftr_tensor outputs[FTR_MAX_METRICS + 1]) {
@@ -12273,8 +12274,7 @@ static void ftr__fit_free(ftr__fit *fit) {
     ftr_plan_destroy(fit->train_plan);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- steps --
- */
+/* --------------------------------------------------------------------------------------------------------- steps -- */
 
 static void ftr__fit_add(ftr__fit_totals *totals, double loss, const double *metrics, int32_t count, int64_t samples) {
     totals->loss += loss * (double)samples;
@@ -12400,8 +12400,7 @@ static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------- early stopping --
- */
+/* ------------------------------------------------------------------------------------------------ early stopping -- */
 
 /* Copies all variables out to `best`, or back. They lie one after another, each at its offset in the graph's memory. */
 static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
@@ -12434,8 +12433,7 @@ static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ loop --
- */
+/* ---------------------------------------------------------------------------------------------------------- loop -- */
 
 static ftr_status ftr__fit_epoch(ftr__fit *fit) {
     memset(&fit->totals, 0, sizeof fit->totals);

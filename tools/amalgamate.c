@@ -116,8 +116,7 @@ static file *find_file(const char *path) {
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- reading --
- */
+/* ------------------------------------------------------------------------------------------------------- reading -- */
 
 /* Fills in what kind of directive a line is. `text` starts with '#'. */
 static void classify(line *l, const char *text, const char *where) {
@@ -246,8 +245,7 @@ static void read_sources(const char *src) {
     if (missing) exit(1);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- writing --
- */
+/* ------------------------------------------------------------------------------------------------------- writing -- */
 
 static bool first_time(const char *header) {
     for (size_t i = 0; i < header_count; i++)

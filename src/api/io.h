@@ -68,7 +68,8 @@ FTR_API ftr_status ftr_save_weights(ftr_graph *graph, const char *path);
 
 /* Reads parameters and buffers by name; convolution weights come as OIHW. Every variable of the graph must be in the file
  * with its type and shape; entries that the graph lacks are an error too, except "*.num_batches_tracked", which PyTorch's
- * batch norms carry. Nothing is changed on an error. Errors: FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, and those
+ * batch norms carry. Nothing is changed on an error. Errors: FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, FTR_ERROR_DATA (a bool that is
+ * neither 0 nor 1), and those
  * of ftr_safetensors_open(). */
 FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
 

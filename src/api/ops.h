@@ -63,7 +63,7 @@ FTR_API ftr_tensor ftr_relu(ftr_tensor x);
  * is x != 0. Differentiable between floating types. */
 FTR_API ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype);
 
-/* Axes to reduce: FTR_AXES(1, 2); negative counts from the end. NULL in the calls below means all axes. */
+/* Axes: FTR_AXES(1, 2); a negative one counts from the end. No axes at all, as ftr_all_axes() gives, mean all of them. */
 typedef struct ftr_axes {
     int32_t count;
     int32_t axis[FTR_MAX_RANK];
@@ -86,7 +86,8 @@ FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
 /* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax. A reduction over
  * nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
-/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. */
+/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
+ * i64. */
 FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
@@ -118,7 +119,7 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
 
-/* ---------------------------------------------------------------------------------------------------- convolution -- */
+/* --------------------------------------------------------------------------------------------------- convolution -- */
 
 /* 0 in a field means its default. */
 typedef struct ftr_conv2d_desc {
@@ -153,7 +154,7 @@ FTR_API ftr_tensor ftr_avg_pool2d(ftr_tensor x, int32_t kernel_h, int32_t kernel
 /* Mean over height and width: [n, h, w, c] to [n, c]. */
 FTR_API ftr_tensor ftr_global_avg_pool(ftr_tensor x);
 
-/* ------------------------------------------------------------------------------------------------- linear and norm -- */
+/* ----------------------------------------------------------------------------------------------- linear and norm -- */
 
 /* x weight^T + bias: x [.., in], weight [out, in], bias [out] or a null handle. */
 FTR_API ftr_tensor ftr_linear_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias);
@@ -185,7 +186,7 @@ FTR_API ftr_tensor ftr_batch_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tenso
 /* Layer: parameters "name.weight" (1), "name.bias" (0), buffers "name.running_mean" (0), "name.running_var" (1). */
 FTR_API ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_desc *desc);
 
-/* ---------------------------------------------------------------------------------------------- losses and metrics -- */
+/* -------------------------------------------------------------------------------------------- losses and metrics -- */
 
 typedef enum ftr_reduction { FTR_REDUCE_MEAN = 0, FTR_REDUCE_SUM, FTR_REDUCE_NONE } ftr_reduction;
 

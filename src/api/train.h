@@ -46,7 +46,7 @@ typedef struct ftr_train_event {
     ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
-/* Returns true to stop the run after this event. */
+/* Returns true to stop the run after this event, without an evaluation of a cut epoch. */
 typedef bool (*ftr_train_fn)(void *user, const ftr_train_event *event);
 
 /* From ftr_train_defaults(). */
@@ -57,7 +57,7 @@ typedef struct ftr_train_desc {
     ftr_source *train; /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
     int64_t epochs;    /* 1 */
-    int64_t max_steps; /* 0: no limit */
+    int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
     bool no_shuffle;
     ftr_last_batch last_batch; /* of the training source */
     ftr_metric metrics[FTR_MAX_METRICS];

@@ -20,7 +20,7 @@ typedef struct ftr__json_parser {
 
 static ftr_status ftr__json_value(ftr__json_parser *parser, ftr__json *value);
 
-/* ---------------------------------------------------------------------------------------------------------- UTF-8 -- */
+/* --------------------------------------------------------------------------------------------------------- UTF-8 -- */
 
 /* Bytes of the character at `text`, 0 if it is none. Ranges of the second byte: RFC 3629, section 4. */
 static size_t ftr__utf8_character(const unsigned char *text, size_t length) {
@@ -69,7 +69,7 @@ static char *ftr__utf8_put(char *to, uint32_t point) {
     return to;
 }
 
-/* --------------------------------------------------------------------------------------------------------- errors -- */
+/* -------------------------------------------------------------------------------------------------------- errors -- */
 
 static ftr_status ftr__json_error_at(ftr__json_parser *parser, const char *format, ...) FTR__PRINTF(2, 3);
 
@@ -93,7 +93,7 @@ static ftr_status ftr__json_unexpected(ftr__json_parser *parser, const char *exp
     return ftr__json_error_at(parser, "found '%c', expected %s", found, expected);
 }
 
-/* --------------------------------------------------------------------------------------------------------- tokens -- */
+/* -------------------------------------------------------------------------------------------------------- tokens -- */
 
 /* The byte at the parser's place; NUL, which no token starts with, at the end. */
 static char ftr__json_peek(const ftr__json_parser *parser) {
@@ -206,7 +206,7 @@ static ftr_status ftr__json_number(ftr__json_parser *parser, ftr__json *value) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- strings -- */
+/* ------------------------------------------------------------------------------------------------------- strings -- */
 
 /* Four hexadecimal digits of \uXXXX. */
 static ftr_status ftr__json_hex(ftr__json_parser *parser, uint32_t *unit) {
@@ -297,7 +297,7 @@ static ftr_status ftr__json_string(ftr__json_parser *parser, const char **text, 
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------- arrays and objects -- */
+/* -------------------------------------------------------------------------------------------- arrays and objects -- */
 
 static int ftr__json_compare_keys(const char *a, size_t a_length, const char *b, size_t b_length) {
     int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
@@ -440,7 +440,7 @@ const char *ftr__json_type_text(const ftr__json *value) {
     return texts[value->type];
 }
 
-/* --------------------------------------------------------------------------------------------------------- output -- */
+/* -------------------------------------------------------------------------------------------------------- output -- */
 
 static void ftr__json_put_bytes(ftr__json_writer *writer, const char *bytes, size_t count) {
     if (writer->text != NULL) memcpy(writer->text + writer->length, bytes, count);

@@ -21,7 +21,7 @@ static ftr_status ftr__compile_out_of_memory(const ftr_plan *plan, size_t bytes)
     return ftr__out_of_memory(plan->context, "compile", bytes);
 }
 
-/* -------------------------------------------------------------------------------------------------- the description -- */
+/* ----------------------------------------------------------------------------------------------- the description -- */
 
 /* `index` is -1 for a field that is no list. */
 static ftr_status ftr__check_tensor(const ftr_plan *plan, ftr_tensor tensor, const char *field, int32_t index) {
@@ -73,7 +73,7 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- autodiff -- */
+/* ------------------------------------------------------------------------------------------------------ autodiff -- */
 
 static bool ftr__wants_gradient(const ftr_plan *plan, const ftr_compile_desc *desc, int32_t value) {
     for (int32_t i = 0; i < desc->gradient_count; i++)
@@ -140,7 +140,7 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
     return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ passes -- */
+/* -------------------------------------------------------------------------------------------------------- passes -- */
 
 static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
     static const char *const names[] = {"lower", "autodiff", "fuse", "schedule", "memplan"};
@@ -159,7 +159,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) 
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- steps -- */
+/* --------------------------------------------------------------------------------------------------------- steps -- */
 
 static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
     if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
@@ -218,7 +218,7 @@ static ftr_status ftr__make_steps(ftr_plan *plan) {
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ memory -- */
+/* -------------------------------------------------------------------------------------------------------- memory -- */
 
 static ftr_status ftr__upload_zeros(const ftr_plan *plan, unsigned char *memory, size_t bytes) {
     static const unsigned char zeros[4096] = {0};

@@ -90,14 +90,14 @@ ftr_graph *ftr__common_graph(const char *what, const ftr_tensor *in, int32_t cou
     for (int32_t i = 0; i < count; i++) {
         const bool valid = ftr_is_valid(in[i]);
         if (!valid && (i < required || in[i].graph))
-            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "operand %d is a null tensor", i);
+            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "input %d is a null tensor", i);
         if (valid && in[i].graph != graph)
-            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "operand %d belongs to another graph", i);
+            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, what, NULL, "input %d belongs to another graph", i);
     }
     return graph->status ? NULL : graph;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- names -- */
+/* --------------------------------------------------------------------------------------------------------- names -- */
 
 void ftr_scope_push(ftr_graph *graph, const char *name) {
     if (!graph || graph->status) return;
@@ -144,7 +144,7 @@ static char *ftr__node_name(ftr_graph *graph, ftr_op op, const char *name) {
     return ftr__full_name(graph, text);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- nodes -- */
+/* --------------------------------------------------------------------------------------------------------- nodes -- */
 
 /* Appends a node with room for its inputs. NULL when memory is short. */
 static ftr__node *ftr__append_node(ftr_graph *graph, ftr_op op, const char *name, int32_t in_count) {
@@ -237,7 +237,7 @@ ftr_tensor ftr__output(ftr_tensor first, int32_t index) {
     return index < node->out_count ? (ftr_tensor){first.graph, node->first_out + index} : ftr__null_tensor;
 }
 
-/* -------------------------------------------------------------------------------------------------------- sources -- */
+/* ------------------------------------------------------------------------------------------------------- sources -- */
 
 static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, const ftr_shape *shape) {
     if (!graph || graph->status) return false;
@@ -317,7 +317,7 @@ ftr_tensor ftr_scalar(ftr_graph *graph, ftr_dtype dtype, double value) {
     return ftr_constant(graph, dtype, ftr_scalar_shape(), known ? &data[kind] : NULL);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- edits -- */
+/* --------------------------------------------------------------------------------------------------------- edits -- */
 
 ftr_graph *ftr__graph_clone(const ftr_graph *graph) {
     ftr_graph *clone = ftr__allocate(graph->context, sizeof *clone);

@@ -78,7 +78,7 @@ bool ftr_is_parameter(ftr_tensor tensor) {
     return node && node->op == FTR_OP_parameter;
 }
 
-/* ------------------------------------------------------------------------------------------------- initialization -- */
+/* ------------------------------------------------------------------------------------------------ initialization -- */
 
 static double ftr__fan_in(const ftr_shape *shape) {
     const int64_t count = ftr_shape_count(shape);

@@ -67,7 +67,7 @@ struct ftr_safetensors {
     const ftr__json *metadata;        /* object; NULL if there is none */
 };
 
-/* ------------------------------------------------------------------------------------------------------- messages -- */
+/* ------------------------------------------------------------------------------------------------------ messages -- */
 
 #define FTR__SAFETENSORS_TEXT 80
 
@@ -105,7 +105,7 @@ static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char
                       found, expected);
 }
 
-/* ------------------------------------------------------------------------------------------------- reading: header -- */
+/* ----------------------------------------------------------------------------------------------- reading: header -- */
 
 /* The reference's first checks; on success the header is *length bytes behind the first 8. */
 static ftr_status ftr__safetensors_header(const ftr_safetensors *file, size_t *length) {
@@ -249,7 +249,7 @@ static ftr_status ftr__safetensors_read_header(ftr_safetensors *file, size_t len
     return ftr__safetensors_read_entries(file, root);
 }
 
-/* ------------------------------------------------------------------------------------------------ reading: offsets -- */
+/* ---------------------------------------------------------------------------------------------- reading: offsets -- */
 
 static int ftr__safetensors_compare_offsets(const void *a, const void *b) {
     const ftr__safetensors_tensor *left = a;
@@ -311,7 +311,7 @@ static ftr_status ftr__safetensors_check_all(ftr_safetensors *file, size_t data_
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------- reading: files -- */
+/* ------------------------------------------------------------------------------------------------ reading: files -- */
 
 static ftr_status ftr__safetensors_read(ftr_safetensors *file) {
     size_t length = 0;
@@ -410,7 +410,7 @@ const char *ftr_safetensors_metadata(const ftr_safetensors *file, const char *ke
     return value ? value->as.string.text : NULL;
 }
 
-/* --------------------------------------------------------------------------------------------------------- writing -- */
+/* ------------------------------------------------------------------------------------------------------- writing -- */
 
 /* A tensor to be written. */
 typedef struct ftr__safetensors_output {

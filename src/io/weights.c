@@ -68,7 +68,7 @@ static ftr_status ftr__weights_begin(ftr_graph *graph, const char *path, const c
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- saving -- */
+/* -------------------------------------------------------------------------------------------------------- saving -- */
 
 /* Reads all variables into `data` as the file has them. */
 static ftr_status ftr__weights_collect(ftr_graph *graph, unsigned char *data, unsigned char *scratch,
@@ -109,7 +109,7 @@ ftr_status ftr_save_weights(ftr_graph *graph, const char *path) {
     return status;
 }
 
-/* --------------------------------------------------------------------------------------------------------- loading -- */
+/* ------------------------------------------------------------------------------------------------------- loading -- */
 
 /* "[2, 3]", or the rank alone where it is more than a graph can have. */
 static const char *ftr__weight_entry_text(const ftr_safetensors_entry *entry, char text[FTR__SHAPE_TEXT]) {

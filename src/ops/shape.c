@@ -58,7 +58,7 @@ ftr_tensor ftr_concat(const ftr_tensor *tensors, int32_t count, int32_t axis) {
                                   (int)count, FTR__INFER_INPUTS);
     for (int32_t i = 0; i < count; i++)
         if (!ftr_is_valid(tensors[i]))
-            return ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, "concat", NULL, "input %d is a null handle",
+            return ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, "concat", NULL, "input %d is a null tensor",
                                       (int)i);
     ftr_op_attr attr = {.axis = {axis}};
     return ftr__emit(graph, FTR_OP_concat, NULL, &attr, tensors, count);
@@ -190,7 +190,7 @@ ftr_status ftr__infer_concat(ftr__infer *s) {
                                 FTR__INFER_INPUTS);
     ftr_status status = ftr__check_axis(s, axis, out.rank);
     for (int32_t i = 1; i < s->in_count && status == FTR_OK; i++) {
-        if (s->in[i] == NULL) return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is a null handle", (int)i);
+        if (s->in[i] == NULL) return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is a null tensor", (int)i);
         status = ftr__check_concat_input(s, i, *axis);
         if (status != FTR_OK) return status;
         if (s->in[i]->shape.dim[*axis] > INT64_MAX - out.dim[*axis])

@@ -46,12 +46,11 @@ ftr_train_desc ftr_train_defaults(void) {
     return desc;
 }
 
-/* ---------------------------------------------------------------------------------------------------- description --
- */
+/* --------------------------------------------------------------------------------------------------- description -- */
 
 static ftr_status ftr__fit_check_tensor(const ftr__fit *fit, const char *what, ftr_tensor tensor) {
     if (!ftr_is_valid(tensor))
-        return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s is a null handle", fit->caller, what);
+        return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s is a null tensor", fit->caller, what);
     if (tensor.graph != fit->graph)
         return ftr__error(fit->context, FTR_ERROR_INVALID_TENSOR, "%s: %s belongs to another graph", fit->caller, what);
     const ftr__value *value = ftr__value_of(tensor);
@@ -151,8 +150,7 @@ static ftr_status ftr__fit_begin(ftr__fit *fit, const char *caller, ftr_graph *g
     return status == FTR_OK ? ftr__fit_check_metrics(fit) : status;
 }
 
-/* ---------------------------------------------------------------------------------------------------- preparation --
- */
+/* --------------------------------------------------------------------------------------------------- preparation -- */
 
 /* Loss and metrics. Returns how many. */
 static int32_t ftr__fit_outputs(const ftr__fit *fit, ftr_tensor outputs[FTR_MAX_METRICS + 1]) {
@@ -238,8 +236,7 @@ static void ftr__fit_free(ftr__fit *fit) {
     ftr_plan_destroy(fit->train_plan);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- steps --
- */
+/* --------------------------------------------------------------------------------------------------------- steps -- */
 
 static void ftr__fit_add(ftr__fit_totals *totals, double loss, const double *metrics, int32_t count, int64_t samples) {
     totals->loss += loss * (double)samples;
@@ -365,8 +362,7 @@ static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------- early stopping --
- */
+/* ------------------------------------------------------------------------------------------------ early stopping -- */
 
 /* Copies all variables out to `best`, or back. They lie one after another, each at its offset in the graph's memory. */
 static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
@@ -399,8 +395,7 @@ static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ loop --
- */
+/* ---------------------------------------------------------------------------------------------------------- loop -- */
 
 static ftr_status ftr__fit_epoch(ftr__fit *fit) {
     memset(&fit->totals, 0, sizeof fit->totals);

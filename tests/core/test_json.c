@@ -52,7 +52,7 @@ static const ftr__json *parse(fixture *f, const char *text) {
     return root;
 }
 
-/* ------------------------------------------------------------------------------------------------------- accepted -- */
+/* ------------------------------------------------------------------------------------------------------ accepted -- */
 
 static void numbers(void **state) {
     fixture *f = *state;
@@ -203,7 +203,7 @@ static void many_members(void **state) {
     free(text);
 }
 
-/* -------------------------------------------------------------------------------------------------------- refused -- */
+/* ------------------------------------------------------------------------------------------------------- refused -- */
 
 static void refused(void **state) {
     fixture *f = *state;
@@ -372,7 +372,7 @@ static void mutations(void **state) {
     assert_true(accepted > 0);
 }
 
-/* --------------------------------------------------------------------------------------------------------- output -- */
+/* -------------------------------------------------------------------------------------------------------- output -- */
 
 static void output(void **state) {
     fixture *f = *state;
@@ -397,7 +397,7 @@ static void output(void **state) {
     assert_string_equal(parse(f, text)->as.list.first->key, "a\"\\/\b\f\n\r\t\x01\x1f\x7F\xC3\xA9");
 }
 
-/* ----------------------------------------------------------------------------------------------------------- sort -- */
+/* ---------------------------------------------------------------------------------------------------------- sort -- */
 
 static int compare_integers(const void *a, const void *b) {
     const int left = *(const int *)a, right = *(const int *)b;

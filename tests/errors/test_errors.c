@@ -27,7 +27,7 @@ static ftr_status compile(bench *b, ftr_compile_desc desc) {
 
 static ftr_status built(bench *b) { return ftr_graph_status(b->graph); }
 
-/* ------------------------------------------------------------------------------------------------ sources of a graph -- */
+/* -------------------------------------------------------------------------------------------- sources of a graph -- */
 
 static ftr_status input_without_name(bench *b) {
     ftr_input(b->graph, "", FTR_F32, FTR_SHAPE(2));
@@ -154,7 +154,7 @@ static ftr_status layers_that_do_not_fit(bench *b) {
     return ftr_graph_status(b->other);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- compiling -- */
+/* ----------------------------------------------------------------------------------------------------- compiling -- */
 
 static ftr_status compile_nothing(bench *b) { return compile(b, (ftr_compile_desc){0}); }
 
@@ -247,7 +247,7 @@ static ftr_status optimizer_nesterov(bench *b) {
     return optimizer(b, o);
 }
 
-/* ------------------------------------------------------------------------------------------------- feeding and reading -- */
+/* ------------------------------------------------------------------------------------------- feeding and reading -- */
 
 static ftr_status never_fed(bench *b) { return ftr_step(b->plan, NULL); }
 

@@ -291,6 +291,27 @@ static void plans_share_the_parameters(void **state) {
     ftr_context_destroy(context);
 }
 
+/* Running statistics leave no row out, so an evaluation plan of the logits alone needs no mask. */
+static void evaluation_needs_no_batch_mask(void **state) {
+    (void)state;
+    ftr_context *context = ftr_test_context();
+    ftr_graph *graph = ftr_graph_create(context);
+    ftr_batch_mask(graph, 4);
+    const ftr_tensor x = ftr_input(graph, "x", FTR_F32, FTR_SHAPE(4, 3));
+    const ftr_tensor y = ftr_batch_norm(x, "bn", NULL);
+    const float data[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    for (int mode = FTR_MODE_TRAIN; mode <= FTR_MODE_EVAL; mode++) {
+        ftr_plan *plan;
+        const ftr_compile_desc desc = {.mode = (ftr_mode)mode, .outputs = &y, .output_count = 1};
+        FTR_TEST_OK(context, ftr_compile(graph, &desc, &plan));
+        FTR_TEST_OK(context, ftr_feed(plan, x, data, sizeof data));
+        assert_int_equal(ftr_step(plan, NULL), mode == FTR_MODE_EVAL ? FTR_OK : FTR_ERROR_NOT_FED);
+        ftr_plan_destroy(plan);
+    }
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
 /* A chain of thousands of nodes: no recursion, and one buffer is enough for all of it. */
 static void deep_graphs_need_no_stack_and_little_memory(void **state) {
     (void)state;
@@ -323,6 +344,7 @@ int main(void) {
         cmocka_unit_test(passes_are_reported_in_order),
         cmocka_unit_test(shared_gradients_are_apart),
         cmocka_unit_test(plans_share_the_parameters),
+        cmocka_unit_test(evaluation_needs_no_batch_mask),
         cmocka_unit_test(deep_graphs_need_no_stack_and_little_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

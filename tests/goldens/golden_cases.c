@@ -87,8 +87,7 @@ void golden_compare(const golden_case *c, const char *name, const ftr_safetensor
     free(want);
 }
 
-/* ----------------------------------------------------------------------------------------------- inputs and buffers --
- */
+/* -------------------------------------------------------------------------------------------- inputs and buffers -- */
 
 /* An input of the shape and type that the file has. */
 static ftr_tensor in(golden_case *c, const char *name) {

@@ -82,7 +82,7 @@ static void write_bytes(const char *path, const void *bytes, size_t size) {
     assert_int_equal(fclose(file), 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------ round trip -- */
+/* ---------------------------------------------------------------------------------------------------- round trip -- */
 
 static const double f64_values[] = {-0.0, 1.5, -2.25, 1e300};
 static const float f32_values[] = {0.1f, -3.0f, 1e-40f, 3e38f, 5.0f, 6.0f};
@@ -241,7 +241,7 @@ static void element_types(void **state) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------- the reference's files -- */
+/* ----------------------------------------------------------------------------------------- the reference's files -- */
 
 /* tests/io/check_with_reference.py wrote these. */
 static void reference_files(void **state) {
@@ -327,7 +327,7 @@ static void accepted(void **state) {
     assert_null(ftr_safetensors_metadata(NULL, "a"));
 }
 
-/* ------------------------------------------------------------------------------------------------------- malformed -- */
+/* ----------------------------------------------------------------------------------------------------- malformed -- */
 
 #define ENTRY(name, dtype, shape, offsets)                                                                             \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
@@ -638,7 +638,7 @@ static void mutations(void **state) {
     free(sources[1]);
 }
 
-/* --------------------------------------------------------------------------------------------------------- writing -- */
+/* ------------------------------------------------------------------------------------------------------- writing -- */
 
 static void writing_refused(void **state) {
     fixture *f = *state;
@@ -791,7 +791,7 @@ static void file_in_the_working_directory(void **state) {
     assert_int_equal(count_files(f), 1);
 }
 
-/* --------------------------------------------------------------------------------------------------- out of memory -- */
+/* ------------------------------------------------------------------------------------------------- out of memory -- */
 
 static void out_of_memory(void **state) {
     fixture *f = *state;

@@ -84,7 +84,7 @@ static void assert_equal_graphs(ftr_graph *a, ftr_graph *b) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------ round trip -- */
+/* ---------------------------------------------------------------------------------------------------- round trip -- */
 
 static void round_trip(void **state) {
     fixture *f = *state;
@@ -152,7 +152,7 @@ static void contents(void **state) {
     ftr_safetensors_close(file);
 }
 
-/* ----------------------------------------------------------------------------------------------------- other files -- */
+/* --------------------------------------------------------------------------------------------------- other files -- */
 
 /* The saved weights as a list of items that a test may change. */
 typedef struct edited {
@@ -316,7 +316,7 @@ static void file_of_pytorch(void **state) {
     ftr_graph_destroy(graph);
 }
 
-/* --------------------------------------------------------------------------------------------------------- failures -- */
+/* ------------------------------------------------------------------------------------------------------ failures -- */
 
 static void wrong_arguments(void **state) {
     fixture *f = *state;

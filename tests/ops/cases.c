@@ -1,7 +1,6 @@
 #include "cases.h"
 
-/* ----------------------------------------------------------------------------------------------------- input data --
- */
+/* ---------------------------------------------------------------------------------------------------- input data -- */
 
 typedef enum fill {
     FILL_UNIFORM,  /* low to high */
@@ -98,8 +97,7 @@ static ftr_shape random_shape(op_build *b, int32_t rank, int64_t largest) {
     return shape;
 }
 
-/* ------------------------------------------------------------------------------------------------------ pointwise --
- */
+/* ----------------------------------------------------------------------------------------------------- pointwise -- */
 
 enum { POINTWISE_SHAPES = 5, POINTWISE_LARGE = 5 };
 
@@ -310,8 +308,7 @@ static void build_cast_special(op_build *b) {
     output(b, ftr_cast(fixed_input(b, FTR_SHAPE(27), FILL_SPECIAL, 0, 0), type_of(b, b->of->p[0])));
 }
 
-/* ----------------------------------------------------------------------------------------------------- reductions --
- */
+/* ---------------------------------------------------------------------------------------------------- reductions -- */
 
 typedef ftr_tensor (*reduce_op)(ftr_tensor, ftr_axes, bool);
 static const struct {
@@ -387,8 +384,7 @@ static void build_argmax_large(op_build *b) {
     output(b, ftr_argmax(fixed_input(b, FTR_SHAPE(700, 103), FILL_UNIFORM, -1, 1), b->of->p[0]));
 }
 
-/* ------------------------------------------------------------------------------------------------ matrix products --
- */
+/* ----------------------------------------------------------------------------------------------- matrix products -- */
 
 static const struct {
     const char *name;
@@ -468,8 +464,7 @@ static void build_linear_layer(op_build *b) {
     output(b, ftr_linear(uniform_input(b, FTR_SHAPE(3, 5)), "fc", 4, &desc));
 }
 
-/* ---------------------------------------------------------------------------------------------------- convolution --
- */
+/* --------------------------------------------------------------------------------------------------- convolution -- */
 
 typedef struct conv_case {
     const char *name;
@@ -568,8 +563,7 @@ static void build_conv_layer(op_build *b) {
     output(b, p[5] ? ftr_relu(y) : y);
 }
 
-/* -------------------------------------------------------------------------------------------------- normalization --
- */
+/* ------------------------------------------------------------------------------------------------- normalization -- */
 
 static const struct {
     const char *name;
@@ -608,8 +602,7 @@ static void build_norm_layer(op_build *b) {
     output(b, ftr_batch_norm(real_input(b, shape, FILL_UNIFORM, -2, 2), "bn", &desc));
 }
 
-/* -------------------------------------------------------------------------------------------------------- pooling --
- */
+/* ------------------------------------------------------------------------------------------------------- pooling -- */
 
 static const struct {
     const char *name;
@@ -652,8 +645,7 @@ static void build_global_pool(op_build *b) {
     output(b, ftr_global_avg_pool(uniform_input(b, FTR_SHAPE(2, p[0], p[1], p[2]))));
 }
 
-/* --------------------------------------------------------------------------------------------------------- random --
- */
+/* -------------------------------------------------------------------------------------------------------- random -- */
 
 /* p: percent, shape */
 static void build_dropout(op_build *b) {
@@ -667,8 +659,7 @@ static void build_dropout_twice(op_build *b) {
     output(b, ftr_dropout(ftr_dropout(x, 0.25), 0.25));
 }
 
-/* ---------------------------------------------------------------------------------------------------------- shape --
- */
+/* --------------------------------------------------------------------------------------------------------- shape -- */
 
 /* p: case */
 static void build_reshape(op_build *b) {
@@ -870,8 +861,7 @@ static void build_pad_integer(op_build *b) {
     output(b, ftr_pad(x, FTR_SHAPE(1, 0), FTR_SHAPE(0, 2), 1));
 }
 
-/* --------------------------------------------------------------------------------------------- softmax and losses --
- */
+/* -------------------------------------------------------------------------------------------- softmax and losses -- */
 
 static const struct {
     const char *name;
@@ -968,8 +958,7 @@ static void build_accuracy(op_build *b) {
     output(b, ftr_accuracy(logits, integer_input(b, p[1] ? FTR_I64 : FTR_I32, rows, 0, p[3] - 1)));
 }
 
-/* ------------------------------------------------------------------------------------------------- several layers --
- */
+/* ------------------------------------------------------------------------------------------------ several layers -- */
 
 static ftr_tensor norm_layer(ftr_tensor x, const char *name) { return ftr_batch_norm(x, name, NULL); }
 
@@ -1014,8 +1003,7 @@ static void build_network(op_build *b) {
 }
 enum { NETWORKS = 5 };
 
-/* ------------------------------------------------------------------------------------------------------ optimizers --
- */
+/* ---------------------------------------------------------------------------------------------------- optimizers -- */
 
 static const char *const optimizer_names[] = {"sgd",           "sgd momentum",  "sgd nesterov", "sgd weight decay",
                                               "sgd dampening", "sgd all of it", "adamw",        "adamw no decay",
@@ -1040,8 +1028,7 @@ static void build_optimizer(op_build *b) {
     output(b, ftr_linear(h, "fc2", 3, NULL));
 }
 
-/* ---------------------------------------------------------------------------------------------------------- table --
- */
+/* --------------------------------------------------------------------------------------------------------- table -- */
 
 typedef struct table {
     op_case *cases;
@@ -1337,8 +1324,7 @@ op_case *op_cases(int32_t *count) {
     return t.cases;
 }
 
-/* ------------------------------------------------------------------------------------------------ building a case --
- */
+/* ----------------------------------------------------------------------------------------------- building a case -- */
 
 /* Values of parameters and buffers, which otherwise would be the library's random ones; variances stay positive. */
 static void fill_variables(op_build *b) {

@@ -249,7 +249,7 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
       ftr_batch_norm(A(4, 3), "bn", &(ftr_batch_norm_desc){.eps = 1e-5})) \
     X(norm_layer_rank, FTR_ERROR_RANK, "batch_norm 'bn': input has rank 1, expected 2 or more (n, ..., c)", \
       ftr_batch_norm(A(4), "bn", NULL)) \
-    X(norm_null, FTR_ERROR_INVALID_TENSOR, "batch_norm: operand 2 is a null tensor", \
+    X(norm_null, FTR_ERROR_INVALID_TENSOR, "batch_norm: input 2 is a null tensor", \
       ftr_batch_norm_with(A(4, 3), B(3), NOTHING, NOTHING, NOTHING, NULL)) \
     X(max_pool_rank, FTR_ERROR_RANK, "max_pool2d 'max_pool2d_1': input has rank 3, expected 4 (n, h, w, c)", \
       ftr_max_pool2d(A(4, 4, 2), 2, 2, NULL)) \
@@ -313,7 +313,7 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
       ftr_concat((ftr_tensor[]){A(2, 3), B(2)}, 2, 0)) \
     X(concat_dtypes, FTR_ERROR_DTYPE, "concat 'concat_2': input 0 is f32, input 1 is i32: all must have one type", \
       ftr_concat((ftr_tensor[]){A(2), B_AS(FTR_I32, 2)}, 2, 0)) \
-    X(concat_null, FTR_ERROR_INVALID_TENSOR, "concat: input 1 is a null handle", \
+    X(concat_null, FTR_ERROR_INVALID_TENSOR, "concat: input 1 is a null tensor", \
       ftr_concat((ftr_tensor[]){A(2), NOTHING}, 2, 0)) \
     X(slice_axis, FTR_ERROR_INVALID_ARGUMENT, "slice 'slice_1': axis 2 of a tensor of rank 2", \
       ftr_slice(A(2, 3), 2, 0, 1, 1)) \

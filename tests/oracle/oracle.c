@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------- elements and indices --
- */
+/* ------------------------------------------------------------------------------------------ elements and indices -- */
 
 static bool is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
 
@@ -90,8 +89,7 @@ static const ftr_view *optional_input(const ftr_kernel_call *call, int32_t i) {
 
 static double activate(ftr_activation activation, double x) { return activation == FTR_ACT_RELU && x < 0 ? 0.0 : x; }
 
-/* ------------------------------------------------------------------------------------------------------ pointwise --
- */
+/* ----------------------------------------------------------------------------------------------------- pointwise -- */
 
 static double binary_float(ftr_op op, double a, double b) {
     switch (op) {
@@ -233,8 +231,7 @@ static ftr_status oracle_activation_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ----------------------------------------------------------------------------------------------------- reductions --
- */
+/* ---------------------------------------------------------------------------------------------------- reductions -- */
 
 /* The reduced dimensions of x as a shape, to walk over, and its element count. */
 static int64_t reduced_shape(const ftr_view *x, uint32_t mask, ftr_shape *shape) {
@@ -322,8 +319,7 @@ static ftr_status oracle_argmax(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ matrix products --
- */
+/* ----------------------------------------------------------------------------------------------- matrix products -- */
 
 /* Element [row, column] of the matrix of x that broadcasting puts beside matrix `batch` of the result. */
 static double matrix_at(const ftr_view *x, const ftr_shape *batches, int64_t batch, bool transpose, int64_t row,
@@ -367,8 +363,7 @@ static ftr_status oracle_linear(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------- convolution --
- */
+/* --------------------------------------------------------------------------------------------------- convolution -- */
 
 /* Calls `visit` for each product of a convolution: output element y[n, oh, ow, o], weight element w[o, kh, kw, c] and
  * input element x[n, ih, iw, c of the group]. */
@@ -448,8 +443,7 @@ static ftr_status oracle_conv2d_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------- normalization --
- */
+/* ------------------------------------------------------------------------------------------------- normalization -- */
 
 /* Whether position r (of all dimensions but the last) counts: its row of the batch is not masked out. */
 static bool counts(const ftr_view *mask, int64_t r, int64_t positions) {
@@ -516,8 +510,7 @@ static ftr_status oracle_batch_norm_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- pooling --
- */
+/* ------------------------------------------------------------------------------------------------------- pooling -- */
 
 /* Rows [begin, end) of the input under a window, along height (axis 0) or width (1). */
 static void window(const ftr_op_attr *attr, int axis, int64_t out, int64_t *begin, int64_t *end) {
@@ -618,8 +611,7 @@ static ftr_status oracle_avg_pool2d_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------- random --
- */
+/* -------------------------------------------------------------------------------------------------------- random -- */
 
 /* Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011, section 3.3): two
  * multiplications a round; the key is bumped by the Weyl constants between rounds. */
@@ -665,8 +657,7 @@ static ftr_status oracle_dropout(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- shape --
- */
+/* --------------------------------------------------------------------------------------------------------- shape -- */
 
 static ftr_status oracle_reshape(const ftr_kernel_call *call) {
     for (int64_t i = 0; i < call->out[0].count; i++) {
@@ -758,8 +749,7 @@ static ftr_status oracle_pad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* --------------------------------------------------------------------------------------------- softmax and losses --
- */
+/* -------------------------------------------------------------------------------------------- softmax and losses -- */
 
 /* A line of x along an axis: its first element, the distance of its elements, their number. */
 typedef struct line {
@@ -898,8 +888,7 @@ static ftr_status oracle_cross_entropy_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------- updates --
- */
+/* ------------------------------------------------------------------------------------------------------- updates -- */
 
 static ftr_status oracle_ema_update(const ftr_kernel_call *call) {
     const ftr_view *state = &call->in[0], *value = &call->in[1];
@@ -956,8 +945,7 @@ static ftr_status oracle_adamw_update(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------- the backend --
- */
+/* --------------------------------------------------------------------------------------------------- the backend -- */
 
 static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_add] = {.run = oracle_binary},

@@ -21,8 +21,7 @@
 
 #define FTR_TEST_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
-/* ------------------------------------------------------------------------------------------------------ allocator --
- */
+/* ----------------------------------------------------------------------------------------------------- allocator -- */
 
 /* Counts what goes through the allocator hook. All 0 is a valid start. Sizes and alignments that come back with release
  * are compared with those that were asked for; `wrong` counts the differences. */
@@ -79,8 +78,7 @@ static inline ftr_allocator ftr_test_allocator(ftr_test_memory *memory) {
     return (ftr_allocator){.user = memory, .allocate = ftr_test_allocate, .release = ftr_test_release};
 }
 
-/* --------------------------------------------------------------------------------------------------------- logger --
- */
+/* -------------------------------------------------------------------------------------------------------- logger -- */
 
 /* Keeps messages, one a line; transient ones are counted only. What does not fit is cut. */
 typedef struct ftr_test_log {
@@ -123,8 +121,7 @@ static inline void ftr_test_text_write(void *user, const char *text, size_t leng
     into->text[into->length] = 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------- contexts --
- */
+/* ------------------------------------------------------------------------------------------------------ contexts -- */
 
 /* A silent context; fails the test if there is none. `backend` NULL is the CPU's, `memory` may be NULL. */
 static inline ftr_context *ftr_test_context_with(const ftr_backend *backend, uint64_t seed, int32_t threads,
@@ -161,8 +158,7 @@ static inline ftr_context *ftr_test_context(void) { return ftr_test_context_with
         }                                                                                                              \
     } while (0)
 
-/* --------------------------------------------------------------------------------------------------------- random --
- */
+/* -------------------------------------------------------------------------------------------------------- random -- */
 
 /* splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014): the tests' own random
  * numbers, which do not depend on the library's. */

@@ -1,7 +1,7 @@
 /* Data sources and the shuffled order. */
 #include "ftr_test.h"
 
-/* ------------------------------------------------------------------------------------------------------------ order -- */
+/* --------------------------------------------------------------------------------------------------------- order -- */
 
 static void test_order_is_a_permutation(void **state) {
     (void)state;
@@ -106,7 +106,7 @@ static void test_order_whole_permutations(void **state) {
     assert_true(fabs(deviation(chi_square, 23.0)) < 4.5);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- sources -- */
+/* ------------------------------------------------------------------------------------------------------- sources -- */
 
 static ftr_status read_nothing(void *user, int64_t index, void *const *fields) {
     (void)user;

@@ -102,7 +102,7 @@ static void assert_near(const float *a, const float *b, int count, double tolera
             fail_msg("element %d: %.9g and %.9g", i, (double)a[i], (double)b[i]);
 }
 
-/* --------------------------------------------------------------------------------------------------------- learning -- */
+/* ------------------------------------------------------------------------------------------------------ learning -- */
 
 static void test_learns(void **state) {
     (void)state;
@@ -172,7 +172,7 @@ static void test_same_bits_at_any_thread_count(void **state) {
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------------- batches -- */
+/* ------------------------------------------------------------------------------------------------------- batches -- */
 
 typedef struct log_of_reads {
     const points *data;
@@ -320,7 +320,7 @@ static void test_evaluation_is_weighted(void **state) {
     ftr_context_destroy(context);
 }
 
-/* ------------------------------------------------------------------------------------------------- events and limits -- */
+/* --------------------------------------------------------------------------------------------- events and limits -- */
 
 typedef struct seen_events {
     int steps, epochs;
@@ -479,7 +479,7 @@ static void test_early_stop_restores_the_best(void **state) {
     ftr_context_destroy(context);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- memory -- */
+/* -------------------------------------------------------------------------------------------------------- memory -- */
 
 typedef struct allocation_count {
     const ftr_test_memory *memory;
@@ -569,7 +569,7 @@ static void test_without_memory(void **state) {
     assert_true(fail_at > 5);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- mistakes -- */
+/* ------------------------------------------------------------------------------------------------------ mistakes -- */
 
 /* What a case may break before ftr_fit() is called. */
 typedef struct trial {
@@ -640,7 +640,7 @@ typedef struct mistake {
 
 static const mistake mistakes[] = {
     {break_cookie, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: desc was not made by ftr_train_defaults()"},
-    {break_loss_null, FTR_ERROR_INVALID_TENSOR, "ftr_fit: loss is a null handle"},
+    {break_loss_null, FTR_ERROR_INVALID_TENSOR, "ftr_fit: loss is a null tensor"},
     {break_loss_graph, FTR_ERROR_INVALID_TENSOR, "ftr_fit: loss belongs to another graph"},
     {break_loss_shape, FTR_ERROR_SHAPE, "ftr_fit: loss has shape [16, 3], expected a scalar"},
     {break_loss_dtype, FTR_ERROR_DTYPE, "ftr_fit: loss is i32, expected f32"},
@@ -656,7 +656,7 @@ static const mistake mistakes[] = {
     {break_metric_name, FTR_ERROR_NAME, "ftr_fit: metric 0 has no name"},
     {break_metric_loss, FTR_ERROR_NAME, "ftr_fit: metric 0 is named 'loss', which is the loss's own name"},
     {break_metric_twice, FTR_ERROR_NAME, "ftr_fit: metrics 0 and 1 are both named 'accuracy'"},
-    {break_metric_null, FTR_ERROR_INVALID_TENSOR, "ftr_fit: metric 'accuracy' is a null handle"},
+    {break_metric_null, FTR_ERROR_INVALID_TENSOR, "ftr_fit: metric 'accuracy' is a null tensor"},
     {break_metric_shape, FTR_ERROR_SHAPE, "ftr_fit: metric 'accuracy' has shape [3], expected a scalar"},
     {break_metric_dtype, FTR_ERROR_DTYPE, "ftr_fit: metric 'accuracy' is i32, expected f32"},
     {break_stop_metric, FTR_ERROR_NAME, "ftr_fit: early_stop.metric is 'f1', expected 'loss' or the name of a metric"},
@@ -799,7 +799,7 @@ static void test_failures_in_the_run(void **state) {
     ftr_context_destroy(context);
 }
 
-/* --------------------------------------------------------------------------------------------------------- progress -- */
+/* ------------------------------------------------------------------------------------------------------ progress -- */
 
 typedef struct captured {
     char bar[256], lines[4096];
