@@ -14,9 +14,9 @@ OPTIMIZE := -O2 -g
 WERROR ?= -Werror
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(WERROR)
 LIBS := -lm -lpthread
-SPLIT_FLAGS := -std=c11 -D_DEFAULT_SOURCE $(OPTIMIZE) $(WARN) -Wmissing-prototypes -Wstrict-prototypes $(SANITIZE)
+SPLIT_FLAGS := -std=c11 -D_GNU_SOURCE $(OPTIMIZE) $(WARN) -Wmissing-prototypes -Wstrict-prototypes $(SANITIZE)
 SINGLE_FLAGS := -std=c11 $(OPTIMIZE) $(WARN)
-TEST_FLAGS := -std=c11 -D_DEFAULT_SOURCE= $(OPTIMIZE) -Wall -Wextra -Wshadow $(WERROR) -DFTR_TEST_DATA='"tests"' \
+TEST_FLAGS := -std=c11 -D_GNU_SOURCE $(OPTIMIZE) -Wall -Wextra -Wshadow $(WERROR) -DFTR_TEST_DATA='"tests"' \
               -Itests/support -Itests/oracle
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -I.
 
@@ -36,7 +36,7 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
-.PHONY: all help lib amalgamate demo examples bench test test-split deps lint asan tsan check-dropin size format clean
+.PHONY: all help lib amalgamate demo examples bench test test-split deps lint asan tsan avx512 check-dropin size format clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -85,7 +85,7 @@ demo: $B/examples/digits ## train a network that reads handwritten digits (needs
 
 bench: $(BENCHES) ## the benchmarks, as build/bench/NAME
 
-$B/bench/%: examples/bench/%.c fasttrain.h
+$B/bench/%: examples/bench/%.c examples/bench/bench.h fasttrain.h
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_FLAGS) $(CFLAGS) $< -o $@ $(LIBS)
 
@@ -163,12 +163,18 @@ asan: ## the tests on src/ under AddressSanitizer and UBSan
 tsan: ## the tests on src/ under ThreadSanitizer
 	$(call SANITIZED,tsan,thread) WRAP="$(shell setarch -R true 2>/dev/null && echo setarch -R)"
 
+# For machines with AVX2 only: the width and the tiles are those of AVX-512, the instructions are not.
+avx512: ## the op cases on the AVX-512 code, made of AVX2 instructions
+	@$(MAKE) --no-print-directory $(PARALLEL) build/avx512/split/test_ops B=build/avx512 \
+	    SANITIZE="-DFASTTRAIN_EMULATE_AVX512 -Wno-psabi"
+	@tests/run build/avx512/split/test_ops
+
 lint: build/tools/amalgamate $(LINT_OBJECTS) ## includes, comments, names, globals, cppcheck
 	@tools/lint
 
 build/lint/%.o: src/%.c Makefile
 	@mkdir -p $(@D)
-	@$(CC) -std=c11 -D_DEFAULT_SOURCE -O0 -fno-pic -w -Isrc -MMD -MP -c $< -o $@
+	@$(CC) -std=c11 -D_GNU_SOURCE -O0 -fno-pic -w -Isrc -MMD -MP -c $< -o $@
 
 deps: ## install what the tests need (Debian, Ubuntu)
 	@tools/deps

@@ -138,8 +138,8 @@
 
 /* The implementation uses POSIX. These have to stand before the first system header of the .c file. */
 #ifdef FASTTRAIN_IMPLEMENTATION
-#ifndef _DEFAULT_SOURCE
-#define _DEFAULT_SOURCE
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
 #endif
 #if defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)
 #define _DARWIN_C_SOURCE

@@ -317,8 +317,8 @@ static void put_feature_macros(buffer *out) {
     put(out, "");
     put(out, "/* The implementation uses POSIX. These have to stand before the first system header of the .c file. */");
     put(out, "#ifdef FASTTRAIN_IMPLEMENTATION");
-    put(out, "#ifndef _DEFAULT_SOURCE");
-    put(out, "#define _DEFAULT_SOURCE");
+    put(out, "#ifndef _GNU_SOURCE");
+    put(out, "#define _GNU_SOURCE");
     put(out, "#endif");
     put(out, "#if defined(__APPLE__) && !defined(_DARWIN_C_SOURCE)");
     put(out, "#define _DARWIN_C_SOURCE");

@@ -7,8 +7,6 @@
  *   error            malformed ops: status and exact sentence (errors.c)
  *
  * and checks that every row of ops.def appears in some case. */
-#define _DEFAULT_SOURCE /* setenv */
-
 #include "cases.h"
 #include "errors.h"
 #include "oracle.h"
