@@ -6935,6 +6935,11 @@ typedef struct ftr__cpu {
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }
 
+/* Input `index`; NULL if it is missing. */
+static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, int32_t index) {
+    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
+}
+
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
     /* pointwise.c */                                                                                            \
@@ -7174,7 +7179,7 @@ const ftr__simd *ftr__simd_table(ftr__simd_level level) {
 
 /* ---- src/backend/cpu/cpu.c ---- */
 
-/* f64 is for reference backends. */
+/* f64 is for reference backends. All other types have passed the op's shape inference, so kernels do not check again. */
 static ftr_status ftr__cpu_check(const ftr_kernel_call *call) {
     for (int32_t i = 0; i < call->in_count + call->out_count; i++) {
         const ftr_view *view = i < call->in_count ? &call->in[i] : &call->out[i - call->in_count];
@@ -7851,11 +7856,6 @@ size_t ftr__cpu_reduce_workspace(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_reduce(const ftr_kernel_call *call) {
-    const ftr_dtype dtype = call->in[0].dtype;
-    const bool fits = dtype == FTR_F32 || (call->op != FTR_OP_mean && (dtype == FTR_I32 || dtype == FTR_I64));
-    if (!fits)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(dtype));
     if (call->out[0].count == 0) return FTR_OK;
     ftr__reduce_job job = {.call = call, .math = &ftr__cpu_of(call)->simd->math, .partial = call->workspace};
     ftr__reduce_make_plan(&job.plan, &call->in[0].shape, call->attr->axes.mask);
@@ -7914,9 +7914,6 @@ static void ftr__argmax_task(void *arg, int64_t task, int32_t worker) {
 
 ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
     const ftr_view *in = &call->in[0];
-    if (in->dtype != FTR_F32 && in->dtype != FTR_I32 && in->dtype != FTR_I64)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(in->dtype));
     int32_t axis = 0;
     while (axis < in->shape.rank - 1 && (call->attr->axes.mask >> axis & 1u) == 0) axis++;
     ftr__argmax_job job = {.call = call, .size = 1, .inner = 1, .count = call->out[0].count};
@@ -9025,11 +9022,6 @@ static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
     job->mask = mask ? mask->data : NULL;
 }
 
-/* Optional input `index`; NULL if it is missing. */
-static const ftr_view *ftr__norm_optional(const ftr_kernel_call *call, int32_t index) {
-    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
-}
-
 /* The end of the run of rows from `row` on that all count or all do not count; *counts says which. */
 static int64_t ftr__norm_run(const ftr__norm_job *job, int64_t row, int64_t end, bool *counts) {
     *counts = true;
@@ -9144,7 +9136,7 @@ static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
 static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
-    const ftr_view *residual = ftr__norm_optional(call, 6);
+    const ftr_view *residual = ftr__optional_input(call, 6);
     const int64_t first = task * job->rows_per_task, at = first * job->channels;
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
     (void)worker;
@@ -9160,12 +9152,9 @@ size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[0].dtype));
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
-    ftr__norm_prepare(&job, ftr__norm_optional(call, 5));
+    ftr__norm_prepare(&job, ftr__optional_input(call, 5));
     if (call->attr->norm.training) {
         bool counts = true;
         const int64_t stop = ftr__norm_run(&job, 0, job.rows, &counts);
@@ -9183,7 +9172,7 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
 
 /* y, where the gradient passes only the positive ones; NULL without an activation. */
 static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {
-    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__norm_optional(call, 6) : NULL;
+    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__optional_input(call, 6) : NULL;
     return y ? y->data : NULL;
 }
 
@@ -9255,13 +9244,10 @@ size_t ftr__cpu_batch_norm_grad_workspace(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
-    if (call->in[1].dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[1].dtype));
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[1]);
     /* With running statistics rows do not depend on each other, and the mask has no say. */
-    ftr__norm_prepare(&job, call->attr->norm.training ? ftr__norm_optional(call, 5) : NULL);
+    ftr__norm_prepare(&job, call->attr->norm.training ? ftr__optional_input(call, 5) : NULL);
     ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_grad_sums_task, &job);
     ftr__pool_run(pool, job.tiles, ftr__norm_grad_combine_task, &job);
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_grad_apply_task, &job);
@@ -9324,10 +9310,6 @@ static ftr__pool2d_job ftr__pool2d_job_of(const ftr_kernel_call *call, const ftr
 }
 
 static ftr_status ftr__pool2d_run(ftr__pool2d_job *job, ftr__task_fn task) {
-    const ftr_dtype dtype = job->call->out[0].dtype;
-    if (dtype != FTR_F32)
-        return ftr_backend_error(job->call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(dtype));
     if (job->call->out[0].count == 0) return FTR_OK;
     ftr__pool_run(ftr__cpu_of(job->call)->pool, (job->rows + job->rows_per_task - 1) / job->rows_per_task, task, job);
     return FTR_OK;
@@ -9450,9 +9432,6 @@ static void ftr__dropout_task(void *arg, int64_t task, int32_t worker) {
 
 ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
     const double p = call->attr->dropout.p;
-    if (call->in[0].dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[0].dtype));
     const ftr__rng rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step);
     ftr__dropout_job job = {
         .math = &ftr__cpu_of(call)->simd->math,
@@ -9961,9 +9940,6 @@ static void ftr__softmax_task(void *arg, int64_t task, int32_t worker) {
 static ftr_status ftr__softmax_run(const ftr_kernel_call *call, bool log) {
     const ftr_view *x = &call->in[0];
     const int32_t axis = call->attr->axis.axis;
-    if (x->dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(x->dtype));
     if (x->count == 0) return FTR_OK;
     ftr__softmax_job job = {.call = call, .math = &ftr__cpu_of(call)->simd->math, .inner = 1, .log = log};
     job.n = x->shape.rank > 0 ? x->shape.dim[axis] : 1;
@@ -10000,10 +9976,6 @@ typedef struct ftr__loss_job {
     int64_t classes, rows, rows_per_task, tasks, rows_per_mask;
     double smoothing, all_weights; /* all_weights: sum of the class weights */
 } ftr__loss_job;
-
-static const ftr_view *ftr__loss_optional(const ftr_kernel_call *call, int32_t index) {
-    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
-}
 
 /* The sizes; data pointers are not looked at. */
 static ftr__loss_job ftr__loss_job_of(const ftr_kernel_call *call, const ftr_view *logits) {
@@ -10086,18 +10058,9 @@ size_t ftr__cpu_cross_entropy_workspace(const ftr_kernel_call *call) {
     return (size_t)job.tasks * sizeof(ftr__loss_part);
 }
 
-static ftr_status ftr__loss_check(const ftr_kernel_call *call, const ftr_view *logits) {
-    const ftr_dtype labels = logits[1].dtype;
-    if (logits->dtype == FTR_F32 && (labels == FTR_I32 || labels == FTR_I64)) return FTR_OK;
-    return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s logits and %s labels",
-                             ftr_dtype_name(logits->dtype), ftr_dtype_name(labels));
-}
-
 ftr_status ftr__cpu_cross_entropy(const ftr_kernel_call *call) {
-    const ftr_status status = ftr__loss_check(call, &call->in[0]);
-    if (status) return status;
     ftr__loss_job job = ftr__loss_job_of(call, &call->in[0]);
-    ftr__loss_prepare(&job, ftr__loss_optional(call, 2), ftr__loss_optional(call, 3));
+    ftr__loss_prepare(&job, ftr__optional_input(call, 2), ftr__optional_input(call, 3));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_task, &job);
     double loss = 0, weight = 0;
     for (int64_t task = 0; task < job.tasks; task++) {
@@ -10149,10 +10112,8 @@ static void ftr__loss_grad_task(void *arg, int64_t task, int32_t worker) {
 }
 
 ftr_status ftr__cpu_cross_entropy_grad(const ftr_kernel_call *call) {
-    const ftr_status status = ftr__loss_check(call, &call->in[1]);
-    if (status) return status;
     ftr__loss_job job = ftr__loss_job_of(call, &call->in[1]);
-    ftr__loss_prepare(&job, ftr__loss_optional(call, 5), ftr__loss_optional(call, 6));
+    ftr__loss_prepare(&job, ftr__optional_input(call, 5), ftr__optional_input(call, 6));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_grad_task, &job);
     return FTR_OK;
 }
@@ -10210,13 +10171,7 @@ static ftr_status ftr__update_run(const ftr_kernel_call *call, ftr__update_job *
     job->math = &ftr__cpu_of(call)->simd->math;
     job->first_in = first_in;
     job->group = group;
-    for (int32_t i = first_in; i + group <= call->in_count; i += group) {
-        for (int32_t k = i; k < i + group; k++)
-            if (call->in[k].dtype != FTR_F32)
-                return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                         ftr_dtype_name(call->in[k].dtype));
-        job->count += call->in[i].count;
-    }
+    for (int32_t i = first_in; i + group <= call->in_count; i += group) job->count += call->in[i].count;
     ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task,
                   job);
     return FTR_OK;
@@ -10228,9 +10183,6 @@ ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_I64)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[0].dtype));
     int64_t *state = call->in[0].data;
     *state = (int64_t)((uint64_t)*state + 1u);
     return FTR_OK;

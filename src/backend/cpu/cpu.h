@@ -14,6 +14,11 @@ typedef struct ftr__cpu {
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }
 
+/* Input `index`; NULL if it is missing. */
+static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, int32_t index) {
+    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
+}
+
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
     /* pointwise.c */                                                                                            \

@@ -97,9 +97,6 @@ static void ftr__softmax_task(void *arg, int64_t task, int32_t worker) {
 static ftr_status ftr__softmax_run(const ftr_kernel_call *call, bool log) {
     const ftr_view *x = &call->in[0];
     const int32_t axis = call->attr->axis.axis;
-    if (x->dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(x->dtype));
     if (x->count == 0) return FTR_OK;
     ftr__softmax_job job = {.call = call, .math = &ftr__cpu_of(call)->simd->math, .inner = 1, .log = log};
     job.n = x->shape.rank > 0 ? x->shape.dim[axis] : 1;
@@ -136,10 +133,6 @@ typedef struct ftr__loss_job {
     int64_t classes, rows, rows_per_task, tasks, rows_per_mask;
     double smoothing, all_weights; /* all_weights: sum of the class weights */
 } ftr__loss_job;
-
-static const ftr_view *ftr__loss_optional(const ftr_kernel_call *call, int32_t index) {
-    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
-}
 
 /* The sizes; data pointers are not looked at. */
 static ftr__loss_job ftr__loss_job_of(const ftr_kernel_call *call, const ftr_view *logits) {
@@ -222,18 +215,9 @@ size_t ftr__cpu_cross_entropy_workspace(const ftr_kernel_call *call) {
     return (size_t)job.tasks * sizeof(ftr__loss_part);
 }
 
-static ftr_status ftr__loss_check(const ftr_kernel_call *call, const ftr_view *logits) {
-    const ftr_dtype labels = logits[1].dtype;
-    if (logits->dtype == FTR_F32 && (labels == FTR_I32 || labels == FTR_I64)) return FTR_OK;
-    return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s logits and %s labels",
-                             ftr_dtype_name(logits->dtype), ftr_dtype_name(labels));
-}
-
 ftr_status ftr__cpu_cross_entropy(const ftr_kernel_call *call) {
-    const ftr_status status = ftr__loss_check(call, &call->in[0]);
-    if (status) return status;
     ftr__loss_job job = ftr__loss_job_of(call, &call->in[0]);
-    ftr__loss_prepare(&job, ftr__loss_optional(call, 2), ftr__loss_optional(call, 3));
+    ftr__loss_prepare(&job, ftr__optional_input(call, 2), ftr__optional_input(call, 3));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_task, &job);
     double loss = 0, weight = 0;
     for (int64_t task = 0; task < job.tasks; task++) {
@@ -285,10 +269,8 @@ static void ftr__loss_grad_task(void *arg, int64_t task, int32_t worker) {
 }
 
 ftr_status ftr__cpu_cross_entropy_grad(const ftr_kernel_call *call) {
-    const ftr_status status = ftr__loss_check(call, &call->in[1]);
-    if (status) return status;
     ftr__loss_job job = ftr__loss_job_of(call, &call->in[1]);
-    ftr__loss_prepare(&job, ftr__loss_optional(call, 5), ftr__loss_optional(call, 6));
+    ftr__loss_prepare(&job, ftr__optional_input(call, 5), ftr__optional_input(call, 6));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_grad_task, &job);
     return FTR_OK;
 }

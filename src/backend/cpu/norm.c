@@ -46,11 +46,6 @@ static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
     job->mask = mask ? mask->data : NULL;
 }
 
-/* Optional input `index`; NULL if it is missing. */
-static const ftr_view *ftr__norm_optional(const ftr_kernel_call *call, int32_t index) {
-    return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
-}
-
 /* The end of the run of rows from `row` on that all count or all do not count; *counts says which. */
 static int64_t ftr__norm_run(const ftr__norm_job *job, int64_t row, int64_t end, bool *counts) {
     *counts = true;
@@ -165,7 +160,7 @@ static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
 static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
-    const ftr_view *residual = ftr__norm_optional(call, 6);
+    const ftr_view *residual = ftr__optional_input(call, 6);
     const int64_t first = task * job->rows_per_task, at = first * job->channels;
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
     (void)worker;
@@ -181,12 +176,9 @@ size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[0].dtype));
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
-    ftr__norm_prepare(&job, ftr__norm_optional(call, 5));
+    ftr__norm_prepare(&job, ftr__optional_input(call, 5));
     if (call->attr->norm.training) {
         bool counts = true;
         const int64_t stop = ftr__norm_run(&job, 0, job.rows, &counts);
@@ -204,7 +196,7 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
 
 /* y, where the gradient passes only the positive ones; NULL without an activation. */
 static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {
-    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__norm_optional(call, 6) : NULL;
+    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__optional_input(call, 6) : NULL;
     return y ? y->data : NULL;
 }
 
@@ -276,13 +268,10 @@ size_t ftr__cpu_batch_norm_grad_workspace(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
-    if (call->in[1].dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[1].dtype));
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[1]);
     /* With running statistics rows do not depend on each other, and the mask has no say. */
-    ftr__norm_prepare(&job, call->attr->norm.training ? ftr__norm_optional(call, 5) : NULL);
+    ftr__norm_prepare(&job, call->attr->norm.training ? ftr__optional_input(call, 5) : NULL);
     ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_grad_sums_task, &job);
     ftr__pool_run(pool, job.tiles, ftr__norm_grad_combine_task, &job);
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_grad_apply_task, &job);

@@ -56,10 +56,6 @@ static ftr__pool2d_job ftr__pool2d_job_of(const ftr_kernel_call *call, const ftr
 }
 
 static ftr_status ftr__pool2d_run(ftr__pool2d_job *job, ftr__task_fn task) {
-    const ftr_dtype dtype = job->call->out[0].dtype;
-    if (dtype != FTR_F32)
-        return ftr_backend_error(job->call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(dtype));
     if (job->call->out[0].count == 0) return FTR_OK;
     ftr__pool_run(ftr__cpu_of(job->call)->pool, (job->rows + job->rows_per_task - 1) / job->rows_per_task, task, job);
     return FTR_OK;

@@ -22,9 +22,6 @@ static void ftr__dropout_task(void *arg, int64_t task, int32_t worker) {
 
 ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
     const double p = call->attr->dropout.p;
-    if (call->in[0].dtype != FTR_F32)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[0].dtype));
     const ftr__rng rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step);
     ftr__dropout_job job = {
         .math = &ftr__cpu_of(call)->simd->math,

@@ -53,13 +53,7 @@ static ftr_status ftr__update_run(const ftr_kernel_call *call, ftr__update_job *
     job->math = &ftr__cpu_of(call)->simd->math;
     job->first_in = first_in;
     job->group = group;
-    for (int32_t i = first_in; i + group <= call->in_count; i += group) {
-        for (int32_t k = i; k < i + group; k++)
-            if (call->in[k].dtype != FTR_F32)
-                return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                         ftr_dtype_name(call->in[k].dtype));
-        job->count += call->in[i].count;
-    }
+    for (int32_t i = first_in; i + group <= call->in_count; i += group) job->count += call->in[i].count;
     ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task,
                   job);
     return FTR_OK;
@@ -71,9 +65,6 @@ ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
 }
 
 ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_I64)
-        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
-                                 ftr_dtype_name(call->in[0].dtype));
     int64_t *state = call->in[0].data;
     *state = (int64_t)((uint64_t)*state + 1u);
     return FTR_OK;
