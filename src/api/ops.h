@@ -198,9 +198,10 @@ typedef struct ftr_layer_norm_desc {
 FTR_API ftr_layer_norm_desc ftr_layer_norm_defaults(void);
 
 /* Normalizes each row of x, its last `dims` dimensions, by the row's mean and biased variance, then multiplies by gamma
- * and adds beta, as PyTorch's layer_norm. gamma and beta have the shape of a row; each may be a null handle. (Ba, Kiros,
- * Hinton: Layer Normalization, 2016.) `desc` may be NULL. */
-FTR_API ftr_tensor ftr_layer_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta, const ftr_layer_norm_desc *desc);
+ * and adds beta, as PyTorch's layer_norm. gamma and beta have the shape of a row; each may be a null handle. (Ba,
+ * Kiros, Hinton: Layer Normalization, 2016.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_layer_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta,
+                                       const ftr_layer_norm_desc *desc);
 
 /* Layer over the last dimension: parameters "name.weight" (1) and "name.bias" (0). */
 FTR_API ftr_tensor ftr_layer_norm(ftr_tensor x, const char *name, const ftr_layer_norm_desc *desc);
@@ -287,8 +288,8 @@ FTR_API ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, con
  * is over all elements, as PyTorch's kl_div; FTR_REDUCE_BATCH_MEAN is the mathematical one. */
 FTR_API ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction);
 
-/* Of the differences d: d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere; equal shapes. beta is 0 or more; 0 is
- * the absolute error, whose gradient at 0 is 0. */
+/* Of the differences d: d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere; equal shapes. beta is 0 or more; 0
+ * is the absolute error, whose gradient at 0 is 0. */
 FTR_API ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction);
 
 /* Share of rows whose largest logit is at the label: a scalar, without a gradient. logits [.., classes], labels [..]. */

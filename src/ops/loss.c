@@ -183,7 +183,8 @@ void ftr__grad_cross_entropy(ftr__grad *s) {
 
 /* ---- losses made of other ops */
 
-/* The graph of two operands of one floating type and shape, and a reduction up to `last`; NULL with the error recorded. */
+/* The graph of two operands of one floating type and shape, and a reduction up to `last`; NULL with the error
+ * recorded. */
 static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor prediction, ftr_tensor target,
                                   ftr_reduction reduction, ftr_reduction last) {
     ftr_tensor in[2] = {prediction, target};
@@ -234,33 +235,30 @@ ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, 
     return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
 }
 
-/* log(1 + e^-x) = log(1 + e^-|x|) + max(-x, 0). */
+/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x), the logarithm being log(1 + e^-|x|) + max(-x, 0). */
 ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
     ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
     ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
     ftr_graph *graph = ftr__common_graph("bce_with_logits", in, 3, 2);
-    if (graph == NULL || ftr__loss_begin("bce_with_logits", "logits", logits, target, reduction, FTR_REDUCE_NONE) == NULL)
-        return none;
+    if (graph == NULL) return none;
+    graph = ftr__loss_begin("bce_with_logits", "logits", logits, target, reduction, FTR_REDUCE_NONE);
+    if (graph == NULL) return none;
     ftr_dtype dtype = ftr_dtype_of(logits);
-    ftr_tensor zero = ftr_scalar(graph, dtype, 0.0), one = ftr_scalar(graph, dtype, 1.0);
-    ftr_tensor tail = ftr_log(ftr_add(ftr_exp(ftr_neg(ftr__loss_size(logits))), one));
-    if (in[2].graph == NULL) {
-        ftr_tensor loss = ftr_sub(ftr_maximum(logits, zero), ftr_mul(logits, target));
-        return ftr__reduce_real_rows(ftr_add(loss, tail), reduction);
-    }
+    const bool weighted = in[2].graph != NULL;
     ftr_shape shape = ftr_shape_of(logits), shape_weight = ftr_shape_of(in[2]), both;
     char text[FTR__SHAPE_TEXT], text_weight[FTR__SHAPE_TEXT];
-    if (ftr_dtype_of(in[2]) != dtype)
+    if (weighted && ftr_dtype_of(in[2]) != dtype)
         return ftr__builder_error(graph, FTR_ERROR_DTYPE, "bce_with_logits", NULL, "pos_weight is %s, expected %s",
                                   ftr_dtype_name(ftr_dtype_of(in[2])), ftr_dtype_name(dtype));
-    if (!ftr__broadcast_shape(&shape, &shape_weight, &both) || !ftr_shape_equal(&shape, &both))
+    if (weighted && (!ftr__broadcast_shape(&shape, &shape_weight, &both) || !ftr_shape_equal(&shape, &both)))
         return ftr__builder_error(graph, FTR_ERROR_SHAPE, "bce_with_logits", NULL,
                                   "pos_weight %s does not broadcast to logits %s",
                                   ftr__shape_text(&shape_weight, text_weight), ftr__shape_text(&shape, text));
-    ftr_tensor weight = ftr_add(ftr_mul(ftr_sub(in[2], one), target), one);
-    ftr_tensor negative = ftr_mul(ftr_sub(one, target), logits);
-    ftr_tensor softplus = ftr_add(tail, ftr_maximum(ftr_neg(logits), zero));
-    return ftr__reduce_real_rows(ftr_add(negative, ftr_mul(weight, softplus)), reduction);
+    ftr_tensor zero = ftr_scalar(graph, dtype, 0.0), one = ftr_scalar(graph, dtype, 1.0);
+    ftr_tensor tail = ftr_log(ftr_add(ftr_exp(ftr_neg(ftr__loss_size(logits))), one));
+    ftr_tensor positive = ftr_add(tail, ftr_maximum(ftr_neg(logits), zero));
+    if (weighted) positive = ftr_mul(ftr_add(ftr_mul(ftr_sub(in[2], one), target), one), positive);
+    return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
 }
 
 /* t (log t - x) with 0 log 0 = 0, or e^t (t - x). */
@@ -270,7 +268,8 @@ ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_
     if (graph == NULL) return none;
     ftr_dtype dtype = ftr_dtype_of(input);
     if (reduction == FTR_REDUCE_BATCH_MEAN && ftr_shape_of(input).rank < 1)
-        return ftr__builder_error(graph, FTR_ERROR_RANK, "kl_div", NULL, "input has rank 0, a batch mean needs 1 or more");
+        return ftr__builder_error(graph, FTR_ERROR_RANK, "kl_div", NULL,
+                                  "input has rank 0, a batch mean needs 1 or more");
     if (log_target)
         return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
     ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
@@ -322,7 +321,8 @@ void ftr__grad_nll(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
     ftr_tensor none = {NULL, 0};
     int32_t count = s->node->in_count;
-    ftr_tensor in[6] = {s->dout[0], s->in[0], s->in[1], s->out[1], count > 2 ? s->in[2] : none, count > 3 ? s->in[3] : none};
+    ftr_tensor in[6] = {s->dout[0], s->in[0], s->in[1], s->out[1], none, none};
+    for (int32_t i = 2; i < count; i++) in[i + 2] = s->in[i];
     s->din[0] = ftr__emit(s->graph, FTR_OP_nll_grad, NULL, &s->node->attr, in, 6);
 }
 

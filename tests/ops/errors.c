@@ -280,7 +280,8 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
       ftr_layer_norm(scalar(g), "ln", NULL)) \
     X(rms_norm_gamma, FTR_ERROR_SHAPE, "rms_norm 'rms_norm_2': gamma is [4], expected [3]", \
       ftr_rms_norm_with(A(4, 3), B(4), NULL)) \
-    X(rms_norm_eps, FTR_ERROR_INVALID_ARGUMENT, "rms_norm 'rms_norm_1': eps -1, expected a finite number of 0 or more", \
+    X(rms_norm_eps, FTR_ERROR_INVALID_ARGUMENT, \
+      "rms_norm 'rms_norm_1': eps -1, expected a finite number of 0 or more", \
       rms_norm_of(A(4, 3), -1)) \
     X(rms_norm_null, FTR_ERROR_INVALID_TENSOR, "rms_norm: input 0 is a null tensor", \
       ftr_rms_norm_with(NOTHING, B(4), NULL)) \
@@ -503,6 +504,12 @@ static const label_error label_errors[] = {
      false,
      FTR_ERROR_DATA,
      "cross_entropy 'cross_entropy_5': label 7 at row 0 is outside the 3 classes"},
+    {"label_nll",
+     {0, 1, 2, 3},
+     false,
+     false,
+     FTR_ERROR_DATA,
+     "nll 'nll_6': label 3 at row 3 is outside the 3 classes"},
     {"label_ignored", {0, -100, 2, 2}, false, false, FTR_OK, ""},
     {"label_of_padding", {0, 1, 2, 99}, false, true, FTR_OK, ""},
 };
@@ -515,7 +522,9 @@ static void test_label(const label_error *e) {
         mask = ftr_batch_mask(g, 4);
     }
     ftr_tensor x = real(g, "x", FTR_SHAPE(4, 2)), y = ftr_input(g, "y", e->i64 ? FTR_I64 : FTR_I32, FTR_SHAPE(4));
-    ftr_tensor loss = ftr_cross_entropy(ftr_linear(x, "fc", 3, NULL), y, NULL);
+    ftr_tensor logits = ftr_linear(x, "fc", 3, NULL);
+    ftr_tensor loss = strstr(e->name, "nll") ? ftr_nll(ftr_log_softmax(logits, -1), y, NULL)
+                                             : ftr_cross_entropy(logits, y, NULL);
     ftr_optimizer sgd = ftr_sgd(0.5);
     ftr_plan *plan = NULL;
     FTR_TEST_OK(context, ftr_compile(g, &(ftr_compile_desc){.loss = loss, .optimizer = &sgd}, &plan));

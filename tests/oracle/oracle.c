@@ -919,8 +919,8 @@ static bool has_loss(const ftr_op_attr *attr, const ftr_view *labels, const ftr_
     return counts(mask, r, labels->count) && get_int(labels, r) != attr->cross_entropy.ignore_index;
 }
 
-/* nll has log p instead of logits. PyTorch's definition: a row's loss is (1 - s) w[t] (-log p[t]) + s / C sum_c w[c] (-log p[c]) for label t and
- * smoothing s; the mean divides by the sum of w[t]. */
+/* PyTorch's definition: a row's loss is (1 - s) w[t] (-log p[t]) + s / C sum_c w[c] (-log p[c]) for label t and
+ * smoothing s; the mean divides by the sum of w[t]. nll is given log p instead of logits, and has no smoothing. */
 static ftr_status oracle_cross_entropy(const ftr_kernel_call *call) {
     const ftr_view *logits = &call->in[0], *labels = &call->in[1];
     const ftr_view *weights = optional_input(call, 2), *mask = optional_input(call, 3);

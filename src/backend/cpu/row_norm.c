@@ -1,6 +1,6 @@
-/* Layer norm, RMS norm and group norm. Statistics take two passes: sums of x - x0 give the mean, sums of x - mean and of
- * their squares the variance, with what the rounding of the mean left over. Sums for gamma and beta are in f32 within a
- * chunk of rows; chunks are added in order, in double. */
+/* Layer norm, RMS norm and group norm. Statistics take two passes: sums of x - x0 give the mean, sums of x - mean and
+ * of their squares the variance, with what the rounding of the mean left over. Sums for gamma and beta are in f32
+ * within a chunk of rows; chunks are added in order, in double. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
@@ -43,7 +43,7 @@ static int64_t ftr__row_norm_end(int64_t begin, int64_t some, int64_t end) {
     return end - begin < some ? end : begin + some;
 }
 
-/* ---------------------------------------------------------------------------------------------- layer and RMS norm -- */
+/* --------------------------------------------------------------------------------------------layer and RMS norm -- */
 
 static void ftr__row_norm_row(const ftr__row_norm_job *job, int64_t row, const float *beta) {
     const ftr_kernel_call *call = job->call;
@@ -155,7 +155,7 @@ ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------ group norm -- */
+/* ----------------------------------------------------------------------------------------------------group norm -- */
 
 /* Sums of a channel over chunks of a sample's positions; then of a group over its channels, in double. */
 typedef struct ftr__group_norm_job {
