@@ -639,9 +639,68 @@ FTR_API ftr_tensor ftr_batch_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tenso
 /* Layer: parameters "name.weight" (1), "name.bias" (0), buffers "name.running_mean" (0), "name.running_var" (1). */
 FTR_API ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_desc *desc);
 
+/* From ftr_layer_norm_defaults(). */
+typedef struct ftr_layer_norm_desc {
+    uint32_t cookie;
+    double eps;   /* added to the variance; 1e-5 */
+    int32_t dims; /* dimensions of a row, the last ones; 0 is gamma's rank (or beta's), 1 without both; 0 */
+    bool no_bias; /* leave the bias out (the layer form only) */
+} ftr_layer_norm_desc;
+
+/* eps 1e-5, rows as gamma has them, a bias. */
+FTR_API ftr_layer_norm_desc ftr_layer_norm_defaults(void);
+
+/* Normalizes each row of x, its last `dims` dimensions, by the row's mean and biased variance, then multiplies by gamma
+ * and adds beta, as PyTorch's layer_norm. gamma and beta have the shape of a row; each may be a null handle. (Ba,
+ * Kiros, Hinton: Layer Normalization, 2016.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_layer_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta,
+                                       const ftr_layer_norm_desc *desc);
+
+/* Layer over the last dimension: parameters "name.weight" (1) and "name.bias" (0). */
+FTR_API ftr_tensor ftr_layer_norm(ftr_tensor x, const char *name, const ftr_layer_norm_desc *desc);
+
+/* From ftr_rms_norm_defaults(). */
+typedef struct ftr_rms_norm_desc {
+    uint32_t cookie;
+    double eps; /* added to the mean square; 2^-23, which is PyTorch's default for f32 */
+} ftr_rms_norm_desc;
+
+/* eps 2^-23. */
+FTR_API ftr_rms_norm_desc ftr_rms_norm_defaults(void);
+
+/* x / sqrt(mean of x^2 + eps) over the last dimension, times gamma [size of it], which may be a null handle. (Zhang,
+ * Sennrich: Root Mean Square Layer Normalization, 2019.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_rms_norm_with(ftr_tensor x, ftr_tensor gamma, const ftr_rms_norm_desc *desc);
+
+/* Layer: parameter "name.weight" (1). */
+FTR_API ftr_tensor ftr_rms_norm(ftr_tensor x, const char *name, const ftr_rms_norm_desc *desc);
+
+/* From ftr_group_norm_defaults(). */
+typedef struct ftr_group_norm_desc {
+    uint32_t cookie;
+    double eps; /* added to the variance; 1e-5 */
+} ftr_group_norm_desc;
+
+/* eps 1e-5. */
+FTR_API ftr_group_norm_desc ftr_group_norm_defaults(void);
+
+/* Normalizes x [n, .., c] by the mean and biased variance of each sample's groups of c / groups neighbouring channels,
+ * then scales by gamma and adds beta, each [c] or a null handle. As PyTorch's group_norm, but that the channels are the
+ * last dimension. (Wu, He: Group Normalization, 2018.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_group_norm_with(ftr_tensor x, int32_t groups, ftr_tensor gamma, ftr_tensor beta,
+                                       const ftr_group_norm_desc *desc);
+
+/* Layer: parameters "name.weight" (1) and "name.bias" (0). */
+FTR_API ftr_tensor ftr_group_norm(ftr_tensor x, const char *name, int32_t groups, const ftr_group_norm_desc *desc);
+
 /* -------------------------------------------------------------------------------------------- losses and metrics -- */
 
-typedef enum ftr_reduction { FTR_REDUCE_MEAN = 0, FTR_REDUCE_SUM, FTR_REDUCE_NONE } ftr_reduction;
+typedef enum ftr_reduction {
+    FTR_REDUCE_MEAN = 0,
+    FTR_REDUCE_SUM,
+    FTR_REDUCE_NONE,
+    FTR_REDUCE_BATCH_MEAN /* the sum divided by the number of rows; ftr_kl_div() only */
+} ftr_reduction;
 
 /* From ftr_cross_entropy_defaults(). */
 typedef struct ftr_cross_entropy_desc {
@@ -662,6 +721,29 @@ FTR_API ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const
 
 /* Mean (or sum, or each) of (prediction - target)^2; equal shapes. */
 FTR_API ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction);
+
+/* Negative log-likelihood: as ftr_cross_entropy(), of log-probabilities [.., classes] (ftr_log_softmax()) instead of
+ * logits. desc->label_smoothing must be 0. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_nll(ftr_tensor log_probabilities, ftr_tensor labels, const ftr_cross_entropy_desc *desc);
+
+/* 0 in a field means its default. */
+typedef struct ftr_bce_desc {
+    ftr_tensor pos_weight;   /* factor of the positive targets' term; broadcasts to the logits; default 1 */
+    ftr_reduction reduction; /* default: mean */
+} ftr_bce_desc;
+
+/* Binary cross entropy of sigmoid(logits) against targets from 0 to 1, computed stably; equal shapes. As PyTorch's
+ * binary_cross_entropy_with_logits. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc);
+
+/* Kullback-Leibler divergence, target * (log target - input), of log-probabilities `input` from probabilities `target`,
+ * or from log-probabilities with log_target; equal shapes. A target of 0 gives 0, and -input as its gradient. The mean
+ * is over all elements, as PyTorch's kl_div; FTR_REDUCE_BATCH_MEAN is the mathematical one. */
+FTR_API ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction);
+
+/* Of the differences d: d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere; equal shapes. beta is 0 or more; 0
+ * is the absolute error, whose gradient at 0 is 0. */
+FTR_API ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction);
 
 /* Share of rows whose largest logit is at the label: a scalar, without a gradient. logits [.., classes], labels [..]. */
 FTR_API ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels);
@@ -1093,6 +1175,13 @@ FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
     /* normalization: outputs y, batch mean, unbiased batch variance, 1 / sqrt(variance + eps) as used */ \
     D(batch_norm, norm, 5, 7, 4, 0x7, 0x1, ANY) /* x, gamma, beta, running mean, running var, row mask, residual */ \
     N(batch_norm_grad, norm, 5, 7, 3, 0x0, 0x1, ANY) /* dy, x, gamma, mean, 1/std, row mask, y; gives dx, dgamma, dbeta */ \
+    /* of rows or groups: x, gamma, beta; y, mean, 1 / std; the gradients have dx, dgamma, dbeta */ \
+    D(layer_norm, row_norm, 1, 3, 3, 0x7, 0x1, F32) \
+    N(layer_norm_grad, row_norm, 4, 5, 3, 0x0, 0x1, F32) /* dy, x, mean, 1/std, gamma */ \
+    D(rms_norm, row_norm, 1, 2, 2, 0x3, 0x1, F32)        /* x, gamma; y, 1 / root of the mean square */ \
+    N(rms_norm_grad, row_norm, 3, 4, 2, 0x0, 0x1, F32)   /* dy, x, 1/rms, gamma; dx, dgamma */ \
+    D(group_norm, row_norm, 1, 3, 3, 0x7, 0x1, F32) \
+    N(group_norm_grad, row_norm, 4, 5, 3, 0x0, 0x1, F32) /* dy, x, mean, 1/std, gamma */ \
     /* pooling */ \
     D(max_pool2d, pool, 1, 1, 2, 0x1, 0x0, ANY) /* y, index (i32: row * width + column in the input plane) */ \
     N(max_pool2d_grad, pool, 2, 2, 1, 0x0, 0x0, ANY) /* dy, index */ \
@@ -1118,6 +1207,10 @@ FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
     D(cross_entropy, cross_entropy, 2, 4, 3, 0x1, 0x0, F32) \
     /* dloss, logits, labels, log of the rows' sums, sum of weights, class weights, row mask */ \
     N(cross_entropy_grad, cross_entropy, 5, 7, 1, 0x0, 0x0, F32) \
+    /* log-probabilities, labels, class weights, row mask; gives loss, sum of the rows' weights */ \
+    D(nll, cross_entropy, 2, 4, 2, 0x1, 0x0, F32) \
+    /* dloss, log-probabilities, labels, sum of weights, class weights, row mask */ \
+    N(nll_grad, cross_entropy, 4, 6, 1, 0x0, 0x0, F32) \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
     N(ema_update, ema, 2, 2, 0, 0x0, 0x0, NONE) /* state, value: state += weight * (value - state) */ \
     N(count_update, none, 1, 1, 0, 0x0, 0x0, NONE) /* i64 scalar: state += 1 */ \
@@ -1174,6 +1267,12 @@ typedef union ftr_op_attr {
         bool training; /* batch statistics; otherwise the running ones */
         ftr_activation activation; /* applied after the residual was added */
     } norm;
+    struct {
+        double eps;
+        int32_t dims;   /* the last ones, which a row is made of */
+        int32_t groups; /* of channels */
+        bool sums;      /* a gradient also computes dgamma and dbeta; otherwise these are of shape [0] */
+    } row_norm;
     struct {
         int32_t kernel[2], stride[2], padding[4];
         int64_t input[2];
@@ -2818,6 +2917,7 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_linear,
     FTR__ATTR_conv,
     FTR__ATTR_norm,
+    FTR__ATTR_row_norm,
     FTR__ATTR_pool,
     FTR__ATTR_dropout,
     FTR__ATTR_shape,
@@ -3459,6 +3559,10 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_norm:
         ftr__print(p->write, p->user, " %s eps %g", a->norm.training ? "batch statistics" : "running statistics", a->norm.eps);
         ftr__print_activation(p, a->norm.activation);
+        break;
+    case FTR__ATTR_row_norm:
+        if (a->row_norm.groups) ftr__print(p->write, p->user, " groups %d", a->row_norm.groups);
+        ftr__print(p->write, p->user, " eps %g", a->row_norm.eps);
         break;
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
@@ -4664,6 +4768,215 @@ void ftr__grad_batch_norm(ftr__grad *s) {
         if (s->wanted[i]) s->din[i] = ftr__output(dx, i);
 }
 
+/* ---- src/ops/row_norm.c ---- */
+/* Normalization within a sample: layer norm and RMS norm over rows, group norm over groups of channels. */
+
+#define FTR__COOKIE_LAYER_NORM 0x4c4e4f52u
+#define FTR__COOKIE_RMS_NORM 0x524d534eu
+#define FTR__COOKIE_GROUP_NORM 0x474e4f52u
+
+/* ---- builders */
+
+ftr_layer_norm_desc ftr_layer_norm_defaults(void) {
+    ftr_layer_norm_desc desc = {FTR__COOKIE_LAYER_NORM, 1e-5, 0, false};
+    return desc;
+}
+
+ftr_rms_norm_desc ftr_rms_norm_defaults(void) {
+    ftr_rms_norm_desc desc = {FTR__COOKIE_RMS_NORM, 0x1p-23};
+    return desc;
+}
+
+ftr_group_norm_desc ftr_group_norm_defaults(void) {
+    ftr_group_norm_desc desc = {FTR__COOKIE_GROUP_NORM, 1e-5};
+    return desc;
+}
+
+/* `known`: the description's cookie is right; it is NULL or the attributes were made of it. */
+static ftr_tensor ftr__row_norm_node(ftr_op op, bool known, const ftr_op_attr *attr, const ftr_tensor *in,
+                                     int32_t in_count, const char *name) {
+    const char *what = ftr_op_name(op);
+    ftr_graph *graph = ftr__common_graph(what, in, in_count, 1);
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    if (!known)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name,
+                                  "desc was not made by ftr_%s_defaults()", what);
+    return ftr__emit(graph, op, name, attr, in, in_count);
+}
+
+/* Parameters "name.weight" and, if asked for, "name.bias" over the last dimension; false on an error. */
+static bool ftr__row_norm_parameters(ftr_op op, const char *name, ftr_tensor x, int32_t min_rank, const char *layout,
+                                     ftr_tensor *weight, ftr_tensor *bias) {
+    ftr_graph *graph = ftr__layer_begin(ftr_op_name(op), name, x, min_rank, FTR_MAX_RANK, layout);
+    if (graph == NULL) return false;
+    ftr_shape shape = ftr_shape_of(x), size = FTR_SHAPE(shape.dim[shape.rank - 1]);
+    ftr_init one = {FTR_INIT_CONSTANT, 1.0, 0.0}, zero = {FTR_INIT_ZEROS, 0.0, 0.0};
+    ftr_dtype dtype = ftr_dtype_of(x);
+    *weight = ftr__layer_variable(graph, ftr_op_name(op), name, "weight", true, dtype, &size, one);
+    if (ftr_is_valid(*weight) && bias != NULL)
+        *bias = ftr__layer_variable(graph, ftr_op_name(op), name, "bias", true, dtype, &size, zero);
+    return ftr_is_valid(*weight) && (bias == NULL || ftr_is_valid(*bias));
+}
+
+static ftr_tensor ftr__layer_norm_named(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta,
+                                        const ftr_layer_norm_desc *desc, const char *name) {
+    ftr_layer_norm_desc d = desc != NULL ? *desc : ftr_layer_norm_defaults();
+    ftr_tensor in[3] = {x, gamma, beta};
+    ftr_op_attr attr = {.row_norm = {.eps = d.eps, .dims = d.dims}};
+    if (d.dims == 0)
+        attr.row_norm.dims = ftr_is_valid(gamma)  ? ftr_shape_of(gamma).rank
+                             : ftr_is_valid(beta) ? ftr_shape_of(beta).rank
+                                                  : 1;
+    return ftr__row_norm_node(FTR_OP_layer_norm, d.cookie == FTR__COOKIE_LAYER_NORM, &attr, in, 3, name);
+}
+
+ftr_tensor ftr_layer_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta, const ftr_layer_norm_desc *desc) {
+    return ftr__layer_norm_named(x, gamma, beta, desc, NULL);
+}
+
+ftr_tensor ftr_layer_norm(ftr_tensor x, const char *name, const ftr_layer_norm_desc *desc) {
+    ftr_tensor none = {NULL, 0}, weight = none, bias = none;
+    bool with_bias = desc == NULL || !desc->no_bias;
+    if (!ftr__row_norm_parameters(FTR_OP_layer_norm, name, x, 1, "..., features", &weight, with_bias ? &bias : NULL))
+        return none;
+    return ftr__layer_norm_named(x, weight, bias, desc, name);
+}
+
+static ftr_tensor ftr__rms_norm_named(ftr_tensor x, ftr_tensor gamma, const ftr_rms_norm_desc *desc,
+                                      const char *name) {
+    ftr_rms_norm_desc d = desc != NULL ? *desc : ftr_rms_norm_defaults();
+    ftr_tensor in[2] = {x, gamma};
+    ftr_op_attr attr = {.row_norm = {.eps = d.eps, .dims = 1}};
+    return ftr__row_norm_node(FTR_OP_rms_norm, d.cookie == FTR__COOKIE_RMS_NORM, &attr, in, 2, name);
+}
+
+ftr_tensor ftr_rms_norm_with(ftr_tensor x, ftr_tensor gamma, const ftr_rms_norm_desc *desc) {
+    return ftr__rms_norm_named(x, gamma, desc, NULL);
+}
+
+ftr_tensor ftr_rms_norm(ftr_tensor x, const char *name, const ftr_rms_norm_desc *desc) {
+    ftr_tensor none = {NULL, 0}, weight = none;
+    if (!ftr__row_norm_parameters(FTR_OP_rms_norm, name, x, 1, "..., features", &weight, NULL)) return none;
+    return ftr__rms_norm_named(x, weight, desc, name);
+}
+
+static ftr_tensor ftr__group_norm_named(ftr_tensor x, int32_t groups, ftr_tensor gamma, ftr_tensor beta,
+                                        const ftr_group_norm_desc *desc, const char *name) {
+    ftr_group_norm_desc d = desc != NULL ? *desc : ftr_group_norm_defaults();
+    ftr_tensor in[3] = {x, gamma, beta};
+    ftr_op_attr attr = {.row_norm = {.eps = d.eps, .dims = 1, .groups = groups}};
+    return ftr__row_norm_node(FTR_OP_group_norm, d.cookie == FTR__COOKIE_GROUP_NORM, &attr, in, 3, name);
+}
+
+ftr_tensor ftr_group_norm_with(ftr_tensor x, int32_t groups, ftr_tensor gamma, ftr_tensor beta,
+                               const ftr_group_norm_desc *desc) {
+    return ftr__group_norm_named(x, groups, gamma, beta, desc, NULL);
+}
+
+ftr_tensor ftr_group_norm(ftr_tensor x, const char *name, int32_t groups, const ftr_group_norm_desc *desc) {
+    ftr_tensor none = {NULL, 0}, weight = none, bias = none;
+    if (!ftr__row_norm_parameters(FTR_OP_group_norm, name, x, 2, "n, ..., c", &weight, &bias)) return none;
+    return ftr__group_norm_named(x, groups, weight, bias, desc, name);
+}
+
+/* ---- shapes and types */
+
+/* Of x, which is input `index`: the shape that gamma and beta have, and that of the statistics. */
+static ftr_status ftr__row_norm_shapes(ftr__infer *s, int32_t index, ftr_shape *row, ftr_shape *statistics) {
+    const ftr_shape *x = &s->in[index]->shape;
+    const double eps = s->node->attr.row_norm.eps;
+    const int32_t dims = s->node->attr.row_norm.dims, groups = s->node->attr.row_norm.groups;
+    const bool grouped = s->node->op == FTR_OP_group_norm || s->node->op == FTR_OP_group_norm_grad;
+    ftr_status status = ftr__check_float(s, index, "input");
+    if (status != FTR_OK) return status;
+    if (!(eps >= 0.0) || !isfinite(eps))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "eps %g, expected a finite number of 0 or more", eps);
+    if (dims < 1) return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dims %d, expected 1 or more", (int)dims);
+    if (x->rank < dims || (grouped && x->rank < 2))
+        return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank %d, expected %d or more%s", (int)x->rank,
+                                grouped ? 2 : (int)dims, grouped ? " (n, ..., c)" : "");
+    row->rank = dims;
+    for (int32_t i = 0; i < dims; i++) row->dim[i] = x->dim[x->rank - dims + i];
+    *statistics = *x;
+    statistics->rank -= dims;
+    if (!grouped) return FTR_OK;
+    if (groups < 1 || row->dim[0] % groups != 0)
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "input has %lld channels, which groups %d does not divide",
+                                (long long)row->dim[0], (int)groups);
+    statistics->rank = 2;
+    statistics->dim[1] = groups;
+    return FTR_OK;
+}
+
+/* Input `index`, if it is given, has x's type and this shape. */
+static ftr_status ftr__row_norm_input(ftr__infer *s, int32_t index, const char *what, const ftr_shape *shape) {
+    if (index >= s->in_count || s->in[index] == NULL) return FTR_OK;
+    const ftr__value *value = s->in[index];
+    char text[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
+    if (value->dtype != s->in[0]->dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
+                                ftr_dtype_name(s->in[0]->dtype));
+    if (ftr_shape_equal(&value->shape, shape)) return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s is %s, expected %s", what, ftr__shape_text(&value->shape, text),
+                            ftr__shape_text(shape, expected));
+}
+
+static ftr_status ftr__infer_row_norm(ftr__infer *s) {
+    ftr_shape row = {0}, statistics;
+    ftr_status status = ftr__row_norm_shapes(s, 0, &row, &statistics);
+    if (status == FTR_OK) status = ftr__row_norm_input(s, 1, "gamma", &row);
+    if (status == FTR_OK) status = ftr__row_norm_input(s, 2, "beta", &row);
+    if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+    const int32_t outputs = s->node->op == FTR_OP_rms_norm ? 2 : 3;
+    for (int32_t i = 1; i < outputs && status == FTR_OK; i++)
+        status = ftr__set_output(s, i, s->in[0]->dtype, &statistics);
+    return status;
+}
+
+static ftr_status ftr__infer_row_norm_grad(ftr__infer *s) {
+    const bool rms = s->node->op == FTR_OP_rms_norm_grad;
+    ftr_shape row = {0}, statistics, nothing = FTR_SHAPE(0);
+    ftr_status status = ftr__check_same_type(s, 0, 1, "dy", "input");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 1, "dy", "input");
+    if (status == FTR_OK) status = ftr__row_norm_shapes(s, 1, &row, &statistics);
+    if (status == FTR_OK && !rms) status = ftr__row_norm_input(s, 2, "mean", &statistics);
+    if (status == FTR_OK) status = ftr__row_norm_input(s, rms ? 2 : 3, "1 / std", &statistics);
+    if (status == FTR_OK) status = ftr__row_norm_input(s, rms ? 3 : 4, "gamma", &row);
+    if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+    for (int32_t i = 1; i < (rms ? 2 : 3) && status == FTR_OK; i++)
+        status = ftr__set_output(s, i, s->in[0]->dtype, s->node->attr.row_norm.sums ? &row : &nothing);
+    return status;
+}
+
+ftr_status ftr__infer_layer_norm(ftr__infer *s) { return ftr__infer_row_norm(s); }
+ftr_status ftr__infer_rms_norm(ftr__infer *s) { return ftr__infer_row_norm(s); }
+ftr_status ftr__infer_group_norm(ftr__infer *s) { return ftr__infer_row_norm(s); }
+ftr_status ftr__infer_layer_norm_grad(ftr__infer *s) { return ftr__infer_row_norm_grad(s); }
+ftr_status ftr__infer_rms_norm_grad(ftr__infer *s) { return ftr__infer_row_norm_grad(s); }
+ftr_status ftr__infer_group_norm_grad(ftr__infer *s) { return ftr__infer_row_norm_grad(s); }
+
+/* ---- gradient */
+
+static void ftr__grad_row_norm(ftr__grad *s, ftr_op op) {
+    const int32_t inputs = op == FTR_OP_rms_norm_grad ? 2 : 3;
+    bool wanted[3] = {false, false, false};
+    for (int32_t i = 0; i < inputs; i++)
+        wanted[i] = i < s->node->in_count && ftr_is_valid(s->in[i]) && s->wanted[i];
+    if (!ftr__has_gradient(s) || (!wanted[0] && !wanted[1] && !wanted[2])) return;
+    ftr_op_attr attr = s->node->attr;
+    attr.row_norm.sums = wanted[1] || wanted[2];
+    ftr_tensor in[5] = {s->dout[0], s->in[0], s->out[1]};
+    if (inputs == 3) in[3] = s->out[2];
+    if (s->node->in_count > 1) in[inputs + 1] = s->in[1];
+    ftr_tensor dx = ftr__emit(s->graph, op, NULL, &attr, in, inputs + 2);
+    for (int32_t i = 0; i < inputs && ftr_is_valid(dx); i++)
+        if (wanted[i]) s->din[i] = ftr__output(dx, i);
+}
+
+void ftr__grad_layer_norm(ftr__grad *s) { ftr__grad_row_norm(s, FTR_OP_layer_norm_grad); }
+void ftr__grad_rms_norm(ftr__grad *s) { ftr__grad_row_norm(s, FTR_OP_rms_norm_grad); }
+void ftr__grad_group_norm(ftr__grad *s) { ftr__grad_row_norm(s, FTR_OP_group_norm_grad); }
+
 /* ---- src/ops/pool.c ---- */
 /* Pooling over windows of NHWC images. */
 
@@ -5114,7 +5427,7 @@ void ftr__grad_pad(ftr__grad *s) {
 }
 
 /* ---- src/ops/loss.c ---- */
-/* Softmax, cross entropy, mean squared error and accuracy. */
+/* Softmax, losses and accuracy. */
 
 #define FTR__COOKIE_CROSS_ENTROPY 0x43524f53u
 
@@ -5182,6 +5495,11 @@ static ftr_tensor ftr__reduce_real_rows(ftr_tensor x, ftr_reduction reduction) {
     if (ftr_is_valid(mask)) x = ftr__zero_masked_rows(x, mask);
     if (reduction == FTR_REDUCE_NONE) return x;
     if (reduction == FTR_REDUCE_SUM) return ftr_sum(x, ftr_all_axes(), false);
+    if (reduction == FTR_REDUCE_BATCH_MEAN) {
+        ftr_tensor rows = ftr_is_valid(mask) ? ftr_sum(mask, ftr_all_axes(), false)
+                                             : ftr_scalar(x.graph, dtype, (double)shape.dim[0]);
+        return ftr_div(ftr_sum(x, ftr_all_axes(), false), rows);
+    }
     if (!ftr_is_valid(mask)) return ftr_mean(x, ftr_all_axes(), false);
     double trailing = 1.0;
     for (int32_t i = 1; i < shape.rank; i++) trailing *= (double)shape.dim[i];
@@ -5227,22 +5545,24 @@ static ftr_status ftr__check_cross_entropy_attr(ftr__infer *s) {
 /* logits [.., classes] against labels [..], which are inputs `first` and first + 1. */
 static ftr_status ftr__check_labels(ftr__infer *s, int32_t first) {
     const ftr__value *logits = s->in[first], *labels = s->in[first + 1];
-    ftr_status status = ftr__check_float(s, first, "logits");
+    const bool nll = s->node->op == FTR_OP_nll || s->node->op == FTR_OP_nll_grad;
+    const char *what = nll ? "log-probabilities" : "logits";
+    ftr_status status = ftr__check_float(s, first, what);
     if (status != FTR_OK) return status;
     if (labels->dtype != FTR_I32 && labels->dtype != FTR_I64)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "labels are %s, expected i32 or i64",
                                 ftr_dtype_name(labels->dtype));
     if (logits->shape.rank < 1)
-        return ftr__infer_error(s, FTR_ERROR_RANK, "logits have rank 0, expected 1 or more (..., classes)");
+        return ftr__infer_error(s, FTR_ERROR_RANK, "%s have rank 0, expected 1 or more (..., classes)", what);
     char text[FTR__SHAPE_TEXT], text_logits[FTR__SHAPE_TEXT], text_rows[FTR__SHAPE_TEXT];
     if (logits->shape.dim[logits->shape.rank - 1] < 1)
-        return ftr__infer_error(s, FTR_ERROR_SHAPE, "logits %s have no classes",
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s %s have no classes", what,
                                 ftr__shape_text(&logits->shape, text_logits));
     ftr_shape rows = logits->shape;
     rows.rank--;
     if (ftr_shape_equal(&rows, &labels->shape)) return FTR_OK;
-    return ftr__infer_error(s, FTR_ERROR_SHAPE, "labels are %s, expected %s for logits %s",
-                            ftr__shape_text(&labels->shape, text), ftr__shape_text(&rows, text_rows),
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "labels are %s, expected %s for %s %s",
+                            ftr__shape_text(&labels->shape, text), ftr__shape_text(&rows, text_rows), what,
                             ftr__shape_text(&logits->shape, text_logits));
 }
 
@@ -5287,32 +5607,152 @@ void ftr__grad_cross_entropy(ftr__grad *s) {
     s->din[0] = ftr__emit(s->graph, FTR_OP_cross_entropy_grad, NULL, &s->node->attr, in, 7);
 }
 
-/* ---- mean squared error and accuracy, made of other ops */
+/* ---- losses made of other ops */
 
-ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
-    ftr_tensor in[2] = {prediction, target}, none = {NULL, 0};
-    ftr_graph *graph = ftr__common_graph("mse", in, 2, 2);
-    if (graph == NULL) return none;
-    if ((int)reduction < (int)FTR_REDUCE_MEAN || (int)reduction > (int)FTR_REDUCE_NONE)
-        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "mse", NULL, "reduction %d, expected 0 to %d",
-                                  (int)reduction, (int)FTR_REDUCE_NONE);
+/* The graph of two operands of one floating type and shape, and a reduction up to `last`; NULL with the error
+ * recorded. */
+static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor prediction, ftr_tensor target,
+                                  ftr_reduction reduction, ftr_reduction last) {
+    ftr_tensor in[2] = {prediction, target};
+    ftr_graph *graph = ftr__common_graph(what, in, 2, 2);
+    if (graph == NULL) return NULL;
     ftr_dtype found = ftr_dtype_of(prediction), other = ftr_dtype_of(target);
-    if (!ftr__is_float(found))
-        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "mse", NULL, "prediction is %s, expected f32 or f64",
-                                  ftr_dtype_name(found));
-    if (found != other)
-        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "mse", NULL,
-                                  "prediction is %s, target is %s: both must have one type", ftr_dtype_name(found),
-                                  ftr_dtype_name(other));
     ftr_shape shape = ftr_shape_of(prediction), shape_target = ftr_shape_of(target);
     char text[FTR__SHAPE_TEXT], text_target[FTR__SHAPE_TEXT];
-    if (!ftr_shape_equal(&shape, &shape_target))
-        return ftr__builder_error(graph, FTR_ERROR_SHAPE, "mse", NULL,
-                                  "prediction is %s, target is %s: both must have one shape",
-                                  ftr__shape_text(&shape, text), ftr__shape_text(&shape_target, text_target));
+    if ((int)reduction < (int)FTR_REDUCE_MEAN || (int)reduction > (int)last)
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "reduction %d, expected 0 to %d",
+                                 (int)reduction, (int)last);
+    else if (!ftr__is_float(found))
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, expected f32 or f64", word,
+                                 ftr_dtype_name(found));
+    else if (found != other)
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, target is %s: both must have one type",
+                                 word, ftr_dtype_name(found), ftr_dtype_name(other));
+    else if (!ftr_shape_equal(&shape, &shape_target))
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "%s is %s, target is %s: both must have one shape",
+                                 word, ftr__shape_text(&shape, text), ftr__shape_text(&shape_target, text_target));
+    else
+        return graph;
+    return NULL;
+}
+
+ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+    if (ftr__loss_begin("mse", "prediction", prediction, target, reduction, FTR_REDUCE_NONE) == NULL)
+        return (ftr_tensor){NULL, 0};
     ftr_tensor difference = ftr_sub(prediction, target);
     return ftr__reduce_real_rows(ftr_mul(difference, difference), reduction);
 }
+
+/* |x|; its gradient at 0 is 0, for the maximum shares it. */
+static ftr_tensor ftr__loss_size(ftr_tensor x) { return ftr_maximum(x, ftr_neg(x)); }
+
+/* With m = min(|d|, beta): m (|d| - m / 2) / beta, which is |d| where beta is 0. */
+ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
+    ftr_graph *graph = ftr__loss_begin("smooth_l1", "prediction", prediction, target, reduction, FTR_REDUCE_NONE);
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    if (!(beta >= 0.0) || !isfinite(beta))
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "smooth_l1", NULL,
+                                  "beta %g, expected a finite number of 0 or more", beta);
+    ftr_dtype dtype = ftr_dtype_of(prediction);
+    ftr_tensor size = ftr__loss_size(ftr_sub(prediction, target));
+    if (beta == 0.0) return ftr__reduce_real_rows(size, reduction);
+    ftr_tensor least = ftr_neg(ftr_maximum(ftr_neg(size), ftr_scalar(graph, dtype, -beta)));
+    ftr_tensor rest = ftr_sub(size, ftr_mul(least, ftr_scalar(graph, dtype, 0.5)));
+    return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
+}
+
+/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x), the logarithm being log(1 + e^-|x|) + max(-x, 0). */
+ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
+    ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
+    ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
+    ftr_graph *graph = ftr__common_graph("bce_with_logits", in, 3, 2);
+    if (graph == NULL) return none;
+    graph = ftr__loss_begin("bce_with_logits", "logits", logits, target, reduction, FTR_REDUCE_NONE);
+    if (graph == NULL) return none;
+    ftr_dtype dtype = ftr_dtype_of(logits);
+    const bool weighted = in[2].graph != NULL;
+    ftr_shape shape = ftr_shape_of(logits), shape_weight = ftr_shape_of(in[2]), both;
+    char text[FTR__SHAPE_TEXT], text_weight[FTR__SHAPE_TEXT];
+    if (weighted && ftr_dtype_of(in[2]) != dtype)
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "bce_with_logits", NULL, "pos_weight is %s, expected %s",
+                                  ftr_dtype_name(ftr_dtype_of(in[2])), ftr_dtype_name(dtype));
+    if (weighted && (!ftr__broadcast_shape(&shape, &shape_weight, &both) || !ftr_shape_equal(&shape, &both)))
+        return ftr__builder_error(graph, FTR_ERROR_SHAPE, "bce_with_logits", NULL,
+                                  "pos_weight %s does not broadcast to logits %s",
+                                  ftr__shape_text(&shape_weight, text_weight), ftr__shape_text(&shape, text));
+    ftr_tensor zero = ftr_scalar(graph, dtype, 0.0), one = ftr_scalar(graph, dtype, 1.0);
+    ftr_tensor tail = ftr_log(ftr_add(ftr_exp(ftr_neg(ftr__loss_size(logits))), one));
+    ftr_tensor positive = ftr_add(tail, ftr_maximum(ftr_neg(logits), zero));
+    if (weighted) positive = ftr_mul(ftr_add(ftr_mul(ftr_sub(in[2], one), target), one), positive);
+    return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
+}
+
+/* t (log t - x) with 0 log 0 = 0, or e^t (t - x). */
+ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
+    ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__loss_begin("kl_div", "input", input, target, reduction, FTR_REDUCE_BATCH_MEAN);
+    if (graph == NULL) return none;
+    ftr_dtype dtype = ftr_dtype_of(input);
+    if (reduction == FTR_REDUCE_BATCH_MEAN && ftr_shape_of(input).rank < 1)
+        return ftr__builder_error(graph, FTR_ERROR_RANK, "kl_div", NULL,
+                                  "input has rank 0, a batch mean needs 1 or more");
+    if (log_target)
+        return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
+    ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
+    ftr_tensor present = ftr_where(absent, ftr_scalar(graph, dtype, 1.0), target);
+    return ftr__reduce_real_rows(ftr_mul(target, ftr_sub(ftr_log(present), input)), reduction);
+}
+
+/* ---- negative log-likelihood */
+
+ftr_tensor ftr_nll(ftr_tensor log_probabilities, ftr_tensor labels, const ftr_cross_entropy_desc *desc) {
+    ftr_tensor none = {NULL, 0};
+    ftr_cross_entropy_desc d = desc != NULL ? *desc : ftr_cross_entropy_defaults();
+    bool known = d.cookie == FTR__COOKIE_CROSS_ENTROPY;
+    ftr_tensor in[4] = {log_probabilities, labels, known ? d.class_weights : none, none};
+    ftr_graph *graph = ftr__common_graph("nll", in, 3, 2);
+    if (graph == NULL) return none;
+    if (!known)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "nll", NULL,
+                                  "desc was not made by ftr_cross_entropy_defaults()");
+    if (d.label_smoothing != 0.0)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "nll", NULL, "label_smoothing %g, expected 0",
+                                  d.label_smoothing);
+    ftr_shape rows = ftr_shape_of(labels);
+    in[3] = ftr__row_mask(graph, &rows, ftr_dtype_of(log_probabilities));
+    ftr_op_attr attr = {.cross_entropy = {0.0, d.ignore_index, d.reduction}};
+    return ftr__emit(graph, FTR_OP_nll, NULL, &attr, in, 4);
+}
+
+ftr_status ftr__infer_nll(ftr__infer *s) {
+    ftr_status status = ftr__check_cross_entropy_attr(s);
+    if (status == FTR_OK) status = ftr__check_labels(s, 0);
+    if (status == FTR_OK) status = ftr__check_row_weights(s, 2, s->in[0], s->in[1]);
+    if (status != FTR_OK) return status;
+    ftr_shape scalar = ftr_scalar_shape();
+    bool each = s->node->attr.cross_entropy.reduction == FTR_REDUCE_NONE;
+    status = ftr__set_output(s, 0, s->in[0]->dtype, each ? &s->in[1]->shape : &scalar);
+    return status != FTR_OK ? status : ftr__set_output(s, 1, s->in[0]->dtype, &scalar);
+}
+
+ftr_status ftr__infer_nll_grad(ftr__infer *s) {
+    ftr_status status = ftr__check_cross_entropy_attr(s);
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dloss", "log-probabilities");
+    if (status == FTR_OK) status = ftr__check_labels(s, 1);
+    if (status == FTR_OK) status = ftr__check_row_weights(s, 4, s->in[1], s->in[2]);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
+}
+
+void ftr__grad_nll(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    ftr_tensor none = {NULL, 0};
+    int32_t count = s->node->in_count;
+    ftr_tensor in[6] = {s->dout[0], s->in[0], s->in[1], s->out[1], none, none};
+    for (int32_t i = 2; i < count; i++) in[i + 2] = s->in[i];
+    s->din[0] = ftr__emit(s->graph, FTR_OP_nll_grad, NULL, &s->node->attr, in, 6);
+}
+
+/* ---- accuracy */
 
 ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
     ftr_tensor in[2] = {logits, labels}, none = {NULL, 0};
@@ -6835,6 +7275,19 @@ typedef struct ftr__simd_math {
     void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
                             const float *mean, const float *a, const float *b, const float *c, float *dx);
 
+    /* u = dy * gamma, just dy if gamma is NULL, x - mean if dy is NULL: sums[0] = sum of u, sums[1] = sum of u * (x -
+     * mean), added as `sum` does. */
+    void (*row_moments)(int64_t n, const float *x, float mean, const float *dy, const float *gamma, double sums[2]);
+    /* y = ((x - mean) * scale + shift) * gamma + beta; gamma and beta may be NULL. */
+    void (*row_norm)(int64_t n, const float *x, float mean, float scale, float shift, const float *gamma,
+                     const float *beta, float *y);
+    /* dx = (dy * gamma + (x - mean) * b + c) * a; gamma may be NULL. */
+    void (*row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a, float b,
+                          float c, float *dx);
+    /* sum += dy; product += dy * (x - mean) * scale. */
+    void (*row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
+                          float *product);
+
     /* out = e^(x - shift), which is not stored if out is NULL; returns the sum as `sum` does. */
     double (*exp_sum)(int64_t n, const float *x, float shift, float *out);
     /* out = scale * e^(x - shift) + add. */
@@ -6983,6 +7436,13 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     /* norm.c */                                                                                                 \
     X(batch_norm, ftr__cpu_batch_norm, ftr__cpu_batch_norm_workspace)                                   \
     X(batch_norm_grad, ftr__cpu_batch_norm_grad, ftr__cpu_batch_norm_grad_workspace)                    \
+    /* row_norm.c */                                                                                             \
+    X(layer_norm, ftr__cpu_row_norm, 0)                                                                 \
+    X(layer_norm_grad, ftr__cpu_row_norm_grad, ftr__cpu_row_norm_grad_workspace)                        \
+    X(rms_norm, ftr__cpu_row_norm, 0)                                                                   \
+    X(rms_norm_grad, ftr__cpu_row_norm_grad, ftr__cpu_row_norm_grad_workspace)                          \
+    X(group_norm, ftr__cpu_group_norm, ftr__cpu_group_norm_workspace)                                   \
+    X(group_norm_grad, ftr__cpu_group_norm_grad, ftr__cpu_group_norm_grad_workspace)                    \
     /* pool.c */                                                                                                 \
     X(max_pool2d, ftr__cpu_max_pool2d, 0)                                                               \
     X(max_pool2d_grad, ftr__cpu_max_pool2d_grad, 0)                                                     \
@@ -7005,6 +7465,8 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(log_softmax_grad, ftr__cpu_softmax_grad, 0)                                                       \
     X(cross_entropy, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                          \
     X(cross_entropy_grad, ftr__cpu_cross_entropy_grad, 0)                                               \
+    X(nll, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                                    \
+    X(nll_grad, ftr__cpu_cross_entropy_grad, 0)                                                         \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -7037,6 +7499,13 @@ FTR__CPU_RUN(ftr__cpu_batch_norm)
 FTR__CPU_WORKSPACE(ftr__cpu_batch_norm_workspace)
 FTR__CPU_RUN(ftr__cpu_batch_norm_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_batch_norm_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_row_norm)
+FTR__CPU_RUN(ftr__cpu_row_norm_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_row_norm_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_group_norm)
+FTR__CPU_WORKSPACE(ftr__cpu_group_norm_workspace)
+FTR__CPU_RUN(ftr__cpu_group_norm_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_group_norm_grad_workspace)
 FTR__CPU_RUN(ftr__cpu_max_pool2d)
 FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
@@ -9254,6 +9723,388 @@ ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* ---- src/backend/cpu/row_norm.c ---- */
+/* Layer norm, RMS norm and group norm. Statistics take two passes: sums of x - x0 give the mean, sums of x - mean and
+ * of their squares the variance, with what the rounding of the mean left over. Sums for gamma and beta are in f32
+ * within a chunk of rows; chunks are added in order, in double. */
+
+#define FTR__ROW_NORM_GRAIN 16384 /* elements of a task that computes rows */
+#define FTR__ROW_NORM_TILE 512    /* columns of a task that computes dgamma and dbeta */
+#define FTR__ROW_NORM_CHUNK 32768 /* elements of such a task */
+#define FTR__ROW_NORM_ROWS 256    /* rows of such a task, at most */
+
+typedef struct ftr__row_norm_job {
+    const ftr_kernel_call *call;
+    const ftr__simd_math *math;
+    const float *gamma, *mean, *invstd; /* NULL where missing */
+    int64_t n, rows, rows_per_task, tiles, chunks, rows_per_chunk;
+    bool rms;
+    float *partial; /* [chunks][2][n] */
+} ftr__row_norm_job;
+
+/* The sizes; data pointers are not looked at. */
+static ftr__row_norm_job ftr__row_norm_job_of(const ftr_kernel_call *call, const ftr_view *x) {
+    ftr__row_norm_job job = {.call = call, .n = 1, .rows = 1};
+    const int32_t leading = x->shape.rank - call->attr->row_norm.dims;
+    for (int32_t d = 0; d < x->shape.rank; d++) *(d < leading ? &job.rows : &job.n) *= x->shape.dim[d];
+    job.rms = call->op == FTR_OP_rms_norm || call->op == FTR_OP_rms_norm_grad;
+    job.rows_per_task = 1 + FTR__ROW_NORM_GRAIN / (job.n > 0 ? job.n : 1);
+    const int64_t width = job.n < FTR__ROW_NORM_TILE ? job.n : FTR__ROW_NORM_TILE;
+    job.rows_per_chunk = width > 0 ? FTR__ROW_NORM_CHUNK / width : 1;
+    if (job.rows_per_chunk > FTR__ROW_NORM_ROWS) job.rows_per_chunk = FTR__ROW_NORM_ROWS;
+    job.tiles = (job.n + FTR__ROW_NORM_TILE - 1) / FTR__ROW_NORM_TILE;
+    job.chunks = (job.rows + job.rows_per_chunk - 1) / job.rows_per_chunk;
+    return job;
+}
+
+static const float *ftr__row_norm_data(const ftr_kernel_call *call, int32_t input) {
+    const ftr_view *view = ftr__optional_input(call, input);
+    return view ? view->data : NULL;
+}
+
+static int64_t ftr__row_norm_end(int64_t begin, int64_t some, int64_t end) {
+    return end - begin < some ? end : begin + some;
+}
+
+/* --------------------------------------------------------------------------------------------layer and RMS norm -- */
+
+static void ftr__row_norm_row(const ftr__row_norm_job *job, int64_t row, const float *beta) {
+    const ftr_kernel_call *call = job->call;
+    const double n = (double)job->n;
+    const float *x = (const float *)call->in[0].data + row * job->n;
+    float *statistics = (float *)call->out[1].data + row, rounded = 0.0f;
+    double sums[2] = {0, 0}, left = 0;
+    if (!job->rms) {
+        const float first = job->n > 0 ? x[0] : 0.0f;
+        job->math->row_moments(job->n, x, first, NULL, NULL, sums);
+        rounded = (float)((double)first + sums[0] / n);
+        *statistics = rounded;
+        statistics = (float *)call->out[2].data + row;
+    }
+    job->math->row_moments(job->n, x, rounded, NULL, NULL, sums);
+    if (!job->rms) left = sums[0] / n;
+    const double variance = sums[1] / n - left * left;
+    const double invstd = 1.0 / sqrt((variance > 0 || isnan(variance) ? variance : 0.0) + call->attr->row_norm.eps);
+    *statistics = (float)invstd;
+    job->math->row_norm(job->n, x, rounded, (float)invstd, (float)(-left * invstd), job->gamma, beta,
+                        (float *)call->out[0].data + row * job->n);
+}
+
+static void ftr__row_norm_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
+    const float *beta = ftr__row_norm_data(job->call, 2);
+    (void)worker;
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_row(job, row, beta);
+}
+
+ftr_status ftr__cpu_row_norm(const ftr_kernel_call *call) {
+    ftr__row_norm_job job = ftr__row_norm_job_of(call, &call->in[0]);
+    job.math = &ftr__cpu_of(call)->simd->math;
+    job.gamma = ftr__row_norm_data(call, 1);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__row_norm_task,
+                  &job);
+    return FTR_OK;
+}
+
+/* With u = dy gamma and z = (x - mean) / std: dx = (u - mean of u - z mean of u z) / std; RMS norm has no mean of u. */
+static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const ftr_kernel_call *call = job->call;
+    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
+    (void)worker;
+    for (int64_t row = begin; row < end; row++) {
+        const int64_t at = row * job->n;
+        const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
+        const float mean = job->rms ? 0.0f : job->mean[row];
+        const double invstd = (double)job->invstd[row], n = (double)job->n;
+        double sums[2];
+        job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
+        const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
+        job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
+                                 (float *)call->out[0].data + at);
+    }
+}
+
+static void ftr__row_norm_sums_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__ROW_NORM_TILE;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
+    const int64_t width = ftr__row_norm_end(column, FTR__ROW_NORM_TILE, job->n) - column;
+    const float *dy = (const float *)job->call->in[0].data + column;
+    const float *x = (const float *)job->call->in[1].data + column;
+    float *sum = job->partial + chunk * 2 * job->n + column, *product = sum + job->n;
+    (void)worker;
+    for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
+    for (int64_t row = begin; row < end; row++)
+        job->math->row_norm_sums(width, dy + row * job->n, x + row * job->n, job->rms ? 0.0f : job->mean[row],
+                                 job->invstd[row], sum, product);
+}
+
+static void ftr__row_norm_combine_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const int64_t column = task * FTR__ROW_NORM_TILE;
+    const int64_t width = ftr__row_norm_end(column, FTR__ROW_NORM_TILE, job->n) - column;
+    double sum[FTR__ROW_NORM_TILE] = {0}, product[FTR__ROW_NORM_TILE] = {0};
+    (void)worker;
+    for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
+        const float *from = job->partial + chunk * 2 * job->n + column;
+        for (int64_t j = 0; j < width; j++) sum[j] += (double)from[j];
+        for (int64_t j = 0; j < width; j++) product[j] += (double)from[job->n + j];
+    }
+    for (int64_t j = 0; j < width; j++) ((float *)job->call->out[1].data)[column + j] = (float)product[j];
+    for (int64_t j = 0; j < width && !job->rms; j++) ((float *)job->call->out[2].data)[column + j] = (float)sum[j];
+}
+
+size_t ftr__cpu_row_norm_grad_workspace(const ftr_kernel_call *call) {
+    const ftr__row_norm_job job = ftr__row_norm_job_of(call, &call->in[1]);
+    return call->attr->row_norm.sums ? (size_t)(job.chunks * 2 * job.n) * sizeof(float) : 0;
+}
+
+/* The sums come first: dx may lie in dy's memory. */
+ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
+    ftr__pool *pool = ftr__cpu_of(call)->pool;
+    ftr__row_norm_job job = ftr__row_norm_job_of(call, &call->in[1]);
+    job.math = &ftr__cpu_of(call)->simd->math;
+    job.mean = job.rms ? NULL : call->in[2].data;
+    job.invstd = call->in[job.rms ? 2 : 3].data;
+    job.gamma = ftr__row_norm_data(call, job.rms ? 3 : 4);
+    job.partial = call->workspace;
+    if (call->attr->row_norm.sums) {
+        ftr__pool_run(pool, job.chunks * job.tiles, ftr__row_norm_sums_task, &job);
+        ftr__pool_run(pool, job.tiles, ftr__row_norm_combine_task, &job);
+    }
+    ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__row_norm_grad_task, &job);
+    return FTR_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------group norm -- */
+
+/* Sums of a channel over chunks of a sample's positions; then of a group over its channels, in double. */
+typedef struct ftr__group_norm_job {
+    const ftr_kernel_call *call;
+    const ftr__simd_math *math;
+    const float *gamma; /* NULL where missing */
+    int64_t samples, positions, channels, width; /* width: channels of a group */
+    int64_t chunks, positions_per_chunk;         /* of a sample */
+    float *partial;      /* [samples][chunks][2][channels] */
+    float *coefficients; /* [samples][4][channels]; forward: mean, scale, shift; gradient: mean, a, b, c */
+} ftr__group_norm_job;
+
+/* The sizes; data pointers are not looked at. */
+static ftr__group_norm_job ftr__group_norm_job_of(const ftr_kernel_call *call, const ftr_view *x) {
+    ftr__group_norm_job job = {.call = call, .samples = x->shape.dim[0], .positions = 1};
+    job.channels = x->shape.dim[x->shape.rank - 1];
+    job.width = job.channels / call->attr->row_norm.groups;
+    for (int32_t d = 1; d < x->shape.rank - 1; d++) job.positions *= x->shape.dim[d];
+    job.positions_per_chunk = 1 + FTR__ROW_NORM_CHUNK / (job.channels > 0 ? job.channels : 1);
+    job.chunks = (job.positions + job.positions_per_chunk - 1) / job.positions_per_chunk;
+    return job;
+}
+
+static size_t ftr__group_norm_workspace(const ftr__group_norm_job *job) {
+    return (size_t)(job->samples * (job->chunks * 2 + 4) * job->channels) * sizeof(float);
+}
+
+static void ftr__group_norm_prepare(ftr__group_norm_job *job, int32_t gamma) {
+    job->math = &ftr__cpu_of(job->call)->simd->math;
+    job->gamma = ftr__row_norm_data(job->call, gamma);
+    job->partial = job->call->workspace;
+    job->coefficients = job->partial + job->samples * job->chunks * 2 * job->channels;
+}
+
+/* Positions of a chunk, which begin at element *at; its partial sums are set to 0. */
+static int64_t ftr__group_norm_chunk(const ftr__group_norm_job *job, int64_t task, int64_t *at, float **partial) {
+    const int64_t begin = task % job->chunks * job->positions_per_chunk;
+    *at = (task / job->chunks * job->positions + begin) * job->channels;
+    *partial = job->partial + task * 2 * job->channels;
+    for (int64_t j = 0; j < 2 * job->channels; j++) (*partial)[j] = 0.0f;
+    return ftr__row_norm_end(begin, job->positions_per_chunk, job->positions) - begin;
+}
+
+/* Each channel's mean, relative to the sample's first position, and its squared deviations from it. */
+static void ftr__group_norm_statistics_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const float *data = job->call->in[0].data, *center = data + task / job->chunks * job->positions * job->channels;
+    int64_t at;
+    float *mean;
+    (void)worker;
+    const int64_t count = ftr__group_norm_chunk(job, task, &at, &mean);
+    job->math->column_centered_sum(count, job->channels, data + at, job->channels, center, mean);
+    for (int64_t j = 0; j < job->channels; j++) mean[j] /= (float)count;
+    job->math->column_deviation(count, job->channels, data + at, job->channels, center, mean, mean + job->channels);
+}
+
+/* Combines what has been counted with another part's mean and squared deviations. */
+static void ftr__group_norm_merge(double *count, double *mean, double *deviation, double other_count, double other_mean,
+                                  double other_deviation) {
+    const double apart = other_mean - *mean, share = other_count / (*count + other_count);
+    *deviation += other_deviation + apart * apart * *count * share;
+    *mean += apart * share;
+    *count += other_count;
+}
+
+static void ftr__group_norm_combine_task(void *arg, int64_t sample, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const ftr_kernel_call *call = job->call;
+    const int64_t channels = job->channels, groups = call->attr->row_norm.groups;
+    const float *center = (const float *)call->in[0].data + sample * job->positions * channels;
+    const float *partial = job->partial + sample * job->chunks * 2 * channels, *beta = ftr__row_norm_data(call, 2);
+    float *coefficients = job->coefficients + sample * 4 * channels;
+    (void)worker;
+    for (int64_t g = 0; g < groups; g++) {
+        double count = 0, mean = 0, deviation = 0;
+        for (int64_t c = g * job->width; c < (g + 1) * job->width; c++)
+            for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
+                const int64_t begin = chunk * job->positions_per_chunk;
+                const int64_t end = ftr__row_norm_end(begin, job->positions_per_chunk, job->positions);
+                const float *part = partial + chunk * 2 * channels + c;
+                ftr__group_norm_merge(&count, &mean, &deviation, (double)(end - begin),
+                                      (double)center[c] + (double)part[0], (double)part[channels]);
+            }
+        const double invstd = 1.0 / sqrt(deviation / count + call->attr->row_norm.eps);
+        const float rounded = (float)(count > 0 ? mean : NAN);
+        ((float *)call->out[1].data)[sample * groups + g] = rounded;
+        ((float *)call->out[2].data)[sample * groups + g] = (float)invstd;
+        for (int64_t c = g * job->width; c < (g + 1) * job->width; c++) {
+            const double scale = job->gamma ? (double)job->gamma[c] * invstd : invstd;
+            coefficients[c] = rounded;
+            coefficients[channels + c] = (float)scale;
+            coefficients[2 * channels + c] =
+                (float)((beta ? (double)beta[c] : 0.0) + ((double)rounded - mean) * scale);
+        }
+    }
+}
+
+static void ftr__group_norm_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const int64_t sample = task / job->chunks, begin = task % job->chunks * job->positions_per_chunk;
+    const int64_t count = ftr__row_norm_end(begin, job->positions_per_chunk, job->positions) - begin;
+    const int64_t at = (sample * job->positions + begin) * job->channels;
+    const float *mean = job->coefficients + sample * 4 * job->channels, *scale = mean + job->channels;
+    (void)worker;
+    job->math->norm_apply(count, job->channels, (const float *)job->call->in[0].data + at, mean, scale,
+                          scale + job->channels, NULL, false, (float *)job->call->out[0].data + at);
+}
+
+size_t ftr__cpu_group_norm_workspace(const ftr_kernel_call *call) {
+    const ftr__group_norm_job job = ftr__group_norm_job_of(call, &call->in[0]);
+    return ftr__group_norm_workspace(&job);
+}
+
+ftr_status ftr__cpu_group_norm(const ftr_kernel_call *call) {
+    ftr__pool *pool = ftr__cpu_of(call)->pool;
+    ftr__group_norm_job job = ftr__group_norm_job_of(call, &call->in[0]);
+    ftr__group_norm_prepare(&job, 1);
+    ftr__pool_run(pool, job.samples * job.chunks, ftr__group_norm_statistics_task, &job);
+    ftr__pool_run(pool, job.samples, ftr__group_norm_combine_task, &job);
+    ftr__pool_run(pool, job.samples * job.chunks, ftr__group_norm_apply_task, &job);
+    return FTR_OK;
+}
+
+/* A channel has the mean of its group. */
+static void ftr__group_norm_mean_task(void *arg, int64_t sample, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const float *mean = (const float *)job->call->in[2].data + sample * job->call->attr->row_norm.groups;
+    (void)worker;
+    for (int64_t c = 0; c < job->channels; c++)
+        job->coefficients[sample * 4 * job->channels + c] = mean[c / job->width];
+}
+
+static void ftr__group_norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const float *mean = job->coefficients + task / job->chunks * 4 * job->channels;
+    int64_t at;
+    float *sum;
+    (void)worker;
+    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum);
+    job->math->norm_grad_sums(count, job->channels, job->channels, (const float *)job->call->in[0].data + at,
+                              (const float *)job->call->in[1].data + at, NULL, mean, sum, sum + job->channels);
+}
+
+/* Sums of dy and of dy (x - mean) of one channel of a sample. */
+static void ftr__group_norm_channel(const ftr__group_norm_job *job, int64_t sample, int64_t c, double sums[2]) {
+    sums[0] = sums[1] = 0;
+    for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
+        const float *part = job->partial + (sample * job->chunks + chunk) * 2 * job->channels + c;
+        sums[0] += (double)part[0];
+        sums[1] += (double)part[job->channels];
+    }
+}
+
+/* The coefficients of dx = dy a + (x - mean) b + c; as a row of layer norm. */
+static void ftr__group_norm_grad_combine_task(void *arg, int64_t sample, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const int64_t channels = job->channels, groups = job->call->attr->row_norm.groups;
+    float *a = job->coefficients + (sample * 4 + 1) * channels;
+    (void)worker;
+    for (int64_t g = 0; g < groups; g++) {
+        const double invstd = (double)((const float *)job->call->in[3].data)[sample * groups + g];
+        const double share = invstd / (double)(job->positions * job->width);
+        double sum = 0, product = 0;
+        for (int64_t c = g * job->width; c < (g + 1) * job->width; c++) {
+            const double gamma = job->gamma ? (double)job->gamma[c] : 1.0;
+            double sums[2];
+            ftr__group_norm_channel(job, sample, c, sums);
+            sum += gamma * sums[0];
+            product += gamma * sums[1];
+            a[c] = (float)(gamma * invstd);
+        }
+        for (int64_t c = g * job->width; c < (g + 1) * job->width; c++) {
+            a[channels + c] = (float)(-invstd * invstd * share * product);
+            a[2 * channels + c] = (float)(-share * sum);
+        }
+    }
+}
+
+static void ftr__group_norm_parameters_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const int64_t begin = task * FTR__ROW_NORM_TILE, groups = job->call->attr->row_norm.groups;
+    const int64_t end = ftr__row_norm_end(begin, FTR__ROW_NORM_TILE, job->channels);
+    (void)worker;
+    for (int64_t c = begin; c < end; c++) {
+        double dgamma = 0, dbeta = 0, sums[2];
+        for (int64_t sample = 0; sample < job->samples && job->chunks > 0; sample++) {
+            ftr__group_norm_channel(job, sample, c, sums);
+            dgamma += sums[1] * (double)((const float *)job->call->in[3].data)[sample * groups + c / job->width];
+            dbeta += sums[0];
+        }
+        ((float *)job->call->out[1].data)[c] = (float)dgamma;
+        ((float *)job->call->out[2].data)[c] = (float)dbeta;
+    }
+}
+
+static void ftr__group_norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__group_norm_job *job = arg;
+    const int64_t sample = task / job->chunks, begin = task % job->chunks * job->positions_per_chunk;
+    const int64_t count = ftr__row_norm_end(begin, job->positions_per_chunk, job->positions) - begin;
+    const int64_t at = (sample * job->positions + begin) * job->channels, channels = job->channels;
+    const float *mean = job->coefficients + sample * 4 * channels, *a = mean + channels;
+    (void)worker;
+    job->math->norm_grad_apply(count, channels, (const float *)job->call->in[0].data + at,
+                               (const float *)job->call->in[1].data + at, NULL, mean, a, a + channels, a + 2 * channels,
+                               (float *)job->call->out[0].data + at);
+}
+
+size_t ftr__cpu_group_norm_grad_workspace(const ftr_kernel_call *call) {
+    const ftr__group_norm_job job = ftr__group_norm_job_of(call, &call->in[1]);
+    return ftr__group_norm_workspace(&job);
+}
+
+ftr_status ftr__cpu_group_norm_grad(const ftr_kernel_call *call) {
+    ftr__pool *pool = ftr__cpu_of(call)->pool;
+    ftr__group_norm_job job = ftr__group_norm_job_of(call, &call->in[1]);
+    ftr__group_norm_prepare(&job, 4);
+    ftr__pool_run(pool, job.samples, ftr__group_norm_mean_task, &job);
+    ftr__pool_run(pool, job.samples * job.chunks, ftr__group_norm_grad_sums_task, &job);
+    ftr__pool_run(pool, job.samples, ftr__group_norm_grad_combine_task, &job);
+    if (call->attr->row_norm.sums)
+        ftr__pool_run(pool, (job.channels + FTR__ROW_NORM_TILE - 1) / FTR__ROW_NORM_TILE,
+                      ftr__group_norm_parameters_task, &job);
+    ftr__pool_run(pool, job.samples * job.chunks, ftr__group_norm_grad_apply_task, &job);
+    return FTR_OK;
+}
+
 /* ---- src/backend/cpu/pool.c ---- */
 /* Pooling over [n, h, w, c]: vectors run along the channels. A task is a number of rows of the result. The gradients
  * gather: each input pixel looks up the windows that cover it, so that no two tasks write to one place. */
@@ -9975,6 +10826,7 @@ typedef struct ftr__loss_job {
     const float *class_weights, *mask; /* NULL where missing */
     int64_t classes, rows, rows_per_task, tasks, rows_per_mask;
     double smoothing, all_weights; /* all_weights: sum of the class weights */
+    bool nll;                      /* the logits are log-probabilities already */
 } ftr__loss_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -9985,6 +10837,7 @@ static ftr__loss_job ftr__loss_job_of(const ftr_kernel_call *call, const ftr_vie
     job.rows_per_task = 1 + FTR__SOFTMAX_GRAIN / (job.classes > 0 ? job.classes : 1);
     job.tasks = (job.rows + job.rows_per_task - 1) / job.rows_per_task;
     job.smoothing = call->attr->cross_entropy.label_smoothing;
+    job.nll = call->op == FTR_OP_nll || call->op == FTR_OP_nll_grad;
     return job;
 }
 
@@ -10021,12 +10874,12 @@ static double ftr__loss_smooth_sum(const ftr__loss_job *job, const float *x, flo
 /* PyTorch's cross_entropy for one row: (1 - e) w[label] nll + e / C * sum of w[c] * -log p[c]. */
 static void ftr__loss_row(const ftr__loss_job *job, int64_t row, ftr__loss_part *part) {
     const float *x = (const float *)job->logits->data + row * job->classes;
-    const float most = job->math->maximum(job->classes, x);
-    const double log_sum = log(job->math->exp_sum(job->classes, x, most, NULL));
+    const float most = job->nll ? 0.0f : job->math->maximum(job->classes, x);
+    const double log_sum = job->nll ? 0.0 : log(job->math->exp_sum(job->classes, x, most, NULL));
     const int64_t label = ftr__loss_label(job, row);
     const double mask = ftr__loss_mask(job, row);
     double loss = 0, weight = 0;
-    ((float *)job->call->out[1].data)[row] = (float)log_sum;
+    if (!job->nll) ((float *)job->call->out[1].data)[row] = (float)log_sum;
     if (mask != 0.0 && label != job->call->attr->cross_entropy.ignore_index) {
         if (label < 0 || label >= job->classes) {
             if (part->bad_row < 0) part->bad_row = row;
@@ -10075,7 +10928,7 @@ ftr_status ftr__cpu_cross_entropy(const ftr_kernel_call *call) {
     const ftr_reduction reduction = call->attr->cross_entropy.reduction;
     if (reduction != FTR_REDUCE_NONE)
         *(float *)call->out[0].data = (float)(reduction == FTR_REDUCE_MEAN ? loss / weight : loss);
-    *(float *)call->out[2].data = (float)weight;
+    *(float *)call->out[job.nll ? 1 : 2].data = (float)weight;
     return FTR_OK;
 }
 
@@ -10092,7 +10945,12 @@ static void ftr__loss_grad_row(const ftr__loss_job *job, int64_t row) {
         return;
     }
     double g = mask * (double)dloss[reduction == FTR_REDUCE_NONE ? row : 0];
-    if (reduction == FTR_REDUCE_MEAN) g /= (double)*(const float *)call->in[4].data;
+    if (reduction == FTR_REDUCE_MEAN) g /= (double)*(const float *)call->in[job->nll ? 3 : 4].data;
+    if (job->nll) {
+        memset(dx, 0, (size_t)job->classes * sizeof *dx);
+        dx[label] = (float)(-g * ftr__loss_class_weight(job, label));
+        return;
+    }
     const double at_label = g * (1.0 - job->smoothing) * ftr__loss_class_weight(job, label);
     const double at_each = job->smoothing > 0 ? g * job->smoothing / (double)job->classes : 0.0;
     const double sum = exp((double)((const float *)call->in[3].data)[row]);
@@ -10113,7 +10971,8 @@ static void ftr__loss_grad_task(void *arg, int64_t task, int32_t worker) {
 
 ftr_status ftr__cpu_cross_entropy_grad(const ftr_kernel_call *call) {
     ftr__loss_job job = ftr__loss_job_of(call, &call->in[1]);
-    ftr__loss_prepare(&job, ftr__optional_input(call, 5), ftr__optional_input(call, 6));
+    const int32_t weights = job.nll ? 4 : 5;
+    ftr__loss_prepare(&job, ftr__optional_input(call, weights), ftr__optional_input(call, weights + 1));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_grad_task, &job);
     return FTR_OK;
 }
@@ -12862,6 +13721,53 @@ static float FTR__S(row_maximum)(int64_t n, const float *x) {
     return best;
 }
 
+/* A vector's share of row_moments. */
+FTR__INLINE void FTR__S(moments_take)(int64_t i, int64_t left, const float *x, float mean, const float *dy,
+                                      const float *gamma, FTR__VF *sum, FTR__VF *product) {
+    const FTR__VF apart = FTR__S(first_lanes)(FTR__LOAD_SOME(x + i, left) - mean, left);
+    FTR__VF u = dy ? FTR__LOAD_SOME(dy + i, left) : apart;
+    if (gamma) u *= FTR__LOAD_SOME(gamma + i, left);
+    *sum += u;
+    *product = FTR__FMA(u, apart, *product);
+}
+
+static void FTR__S(row_moments)(int64_t n, const float *x, float mean, const float *dy, const float *gamma,
+                                double sums[2]) {
+    sums[0] = sums[1] = 0;
+    for (int64_t at = 0; at < n;) {
+        FTR__VF sum[2] = {{0}, {0}}, product[2] = {{0}, {0}};
+        for (int block = 0; block < FTR__SUM_BLOCK && at + 2 * FTR__W <= n; block++, at += 2 * FTR__W)
+            for (int k = 0; k < 2; k++)
+                FTR__S(moments_take)(at + k * FTR__W, FTR__W, x, mean, dy, gamma, &sum[k], &product[k]);
+        for (; at < n && n - at < 2 * FTR__W; at += FTR__W)
+            FTR__S(moments_take)(at, n - at < FTR__W ? n - at : FTR__W, x, mean, dy, gamma, &sum[0], &product[0]);
+        sums[0] += FTR__S(lanes_sum)(sum[0] + sum[1]);
+        sums[1] += FTR__S(lanes_sum)(product[0] + product[1]);
+    }
+}
+
+static void FTR__S(row_norm)(int64_t n, const float *x, float mean, float scale, float shift, const float *gamma,
+                             const float *beta, float *y) {
+    const FTR__VF a = FTR__SPLAT(scale), b = FTR__SPLAT(shift);
+    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__VF t = FTR__FMA(v - mean, a, b); if (gamma) t *= FTR__LOAD_SOME(gamma + i, left);
+                  if (beta) t += FTR__LOAD_SOME(beta + i, left), t, y)
+}
+
+static void FTR__S(row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a,
+                                  float b, float c, float *dx) {
+    const FTR__VF fb = FTR__SPLAT(b), fc = FTR__SPLAT(c);
+    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u; if (gamma) t *= FTR__LOAD_SOME(gamma + i, left),
+                  (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
+}
+
+static void FTR__S(row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
+                                  float *product) {
+    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, x);
+                  FTR__STORE_SOME(product + i,
+                                  FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
+                  d + FTR__LOAD_SOME(sum + i, left), sum)
+}
+
 /* --------------------------------------------------------------------------------------------- column reductions -- */
 
 /* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last
@@ -13184,6 +14090,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
+        .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm),                                              \
+        .row_norm_grad = FTR__S(row_norm_grad), .row_norm_sums = FTR__S(row_norm_sums),                                \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
         .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
         .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \

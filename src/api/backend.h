@@ -53,6 +53,12 @@ typedef union ftr_op_attr {
         ftr_activation activation; /* applied after the residual was added */
     } norm;
     struct {
+        double eps;
+        int32_t dims;   /* the last ones, which a row is made of */
+        int32_t groups; /* of channels */
+        bool sums;      /* a gradient also computes dgamma and dbeta; otherwise these are of shape [0] */
+    } row_norm;
+    struct {
         int32_t kernel[2], stride[2], padding[4];
         int64_t input[2];
         bool exclude_padding;

@@ -186,9 +186,68 @@ FTR_API ftr_tensor ftr_batch_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tenso
 /* Layer: parameters "name.weight" (1), "name.bias" (0), buffers "name.running_mean" (0), "name.running_var" (1). */
 FTR_API ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_desc *desc);
 
+/* From ftr_layer_norm_defaults(). */
+typedef struct ftr_layer_norm_desc {
+    uint32_t cookie;
+    double eps;   /* added to the variance; 1e-5 */
+    int32_t dims; /* dimensions of a row, the last ones; 0 is gamma's rank (or beta's), 1 without both; 0 */
+    bool no_bias; /* leave the bias out (the layer form only) */
+} ftr_layer_norm_desc;
+
+/* eps 1e-5, rows as gamma has them, a bias. */
+FTR_API ftr_layer_norm_desc ftr_layer_norm_defaults(void);
+
+/* Normalizes each row of x, its last `dims` dimensions, by the row's mean and biased variance, then multiplies by gamma
+ * and adds beta, as PyTorch's layer_norm. gamma and beta have the shape of a row; each may be a null handle. (Ba,
+ * Kiros, Hinton: Layer Normalization, 2016.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_layer_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta,
+                                       const ftr_layer_norm_desc *desc);
+
+/* Layer over the last dimension: parameters "name.weight" (1) and "name.bias" (0). */
+FTR_API ftr_tensor ftr_layer_norm(ftr_tensor x, const char *name, const ftr_layer_norm_desc *desc);
+
+/* From ftr_rms_norm_defaults(). */
+typedef struct ftr_rms_norm_desc {
+    uint32_t cookie;
+    double eps; /* added to the mean square; 2^-23, which is PyTorch's default for f32 */
+} ftr_rms_norm_desc;
+
+/* eps 2^-23. */
+FTR_API ftr_rms_norm_desc ftr_rms_norm_defaults(void);
+
+/* x / sqrt(mean of x^2 + eps) over the last dimension, times gamma [size of it], which may be a null handle. (Zhang,
+ * Sennrich: Root Mean Square Layer Normalization, 2019.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_rms_norm_with(ftr_tensor x, ftr_tensor gamma, const ftr_rms_norm_desc *desc);
+
+/* Layer: parameter "name.weight" (1). */
+FTR_API ftr_tensor ftr_rms_norm(ftr_tensor x, const char *name, const ftr_rms_norm_desc *desc);
+
+/* From ftr_group_norm_defaults(). */
+typedef struct ftr_group_norm_desc {
+    uint32_t cookie;
+    double eps; /* added to the variance; 1e-5 */
+} ftr_group_norm_desc;
+
+/* eps 1e-5. */
+FTR_API ftr_group_norm_desc ftr_group_norm_defaults(void);
+
+/* Normalizes x [n, .., c] by the mean and biased variance of each sample's groups of c / groups neighbouring channels,
+ * then scales by gamma and adds beta, each [c] or a null handle. As PyTorch's group_norm, but that the channels are the
+ * last dimension. (Wu, He: Group Normalization, 2018.) `desc` may be NULL. */
+FTR_API ftr_tensor ftr_group_norm_with(ftr_tensor x, int32_t groups, ftr_tensor gamma, ftr_tensor beta,
+                                       const ftr_group_norm_desc *desc);
+
+/* Layer: parameters "name.weight" (1) and "name.bias" (0). */
+FTR_API ftr_tensor ftr_group_norm(ftr_tensor x, const char *name, int32_t groups, const ftr_group_norm_desc *desc);
+
 /* -------------------------------------------------------------------------------------------- losses and metrics -- */
 
-typedef enum ftr_reduction { FTR_REDUCE_MEAN = 0, FTR_REDUCE_SUM, FTR_REDUCE_NONE } ftr_reduction;
+typedef enum ftr_reduction {
+    FTR_REDUCE_MEAN = 0,
+    FTR_REDUCE_SUM,
+    FTR_REDUCE_NONE,
+    FTR_REDUCE_BATCH_MEAN /* the sum divided by the number of rows; ftr_kl_div() only */
+} ftr_reduction;
 
 /* From ftr_cross_entropy_defaults(). */
 typedef struct ftr_cross_entropy_desc {
@@ -209,6 +268,29 @@ FTR_API ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const
 
 /* Mean (or sum, or each) of (prediction - target)^2; equal shapes. */
 FTR_API ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction);
+
+/* Negative log-likelihood: as ftr_cross_entropy(), of log-probabilities [.., classes] (ftr_log_softmax()) instead of
+ * logits. desc->label_smoothing must be 0. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_nll(ftr_tensor log_probabilities, ftr_tensor labels, const ftr_cross_entropy_desc *desc);
+
+/* 0 in a field means its default. */
+typedef struct ftr_bce_desc {
+    ftr_tensor pos_weight;   /* factor of the positive targets' term; broadcasts to the logits; default 1 */
+    ftr_reduction reduction; /* default: mean */
+} ftr_bce_desc;
+
+/* Binary cross entropy of sigmoid(logits) against targets from 0 to 1, computed stably; equal shapes. As PyTorch's
+ * binary_cross_entropy_with_logits. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc);
+
+/* Kullback-Leibler divergence, target * (log target - input), of log-probabilities `input` from probabilities `target`,
+ * or from log-probabilities with log_target; equal shapes. A target of 0 gives 0, and -input as its gradient. The mean
+ * is over all elements, as PyTorch's kl_div; FTR_REDUCE_BATCH_MEAN is the mathematical one. */
+FTR_API ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction);
+
+/* Of the differences d: d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere; equal shapes. beta is 0 or more; 0
+ * is the absolute error, whose gradient at 0 is 0. */
+FTR_API ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction);
 
 /* Share of rows whose largest logit is at the label: a scalar, without a gradient. logits [.., classes], labels [..]. */
 FTR_API ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels);

@@ -44,6 +44,7 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_linear,
     FTR__ATTR_conv,
     FTR__ATTR_norm,
+    FTR__ATTR_row_norm,
     FTR__ATTR_pool,
     FTR__ATTR_dropout,
     FTR__ATTR_shape,

@@ -47,6 +47,10 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " %s eps %g", a->norm.training ? "batch statistics" : "running statistics", a->norm.eps);
         ftr__print_activation(p, a->norm.activation);
         break;
+    case FTR__ATTR_row_norm:
+        if (a->row_norm.groups) ftr__print(p->write, p->user, " groups %d", a->row_norm.groups);
+        ftr__print(p->write, p->user, " eps %g", a->row_norm.eps);
+        break;
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_axes_order: ftr__print_order(p, node); break;

@@ -1,5 +1,7 @@
-/* Softmax, cross entropy, mean squared error and accuracy. */
+/* Softmax, losses and accuracy. */
 #include "ops/registry.h"
+
+#include <math.h>
 
 #define FTR__COOKIE_CROSS_ENTROPY 0x43524f53u
 
@@ -67,6 +69,11 @@ static ftr_tensor ftr__reduce_real_rows(ftr_tensor x, ftr_reduction reduction) {
     if (ftr_is_valid(mask)) x = ftr__zero_masked_rows(x, mask);
     if (reduction == FTR_REDUCE_NONE) return x;
     if (reduction == FTR_REDUCE_SUM) return ftr_sum(x, ftr_all_axes(), false);
+    if (reduction == FTR_REDUCE_BATCH_MEAN) {
+        ftr_tensor rows = ftr_is_valid(mask) ? ftr_sum(mask, ftr_all_axes(), false)
+                                             : ftr_scalar(x.graph, dtype, (double)shape.dim[0]);
+        return ftr_div(ftr_sum(x, ftr_all_axes(), false), rows);
+    }
     if (!ftr_is_valid(mask)) return ftr_mean(x, ftr_all_axes(), false);
     double trailing = 1.0;
     for (int32_t i = 1; i < shape.rank; i++) trailing *= (double)shape.dim[i];
@@ -112,22 +119,24 @@ static ftr_status ftr__check_cross_entropy_attr(ftr__infer *s) {
 /* logits [.., classes] against labels [..], which are inputs `first` and first + 1. */
 static ftr_status ftr__check_labels(ftr__infer *s, int32_t first) {
     const ftr__value *logits = s->in[first], *labels = s->in[first + 1];
-    ftr_status status = ftr__check_float(s, first, "logits");
+    const bool nll = s->node->op == FTR_OP_nll || s->node->op == FTR_OP_nll_grad;
+    const char *what = nll ? "log-probabilities" : "logits";
+    ftr_status status = ftr__check_float(s, first, what);
     if (status != FTR_OK) return status;
     if (labels->dtype != FTR_I32 && labels->dtype != FTR_I64)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "labels are %s, expected i32 or i64",
                                 ftr_dtype_name(labels->dtype));
     if (logits->shape.rank < 1)
-        return ftr__infer_error(s, FTR_ERROR_RANK, "logits have rank 0, expected 1 or more (..., classes)");
+        return ftr__infer_error(s, FTR_ERROR_RANK, "%s have rank 0, expected 1 or more (..., classes)", what);
     char text[FTR__SHAPE_TEXT], text_logits[FTR__SHAPE_TEXT], text_rows[FTR__SHAPE_TEXT];
     if (logits->shape.dim[logits->shape.rank - 1] < 1)
-        return ftr__infer_error(s, FTR_ERROR_SHAPE, "logits %s have no classes",
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s %s have no classes", what,
                                 ftr__shape_text(&logits->shape, text_logits));
     ftr_shape rows = logits->shape;
     rows.rank--;
     if (ftr_shape_equal(&rows, &labels->shape)) return FTR_OK;
-    return ftr__infer_error(s, FTR_ERROR_SHAPE, "labels are %s, expected %s for logits %s",
-                            ftr__shape_text(&labels->shape, text), ftr__shape_text(&rows, text_rows),
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "labels are %s, expected %s for %s %s",
+                            ftr__shape_text(&labels->shape, text), ftr__shape_text(&rows, text_rows), what,
                             ftr__shape_text(&logits->shape, text_logits));
 }
 
@@ -172,32 +181,152 @@ void ftr__grad_cross_entropy(ftr__grad *s) {
     s->din[0] = ftr__emit(s->graph, FTR_OP_cross_entropy_grad, NULL, &s->node->attr, in, 7);
 }
 
-/* ---- mean squared error and accuracy, made of other ops */
+/* ---- losses made of other ops */
 
-ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
-    ftr_tensor in[2] = {prediction, target}, none = {NULL, 0};
-    ftr_graph *graph = ftr__common_graph("mse", in, 2, 2);
-    if (graph == NULL) return none;
-    if ((int)reduction < (int)FTR_REDUCE_MEAN || (int)reduction > (int)FTR_REDUCE_NONE)
-        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "mse", NULL, "reduction %d, expected 0 to %d",
-                                  (int)reduction, (int)FTR_REDUCE_NONE);
+/* The graph of two operands of one floating type and shape, and a reduction up to `last`; NULL with the error
+ * recorded. */
+static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor prediction, ftr_tensor target,
+                                  ftr_reduction reduction, ftr_reduction last) {
+    ftr_tensor in[2] = {prediction, target};
+    ftr_graph *graph = ftr__common_graph(what, in, 2, 2);
+    if (graph == NULL) return NULL;
     ftr_dtype found = ftr_dtype_of(prediction), other = ftr_dtype_of(target);
-    if (!ftr__is_float(found))
-        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "mse", NULL, "prediction is %s, expected f32 or f64",
-                                  ftr_dtype_name(found));
-    if (found != other)
-        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "mse", NULL,
-                                  "prediction is %s, target is %s: both must have one type", ftr_dtype_name(found),
-                                  ftr_dtype_name(other));
     ftr_shape shape = ftr_shape_of(prediction), shape_target = ftr_shape_of(target);
     char text[FTR__SHAPE_TEXT], text_target[FTR__SHAPE_TEXT];
-    if (!ftr_shape_equal(&shape, &shape_target))
-        return ftr__builder_error(graph, FTR_ERROR_SHAPE, "mse", NULL,
-                                  "prediction is %s, target is %s: both must have one shape",
-                                  ftr__shape_text(&shape, text), ftr__shape_text(&shape_target, text_target));
+    if ((int)reduction < (int)FTR_REDUCE_MEAN || (int)reduction > (int)last)
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "reduction %d, expected 0 to %d",
+                                 (int)reduction, (int)last);
+    else if (!ftr__is_float(found))
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, expected f32 or f64", word,
+                                 ftr_dtype_name(found));
+    else if (found != other)
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, target is %s: both must have one type",
+                                 word, ftr_dtype_name(found), ftr_dtype_name(other));
+    else if (!ftr_shape_equal(&shape, &shape_target))
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "%s is %s, target is %s: both must have one shape",
+                                 word, ftr__shape_text(&shape, text), ftr__shape_text(&shape_target, text_target));
+    else
+        return graph;
+    return NULL;
+}
+
+ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+    if (ftr__loss_begin("mse", "prediction", prediction, target, reduction, FTR_REDUCE_NONE) == NULL)
+        return (ftr_tensor){NULL, 0};
     ftr_tensor difference = ftr_sub(prediction, target);
     return ftr__reduce_real_rows(ftr_mul(difference, difference), reduction);
 }
+
+/* |x|; its gradient at 0 is 0, for the maximum shares it. */
+static ftr_tensor ftr__loss_size(ftr_tensor x) { return ftr_maximum(x, ftr_neg(x)); }
+
+/* With m = min(|d|, beta): m (|d| - m / 2) / beta, which is |d| where beta is 0. */
+ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
+    ftr_graph *graph = ftr__loss_begin("smooth_l1", "prediction", prediction, target, reduction, FTR_REDUCE_NONE);
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    if (!(beta >= 0.0) || !isfinite(beta))
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "smooth_l1", NULL,
+                                  "beta %g, expected a finite number of 0 or more", beta);
+    ftr_dtype dtype = ftr_dtype_of(prediction);
+    ftr_tensor size = ftr__loss_size(ftr_sub(prediction, target));
+    if (beta == 0.0) return ftr__reduce_real_rows(size, reduction);
+    ftr_tensor least = ftr_neg(ftr_maximum(ftr_neg(size), ftr_scalar(graph, dtype, -beta)));
+    ftr_tensor rest = ftr_sub(size, ftr_mul(least, ftr_scalar(graph, dtype, 0.5)));
+    return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
+}
+
+/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x), the logarithm being log(1 + e^-|x|) + max(-x, 0). */
+ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
+    ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
+    ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
+    ftr_graph *graph = ftr__common_graph("bce_with_logits", in, 3, 2);
+    if (graph == NULL) return none;
+    graph = ftr__loss_begin("bce_with_logits", "logits", logits, target, reduction, FTR_REDUCE_NONE);
+    if (graph == NULL) return none;
+    ftr_dtype dtype = ftr_dtype_of(logits);
+    const bool weighted = in[2].graph != NULL;
+    ftr_shape shape = ftr_shape_of(logits), shape_weight = ftr_shape_of(in[2]), both;
+    char text[FTR__SHAPE_TEXT], text_weight[FTR__SHAPE_TEXT];
+    if (weighted && ftr_dtype_of(in[2]) != dtype)
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "bce_with_logits", NULL, "pos_weight is %s, expected %s",
+                                  ftr_dtype_name(ftr_dtype_of(in[2])), ftr_dtype_name(dtype));
+    if (weighted && (!ftr__broadcast_shape(&shape, &shape_weight, &both) || !ftr_shape_equal(&shape, &both)))
+        return ftr__builder_error(graph, FTR_ERROR_SHAPE, "bce_with_logits", NULL,
+                                  "pos_weight %s does not broadcast to logits %s",
+                                  ftr__shape_text(&shape_weight, text_weight), ftr__shape_text(&shape, text));
+    ftr_tensor zero = ftr_scalar(graph, dtype, 0.0), one = ftr_scalar(graph, dtype, 1.0);
+    ftr_tensor tail = ftr_log(ftr_add(ftr_exp(ftr_neg(ftr__loss_size(logits))), one));
+    ftr_tensor positive = ftr_add(tail, ftr_maximum(ftr_neg(logits), zero));
+    if (weighted) positive = ftr_mul(ftr_add(ftr_mul(ftr_sub(in[2], one), target), one), positive);
+    return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
+}
+
+/* t (log t - x) with 0 log 0 = 0, or e^t (t - x). */
+ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
+    ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__loss_begin("kl_div", "input", input, target, reduction, FTR_REDUCE_BATCH_MEAN);
+    if (graph == NULL) return none;
+    ftr_dtype dtype = ftr_dtype_of(input);
+    if (reduction == FTR_REDUCE_BATCH_MEAN && ftr_shape_of(input).rank < 1)
+        return ftr__builder_error(graph, FTR_ERROR_RANK, "kl_div", NULL,
+                                  "input has rank 0, a batch mean needs 1 or more");
+    if (log_target)
+        return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
+    ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
+    ftr_tensor present = ftr_where(absent, ftr_scalar(graph, dtype, 1.0), target);
+    return ftr__reduce_real_rows(ftr_mul(target, ftr_sub(ftr_log(present), input)), reduction);
+}
+
+/* ---- negative log-likelihood */
+
+ftr_tensor ftr_nll(ftr_tensor log_probabilities, ftr_tensor labels, const ftr_cross_entropy_desc *desc) {
+    ftr_tensor none = {NULL, 0};
+    ftr_cross_entropy_desc d = desc != NULL ? *desc : ftr_cross_entropy_defaults();
+    bool known = d.cookie == FTR__COOKIE_CROSS_ENTROPY;
+    ftr_tensor in[4] = {log_probabilities, labels, known ? d.class_weights : none, none};
+    ftr_graph *graph = ftr__common_graph("nll", in, 3, 2);
+    if (graph == NULL) return none;
+    if (!known)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "nll", NULL,
+                                  "desc was not made by ftr_cross_entropy_defaults()");
+    if (d.label_smoothing != 0.0)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "nll", NULL, "label_smoothing %g, expected 0",
+                                  d.label_smoothing);
+    ftr_shape rows = ftr_shape_of(labels);
+    in[3] = ftr__row_mask(graph, &rows, ftr_dtype_of(log_probabilities));
+    ftr_op_attr attr = {.cross_entropy = {0.0, d.ignore_index, d.reduction}};
+    return ftr__emit(graph, FTR_OP_nll, NULL, &attr, in, 4);
+}
+
+ftr_status ftr__infer_nll(ftr__infer *s) {
+    ftr_status status = ftr__check_cross_entropy_attr(s);
+    if (status == FTR_OK) status = ftr__check_labels(s, 0);
+    if (status == FTR_OK) status = ftr__check_row_weights(s, 2, s->in[0], s->in[1]);
+    if (status != FTR_OK) return status;
+    ftr_shape scalar = ftr_scalar_shape();
+    bool each = s->node->attr.cross_entropy.reduction == FTR_REDUCE_NONE;
+    status = ftr__set_output(s, 0, s->in[0]->dtype, each ? &s->in[1]->shape : &scalar);
+    return status != FTR_OK ? status : ftr__set_output(s, 1, s->in[0]->dtype, &scalar);
+}
+
+ftr_status ftr__infer_nll_grad(ftr__infer *s) {
+    ftr_status status = ftr__check_cross_entropy_attr(s);
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dloss", "log-probabilities");
+    if (status == FTR_OK) status = ftr__check_labels(s, 1);
+    if (status == FTR_OK) status = ftr__check_row_weights(s, 4, s->in[1], s->in[2]);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
+}
+
+void ftr__grad_nll(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    ftr_tensor none = {NULL, 0};
+    int32_t count = s->node->in_count;
+    ftr_tensor in[6] = {s->dout[0], s->in[0], s->in[1], s->out[1], none, none};
+    for (int32_t i = 2; i < count; i++) in[i + 2] = s->in[i];
+    s->din[0] = ftr__emit(s->graph, FTR_OP_nll_grad, NULL, &s->node->attr, in, 6);
+}
+
+/* ---- accuracy */
 
 ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
     ftr_tensor in[2] = {logits, labels}, none = {NULL, 0};

@@ -299,8 +299,52 @@ static ftr_tensor build_accuracy(golden_case *c) {
     return ftr_accuracy(x, labels);
 }
 
+static ftr_tensor build_row_norm(golden_case *c, const char *op) {
+    ftr_layer_norm_desc layer = ftr_layer_norm_defaults();
+    ftr_rms_norm_desc rms = ftr_rms_norm_defaults();
+    ftr_group_norm_desc group = ftr_group_norm_defaults();
+    layer.eps = rms.eps = group.eps = golden_f64(c, "eps", 0);
+    layer.dims = (int32_t)golden_i64(c, "dims", 0);
+    ftr_tensor x = in(c, "x"), gamma = in_if_there(c, "gamma"), beta = in_if_there(c, "beta");
+    return *op == 'l'   ? ftr_layer_norm_with(x, gamma, beta, &layer)
+           : *op == 'r' ? ftr_rms_norm_with(x, gamma, &rms)
+                        : ftr_group_norm_with(x, (int32_t)golden_i64(c, "groups", 0), gamma, beta, &group);
+}
+
+static ftr_tensor build_layer_norm(golden_case *c) { return build_row_norm(c, "layer"); }
+static ftr_tensor build_rms_norm(golden_case *c) { return build_row_norm(c, "rms"); }
+static ftr_tensor build_group_norm(golden_case *c) { return build_row_norm(c, "group"); }
+
+static ftr_tensor build_nll(golden_case *c) {
+    ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
+    desc.ignore_index = golden_i64(c, "ignore_index", 0);
+    desc.reduction = (ftr_reduction)golden_i64(c, "reduction", 0);
+    ftr_tensor x = in(c, "x"), labels = in(c, "labels");
+    desc.class_weights = in_if_there(c, "class_weights");
+    return ftr_nll(x, labels, &desc);
+}
+
+static ftr_tensor build_bce_with_logits(golden_case *c) {
+    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    ftr_bce_desc desc = {.pos_weight = in_if_there(c, "pos_weight")};
+    desc.reduction = (ftr_reduction)golden_i64(c, "reduction", 0);
+    return ftr_bce_with_logits(x, target, &desc);
+}
+
+static ftr_tensor build_kl_div(golden_case *c) {
+    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    return ftr_kl_div(x, target, golden_i64(c, "log_target", 0) != 0, (ftr_reduction)golden_i64(c, "reduction", 0));
+}
+
+static ftr_tensor build_smooth_l1(golden_case *c) {
+    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    return ftr_smooth_l1(x, target, golden_f64(c, "beta", 0), (ftr_reduction)golden_i64(c, "reduction", 0));
+}
+
 #define ROW(name)                                                                                                      \
-    { #name, build_##name }
+    { #name, build_##name, "ops" }
+#define ROW_OF(name, file)                                                                                             \
+    { #name, build_##name, file }
 
 const golden_op golden_ops[] = {
     ROW(add),
@@ -347,9 +391,16 @@ const golden_op golden_ops[] = {
     ROW(cross_entropy),
     ROW(mse),
     ROW(accuracy),
-    {"sgd", NULL},
-    {"adamw", NULL},
+    {"sgd", NULL, "ops"},
+    {"adamw", NULL, "ops"},
     ROW(global_avg_pool),
+    ROW_OF(layer_norm, "norms_losses"),
+    ROW_OF(rms_norm, "norms_losses"),
+    ROW_OF(group_norm, "norms_losses"),
+    ROW_OF(nll, "norms_losses"),
+    ROW_OF(bce_with_logits, "norms_losses"),
+    ROW_OF(kl_div, "norms_losses"),
+    ROW_OF(smooth_l1, "norms_losses"),
 };
 
 const size_t golden_op_count = FTR_TEST_LENGTH(golden_ops);

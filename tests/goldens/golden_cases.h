@@ -1,4 +1,4 @@
-/* Cases of ops.safetensors: groups of tensors "<op>/<number>/<name>" as make_goldens.py writes them. */
+/* Cases of ops.safetensors and its kin: groups of tensors "<op>/<number>/<name>" as make_goldens.py writes them. */
 #ifndef FTR_TESTS_GOLDENS_GOLDEN_CASES_H
 #define FTR_TESTS_GOLDENS_GOLDEN_CASES_H
 
@@ -28,6 +28,7 @@ typedef ftr_tensor (*golden_build_fn)(golden_case *c);
 typedef struct golden_op {
     const char *name;
     golden_build_fn build;
+    const char *file; /* FILE.safetensors has its cases */
 } golden_op;
 
 extern const golden_op golden_ops[];

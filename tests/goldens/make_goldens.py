@@ -1,12 +1,15 @@
 """Writes the golden values that test_goldens.c compares fasttrain with.
 
-    python3 tests/goldens/make_goldens.py            # needs torch, numpy, safetensors, scikit-learn
+    python3 tests/goldens/make_goldens.py               # needs torch, numpy, safetensors, scikit-learn
+    python3 tests/goldens/make_goldens.py norms_losses  # that file alone
 
 Run by hand; its outputs are committed. Everything follows from fixed seeds, on one thread.
 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
+norms_losses.safetensors
+                    the same: normalization within a sample, and the losses beside cross entropy.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 
@@ -15,6 +18,7 @@ whole runs PyTorch's single-precision losses are stored as well ("losses_f32").
 """
 
 import os
+import sys
 import zlib
 
 import numpy as np
@@ -418,6 +422,136 @@ def entropy_case(
     cases.add("cross_entropy", inputs, compute, attributes, grad=["x"] if gradient else [])
 
 
+# ------------------------------------------------------------------------------ normalization within a sample, losses
+
+
+def row_norm_case(cases, op, shape, row, gamma=True, beta=True, eps=1e-5, mean=0.0, groups=0, grad=None):
+    """`row`: the shape of gamma and beta; both missing, the case has its rank as an attribute."""
+
+    def compute(x, *parameters):
+        parameters = list(parameters)
+        weight = parameters.pop(0) if gamma else None
+        bias = parameters.pop(0) if beta else None
+        if op == "layer_norm":
+            return F.layer_norm(x, row, weight, bias, eps)
+        if op == "rms_norm":
+            return F.rms_norm(x, row, weight, eps)
+        return F.group_norm(x.movedim(-1, 1), groups, weight, bias, eps).movedim(1, -1)
+
+    inputs = {"x": lambda rng: rng.standard_normal(shape) * 1.5 + mean}
+    if gamma:
+        inputs["gamma"] = uniform(0.5, 1.5, *row)
+    if beta:
+        inputs["beta"] = row
+    cases.add(op, inputs, compute, {"eps": eps, "dims": len(row), "groups": groups}, grad=grad)
+
+
+def row_norms(cases):
+    for gamma, beta in ((True, True), (True, False), (False, True), (False, False)):
+        row_norm_case(cases, "layer_norm", (7, 5), (5,), gamma, beta)
+        row_norm_case(cases, "layer_norm", (2, 3, 4, 9), (4, 9), gamma, beta, eps=1e-3)
+        row_norm_case(cases, "group_norm", (3, 4, 5, 6), (6,), gamma, beta, groups=3)
+        row_norm_case(cases, "group_norm", (5, 8), (8,), gamma, beta, eps=1e-2, groups=2)
+    row_norm_case(cases, "layer_norm", (19,), (19,))
+    row_norm_case(cases, "layer_norm", (3, 2, 65), (65,), mean=8.0)
+    row_norm_case(cases, "layer_norm", (4, 1), (1,), grad=["beta"])  # the others are PyTorch's rounding
+    row_norm_case(cases, "group_norm", (2, 3, 7), (7,), groups=7)
+    row_norm_case(cases, "group_norm", (2, 5, 3, 18), (18,), groups=1, mean=8.0)
+    for gamma in (True, False):
+        row_norm_case(cases, "rms_norm", (7, 5), (5,), gamma, False, eps=2.0**-23)
+        row_norm_case(cases, "rms_norm", (3, 2, 65), (65,), gamma, False, eps=1e-3, mean=8.0)
+        row_norm_case(cases, "rms_norm", (19,), (19,), gamma, False, eps=1e-6)
+
+
+def more_losses(cases):
+    names = ("mean", "sum", "none", "batchmean")
+    inf = np.inf
+    for reduction in range(3):
+        n = names[reduction]
+        for shape, labels, ignore, weighted in [
+            ((7, 5), ints(0, 5, 7), -100, False),
+            ((7, 5), ints(0, 5, 7, dtype=np.int64), 2, True),
+            ((2, 3, 4), ints(0, 4, 2, 3), 1, True),
+        ]:
+            inputs = {"x": shape, "labels": labels}
+            if weighted:
+                inputs["class_weights"] = uniform(0.2, 2, shape[-1])
+            cases.add(
+                "nll",
+                inputs,
+                lambda x, t, w=None, n=n, i=ignore: F.nll_loss(
+                    x.movedim(-1, 1), t.long(), w, ignore_index=i, reduction=n
+                ),
+                {"reduction": reduction, "ignore_index": ignore},
+                grad=["x"],
+            )
+        for weight in (None, (5,), (3, 5), ()):
+            inputs = {"x": (3, 5), "target": uniform(0, 1, 3, 5)}
+            if weight is not None:
+                inputs["pos_weight"] = uniform(0.5, 3, *weight)
+            cases.add(
+                "bce_with_logits",
+                inputs,
+                lambda x, t, w=None, n=n: F.binary_cross_entropy_with_logits(x, t, reduction=n, pos_weight=w),
+                {"reduction": reduction},
+                grad=["x", "target"],
+            )
+        for beta in (1.0, 0.25, 0.0):
+            cases.add(
+                "smooth_l1",
+                {"x": (3, 5), "target": (3, 5)},
+                lambda x, t, n=n, b=beta: F.smooth_l1_loss(x, t, reduction=n, beta=b),
+                {"reduction": reduction, "beta": beta},
+            )
+    edges = f32(0, -0.0, 90, -90, 300, -300, 1e-4, 0)
+    cases.add(
+        "bce_with_logits",
+        {"x": edges, "target": f32(0, 1, 1, 1, 0, 0, 1, 0.5)},
+        lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="none"),
+        {"reduction": 2},
+    )
+    cases.add(  # infinite logits: NaN where the right answer is infinitely sure
+        "bce_with_logits",
+        {"x": f32(inf, -inf, inf, -inf), "target": f32(1, 0, 0, 1)},
+        lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="none"),
+        {"reduction": 2},
+        grad=[],
+    )
+    for beta in (0.5, 0.0):  # differences of 0, of beta, and far beyond it
+        cases.add(
+            "smooth_l1",
+            {"x": f32(1, 2.5, 1.5, 3, -7), "target": f32(1, 2, 2, 1e4, 7)},
+            lambda x, t, b=beta: F.smooth_l1_loss(x, t, reduction="none", beta=b),
+            {"reduction": 2, "beta": beta},
+        )
+    for reduction, n in enumerate(names):
+        for log_target in (0, 1):
+            target = uniform(-4, 0, 4, 2, 3) if log_target else uniform(0.05, 1, 4, 2, 3)
+            cases.add(
+                "kl_div",
+                {"x": uniform(-4, 0, 4, 2, 3), "target": target},
+                lambda x, t, n=n, k=log_target: F.kl_div(x, t, reduction=n, log_target=bool(k)),
+                {"reduction": reduction, "log_target": log_target},
+            )
+    cases.add(  # targets of 0; PyTorch has no gradient of them there
+        "kl_div",
+        {"x": uniform(-4, 0, 4), "target": f32(0, 0.5, 0, 1)},
+        lambda x, t: F.kl_div(x, t, reduction="none"),
+        {"reduction": 2, "log_target": 0},
+        grad=["x"],
+    )
+    cases.add(
+        "kl_div",
+        {"x": f32(-1, -inf, -2), "target": f32(-1, 0.5, 0)},
+        lambda x, t: F.kl_div(x, t, reduction="none"),
+        {"reduction": 2, "log_target": 0},
+        grad=[],
+    )
+    no_rows = {"x": (2, 4), "labels": np.array([-100, -100], np.int32)}
+    compute = lambda x, t: F.nll_loss(x, t.long())
+    cases.add("nll", no_rows, compute, {"reduction": 0, "ignore_index": -100}, grad=[])  # NaN
+
+
 # ----------------------------------------------------------------------------------------------------------- optimizers
 
 
@@ -597,6 +731,13 @@ def save(name, tensors):
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    cases = Cases()
+    for family in (row_norms, more_losses):
+        family(cases)
+    save("norms_losses", cases.tensors)
+    if sys.argv[1:] == ["norms_losses"]:
+        return
+
     cases = Cases()
     for family in (pointwise, reductions, products, shapes, convolutions, norms, pools, losses, optimizers):
         family(cases)

@@ -216,7 +216,9 @@ static void test_op(void **state) {
         if (!levels[i].context) {
             continue;
         }
-        ftr_safetensors *file = open_file(levels[i].context, GOLDEN_PATH("ops.safetensors"));
+        char path[256];
+        snprintf(path, sizeof path, GOLDEN_PATH("%s.safetensors"), op->file);
+        ftr_safetensors *file = open_file(levels[i].context, path);
         for (int32_t number = 0;; number++) {
             golden_case c = {.context = levels[i].context, .file = file};
             ftr_safetensors_entry entry;
@@ -238,9 +240,8 @@ static void test_op(void **state) {
 
 /* The file has no op that this program does not test. */
 static void test_all_ops_known(void **state) {
-    (void)state;
     ftr_context *context = ftr_test_context();
-    ftr_safetensors *file = open_file(context, GOLDEN_PATH("ops.safetensors"));
+    ftr_safetensors *file = open_file(context, (const char *)*state);
     for (int64_t i = 0; i < ftr_safetensors_count(file); i++) {
         ftr_safetensors_entry entry;
         assert_true(ftr_safetensors_at(file, i, &entry));
@@ -475,8 +476,12 @@ static void test_whole_run(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[128] = {{.name = "all ops known", .test_func = test_all_ops_known}};
-    size_t count = 1;
+    struct CMUnitTest tests[128] = {
+        {.name = "all ops known", .test_func = test_all_ops_known, .initial_state = GOLDEN_PATH("ops.safetensors")},
+        {.name = "all norms and losses known",
+         .test_func = test_all_ops_known,
+         .initial_state = GOLDEN_PATH("norms_losses.safetensors")}};
+    size_t count = 2;
     for (size_t i = 0; i < golden_op_count; i++) {
         tests[count].name = golden_ops[i].name;
         tests[count].test_func = test_op;

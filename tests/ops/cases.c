@@ -602,6 +602,92 @@ static void build_norm_layer(op_build *b) {
     output(b, ftr_batch_norm(real_input(b, shape, FILL_UNIFORM, -2, 2), "bn", &desc));
 }
 
+enum { ROW_LAYER, ROW_RMS, ROW_GROUP };
+
+static const char *const row_norms[] = {"layer_norm", "rms_norm", "group_norm"};
+
+/* dims: of a row, or the number of groups. `offset`: of the data's mean from 0. */
+static const struct {
+    const char *name;
+    int32_t op, dims;
+    ftr_shape x;
+    double offset;
+    int flags;
+} row_norm_cases[] = {
+    {"rank 2", ROW_LAYER, 1, {2, {7, 5}}, 0, 0},
+    {"rank 1", ROW_LAYER, 1, {1, {19}}, 0, 0},
+    {"2 dims", ROW_LAYER, 2, {4, {3, 2, 4, 9}}, 0, 0},
+    {"all dims", ROW_LAYER, 2, {2, {5, 4}}, 0, 0},
+    {"one element", ROW_LAYER, 1, {2, {4, 1}}, 0, OP_NO_DIFFERENCE},
+    {"no rows", ROW_LAYER, 1, {2, {0, 6}}, 0, 0},
+    {"far from 0", ROW_LAYER, 1, {2, {6, 37}}, 64, OP_NO_DIFFERENCE},
+    {"large", ROW_LAYER, 1, {3, {17, 61, 77}}, 0, OP_LARGE},
+    {"tall", ROW_LAYER, 1, {2, {5003, 9}}, 0, OP_LARGE},
+    {"wide", ROW_LAYER, 2, {3, {5, 131, 61}}, 0, OP_LARGE},
+    {"rank 2", ROW_RMS, 1, {2, {7, 5}}, 0, 0},
+    {"rank 1", ROW_RMS, 1, {1, {35}}, 0, 0},
+    {"rank 4", ROW_RMS, 1, {4, {3, 2, 2, 17}}, 0, 0},
+    {"one element", ROW_RMS, 1, {2, {4, 1}}, 2, 0},
+    {"no rows", ROW_RMS, 1, {3, {2, 0, 6}}, 0, 0},
+    {"far from 0", ROW_RMS, 1, {2, {6, 37}}, 64, 0},
+    {"large", ROW_RMS, 1, {3, {17, 61, 77}}, 0, OP_LARGE},
+    {"wide", ROW_RMS, 1, {2, {9, 5003}}, 0, OP_LARGE},
+    {"rank 2", ROW_GROUP, 2, {2, {5, 8}}, 0, 0},
+    {"rank 4", ROW_GROUP, 3, {4, {3, 2, 3, 12}}, 0, 0},
+    {"one group", ROW_GROUP, 1, {3, {3, 4, 5}}, 0, 0},
+    {"group a channel", ROW_GROUP, 5, {4, {2, 3, 2, 5}}, 0, 0},
+    {"no samples", ROW_GROUP, 2, {3, {0, 3, 4}}, 0, 0},
+    {"no positions", ROW_GROUP, 2, {3, {2, 0, 4}}, 0, 0},
+    {"far from 0", ROW_GROUP, 2, {3, {3, 7, 6}}, 64, OP_NO_DIFFERENCE},
+    {"large", ROW_GROUP, 6, {4, {3, 31, 33, 42}}, 0, OP_LARGE},
+    {"many channels", ROW_GROUP, 32, {3, {7, 5, 1056}}, 0, OP_LARGE},
+};
+
+/* p: case, gamma, beta */
+static void build_row_norm(op_build *b) {
+    const int32_t *p = b->of->p;
+    int32_t op = row_norm_cases[p[0]].op, dims = row_norm_cases[p[0]].dims;
+    ftr_shape shape = row_norm_cases[p[0]].x, row = {.rank = op == ROW_LAYER ? dims : 1};
+    for (int32_t d = 0; d < row.rank; d++) {
+        row.dim[d] = shape.dim[shape.rank - row.rank + d];
+    }
+    double offset = row_norm_cases[p[0]].offset;
+    ftr_tensor x = real_input(b, shape, FILL_UNIFORM, offset - 2, offset + 2), gamma = {0}, beta = {0};
+    if (p[1]) {
+        gamma = real_input(b, row, FILL_UNIFORM, 0.5, 2);
+    }
+    if (p[2]) {
+        beta = uniform_input(b, row);
+    }
+    ftr_layer_norm_desc desc = ftr_layer_norm_defaults();
+    desc.dims = p[1] || p[2] ? 0 : dims;
+    output(b, op == ROW_LAYER ? ftr_layer_norm_with(x, gamma, beta, &desc)
+              : op == ROW_RMS ? ftr_rms_norm_with(x, gamma, NULL)
+                              : ftr_group_norm_with(x, dims, gamma, beta, NULL));
+}
+
+/* p: op, which gradients are wanted: 0 all, 1 of gamma and beta alone, 2 of x alone */
+static void build_row_norm_layer(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape shape = FTR_SHAPE(4, 3, 6);
+    ftr_tensor x = p[1] == 1 ? fixed_input(b, shape, FILL_UNIFORM, -2, 2) : real_input(b, shape, FILL_UNIFORM, -2, 2);
+    if (p[1] == 2) {
+        ftr_tensor gamma = fixed_input(b, FTR_SHAPE(6), FILL_UNIFORM, 0.5, 2);
+        output(b, p[0] == ROW_LAYER ? ftr_layer_norm_with(x, gamma, gamma, NULL)
+                  : p[0] == ROW_RMS ? ftr_rms_norm_with(x, gamma, NULL)
+                                    : ftr_group_norm_with(x, 3, gamma, gamma, NULL));
+        return;
+    }
+    ftr_layer_norm_desc layer = ftr_layer_norm_defaults();
+    ftr_rms_norm_desc rms = ftr_rms_norm_defaults();
+    ftr_group_norm_desc group = ftr_group_norm_defaults();
+    layer.eps = rms.eps = group.eps = 0.25;
+    layer.no_bias = p[1] != 0;
+    output(b, p[0] == ROW_LAYER ? ftr_layer_norm(x, "norm", &layer)
+              : p[0] == ROW_RMS ? ftr_rms_norm(x, "norm", &rms)
+                                : ftr_group_norm(x, "norm", 2, &group));
+}
+
 /* ------------------------------------------------------------------------------------------------------- pooling -- */
 
 static const struct {
@@ -947,6 +1033,80 @@ static void build_mse(op_build *b) {
     output(b, ftr_mse(prediction, target, (ftr_reduction)p[0]));
 }
 
+enum { NLL_WEIGHTS = 1, NLL_IGNORE = 2, NLL_I64 = 4, NLL_RANK3 = 8, NLL_MASK = 16, NLL_BIG = 32, NLL_ALL = 64 };
+
+/* p: reduction, switches */
+static void build_nll(op_build *b) {
+    int32_t s = b->of->p[1];
+    int64_t batch = s & NLL_BIG ? 4001 : 6, classes = s & NLL_BIG ? 37 : 5;
+    if (s & NLL_MASK) {
+        mask_input(b, batch, 0x14);
+    }
+    ftr_shape rows = s & NLL_RANK3 ? FTR_SHAPE(batch, 3) : FTR_SHAPE(batch);
+    ftr_shape shape = s & NLL_RANK3 ? FTR_SHAPE(batch, 3, classes) : FTR_SHAPE(batch, classes);
+    ftr_tensor x = real_input(b, shape, FILL_UNIFORM, -5, 0);
+    ftr_tensor labels = integer_input(b, s & NLL_I64 ? FTR_I64 : FTR_I32, rows, 0, classes - 1);
+    op_input *input = &b->inputs[b->input_count - 1];
+    for (int64_t i = 0; i < input->count && s & (NLL_IGNORE | NLL_ALL); i++) {
+        input->values[i] = i % 3 == 1 || s & NLL_ALL ? 7 : input->values[i];
+    }
+    ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
+    desc.reduction = (ftr_reduction)b->of->p[0];
+    desc.ignore_index = s & (NLL_IGNORE | NLL_ALL) ? 7 : -100;
+    if (s & NLL_WEIGHTS) {
+        desc.class_weights = fixed_input(b, FTR_SHAPE(classes), FILL_UNIFORM, 0.25, 2);
+    }
+    output(b, ftr_nll(x, labels, &desc));
+}
+
+/* p: reduction, mask, weight (1 of classes, 2 of elements, 3 one), data (1 logits of 0, 2 far logits) */
+static void build_bce(op_build *b) {
+    const int32_t *p = b->of->p;
+    if (p[1]) {
+        mask_input(b, 5, 0x14);
+    }
+    double far = p[3] == 1 ? 0 : p[3] == 2 ? 300 : 4;
+    ftr_tensor logits = real_input(b, FTR_SHAPE(5, 7), FILL_UNIFORM, -far, far);
+    ftr_tensor target = real_input(b, FTR_SHAPE(5, 7), p[3] ? FILL_INTEGER : FILL_UNIFORM, 0, 1);
+    ftr_bce_desc desc = {.reduction = (ftr_reduction)p[0]};
+    if (p[2]) {
+        ftr_shape shape = p[2] == 1 ? FTR_SHAPE(7) : p[2] == 2 ? FTR_SHAPE(5, 7) : ftr_scalar_shape();
+        desc.pos_weight = real_input(b, shape, FILL_UNIFORM, 0.5, 3);
+    }
+    output(b, ftr_bce_with_logits(logits, target, &desc));
+}
+
+/* p: reduction, mask, log target, zeros among the targets */
+static void build_kl_div(op_build *b) {
+    const int32_t *p = b->of->p;
+    if (p[1]) {
+        mask_input(b, 5, 0x14);
+    }
+    ftr_tensor x = real_input(b, FTR_SHAPE(5, 2, 3), FILL_UNIFORM, -4, 0);
+    double low = p[2] ? -4 : 0.05, high = p[2] ? 0 : 1;
+    ftr_tensor target = real_input(b, FTR_SHAPE(5, 2, 3), FILL_UNIFORM, low, high);
+    for (int64_t i = 0; i < 30 && p[3]; i += 4) {
+        b->inputs[b->input_count - 1].values[i] = 0;
+    }
+    output(b, ftr_kl_div(x, target, p[2], (ftr_reduction)p[0]));
+}
+
+/* p: reduction, mask, beta in eighths, equal elements */
+static void build_smooth_l1(op_build *b) {
+    const int32_t *p = b->of->p;
+    if (p[1]) {
+        mask_input(b, 5, 0x14);
+    }
+    ftr_tensor x = real_input(b, FTR_SHAPE(5, 7), FILL_UNIFORM, -2, 2);
+    ftr_tensor target = real_input(b, FTR_SHAPE(5, 7), FILL_UNIFORM, -2, 2);
+    for (int64_t i = 0; i < 35 && p[3]; i++) { /* differences of 0, and of beta */
+        op_input *last = &b->inputs[b->input_count - 1];
+        last[-1].values[i] = (double)(i % 4);
+        last->values[i] = last[-1].values[i] + (i % 3 - 1) * (p[2] / 8.0);
+    }
+    output(b, ftr_smooth_l1(x, target, p[2] / 8.0, (ftr_reduction)p[0]));
+}
+
 /* p: mask, i64, rank 3, classes */
 static void build_accuracy(op_build *b) {
     const int32_t *p = b->of->p;
@@ -1212,6 +1372,20 @@ static void add_norms(table *t) {
     }
 }
 
+static void add_row_norms(table *t) {
+    static const char *const wanted[] = {"", " of parameters", " of x"};
+    for (int32_t i = 0; i < LENGTH(row_norm_cases); i++) {
+        for (int32_t form = 0; form < (row_norm_cases[i].op == ROW_RMS ? 2 : 4); form++) {
+            WITH(add(t, build_row_norm, row_norm_cases[i].flags, "%s %s%s%s", row_norms[row_norm_cases[i].op],
+                     row_norm_cases[i].name, form & 1 ? "" : " gamma", form & 2 ? " beta" : ""),
+                 i, !(form & 1), form & 2);
+        }
+    }
+    for (int32_t form = 0; form < 9; form++) {
+        WITH(add(t, build_row_norm_layer, 0, "%s layer%s", row_norms[form / 3], wanted[form % 3]), form / 3, form % 3);
+    }
+}
+
 static void add_pools(table *t) {
     for (int32_t i = 0; i < LENGTH(pool_cases); i++) {
         WITH(add(t, build_pool, pool_cases[i].flags, "max_pool2d %s", pool_cases[i].name), i, 0, 0);
@@ -1286,6 +1460,47 @@ static void add_losses(table *t) {
     }
 }
 
+static void add_more_losses(table *t) {
+    static const char *const reductions[] = {"mean", "sum", "none", "batch mean"};
+    for (int32_t r = 0; r < 3; r++) {
+        for (int32_t s = 0; s < 32; s++) {
+            if (s < 4 || (s + r) % 3 == 0) {
+                WITH(add(t, build_nll, 0, "nll %s%s%s%s%s%s", reductions[r], s & NLL_WEIGHTS ? " weights" : "",
+                         s & NLL_IGNORE ? " ignore" : "", s & NLL_I64 ? " i64" : "", s & NLL_RANK3 ? " rank3" : "",
+                         s & NLL_MASK ? " mask" : ""),
+                     r, s);
+            }
+        }
+        WITH(add(t, build_nll, OP_LARGE, "nll %s large", reductions[r]), r, NLL_BIG | NLL_MASK | NLL_WEIGHTS);
+        WITH(add(t, build_nll, OP_NO_LOSS, "nll %s all ignored", reductions[r]), r, NLL_ALL);
+        for (int32_t form = 0; form < 8; form++) {
+            static const char *const weights[] = {"", " class weights", " weights", " one weight"};
+            WITH(add(t, build_bce, 0, "bce_with_logits %s%s%s", reductions[r], weights[form / 2],
+                     form & 1 ? " mask" : ""),
+                 r, form & 1, form / 2, 0);
+        }
+        for (int32_t form = 0; form < 4; form++) {
+            WITH(add(t, build_bce, OP_NO_DIFFERENCE, "bce_with_logits %s%s %s", reductions[r],
+                     form & 1 ? " class weights" : "", form & 2 ? "far" : "at 0"),
+                 r, 0, form & 1, 1 + form / 2);
+            WITH(add(t, build_smooth_l1, 0, "smooth_l1 %s%s%s", reductions[r], form & 1 ? " mask" : "",
+                     form & 2 ? "" : " beta 0"),
+                 r, form & 1, form & 2 ? 8 : 0, 0);
+        }
+        WITH(add(t, build_smooth_l1, 0, "smooth_l1 %s beta 1/4", reductions[r]), r, 0, 2, 0);
+        WITH(add(t, build_smooth_l1, OP_NO_DIFFERENCE, "smooth_l1 %s at beta", reductions[r]), r, 0, 4, 1);
+        WITH(add(t, build_smooth_l1, OP_NO_DIFFERENCE, "smooth_l1 %s at 0", reductions[r]), r, 0, 0, 1);
+    }
+    for (int32_t r = 0; r < 4; r++) {
+        for (int32_t form = 0; form < 4; form++) {
+            WITH(add(t, build_kl_div, 0, "kl_div %s%s%s", reductions[r], form & 1 ? " mask" : "",
+                     form & 2 ? " log target" : ""),
+                 r, form & 1, form & 2, 0);
+        }
+        WITH(add(t, build_kl_div, OP_NO_DIFFERENCE, "kl_div %s zeros", reductions[r]), r, 0, 0, 1);
+    }
+}
+
 static void add_rest(table *t) {
     static const int32_t percents[] = {0, 10, 50, 100};
     for (int32_t i = 0; i < LENGTH(percents); i++) {
@@ -1316,9 +1531,11 @@ op_case *op_cases(int32_t *count) {
     add_products(&t);
     add_convolutions(&t);
     add_norms(&t);
+    add_row_norms(&t);
     add_pools(&t);
     add_shapes(&t);
     add_losses(&t);
+    add_more_losses(&t);
     add_rest(&t);
     *count = t.count;
     return t.cases;

@@ -18,6 +18,12 @@ static ftr_tensor norm(ftr_tensor x, int64_t channels, double eps, double moment
     return ftr_batch_norm_with(x, v[0], v[1], v[2], v[3], &desc);
 }
 
+static ftr_tensor rms_norm_of(ftr_tensor x, double eps) {
+    ftr_rms_norm_desc desc = ftr_rms_norm_defaults();
+    desc.eps = eps;
+    return ftr_rms_norm_with(x, (ftr_tensor){0}, &desc);
+}
+
 static ftr_tensor concat_of(ftr_graph *g, int32_t count, int32_t axis) {
     ftr_tensor parts[17];
     for (int32_t i = 0; i < 17; i++) {
@@ -38,6 +44,12 @@ static ftr_tensor smoothed_loss(ftr_tensor logits, ftr_tensor labels, double smo
     ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
     desc.label_smoothing = smoothing;
     return ftr_cross_entropy(logits, labels, &desc);
+}
+
+static ftr_tensor smoothed_nll(ftr_tensor log_probabilities, ftr_tensor labels) {
+    ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
+    desc.label_smoothing = 0.5;
+    return ftr_nll(log_probabilities, labels, &desc);
 }
 
 static ftr_tensor reduced_loss(ftr_tensor logits, ftr_tensor labels, ftr_reduction reduction) {
@@ -251,6 +263,38 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
       ftr_batch_norm(A(4), "bn", NULL)) \
     X(norm_null, FTR_ERROR_INVALID_TENSOR, "batch_norm: input 2 is a null tensor", \
       ftr_batch_norm_with(A(4, 3), B(3), NOTHING, NOTHING, NOTHING, NULL)) \
+    X(layer_norm_gamma, FTR_ERROR_SHAPE, "layer_norm 'layer_norm_2': gamma is [3, 4], expected [4, 3]", \
+      ftr_layer_norm_with(A(2, 4, 3), B(3, 4), NOTHING, NULL)) \
+    X(layer_norm_beta, FTR_ERROR_DTYPE, "layer_norm 'layer_norm_2': beta is f64, expected f32", \
+      ftr_layer_norm_with(A(2, 3), NOTHING, B_AS(FTR_F64, 3), NULL)) \
+    X(layer_norm_rank, FTR_ERROR_RANK, "layer_norm 'layer_norm_2': input has rank 1, expected 2 or more", \
+      ftr_layer_norm_with(A(3), B(2, 3), NOTHING, NULL)) \
+    X(layer_norm_dtype, FTR_ERROR_DTYPE, "layer_norm 'layer_norm_1': input is i32, expected f32 or f64", \
+      ftr_layer_norm_with(A_AS(FTR_I32, 2, 3), NOTHING, NOTHING, NULL)) \
+    X(layer_norm_cookie, FTR_ERROR_INVALID_ARGUMENT, \
+      "layer_norm 'ln': desc was not made by ftr_layer_norm_defaults()", \
+      ftr_layer_norm(A(4, 3), "ln", &(ftr_layer_norm_desc){.eps = 1e-5})) \
+    X(layer_norm_dims, FTR_ERROR_INVALID_ARGUMENT, "layer_norm 'layer_norm_2': dims 0, expected 1 or more", \
+      ftr_layer_norm_with(real(g, "x", FTR_SHAPE(2, 3)), scalar(g), NOTHING, NULL)) \
+    X(layer_norm_layer, FTR_ERROR_RANK, "layer_norm 'ln': input has rank 0, expected 1 or more (..., features)", \
+      ftr_layer_norm(scalar(g), "ln", NULL)) \
+    X(rms_norm_gamma, FTR_ERROR_SHAPE, "rms_norm 'rms_norm_2': gamma is [4], expected [3]", \
+      ftr_rms_norm_with(A(4, 3), B(4), NULL)) \
+    X(rms_norm_eps, FTR_ERROR_INVALID_ARGUMENT, \
+      "rms_norm 'rms_norm_1': eps -1, expected a finite number of 0 or more", \
+      rms_norm_of(A(4, 3), -1)) \
+    X(rms_norm_null, FTR_ERROR_INVALID_TENSOR, "rms_norm: input 0 is a null tensor", \
+      ftr_rms_norm_with(NOTHING, B(4), NULL)) \
+    X(rms_norm_name, FTR_ERROR_NAME, "rms_norm: the layer has no name", ftr_rms_norm(A(4, 3), "", NULL)) \
+    X(group_norm_groups, FTR_ERROR_SHAPE, \
+      "group_norm 'group_norm_1': input has 6 channels, which groups 4 does not divide", \
+      ftr_group_norm_with(A(2, 5, 6), 4, NOTHING, NOTHING, NULL)) \
+    X(group_norm_no_groups, FTR_ERROR_SHAPE, \
+      "group_norm 'gn': input has 6 channels, which groups 0 does not divide", ftr_group_norm(A(2, 6), "gn", 0, NULL)) \
+    X(group_norm_rank, FTR_ERROR_RANK, "group_norm 'group_norm_1': input has rank 1, expected 2 or more (n, ..., c)", \
+      ftr_group_norm_with(A(6), 2, NOTHING, NOTHING, NULL)) \
+    X(group_norm_cookie, FTR_ERROR_INVALID_ARGUMENT, "group_norm: desc was not made by ftr_group_norm_defaults()", \
+      ftr_group_norm_with(A(2, 6), 2, NOTHING, NOTHING, &(ftr_group_norm_desc){0})) \
     X(max_pool_rank, FTR_ERROR_RANK, "max_pool2d 'max_pool2d_1': input has rank 3, expected 4 (n, h, w, c)", \
       ftr_max_pool2d(A(4, 4, 2), 2, 2, NULL)) \
     X(max_pool_window, FTR_ERROR_SHAPE, \
@@ -367,6 +411,34 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
       ftr_mse(A_AS(FTR_I32, 4), B_AS(FTR_I32, 4), FTR_REDUCE_MEAN)) \
     X(mse_reduction, FTR_ERROR_INVALID_ARGUMENT, "mse: reduction -1, expected 0 to 2", \
       ftr_mse(A(4), B(4), (ftr_reduction)-1)) \
+    X(nll_labels, FTR_ERROR_SHAPE, "nll 'nll_2': labels are [5], expected [4] for log-probabilities [4, 3]", \
+      ftr_nll(A(4, 3), B_AS(FTR_I32, 5), NULL)) \
+    X(nll_dtype, FTR_ERROR_DTYPE, "nll 'nll_2': log-probabilities is i32, expected f32 or f64", \
+      ftr_nll(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4), NULL)) \
+    X(nll_cookie, FTR_ERROR_INVALID_ARGUMENT, "nll: desc was not made by ftr_cross_entropy_defaults()", \
+      ftr_nll(A(4, 3), B_AS(FTR_I32, 4), &(ftr_cross_entropy_desc){0})) \
+    X(nll_smoothing, FTR_ERROR_INVALID_ARGUMENT, "nll: label_smoothing 0.5, expected 0", \
+      smoothed_nll(A(4, 3), B_AS(FTR_I32, 4))) \
+    X(bce_shapes, FTR_ERROR_SHAPE, "bce_with_logits: logits is [4, 1], target is [4]: both must have one shape", \
+      ftr_bce_with_logits(A(4, 1), B(4), NULL)) \
+    X(bce_weight, FTR_ERROR_SHAPE, "bce_with_logits: pos_weight [4] does not broadcast to logits [4, 3]", \
+      ftr_bce_with_logits(A(4, 3), B(4, 3), &(ftr_bce_desc){.pos_weight = C(4)})) \
+    X(bce_weight_larger, FTR_ERROR_SHAPE, "bce_with_logits: pos_weight [4, 3] does not broadcast to logits [3]", \
+      ftr_bce_with_logits(A(3), B(3), &(ftr_bce_desc){.pos_weight = C(4, 3)})) \
+    X(bce_weight_dtype, FTR_ERROR_DTYPE, "bce_with_logits: pos_weight is f64, expected f32", \
+      ftr_bce_with_logits(A(3), B(3), &(ftr_bce_desc){.pos_weight = C_AS(FTR_F64, 3)})) \
+    X(bce_reduction, FTR_ERROR_INVALID_ARGUMENT, "bce_with_logits: reduction 3, expected 0 to 2", \
+      ftr_bce_with_logits(A(3), B(3), &(ftr_bce_desc){.reduction = FTR_REDUCE_BATCH_MEAN})) \
+    X(kl_div_dtypes, FTR_ERROR_DTYPE, "kl_div: input is f32, target is i32: both must have one type", \
+      ftr_kl_div(A(4), B_AS(FTR_I32, 4), false, FTR_REDUCE_MEAN)) \
+    X(kl_div_reduction, FTR_ERROR_INVALID_ARGUMENT, "kl_div: reduction 4, expected 0 to 3", \
+      ftr_kl_div(A(4), B(4), false, (ftr_reduction)4)) \
+    X(kl_div_batch, FTR_ERROR_RANK, "kl_div: input has rank 0, a batch mean needs 1 or more", \
+      ftr_kl_div(scalar(g), real(g, "b", ftr_scalar_shape()), false, FTR_REDUCE_BATCH_MEAN)) \
+    X(smooth_l1_beta, FTR_ERROR_INVALID_ARGUMENT, "smooth_l1: beta -1, expected a finite number of 0 or more", \
+      ftr_smooth_l1(A(4), B(4), -1, FTR_REDUCE_MEAN)) \
+    X(smooth_l1_null, FTR_ERROR_INVALID_TENSOR, "smooth_l1: input 1 is a null tensor", \
+      ftr_smooth_l1(A(4), NOTHING, 1, FTR_REDUCE_MEAN)) \
     X(accuracy_shape, FTR_ERROR_SHAPE, "accuracy: labels are [3], expected [4] for logits [4, 3]", \
       ftr_accuracy(A(4, 3), B_AS(FTR_I32, 3))) \
     X(accuracy_labels, FTR_ERROR_DTYPE, "accuracy: labels are f32, expected i32 or i64", ftr_accuracy(A(4, 3), B(4))) \
@@ -432,6 +504,12 @@ static const label_error label_errors[] = {
      false,
      FTR_ERROR_DATA,
      "cross_entropy 'cross_entropy_5': label 7 at row 0 is outside the 3 classes"},
+    {"label_nll",
+     {0, 1, 2, 3},
+     false,
+     false,
+     FTR_ERROR_DATA,
+     "nll 'nll_6': label 3 at row 3 is outside the 3 classes"},
     {"label_ignored", {0, -100, 2, 2}, false, false, FTR_OK, ""},
     {"label_of_padding", {0, 1, 2, 99}, false, true, FTR_OK, ""},
 };
@@ -444,7 +522,9 @@ static void test_label(const label_error *e) {
         mask = ftr_batch_mask(g, 4);
     }
     ftr_tensor x = real(g, "x", FTR_SHAPE(4, 2)), y = ftr_input(g, "y", e->i64 ? FTR_I64 : FTR_I32, FTR_SHAPE(4));
-    ftr_tensor loss = ftr_cross_entropy(ftr_linear(x, "fc", 3, NULL), y, NULL);
+    ftr_tensor logits = ftr_linear(x, "fc", 3, NULL);
+    ftr_tensor loss = strstr(e->name, "nll") ? ftr_nll(ftr_log_softmax(logits, -1), y, NULL)
+                                             : ftr_cross_entropy(logits, y, NULL);
     ftr_optimizer sgd = ftr_sgd(0.5);
     ftr_plan *plan = NULL;
     FTR_TEST_OK(context, ftr_compile(g, &(ftr_compile_desc){.loss = loss, .optimizer = &sgd}, &plan));

@@ -1,6 +1,7 @@
 #include "oracle.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------------------------------ elements and indices -- */
@@ -510,6 +511,101 @@ static ftr_status oracle_batch_norm_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* One set of elements with statistics of its own: a row of layer norm or RMS norm, a group of group norm. */
+typedef struct norm_set {
+    int64_t count, first, width, stride; /* element k is at first + k / width * stride + k % width */
+    int64_t parameter;                   /* gamma's element of the first one; */
+    int64_t period;                      /* and of element k: parameter + k % period */
+} norm_set;
+
+static int64_t norm_set_count(const ftr_kernel_call *call, const ftr_view *x, int64_t *row) {
+    const ftr_op_attr *attr = call->attr;
+    int64_t sets = 1;
+    *row = 1;
+    for (int32_t d = 0; d < x->shape.rank; d++) {
+        *(d < x->shape.rank - attr->row_norm.dims ? &sets : row) *= x->shape.dim[d];
+    }
+    return attr->row_norm.groups ? x->shape.dim[0] * attr->row_norm.groups : sets;
+}
+
+static norm_set norm_set_at(const ftr_kernel_call *call, const ftr_view *x, int64_t index) {
+    int64_t row, groups = call->attr->row_norm.groups;
+    (void)norm_set_count(call, x, &row);
+    if (!groups) {
+        return (norm_set){row, index * row, row ? row : 1, row, 0, row};
+    }
+    int64_t width = row / groups, sample = x->count / x->shape.dim[0], first = index % groups * width;
+    return (norm_set){sample / groups, index / groups * sample + first, width, row, first, width};
+}
+
+static int64_t norm_element(norm_set s, int64_t k) { return s.first + k / s.width * s.stride + k % s.width; }
+
+static double norm_gamma(const ftr_view *gamma, norm_set s, int64_t k) {
+    return gamma ? get(gamma, s.parameter + k % s.period) : 1.0;
+}
+
+/* y = (x - mean) / sqrt(variance + eps) gamma + beta; RMS norm: y = x / sqrt(mean of x^2 + eps) gamma. */
+static ftr_status oracle_row_norm(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *gamma = optional_input(call, 1), *beta = optional_input(call, 2);
+    bool rms = call->op == FTR_OP_rms_norm;
+    int64_t row, sets = norm_set_count(call, x, &row);
+    for (int64_t i = 0; i < sets; i++) {
+        norm_set s = norm_set_at(call, x, i);
+        double mean = 0, squares = 0;
+        for (int64_t k = 0; k < s.count && !rms; k++) {
+            mean += get(x, norm_element(s, k)) / (double)s.count;
+        }
+        for (int64_t k = 0; k < s.count; k++) {
+            squares += pow(get(x, norm_element(s, k)) - mean, 2);
+        }
+        double inverse = 1.0 / sqrt(squares / (double)s.count + call->attr->row_norm.eps);
+        for (int64_t k = 0; k < s.count; k++) {
+            int64_t at = norm_element(s, k);
+            double shift = beta ? get(beta, s.parameter + k % s.period) : 0.0;
+            set(&call->out[0], at, (get(x, at) - mean) * inverse * norm_gamma(gamma, s, k) + shift);
+        }
+        if (!rms) {
+            set(&call->out[1], i, s.count ? mean : NAN);
+        }
+        set(&call->out[rms ? 1 : 2], i, inverse);
+    }
+    return FTR_OK;
+}
+
+/* With z = (x - mean) s and u = dy gamma: dx = s (u - mean of u - z mean of u z); RMS norm has no mean of u.
+ * dgamma = sum of dy z, dbeta = sum of dy. */
+static ftr_status oracle_row_norm_grad(const ftr_kernel_call *call) {
+    bool rms = call->op == FTR_OP_rms_norm_grad;
+    const ftr_view *dy = &call->in[0], *x = &call->in[1], *gamma = optional_input(call, rms ? 3 : 4);
+    int64_t row, sets = norm_set_count(call, x, &row);
+    double *sums = calloc((size_t)(2 * row + 1), sizeof *sums);
+    for (int64_t i = 0; i < sets; i++) {
+        norm_set s = norm_set_at(call, x, i);
+        double mean = rms ? 0.0 : get(&call->in[2], i), inverse = get(&call->in[rms ? 2 : 3], i), sum = 0, product = 0;
+        for (int64_t k = 0; k < s.count; k++) {
+            int64_t at = norm_element(s, k), p = s.parameter + k % s.period;
+            double z = (get(x, at) - mean) * inverse, u = get(dy, at) * norm_gamma(gamma, s, k);
+            sum += rms ? 0.0 : u / (double)s.count;
+            product += u * z / (double)s.count;
+            sums[p] += get(dy, at) * z;
+            sums[row + p] += get(dy, at);
+        }
+        for (int64_t k = 0; k < s.count; k++) {
+            int64_t at = norm_element(s, k);
+            double z = (get(x, at) - mean) * inverse;
+            set(&call->out[0], at, inverse * (get(dy, at) * norm_gamma(gamma, s, k) - sum - z * product));
+        }
+    }
+    for (int64_t p = 0; p < row && call->attr->row_norm.sums; p++) {
+        set(&call->out[1], p, sums[p]);
+        if (!rms) {
+            set(&call->out[2], p, sums[row + p]);
+        }
+    }
+    free(sums);
+    return FTR_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------- pooling -- */
 
 /* Rows [begin, end) of the input under a window, along height (axis 0) or width (1). */
@@ -824,16 +920,16 @@ static bool has_loss(const ftr_op_attr *attr, const ftr_view *labels, const ftr_
 }
 
 /* PyTorch's definition: a row's loss is (1 - s) w[t] (-log p[t]) + s / C sum_c w[c] (-log p[c]) for label t and
- * smoothing s; the mean divides by the sum of w[t]. */
+ * smoothing s; the mean divides by the sum of w[t]. nll is given log p instead of logits, and has no smoothing. */
 static ftr_status oracle_cross_entropy(const ftr_kernel_call *call) {
     const ftr_view *logits = &call->in[0], *labels = &call->in[1];
     const ftr_view *weights = optional_input(call, 2), *mask = optional_input(call, 3);
     int64_t classes = logits->shape.dim[logits->shape.rank - 1];
     double smoothing = call->attr->cross_entropy.label_smoothing, total = 0, weight_sum = 0;
-    bool each = call->attr->cross_entropy.reduction == FTR_REDUCE_NONE;
+    bool each = call->attr->cross_entropy.reduction == FTR_REDUCE_NONE, nll = call->op == FTR_OP_nll;
     for (int64_t r = 0; r < labels->count; r++) {
         line l = {r * classes, 1, classes};
-        double lse = log_sum_exp(logits, l), loss = 0;
+        double lse = nll ? 0.0 : log_sum_exp(logits, l), loss = 0;
         if (has_loss(call->attr, labels, mask, r)) {
             int64_t label = get_int(labels, r);
             if (label < 0 || label >= classes) {
@@ -848,12 +944,14 @@ static ftr_status oracle_cross_entropy(const ftr_kernel_call *call) {
             weight_sum += w;
         }
         total += loss;
-        set(&call->out[1], r, lse - line_largest(logits, l));
+        if (!nll) {
+            set(&call->out[1], r, lse - line_largest(logits, l));
+        }
         if (each) {
             set(&call->out[0], r, loss);
         }
     }
-    set(&call->out[2], 0, weight_sum);
+    set(&call->out[nll ? 1 : 2], 0, weight_sum);
     if (!each) {
         set(&call->out[0], 0, call->attr->cross_entropy.reduction == FTR_REDUCE_MEAN ? total / weight_sum : total);
     }
@@ -882,6 +980,24 @@ static ftr_status oracle_cross_entropy_grad(const ftr_kernel_call *call) {
             if (call->attr->cross_entropy.reduction == FTR_REDUCE_MEAN) {
                 d /= get(&call->in[4], 0);
             }
+        }
+        set(dx, i, d);
+    }
+    return FTR_OK;
+}
+
+/* d loss[r] / d log p[j] = -w[t] [j = t]. */
+static ftr_status oracle_nll_grad(const ftr_kernel_call *call) {
+    const ftr_view *dloss = &call->in[0], *labels = &call->in[2], *dx = &call->out[0];
+    const ftr_view *weights = optional_input(call, 4), *mask = optional_input(call, 5);
+    int64_t classes = dx->shape.dim[dx->shape.rank - 1];
+    ftr_reduction reduction = call->attr->cross_entropy.reduction;
+    for (int64_t i = 0; i < dx->count; i++) {
+        int64_t r = i / classes, label = get_int(labels, r);
+        double d = 0;
+        if (has_loss(call->attr, labels, mask, r) && label == i % classes) {
+            d = -class_weight(weights, label) * get(dloss, reduction == FTR_REDUCE_NONE ? r : 0);
+            d /= reduction == FTR_REDUCE_MEAN ? get(&call->in[3], 0) : 1.0;
         }
         set(dx, i, d);
     }
@@ -984,6 +1100,12 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_conv2d_grad_weight] = {.run = oracle_conv2d_grad, .workspace = conv_workspace},
     [FTR_OP_batch_norm] = {.run = oracle_batch_norm},
     [FTR_OP_batch_norm_grad] = {.run = oracle_batch_norm_grad},
+    [FTR_OP_layer_norm] = {.run = oracle_row_norm},
+    [FTR_OP_layer_norm_grad] = {.run = oracle_row_norm_grad},
+    [FTR_OP_rms_norm] = {.run = oracle_row_norm},
+    [FTR_OP_rms_norm_grad] = {.run = oracle_row_norm_grad},
+    [FTR_OP_group_norm] = {.run = oracle_row_norm},
+    [FTR_OP_group_norm_grad] = {.run = oracle_row_norm_grad},
     [FTR_OP_max_pool2d] = {.run = oracle_max_pool2d},
     [FTR_OP_max_pool2d_grad] = {.run = oracle_max_pool2d_grad, .workspace = pool_workspace},
     [FTR_OP_avg_pool2d] = {.run = oracle_avg_pool2d},
@@ -1002,6 +1124,8 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_log_softmax_grad] = {.run = oracle_softmax_grad},
     [FTR_OP_cross_entropy] = {.run = oracle_cross_entropy},
     [FTR_OP_cross_entropy_grad] = {.run = oracle_cross_entropy_grad},
+    [FTR_OP_nll] = {.run = oracle_cross_entropy},
+    [FTR_OP_nll_grad] = {.run = oracle_nll_grad},
     [FTR_OP_ema_update] = {.run = oracle_ema_update},
     [FTR_OP_count_update] = {.run = oracle_count_update},
     [FTR_OP_sgd_update] = {.run = oracle_sgd_update},

@@ -62,6 +62,13 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     /* norm.c */                                                                                                 \
     X(batch_norm, ftr__cpu_batch_norm, ftr__cpu_batch_norm_workspace)                                   \
     X(batch_norm_grad, ftr__cpu_batch_norm_grad, ftr__cpu_batch_norm_grad_workspace)                    \
+    /* row_norm.c */                                                                                             \
+    X(layer_norm, ftr__cpu_row_norm, 0)                                                                 \
+    X(layer_norm_grad, ftr__cpu_row_norm_grad, ftr__cpu_row_norm_grad_workspace)                        \
+    X(rms_norm, ftr__cpu_row_norm, 0)                                                                   \
+    X(rms_norm_grad, ftr__cpu_row_norm_grad, ftr__cpu_row_norm_grad_workspace)                          \
+    X(group_norm, ftr__cpu_group_norm, ftr__cpu_group_norm_workspace)                                   \
+    X(group_norm_grad, ftr__cpu_group_norm_grad, ftr__cpu_group_norm_grad_workspace)                    \
     /* pool.c */                                                                                                 \
     X(max_pool2d, ftr__cpu_max_pool2d, 0)                                                               \
     X(max_pool2d_grad, ftr__cpu_max_pool2d_grad, 0)                                                     \
@@ -84,6 +91,8 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(log_softmax_grad, ftr__cpu_softmax_grad, 0)                                                       \
     X(cross_entropy, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                          \
     X(cross_entropy_grad, ftr__cpu_cross_entropy_grad, 0)                                               \
+    X(nll, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                                    \
+    X(nll_grad, ftr__cpu_cross_entropy_grad, 0)                                                         \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -116,6 +125,13 @@ FTR__CPU_RUN(ftr__cpu_batch_norm)
 FTR__CPU_WORKSPACE(ftr__cpu_batch_norm_workspace)
 FTR__CPU_RUN(ftr__cpu_batch_norm_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_batch_norm_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_row_norm)
+FTR__CPU_RUN(ftr__cpu_row_norm_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_row_norm_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_group_norm)
+FTR__CPU_WORKSPACE(ftr__cpu_group_norm_workspace)
+FTR__CPU_RUN(ftr__cpu_group_norm_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_group_norm_grad_workspace)
 FTR__CPU_RUN(ftr__cpu_max_pool2d)
 FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)

@@ -132,6 +132,7 @@ typedef struct ftr__loss_job {
     const float *class_weights, *mask; /* NULL where missing */
     int64_t classes, rows, rows_per_task, tasks, rows_per_mask;
     double smoothing, all_weights; /* all_weights: sum of the class weights */
+    bool nll;                      /* the logits are log-probabilities already */
 } ftr__loss_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -142,6 +143,7 @@ static ftr__loss_job ftr__loss_job_of(const ftr_kernel_call *call, const ftr_vie
     job.rows_per_task = 1 + FTR__SOFTMAX_GRAIN / (job.classes > 0 ? job.classes : 1);
     job.tasks = (job.rows + job.rows_per_task - 1) / job.rows_per_task;
     job.smoothing = call->attr->cross_entropy.label_smoothing;
+    job.nll = call->op == FTR_OP_nll || call->op == FTR_OP_nll_grad;
     return job;
 }
 
@@ -178,12 +180,12 @@ static double ftr__loss_smooth_sum(const ftr__loss_job *job, const float *x, flo
 /* PyTorch's cross_entropy for one row: (1 - e) w[label] nll + e / C * sum of w[c] * -log p[c]. */
 static void ftr__loss_row(const ftr__loss_job *job, int64_t row, ftr__loss_part *part) {
     const float *x = (const float *)job->logits->data + row * job->classes;
-    const float most = job->math->maximum(job->classes, x);
-    const double log_sum = log(job->math->exp_sum(job->classes, x, most, NULL));
+    const float most = job->nll ? 0.0f : job->math->maximum(job->classes, x);
+    const double log_sum = job->nll ? 0.0 : log(job->math->exp_sum(job->classes, x, most, NULL));
     const int64_t label = ftr__loss_label(job, row);
     const double mask = ftr__loss_mask(job, row);
     double loss = 0, weight = 0;
-    ((float *)job->call->out[1].data)[row] = (float)log_sum;
+    if (!job->nll) ((float *)job->call->out[1].data)[row] = (float)log_sum;
     if (mask != 0.0 && label != job->call->attr->cross_entropy.ignore_index) {
         if (label < 0 || label >= job->classes) {
             if (part->bad_row < 0) part->bad_row = row;
@@ -232,7 +234,7 @@ ftr_status ftr__cpu_cross_entropy(const ftr_kernel_call *call) {
     const ftr_reduction reduction = call->attr->cross_entropy.reduction;
     if (reduction != FTR_REDUCE_NONE)
         *(float *)call->out[0].data = (float)(reduction == FTR_REDUCE_MEAN ? loss / weight : loss);
-    *(float *)call->out[2].data = (float)weight;
+    *(float *)call->out[job.nll ? 1 : 2].data = (float)weight;
     return FTR_OK;
 }
 
@@ -249,7 +251,12 @@ static void ftr__loss_grad_row(const ftr__loss_job *job, int64_t row) {
         return;
     }
     double g = mask * (double)dloss[reduction == FTR_REDUCE_NONE ? row : 0];
-    if (reduction == FTR_REDUCE_MEAN) g /= (double)*(const float *)call->in[4].data;
+    if (reduction == FTR_REDUCE_MEAN) g /= (double)*(const float *)call->in[job->nll ? 3 : 4].data;
+    if (job->nll) {
+        memset(dx, 0, (size_t)job->classes * sizeof *dx);
+        dx[label] = (float)(-g * ftr__loss_class_weight(job, label));
+        return;
+    }
     const double at_label = g * (1.0 - job->smoothing) * ftr__loss_class_weight(job, label);
     const double at_each = job->smoothing > 0 ? g * job->smoothing / (double)job->classes : 0.0;
     const double sum = exp((double)((const float *)call->in[3].data)[row]);
@@ -270,7 +277,8 @@ static void ftr__loss_grad_task(void *arg, int64_t task, int32_t worker) {
 
 ftr_status ftr__cpu_cross_entropy_grad(const ftr_kernel_call *call) {
     ftr__loss_job job = ftr__loss_job_of(call, &call->in[1]);
-    ftr__loss_prepare(&job, ftr__optional_input(call, 5), ftr__optional_input(call, 6));
+    const int32_t weights = job.nll ? 4 : 5;
+    ftr__loss_prepare(&job, ftr__optional_input(call, weights), ftr__optional_input(call, weights + 1));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_grad_task, &job);
     return FTR_OK;
 }

@@ -97,6 +97,19 @@ typedef struct ftr__simd_math {
     void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
                             const float *mean, const float *a, const float *b, const float *c, float *dx);
 
+    /* u = dy * gamma, just dy if gamma is NULL, x - mean if dy is NULL: sums[0] = sum of u, sums[1] = sum of u * (x -
+     * mean), added as `sum` does. */
+    void (*row_moments)(int64_t n, const float *x, float mean, const float *dy, const float *gamma, double sums[2]);
+    /* y = ((x - mean) * scale + shift) * gamma + beta; gamma and beta may be NULL. */
+    void (*row_norm)(int64_t n, const float *x, float mean, float scale, float shift, const float *gamma,
+                     const float *beta, float *y);
+    /* dx = (dy * gamma + (x - mean) * b + c) * a; gamma may be NULL. */
+    void (*row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a, float b,
+                          float c, float *dx);
+    /* sum += dy; product += dy * (x - mean) * scale. */
+    void (*row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
+                          float *product);
+
     /* out = e^(x - shift), which is not stored if out is NULL; returns the sum as `sum` does. */
     double (*exp_sum)(int64_t n, const float *x, float shift, float *out);
     /* out = scale * e^(x - shift) + add. */

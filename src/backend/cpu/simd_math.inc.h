@@ -298,6 +298,53 @@ static float FTR__S(row_maximum)(int64_t n, const float *x) {
     return best;
 }
 
+/* A vector's share of row_moments. */
+FTR__INLINE void FTR__S(moments_take)(int64_t i, int64_t left, const float *x, float mean, const float *dy,
+                                      const float *gamma, FTR__VF *sum, FTR__VF *product) {
+    const FTR__VF apart = FTR__S(first_lanes)(FTR__LOAD_SOME(x + i, left) - mean, left);
+    FTR__VF u = dy ? FTR__LOAD_SOME(dy + i, left) : apart;
+    if (gamma) u *= FTR__LOAD_SOME(gamma + i, left);
+    *sum += u;
+    *product = FTR__FMA(u, apart, *product);
+}
+
+static void FTR__S(row_moments)(int64_t n, const float *x, float mean, const float *dy, const float *gamma,
+                                double sums[2]) {
+    sums[0] = sums[1] = 0;
+    for (int64_t at = 0; at < n;) {
+        FTR__VF sum[2] = {{0}, {0}}, product[2] = {{0}, {0}};
+        for (int block = 0; block < FTR__SUM_BLOCK && at + 2 * FTR__W <= n; block++, at += 2 * FTR__W)
+            for (int k = 0; k < 2; k++)
+                FTR__S(moments_take)(at + k * FTR__W, FTR__W, x, mean, dy, gamma, &sum[k], &product[k]);
+        for (; at < n && n - at < 2 * FTR__W; at += FTR__W)
+            FTR__S(moments_take)(at, n - at < FTR__W ? n - at : FTR__W, x, mean, dy, gamma, &sum[0], &product[0]);
+        sums[0] += FTR__S(lanes_sum)(sum[0] + sum[1]);
+        sums[1] += FTR__S(lanes_sum)(product[0] + product[1]);
+    }
+}
+
+static void FTR__S(row_norm)(int64_t n, const float *x, float mean, float scale, float shift, const float *gamma,
+                             const float *beta, float *y) {
+    const FTR__VF a = FTR__SPLAT(scale), b = FTR__SPLAT(shift);
+    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__VF t = FTR__FMA(v - mean, a, b); if (gamma) t *= FTR__LOAD_SOME(gamma + i, left);
+                  if (beta) t += FTR__LOAD_SOME(beta + i, left), t, y)
+}
+
+static void FTR__S(row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a,
+                                  float b, float c, float *dx) {
+    const FTR__VF fb = FTR__SPLAT(b), fc = FTR__SPLAT(c);
+    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u; if (gamma) t *= FTR__LOAD_SOME(gamma + i, left),
+                  (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
+}
+
+static void FTR__S(row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
+                                  float *product) {
+    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, x);
+                  FTR__STORE_SOME(product + i,
+                                  FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
+                  d + FTR__LOAD_SOME(sum + i, left), sum)
+}
+
 /* --------------------------------------------------------------------------------------------- column reductions -- */
 
 /* Rows of a matrix from which a whole vector can be read at a column after which `left` columns follow, for the last
@@ -620,6 +667,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
+        .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm),                                              \
+        .row_norm_grad = FTR__S(row_norm_grad), .row_norm_sums = FTR__S(row_norm_sums),                                \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
         .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
         .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
