@@ -162,9 +162,7 @@ ftr_status ftr__infer_silu(ftr__infer *s) { return ftr__infer_float_unary(s); }
 ftr_status ftr__infer_hardswish(ftr__infer *s) { return ftr__infer_float_unary(s); }
 ftr_status ftr__infer_hardsigmoid(ftr__infer *s) { return ftr__infer_float_unary(s); }
 
-ftr_status ftr__infer_stop_gradient(ftr__infer *s) {
-    return ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
-}
+ftr_status ftr__infer_stop_gradient(ftr__infer *s) { return ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape); }
 
 ftr_status ftr__infer_clamp(ftr__infer *s) {
     const double min = s->node->attr.pointwise.a, max = s->node->attr.pointwise.b;

@@ -166,8 +166,8 @@ static void broadcast_pair(op_build *b, int32_t variant, ftr_shape *x, ftr_shape
 static const struct {
     const char *name;
     ftr_tensor (*op)(ftr_tensor, ftr_tensor);
-} binary_ops[] = {{"add", ftr_add}, {"sub", ftr_sub}, {"mul", ftr_mul},
-                  {"div", ftr_div}, {"pow", ftr_pow}, {"maximum", ftr_maximum}, {"minimum", ftr_minimum}};
+} binary_ops[] = {{"add", ftr_add}, {"sub", ftr_sub},         {"mul", ftr_mul},        {"div", ftr_div},
+                  {"pow", ftr_pow}, {"maximum", ftr_maximum}, {"minimum", ftr_minimum}};
 enum { BINARY_DIV = 3, BINARY_POW = 4, BINARY_MAXIMUM = 5 /* and minimum */ };
 
 /* p: op, pair of shapes */

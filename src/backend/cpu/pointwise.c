@@ -378,7 +378,7 @@ typedef struct ftr__activation_call {
     float a, b;
 } ftr__activation_call;
 
-static ftr__activation_call ftr__activation_of(const ftr_kernel_call *call) {
+static ftr__activation_call ftr__activation_function(const ftr_kernel_call *call) {
     const float a = (float)call->attr->pointwise.a, b = (float)call->attr->pointwise.b;
     switch (call->op) {
     case FTR_OP_gelu:
@@ -403,12 +403,12 @@ static ftr__activation_call ftr__activation_of(const ftr_kernel_call *call) {
 }
 
 static void ftr__activation_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
-    const ftr__activation_call use = ftr__activation_of(job->call);
+    const ftr__activation_call use = ftr__activation_function(job->call);
     job->math->activation[use.function](n, in[0], use.a, use.b, out);
 }
 
 static void ftr__activation_slope_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
-    const ftr__activation_call use = ftr__activation_of(job->call);
+    const ftr__activation_call use = ftr__activation_function(job->call);
     job->math->activation_slope[use.function](n, in[0], in[1], use.a, use.b, out);
 }
 

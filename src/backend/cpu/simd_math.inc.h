@@ -771,18 +771,18 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
-        .binary = {FTR__SIMD_MATH_BINARY(row_add), FTR__SIMD_MATH_BINARY(row_sub), FTR__SIMD_MATH_BINARY(row_mul),     \
-                   FTR__SIMD_MATH_BINARY(row_div), FTR__SIMD_MATH_BINARY(row_maximum),                                 \
-                   FTR__SIMD_MATH_BINARY(row_minimum)},                                                                \
+        .binary = {FTR__SIMD_MATH_BINARY(row_add),     FTR__SIMD_MATH_BINARY(row_sub),                                 \
+                   FTR__SIMD_MATH_BINARY(row_mul),     FTR__SIMD_MATH_BINARY(row_div),                                 \
+                   FTR__SIMD_MATH_BINARY(row_maximum), FTR__SIMD_MATH_BINARY(row_minimum)},                            \
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
-        .activation = {FTR__S(row_clamp), FTR__S(row_leaky_relu), FTR__S(row_elu), FTR__S(row_softplus),               \
-                       FTR__S(row_hardswish), FTR__S(row_silu), FTR__S(row_gelu), FTR__S(row_gelu_tanh),               \
+        .activation = {FTR__S(row_clamp),       FTR__S(row_leaky_relu), FTR__S(row_elu),  FTR__S(row_softplus),        \
+                       FTR__S(row_hardswish),   FTR__S(row_silu),       FTR__S(row_gelu), FTR__S(row_gelu_tanh),       \
                        FTR__S(row_hardsigmoid), FTR__S(row_erf)},                                                      \
-        .activation_slope = {FTR__S(row_clamp_slope), FTR__S(row_leaky_relu_slope), FTR__S(row_elu_slope),             \
-                             FTR__S(row_softplus_slope), FTR__S(row_hardswish_slope), FTR__S(row_silu_slope),          \
-                             FTR__S(row_gelu_slope), FTR__S(row_gelu_tanh_slope)},                                     \
+        .activation_slope = {FTR__S(row_clamp_slope),    FTR__S(row_leaky_relu_slope), FTR__S(row_elu_slope),          \
+                             FTR__S(row_softplus_slope), FTR__S(row_hardswish_slope),  FTR__S(row_silu_slope),         \
+                             FTR__S(row_gelu_slope),     FTR__S(row_gelu_tanh_slope)},                                 \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
         .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
         .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
