@@ -512,6 +512,49 @@ FTR_API ftr_tensor ftr_sigmoid(ftr_tensor x);
 /* max(x, 0); NaN stays NaN; gradient 0 at 0. */
 FTR_API ftr_tensor ftr_relu(ftr_tensor x);
 
+/* The smaller of a and b, otherwise as ftr_maximum(). */
+FTR_API ftr_tensor ftr_minimum(ftr_tensor a, ftr_tensor b);
+/* |x| of f32, f64, i32 and i64. Gradient 0 at 0. */
+FTR_API ftr_tensor ftr_abs(ftr_tensor x);
+/* -1, 0 or 1 by the sign of x (f32, f64, i32, i64); 0 for NaN, as PyTorch. The gradient is 0 everywhere. */
+FTR_API ftr_tensor ftr_sign(ftr_tensor x);
+/* Sine of x radians; floating point only, as the following. */
+FTR_API ftr_tensor ftr_sin(ftr_tensor x);
+/* Cosine of x radians. */
+FTR_API ftr_tensor ftr_cos(ftr_tensor x);
+/* Error function, 2 / sqrt(pi) times the integral of e^-t^2 from 0 to x. */
+FTR_API ftr_tensor ftr_erf(ftr_tensor x);
+/* Largest whole number that is not above x. The gradient is 0 everywhere. */
+FTR_API ftr_tensor ftr_floor(ftr_tensor x);
+/* Nearest whole number; halves go to the even one. The gradient is 0 everywhere. */
+FTR_API ftr_tensor ftr_round(ftr_tensor x);
+/* x limited to min..max; either may be infinite, min <= max. NaN stays NaN. The gradient passes strictly between the bounds,
+ * and is 0 on them, as PyTorch 2.15's (which was 1 there in older versions). */
+FTR_API ftr_tensor ftr_clamp(ftr_tensor x, double min, double max);
+/* ftr_clamp() to 0..6. */
+FTR_API ftr_tensor ftr_relu6(ftr_tensor x);
+
+/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic tangent,
+ * x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it. */
+typedef enum ftr_gelu_form { FTR_GELU_EXACT = 0, FTR_GELU_TANH } ftr_gelu_form;
+
+/* Gaussian error linear unit. */
+FTR_API ftr_tensor ftr_gelu(ftr_tensor x, ftr_gelu_form form);
+/* x / (1 + e^-x), also called swish. */
+FTR_API ftr_tensor ftr_silu(ftr_tensor x);
+/* x min(max(x + 3, 0), 6) / 6. Gradient 0 at -3 and 1 at 3, as PyTorch's. */
+FTR_API ftr_tensor ftr_hardswish(ftr_tensor x);
+/* min(max(x + 3, 0), 6) / 6. Gradient 0 at -3 and 3. */
+FTR_API ftr_tensor ftr_hardsigmoid(ftr_tensor x);
+/* x where x > 0, slope * x elsewhere. PyTorch's default slope is 0.01. */
+FTR_API ftr_tensor ftr_leaky_relu(ftr_tensor x, double slope);
+/* x where x > 0, alpha (e^x - 1) elsewhere. PyTorch's default alpha is 1. */
+FTR_API ftr_tensor ftr_elu(ftr_tensor x, double alpha);
+/* log(1 + e^(beta x)) / beta, and x where beta x > threshold; beta > 0. PyTorch's defaults are 1 and 20. */
+FTR_API ftr_tensor ftr_softplus(ftr_tensor x, double beta, double threshold);
+/* x, of any type, as a constant: no gradient flows to what it was computed from. */
+FTR_API ftr_tensor ftr_stop_gradient(ftr_tensor x);
+
 /* Converts between element types. Floating to integer truncates toward zero (out of range saturates, NaN gives 0); to bool
  * is x != 0. Differentiable between floating types. */
 FTR_API ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype);
@@ -1156,6 +1199,30 @@ FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
     D(tanh, none, 1, 1, 1, 0x1, 0x1, ANY) \
     D(sigmoid, none, 1, 1, 1, 0x1, 0x1, ANY) \
     D(relu, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(minimum, none, 2, 2, 1, 0x3, 0x3, WIDEST) \
+    D(abs, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(sin, none, 1, 1, 1, 0x1, 0x1, F32) \
+    D(cos, none, 1, 1, 1, 0x1, 0x1, F32) \
+    D(erf, none, 1, 1, 1, 0x1, 0x1, F32) \
+    D(floor, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(round, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(sign, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(clamp, pointwise, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(gelu, gelu, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(silu, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(hardswish, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(hardsigmoid, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(leaky_relu, pointwise, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(elu, pointwise, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(softplus, pointwise, 1, 1, 1, 0x1, 0x1, F32) \
+    N(clamp_grad, pointwise, 2, 2, 1, 0x0, 0x3, ANY)      /* dy, x or y */ \
+    N(gelu_grad, gelu, 2, 2, 1, 0x0, 0x3, ANY)            /* dy, x */ \
+    N(silu_grad, none, 2, 2, 1, 0x0, 0x3, ANY)            /* dy, x */ \
+    N(hardswish_grad, none, 2, 2, 1, 0x0, 0x3, ANY)       /* dy, x */ \
+    N(leaky_relu_grad, pointwise, 2, 2, 1, 0x0, 0x3, ANY) /* dy, x */ \
+    N(elu_grad, pointwise, 2, 2, 1, 0x0, 0x3, ANY)        /* dy, x */ \
+    N(softplus_grad, pointwise, 2, 2, 1, 0x0, 0x3, F32)   /* dy, x */ \
+    N(stop_gradient, none, 1, 1, 1, 0x0, 0x1, ANY) \
     D(cast, cast, 1, 1, 1, 0x1, 0x0, NONE) \
     N(tanh_grad, none, 2, 2, 1, 0x0, 0x3, ANY)    /* dy, y */ \
     N(sigmoid_grad, none, 2, 2, 1, 0x0, 0x3, ANY) /* dy, y */ \
@@ -1246,6 +1313,12 @@ typedef union ftr_op_attr {
     struct {
         ftr_dtype dtype;
     } cast;
+    struct {
+        double a, b; /* clamp: min, max; leaky_relu: slope; elu: alpha; softplus: beta, threshold */
+    } pointwise;
+    struct {
+        ftr_gelu_form form;
+    } gelu;
     struct {
         uint32_t mask; /* bit i: dimension i is reduced */
         bool keep;
@@ -2912,6 +2985,8 @@ typedef enum ftr__amp_class {
 typedef enum ftr__attr_kind {
     FTR__ATTR_none,
     FTR__ATTR_cast,
+    FTR__ATTR_pointwise,
+    FTR__ATTR_gelu,
     FTR__ATTR_axes,
     FTR__ATTR_matmul,
     FTR__ATTR_linear,
@@ -3539,12 +3614,27 @@ static void ftr__print_order(const ftr__printer *p, const ftr__node *node) {
     for (int32_t i = 0; i < rank; i++) ftr__print(p->write, p->user, " %d", node->attr.axes_order.order[i]);
 }
 
+static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
+    const double a = node->attr.pointwise.a, b = node->attr.pointwise.b;
+    switch (node->op) {
+    case FTR_OP_leaky_relu:
+    case FTR_OP_leaky_relu_grad: ftr__print(p->write, p->user, " slope %g", a); break;
+    case FTR_OP_elu:
+    case FTR_OP_elu_grad: ftr__print(p->write, p->user, " alpha %g", a); break;
+    case FTR_OP_softplus:
+    case FTR_OP_softplus_grad: ftr__print(p->write, p->user, " beta %g threshold %g", a, b); break;
+    default: ftr__print(p->write, p->user, " min %g max %g", a, b); break;
+    }
+}
+
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     const ftr_op_attr *a = &node->attr;
     switch (ftr__op_info_of(node->op)->attr) {
     case FTR__ATTR_none:
     case FTR__ATTR_cast: /* the results' types and shapes say it */
     case FTR__ATTR_shape: break;
+    case FTR__ATTR_pointwise: ftr__print_pointwise(p, node); break;
+    case FTR__ATTR_gelu: ftr__print(p->write, p->user, a->gelu.form == FTR_GELU_TANH ? " by tanh" : " exact"); break;
     case FTR__ATTR_axes: ftr__print_axes(p, a->axes.mask); break;
     case FTR__ATTR_matmul:
         ftr__print(p->write, p->user, "%s%s", a->matmul.transpose_a ? " transpose_a" : "",
@@ -3897,6 +3987,38 @@ ftr_tensor ftr_tanh(ftr_tensor x) { return ftr__emit_one(FTR_OP_tanh, NULL, x); 
 ftr_tensor ftr_sigmoid(ftr_tensor x) { return ftr__emit_one(FTR_OP_sigmoid, NULL, x); }
 ftr_tensor ftr_relu(ftr_tensor x) { return ftr__emit_one(FTR_OP_relu, NULL, x); }
 
+ftr_tensor ftr_minimum(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_minimum, NULL, a, b); }
+ftr_tensor ftr_abs(ftr_tensor x) { return ftr__emit_one(FTR_OP_abs, NULL, x); }
+ftr_tensor ftr_sign(ftr_tensor x) { return ftr__emit_one(FTR_OP_sign, NULL, x); }
+ftr_tensor ftr_sin(ftr_tensor x) { return ftr__emit_one(FTR_OP_sin, NULL, x); }
+ftr_tensor ftr_cos(ftr_tensor x) { return ftr__emit_one(FTR_OP_cos, NULL, x); }
+ftr_tensor ftr_erf(ftr_tensor x) { return ftr__emit_one(FTR_OP_erf, NULL, x); }
+ftr_tensor ftr_floor(ftr_tensor x) { return ftr__emit_one(FTR_OP_floor, NULL, x); }
+ftr_tensor ftr_round(ftr_tensor x) { return ftr__emit_one(FTR_OP_round, NULL, x); }
+ftr_tensor ftr_silu(ftr_tensor x) { return ftr__emit_one(FTR_OP_silu, NULL, x); }
+ftr_tensor ftr_hardswish(ftr_tensor x) { return ftr__emit_one(FTR_OP_hardswish, NULL, x); }
+ftr_tensor ftr_hardsigmoid(ftr_tensor x) { return ftr__emit_one(FTR_OP_hardsigmoid, NULL, x); }
+ftr_tensor ftr_stop_gradient(ftr_tensor x) { return ftr__emit_one(FTR_OP_stop_gradient, NULL, x); }
+
+static ftr_tensor ftr__with_parameters(ftr_op op, ftr_tensor x, double a, double b) {
+    const ftr_op_attr attr = {.pointwise = {a, b}};
+    return ftr__emit_one(op, &attr, x);
+}
+
+ftr_tensor ftr_clamp(ftr_tensor x, double min, double max) { return ftr__with_parameters(FTR_OP_clamp, x, min, max); }
+ftr_tensor ftr_relu6(ftr_tensor x) { return ftr_clamp(x, 0.0, 6.0); }
+ftr_tensor ftr_leaky_relu(ftr_tensor x, double slope) { return ftr__with_parameters(FTR_OP_leaky_relu, x, slope, 0.0); }
+ftr_tensor ftr_elu(ftr_tensor x, double alpha) { return ftr__with_parameters(FTR_OP_elu, x, alpha, 0.0); }
+
+ftr_tensor ftr_softplus(ftr_tensor x, double beta, double threshold) {
+    return ftr__with_parameters(FTR_OP_softplus, x, beta, threshold);
+}
+
+ftr_tensor ftr_gelu(ftr_tensor x, ftr_gelu_form form) {
+    const ftr_op_attr attr = {.gelu = {form}};
+    return ftr__emit_one(FTR_OP_gelu, &attr, x);
+}
+
 ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype) {
     ftr_op_attr attr = {.cast = {dtype}};
     return ftr__emit_one(FTR_OP_cast, &attr, x);
@@ -3982,6 +4104,58 @@ ftr_status ftr__infer_tanh(ftr__infer *s) { return ftr__infer_float_unary(s); }
 ftr_status ftr__infer_sigmoid(ftr__infer *s) { return ftr__infer_float_unary(s); }
 ftr_status ftr__infer_relu(ftr__infer *s) { return ftr__infer_float_unary(s); }
 
+ftr_status ftr__infer_minimum(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+ftr_status ftr__infer_abs(ftr__infer *s) { return ftr__infer_neg(s); }
+ftr_status ftr__infer_sign(ftr__infer *s) { return ftr__infer_neg(s); }
+ftr_status ftr__infer_sin(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_cos(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_erf(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_floor(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_round(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_silu(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_hardswish(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_hardsigmoid(ftr__infer *s) { return ftr__infer_float_unary(s); }
+
+ftr_status ftr__infer_stop_gradient(ftr__infer *s) { return ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape); }
+
+ftr_status ftr__infer_clamp(ftr__infer *s) {
+    const double min = s->node->attr.pointwise.a, max = s->node->attr.pointwise.b;
+    if (!(min <= max))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "min %g, max %g: expected min <= max", min, max);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_leaky_relu(ftr__infer *s) {
+    const double slope = s->node->attr.pointwise.a;
+    if (!isfinite(slope))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "slope %g, expected a finite number", slope);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_elu(ftr__infer *s) {
+    const double alpha = s->node->attr.pointwise.a;
+    if (!isfinite(alpha))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "alpha %g, expected a finite number", alpha);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_softplus(ftr__infer *s) {
+    const double beta = s->node->attr.pointwise.a, threshold = s->node->attr.pointwise.b;
+    if (!isfinite(beta) || beta <= 0.0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "beta %g, expected a finite number above 0", beta);
+    if (isnan(threshold))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "threshold %g, expected a number", threshold);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_gelu(ftr__infer *s) {
+    const ftr_gelu_form form = s->node->attr.gelu.form;
+    if (form != FTR_GELU_EXACT && form != FTR_GELU_TANH)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "form %d, expected FTR_GELU_EXACT or FTR_GELU_TANH",
+                                (int)form);
+    return ftr__infer_float_unary(s);
+}
+
 ftr_status ftr__infer_cast(ftr__infer *s) {
     ftr_dtype dtype = s->node->attr.cast.dtype;
     if ((int)dtype <= (int)FTR_DTYPE_NONE || (int)dtype >= (int)FTR_DTYPE_COUNT)
@@ -4000,6 +4174,14 @@ static ftr_status ftr__infer_activation_grad(ftr__infer *s) {
 ftr_status ftr__infer_tanh_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
 ftr_status ftr__infer_sigmoid_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
 ftr_status ftr__infer_relu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+
+ftr_status ftr__infer_clamp_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_gelu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_silu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_hardswish_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_leaky_relu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_elu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_softplus_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
 
 /* ---- gradients */
 
@@ -4108,6 +4290,63 @@ void ftr__grad_sigmoid(ftr__grad *s) {
 
 void ftr__grad_relu(ftr__grad *s) {
     if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(FTR_OP_relu_grad, NULL, s->dout[0], s->out[0]);
+}
+
+void ftr__grad_minimum(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || (!s->wanted[0] && !s->wanted[1])) return;
+    ftr_tensor a = s->in[0], b = s->in[1], dy = s->dout[0], zero = ftr__like(s, 0.0);
+    ftr_tensor shared = ftr_where(ftr_eq(a, b), ftr_mul(dy, ftr__like(s, 0.5)), dy);
+    if (s->wanted[0]) ftr__give(s, 0, ftr_where(ftr_gt(a, b), zero, shared));
+    if (s->wanted[1]) ftr__give(s, 1, ftr_where(ftr_gt(b, a), zero, shared));
+}
+
+void ftr__grad_abs(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_mul(s->dout[0], ftr_sign(s->in[0]));
+}
+
+void ftr__grad_sin(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_mul(s->dout[0], ftr_cos(s->in[0]));
+}
+
+void ftr__grad_cos(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_neg(ftr_mul(s->dout[0], ftr_sin(s->in[0])));
+}
+
+/* dy 2 / sqrt(pi) e^(-x^2) */
+void ftr__grad_erf(ftr__grad *s) {
+    if (!ftr__grad_of_one(s)) return;
+    ftr_tensor bell = ftr_exp(ftr_neg(ftr_mul(s->in[0], s->in[0])));
+    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, 1.1283791670955126)), bell);
+}
+
+/* Of a function that is constant between its steps: zeros, not a missing gradient, so that training may go through it. */
+static void ftr__grad_of_steps(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_expand(ftr__like(s, 0.0), ftr_shape_of(s->in[0]));
+}
+
+void ftr__grad_floor(ftr__grad *s) { ftr__grad_of_steps(s); }
+void ftr__grad_round(ftr__grad *s) { ftr__grad_of_steps(s); }
+void ftr__grad_sign(ftr__grad *s) { ftr__grad_of_steps(s); }
+
+/* By an op of its own that takes dy, x and the forward node's attributes. */
+static void ftr__grad_by_op(ftr__grad *s, ftr_op op, ftr_tensor x) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(op, &s->node->attr, s->dout[0], x);
+}
+
+/* The result is strictly between the bounds where x is, and its memory may be that of x. */
+void ftr__grad_clamp(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_clamp_grad, s->out[0]); }
+void ftr__grad_gelu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_gelu_grad, s->in[0]); }
+void ftr__grad_silu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_silu_grad, s->in[0]); }
+void ftr__grad_hardswish(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_hardswish_grad, s->in[0]); }
+void ftr__grad_leaky_relu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_leaky_relu_grad, s->in[0]); }
+void ftr__grad_elu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_elu_grad, s->in[0]); }
+void ftr__grad_softplus(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_softplus_grad, s->in[0]); }
+
+/* dy / 6 for x strictly between -3 and 3 */
+void ftr__grad_hardsigmoid(ftr__grad *s) {
+    if (!ftr__grad_of_one(s)) return;
+    const ftr_op_attr attr = {.pointwise = {-3.0, 3.0}};
+    s->din[0] = ftr_mul(ftr__emit_two(FTR_OP_clamp_grad, &attr, s->dout[0], s->in[0]), ftr__like(s, 1.0 / 6.0));
 }
 
 void ftr__grad_cast(ftr__grad *s) {
@@ -7191,6 +7430,7 @@ typedef enum ftr__simd_binary {
     FTR__BINARY_MUL,
     FTR__BINARY_DIV,
     FTR__BINARY_MAXIMUM, /* NaN wins */
+    FTR__BINARY_MINIMUM,
     FTR__BINARY_COUNT
 } ftr__simd_binary;
 
@@ -7212,6 +7452,22 @@ typedef enum ftr__simd_activation_grad {
     FTR__GRAD_RELU,
     FTR__GRAD_COUNT
 } ftr__simd_activation_grad;
+
+/* Functions of x and up to two constants, a and b. */
+typedef enum ftr__simd_activation {
+    FTR__ACTIVATION_CLAMP = 0,  /* a: min, b: max */
+    FTR__ACTIVATION_LEAKY_RELU, /* a: slope */
+    FTR__ACTIVATION_ELU,        /* a: alpha */
+    FTR__ACTIVATION_SOFTPLUS,   /* a: beta, b: threshold */
+    FTR__ACTIVATION_HARDSWISH,
+    FTR__ACTIVATION_SILU,
+    FTR__ACTIVATION_GELU,
+    FTR__ACTIVATION_GELU_TANH,
+    FTR__ACTIVATION_SLOPES, /* those above have a function for the gradient */
+    FTR__ACTIVATION_HARDSIGMOID = FTR__ACTIVATION_SLOPES,
+    FTR__ACTIVATION_ERF,
+    FTR__ACTIVATION_COUNT
+} ftr__simd_activation;
 
 /* Which operand of a binary function is one element. */
 typedef enum ftr__simd_operands {
@@ -7249,6 +7505,9 @@ typedef struct ftr__simd_math {
     void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
     void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
     void (*activation_grad[FTR__GRAD_COUNT])(int64_t n, const float *dy, const float *y, float *dx);
+    void (*activation[FTR__ACTIVATION_COUNT])(int64_t n, const float *x, float a, float b, float *out);
+    void (*activation_slope[FTR__ACTIVATION_SLOPES])(int64_t n, const float *dy, const float *x, float a, float b,
+                                                     float *dx);
 
     /* Of a row; sums of blocks are in f32 with many partial sums, blocks are added in double. */
     double (*sum)(int64_t n, const float *x);
@@ -7417,6 +7676,30 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(tanh, ftr__cpu_unary, 0)                                                                          \
     X(sigmoid, ftr__cpu_unary, 0)                                                                       \
     X(relu, ftr__cpu_unary, 0)                                                                          \
+    X(minimum, ftr__cpu_binary, 0)                                                                      \
+    X(abs, ftr__cpu_plain, 0)                                                                           \
+    X(sign, ftr__cpu_plain, 0)                                                                          \
+    X(sin, ftr__cpu_plain, 0)                                                                           \
+    X(cos, ftr__cpu_plain, 0)                                                                           \
+    X(floor, ftr__cpu_plain, 0)                                                                         \
+    X(round, ftr__cpu_plain, 0)                                                                         \
+    X(erf, ftr__cpu_activation, 0)                                                                      \
+    X(clamp, ftr__cpu_activation, 0)                                                                    \
+    X(gelu, ftr__cpu_activation, 0)                                                                     \
+    X(silu, ftr__cpu_activation, 0)                                                                     \
+    X(hardswish, ftr__cpu_activation, 0)                                                                \
+    X(hardsigmoid, ftr__cpu_activation, 0)                                                              \
+    X(leaky_relu, ftr__cpu_activation, 0)                                                               \
+    X(elu, ftr__cpu_activation, 0)                                                                      \
+    X(softplus, ftr__cpu_activation, 0)                                                                 \
+    X(clamp_grad, ftr__cpu_activation_slope, 0)                                                         \
+    X(gelu_grad, ftr__cpu_activation_slope, 0)                                                          \
+    X(silu_grad, ftr__cpu_activation_slope, 0)                                                          \
+    X(hardswish_grad, ftr__cpu_activation_slope, 0)                                                     \
+    X(leaky_relu_grad, ftr__cpu_activation_slope, 0)                                                    \
+    X(elu_grad, ftr__cpu_activation_slope, 0)                                                           \
+    X(softplus_grad, ftr__cpu_activation_slope, 0)                                                      \
+    X(stop_gradient, ftr__cpu_reshape, 0)                                                               \
     X(cast, ftr__cpu_cast, 0)                                                                           \
     X(tanh_grad, ftr__cpu_activation_grad, 0)                                                           \
     X(sigmoid_grad, ftr__cpu_activation_grad, 0)                                                        \
@@ -7482,6 +7765,9 @@ FTR__CPU_RUN(ftr__cpu_where)
 FTR__CPU_RUN(ftr__cpu_unary)
 FTR__CPU_RUN(ftr__cpu_cast)
 FTR__CPU_RUN(ftr__cpu_activation_grad)
+FTR__CPU_RUN(ftr__cpu_plain)
+FTR__CPU_RUN(ftr__cpu_activation)
+FTR__CPU_RUN(ftr__cpu_activation_slope)
 FTR__CPU_RUN(ftr__cpu_reduce)
 FTR__CPU_WORKSPACE(ftr__cpu_reduce_workspace)
 FTR__CPU_RUN(ftr__cpu_argmax)
@@ -7858,6 +8144,7 @@ static void ftr__binary_row_f32(const ftr__pointwise_job *job, int64_t n, const 
     case FTR_OP_sub: op = FTR__BINARY_SUB; break;
     case FTR_OP_mul: op = FTR__BINARY_MUL; break;
     case FTR_OP_div: op = FTR__BINARY_DIV; break;
+    case FTR_OP_minimum: op = FTR__BINARY_MINIMUM; break;
     default: op = FTR__BINARY_MAXIMUM; break;
     }
     job->math->binary[op][operands](n, in[0], in[1], out);
@@ -7890,6 +8177,7 @@ static void ftr__binary_row_i32(const ftr__pointwise_job *job, int64_t n, const 
         FTR__INTEGER_CASE(mul, (type_t)((uint32_t)x * (uint32_t)z));
         FTR__INTEGER_CASE(div, z == 0 ? 0 : z == -1 ? (type_t)(0u - (uint32_t)x) : x / z);
         FTR__INTEGER_CASE(maximum, x > z ? x : z);
+        FTR__INTEGER_CASE(minimum, x < z ? x : z);
     default: break;
     }
 }
@@ -7905,6 +8193,7 @@ static void ftr__binary_row_i64(const ftr__pointwise_job *job, int64_t n, const 
         FTR__INTEGER_CASE(mul, (type_t)((uint64_t)x * (uint64_t)z));
         FTR__INTEGER_CASE(div, z == 0 ? 0 : z == -1 ? (type_t)(0u - (uint64_t)x) : x / z);
         FTR__INTEGER_CASE(maximum, x > z ? x : z);
+        FTR__INTEGER_CASE(minimum, x < z ? x : z);
     default: break;
     }
 }
@@ -8040,6 +8329,108 @@ static void ftr__activation_grad_row(const ftr__pointwise_job *job, int64_t n, c
 ftr_status ftr__cpu_activation_grad(const ftr_kernel_call *call) {
     if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
     return ftr__pointwise_run(call, ftr__activation_grad_row);
+}
+
+/* Functions that memory bounds, or that libm does better: a plain loop for each. */
+#define FTR__PLAIN_CASE(op, result)                                                                                    \
+    case FTR_OP_##op:                                                                                                  \
+        for (int64_t i = 0; i < n; i++) y[i] = result;                                                                 \
+        break
+
+static void ftr__plain_row_f32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const float *x = in[0];
+    float *y = out;
+    switch (job->call->op) {
+        FTR__PLAIN_CASE(abs, fabsf(x[i]));
+        FTR__PLAIN_CASE(sign, (float)((x[i] > 0.0f) - (x[i] < 0.0f)));
+        FTR__PLAIN_CASE(sin, sinf(x[i]));
+        FTR__PLAIN_CASE(cos, cosf(x[i]));
+        FTR__PLAIN_CASE(floor, floorf(x[i]));
+        FTR__PLAIN_CASE(round, rintf(x[i]));
+    default: break;
+    }
+}
+
+static void ftr__plain_row_i32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const int32_t *x = in[0];
+    int32_t *y = out;
+    switch (job->call->op) {
+        FTR__PLAIN_CASE(abs, x[i] < 0 ? (int32_t)(0u - (uint32_t)x[i]) : x[i]);
+        FTR__PLAIN_CASE(sign, (x[i] > 0) - (x[i] < 0));
+    default: break;
+    }
+}
+
+static void ftr__plain_row_i64(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const int64_t *x = in[0];
+    int64_t *y = out;
+    switch (job->call->op) {
+        FTR__PLAIN_CASE(abs, x[i] < 0 ? (int64_t)(UINT64_C(0) - (uint64_t)x[i]) : x[i]);
+        FTR__PLAIN_CASE(sign, (x[i] > 0) - (x[i] < 0));
+    default: break;
+    }
+}
+
+ftr_status ftr__cpu_plain(const ftr_kernel_call *call) {
+    const ftr_dtype dtype = call->in[0].dtype;
+    if (dtype == FTR_F32) return ftr__pointwise_run(call, ftr__plain_row_f32);
+    if (call->op == FTR_OP_abs || call->op == FTR_OP_sign) {
+        if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__plain_row_i32);
+        if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__plain_row_i64);
+    }
+    return ftr__pointwise_dtype_error(call, dtype);
+}
+
+/* ---------------------------------------------------------------------------------------------------- activations -- */
+
+/* What computes an op, or the op of its gradient, and with which constants. */
+typedef struct ftr__activation_call {
+    ftr__simd_activation function;
+    float a, b;
+} ftr__activation_call;
+
+static ftr__activation_call ftr__activation_function(const ftr_kernel_call *call) {
+    const float a = (float)call->attr->pointwise.a, b = (float)call->attr->pointwise.b;
+    switch (call->op) {
+    case FTR_OP_gelu:
+    case FTR_OP_gelu_grad: {
+        const bool exact = call->attr->gelu.form == FTR_GELU_EXACT;
+        return (ftr__activation_call){exact ? FTR__ACTIVATION_GELU : FTR__ACTIVATION_GELU_TANH, 0.0f, 0.0f};
+    }
+    case FTR_OP_silu:
+    case FTR_OP_silu_grad: return (ftr__activation_call){FTR__ACTIVATION_SILU, 0.0f, 0.0f};
+    case FTR_OP_hardswish:
+    case FTR_OP_hardswish_grad: return (ftr__activation_call){FTR__ACTIVATION_HARDSWISH, 0.0f, 0.0f};
+    case FTR_OP_hardsigmoid: return (ftr__activation_call){FTR__ACTIVATION_HARDSIGMOID, 0.0f, 0.0f};
+    case FTR_OP_erf: return (ftr__activation_call){FTR__ACTIVATION_ERF, 0.0f, 0.0f};
+    case FTR_OP_leaky_relu:
+    case FTR_OP_leaky_relu_grad: return (ftr__activation_call){FTR__ACTIVATION_LEAKY_RELU, a, b};
+    case FTR_OP_elu:
+    case FTR_OP_elu_grad: return (ftr__activation_call){FTR__ACTIVATION_ELU, a, b};
+    case FTR_OP_softplus:
+    case FTR_OP_softplus_grad: return (ftr__activation_call){FTR__ACTIVATION_SOFTPLUS, a, b};
+    default: return (ftr__activation_call){FTR__ACTIVATION_CLAMP, a, b};
+    }
+}
+
+static void ftr__activation_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const ftr__activation_call use = ftr__activation_function(job->call);
+    job->math->activation[use.function](n, in[0], use.a, use.b, out);
+}
+
+static void ftr__activation_slope_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const ftr__activation_call use = ftr__activation_function(job->call);
+    job->math->activation_slope[use.function](n, in[0], in[1], use.a, use.b, out);
+}
+
+ftr_status ftr__cpu_activation(const ftr_kernel_call *call) {
+    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run(call, ftr__activation_row);
+}
+
+ftr_status ftr__cpu_activation_slope(const ftr_kernel_call *call) {
+    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run(call, ftr__activation_slope_row);
 }
 
 /* --------------------------------------------------------------------------------------------------- conversions -- */
@@ -13487,8 +13878,20 @@ FTR__INLINE FTR__VF FTR__S(keep_positive)(FTR__VF x) { return FTR__SELECT(x <= 0
 
 FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a > b) | (a != a), a, b); }
 
-/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial
- * (relative error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
+FTR__INLINE FTR__VF FTR__S(minimum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a < b) | (a != a), a, b); }
+
+/* e^r - 1 for |r| <= ln(2) / 2: r + r^2 P(r), P a minimax polynomial (relative error of e^r 4e-9). */
+FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
+    FTR__VF p = FTR__SPLAT(0.00138141739f);
+    p = FTR__FMA(p, r, FTR__SPLAT(0.00836892147f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.0416684076f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.166665196f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.49999994f));
+    return FTR__FMA(p, r * r, r);
+}
+
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. 2^n is applied in two halves, so that results below the
+ * normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
@@ -13498,12 +13901,7 @@ FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     /* ln 2 in two parts; the first has few bits, so that its product is exact. */
     FTR__VF r = FTR__FMA(whole, FTR__SPLAT(-0.693359375f), x);
     r = FTR__FMA(whole, FTR__SPLAT(2.12194440e-4f), r);
-    FTR__VF p = FTR__SPLAT(0.00138141739f);
-    p = FTR__FMA(p, r, FTR__SPLAT(0.00836892147f));
-    p = FTR__FMA(p, r, FTR__SPLAT(0.0416684076f));
-    p = FTR__FMA(p, r, FTR__SPLAT(0.166665196f));
-    p = FTR__FMA(p, r, FTR__SPLAT(0.49999994f));
-    p = FTR__FMA(p, r * r, r) + 1.0f;
+    const FTR__VF p = FTR__S(exponential_less_one)(r) + 1.0f;
     const FTR__VI n = (FTR__VI)((FTR__VU)shifted - (FTR__VU)round);
     const FTR__VI half = n >> 1;
     const FTR__VF first = (FTR__VF)(((FTR__VU)half + 127u) << 23);
@@ -13559,6 +13957,110 @@ FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
 }
 
+/* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax rational
+ * function on 0..16 (relative error 7e-9); further out both are 0. All coefficients are positive: nothing cancels. What
+ * rounding loses of x^2 is made up for, as the exponential would magnify it. */
+FTR__INLINE FTR__VF FTR__S(normal_tail)(FTR__VF x, FTR__VF *bell) {
+    FTR__VF size = (FTR__VF)((FTR__VU)x & 0x7fffffffu);
+    size = FTR__SELECT(size > 16.0f, FTR__SPLAT(16.0f), size);
+    const FTR__VF high = (FTR__VF)((FTR__VU)size & 0xfffff000u); /* 12 bits: its square is exact */
+    const FTR__VF rest = (size - high) * (size + high), square = high * high + rest;
+    const FTR__VF lost = (high * high - square) + rest;
+    const FTR__VF e = FTR__S(exponential)(square * -0.5f);
+    *bell = FTR__FMA(e * lost, FTR__SPLAT(-0.5f), e);
+    FTR__VF above = FTR__FMA(size, FTR__SPLAT(0.0042221112f), FTR__SPLAT(0.0413415904f));
+    above = FTR__FMA(above, size, FTR__SPLAT(0.185328864f));
+    above = FTR__FMA(above, size, FTR__SPLAT(0.441108223f));
+    above = FTR__FMA(above, size, FTR__SPLAT(0.5f));
+    FTR__VF below = FTR__FMA(size, FTR__SPLAT(0.0105831655f), FTR__SPLAT(0.103633538f));
+    below = FTR__FMA(below, size, FTR__SPLAT(0.474999747f));
+    below = FTR__FMA(below, size, FTR__SPLAT(1.21117919f));
+    below = FTR__FMA(below, size, FTR__SPLAT(1.6801015f));
+    below = FTR__FMA(below, size, FTR__SPLAT(1.0f));
+    return *bell * (above / below);
+}
+
+/* x P(x^2) for |x| < 1 (P minimax, relative error 1e-9), else 1 - 2 Phi(-sqrt(2) |x|) with the sign of x. */
+FTR__INLINE FTR__VF FTR__S(error_function)(FTR__VF x) {
+    const FTR__VU sign = (FTR__VU)x & 0x80000000u;
+    const FTR__VF size = (FTR__VF)((FTR__VU)x ^ sign), square = x * x;
+    FTR__VF bell;
+    const FTR__VF large = 1.0f - 2.0f * FTR__S(normal_tail)(x * 1.41421356f, &bell);
+    FTR__VF p = FTR__SPLAT(7.85386114e-05f);
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.000801019356f));
+    p = FTR__FMA(p, square, FTR__SPLAT(0.00518832768f));
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.0268538119f));
+    p = FTR__FMA(p, square, FTR__SPLAT(0.112835851f));
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.376126258f));
+    p = FTR__FMA(p, square, FTR__SPLAT(1.12837917f));
+    return FTR__SELECT(size < 1.0f, p * x, (FTR__VF)((FTR__VU)large | sign));
+}
+
+FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) {
+    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
+    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
+}
+
+FTR__INLINE FTR__VF FTR__S(gelu)(FTR__VF x) {
+    FTR__VF bell;
+    const FTR__VF tail = FTR__S(normal_tail)(x, &bell);
+    return x * FTR__SELECT(x < 0.0f, tail, 1.0f - tail);
+}
+
+/* Phi(x) + x phi(x) */
+FTR__INLINE FTR__VF FTR__S(gelu_slope)(FTR__VF x) {
+    FTR__VF bell;
+    const FTR__VF tail = FTR__S(normal_tail)(x, &bell);
+    return FTR__FMA(x * bell, FTR__SPLAT(0.398942280f), FTR__SELECT(x < 0.0f, tail, 1.0f - tail));
+}
+
+/* (1 + tanh u) / 2 = 1 / (1 + e^-2u), with 2u = x (2 c + 2 c 0.044715 x^2) and c = sqrt(2 / pi). */
+FTR__INLINE FTR__VF FTR__S(gelu_tanh)(FTR__VF x) {
+    return x * FTR__S(logistic)(x * FTR__FMA(x * x, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f)));
+}
+
+/* s + x s (1 - s) d(2u)/dx with s = 1 / (1 + e^-2u). Beyond +-16 s is 0 or 1; x^2 must not overflow there. */
+FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
+    x = FTR__S(limited)(x, -16.0f, 16.0f);
+    const FTR__VF square = x * x;
+    const FTR__VF twice_u = x * FTR__FMA(square, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f));
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF inner = x * FTR__FMA(square, FTR__SPLAT(0.214064449f), FTR__SPLAT(1.59576912f));
+    return FTR__FMA(inner, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
+}
+
+/* x / (1 + e^-x). For x < 0 x e^x / (1 + e^x), the exponential in two halves so that only the result may underflow. */
+FTR__INLINE FTR__VF FTR__S(silu)(FTR__VF x) {
+    const FTR__VF half = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u) * 0.5f);
+    return FTR__SELECT(x < 0.0f, x * half * half, x) / FTR__FMA(half, half, FTR__SPLAT(1.0f));
+}
+
+/* s + x s (1 - s) with s = 1 / (1 + e^-x). */
+FTR__INLINE FTR__VF FTR__S(silu_slope)(FTR__VF x) {
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u)), part = 1.0f / (1.0f + e);
+    return FTR__FMA(x, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
+}
+
+FTR__INLINE FTR__VF FTR__S(hardsigmoid)(FTR__VF x) { return FTR__S(limited)(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
+
+FTR__INLINE FTR__VF FTR__S(hardswish_grad)(FTR__VF d, FTR__VF x) {
+    const FTR__VF inside = d * FTR__FMA(x, FTR__SPLAT(1.0f / 3.0f), FTR__SPLAT(0.5f));
+    return FTR__SELECT(x <= -3.0f, FTR__SPLAT(0.0f), FTR__SELECT(x >= 3.0f, d, inside));
+}
+
+FTR__INLINE FTR__VF FTR__S(elu)(FTR__VF x, float alpha) {
+    const FTR__VF far = FTR__S(exponential)(x) - 1.0f;
+    const FTR__VF below = FTR__SELECT(x > -0.34657359f, FTR__S(exponential_less_one)(x), far);
+    return FTR__SELECT(x > 0.0f, x, alpha * below);
+}
+
+/* max(z, 0) + log(1 + q) with z = beta x and q = e^-|z|; what is lost of q in 1 + q is added to the logarithm. */
+FTR__INLINE FTR__VF FTR__S(softplus)(FTR__VF x, float beta, float threshold) {
+    const FTR__VF z = x * beta, q = FTR__S(exponential)((FTR__VF)((FTR__VU)z | 0x80000000u)), sum = 1.0f + q;
+    const FTR__VF log_sum = FTR__S(logarithm)(sum) + (q - (sum - 1.0f)) / sum;
+    return FTR__SELECT(z > threshold, x, (FTR__SELECT(z > 0.0f, z, FTR__SPLAT(0.0f)) + log_sum) / beta);
+}
+
 /* Loops over a row: `body` computes the result from what `loads` has loaded at element i, where n - i are left. */
 #define FTR__ROW_LOOP(loads, body, out)                                                                                \
     for (int64_t i = 0; i + FTR__W <= n; i += FTR__W) {                                                                \
@@ -13594,6 +14096,7 @@ FTR__BINARY_FUNCTION(row_sub, u - v)
 FTR__BINARY_FUNCTION(row_mul, u *v)
 FTR__BINARY_FUNCTION(row_div, u / v)
 FTR__BINARY_FUNCTION(row_maximum, FTR__S(maximum_of)(u, v))
+FTR__BINARY_FUNCTION(row_minimum, FTR__S(minimum_of)(u, v))
 
 #define FTR__UNARY_FUNCTION(name, body)                                                                                \
     static void FTR__S(name)(int64_t n, const float *x, float *out) { FTR__ROW_LOOP(FTR__ROW(v, x), body, out) }
@@ -13615,6 +14118,50 @@ FTR__UNARY_FUNCTION(row_relu, FTR__S(keep_positive)(v))
 FTR__GRAD_FUNCTION(row_tanh_grad, d *(1.0f - v * v))
 FTR__GRAD_FUNCTION(row_sigmoid_grad, d *v *(1.0f - v))
 FTR__GRAD_FUNCTION(row_relu_grad, FTR__SELECT(v <= 0.0f, FTR__SPLAT(0.0f), d))
+
+/* One body for vectors and for the row's end: these are long. */
+#define FTR__ACTIVATION_FUNCTION(name, body)                                                                           \
+    static void FTR__S(name)(int64_t n, const float *x, float a, float b, float *out) {                                \
+        (void)a, (void)b;                                                                                              \
+        for (int64_t i = 0; i < n; i += FTR__W) {                                                                      \
+            const int64_t left = n - i;                                                                                \
+            FTR__ROW(v, x);                                                                                            \
+            const FTR__VF made = body;                                                                                 \
+            FTR__STORE_SOME(out + i, made, left);                                                                      \
+        }                                                                                                              \
+    }
+
+FTR__ACTIVATION_FUNCTION(row_clamp, FTR__S(limited)(v, a, b))
+FTR__ACTIVATION_FUNCTION(row_leaky_relu, FTR__SELECT(v > 0.0f, v, v *a))
+FTR__ACTIVATION_FUNCTION(row_elu, FTR__S(elu)(v, a))
+FTR__ACTIVATION_FUNCTION(row_softplus, FTR__S(softplus)(v, a, b))
+FTR__ACTIVATION_FUNCTION(row_hardswish, v *FTR__S(hardsigmoid)(v))
+FTR__ACTIVATION_FUNCTION(row_silu, FTR__S(silu)(v))
+FTR__ACTIVATION_FUNCTION(row_gelu, FTR__S(gelu)(v))
+FTR__ACTIVATION_FUNCTION(row_gelu_tanh, FTR__S(gelu_tanh)(v))
+FTR__ACTIVATION_FUNCTION(row_hardsigmoid, FTR__S(hardsigmoid)(v))
+FTR__ACTIVATION_FUNCTION(row_erf, FTR__S(error_function)(v))
+
+#define FTR__SLOPE_FUNCTION(name, body)                                                                                \
+    static void FTR__S(name)(int64_t n, const float *dy, const float *x, float a, float b, float *dx) {                \
+        (void)a, (void)b;                                                                                              \
+        for (int64_t i = 0; i < n; i += FTR__W) {                                                                      \
+            const int64_t left = n - i;                                                                                \
+            FTR__ROW(d, dy);                                                                                           \
+            FTR__ROW(v, x);                                                                                            \
+            const FTR__VF made = body;                                                                                 \
+            FTR__STORE_SOME(dx + i, made, left);                                                                       \
+        }                                                                                                              \
+    }
+
+FTR__SLOPE_FUNCTION(row_clamp_slope, FTR__SELECT((v > a) & (v < b), d, FTR__SPLAT(0.0f)))
+FTR__SLOPE_FUNCTION(row_leaky_relu_slope, FTR__SELECT(v > 0.0f, d, d *a))
+FTR__SLOPE_FUNCTION(row_elu_slope, FTR__SELECT(v > 0.0f, d, d *a *FTR__S(exponential)(v)))
+FTR__SLOPE_FUNCTION(row_softplus_slope, FTR__SELECT(v *a > b, d, d *FTR__S(logistic)(v *a)))
+FTR__SLOPE_FUNCTION(row_hardswish_slope, FTR__S(hardswish_grad)(d, v))
+FTR__SLOPE_FUNCTION(row_silu_slope, d *FTR__S(silu_slope)(v))
+FTR__SLOPE_FUNCTION(row_gelu_slope, d *FTR__S(gelu_slope)(v))
+FTR__SLOPE_FUNCTION(row_gelu_tanh_slope, d *FTR__S(gelu_tanh_slope)(v))
 
 static void FTR__S(exp_scale_add)(int64_t n, const float *x, float shift, float scale, float add, float *out) {
     FTR__ROW_LOOP(FTR__ROW(v, x), FTR__S(exponential)(v - shift) * scale + add, out)
@@ -14085,13 +14632,20 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
-        .binary = {FTR__SIMD_MATH_BINARY(row_add), FTR__SIMD_MATH_BINARY(row_sub), FTR__SIMD_MATH_BINARY(row_mul),     \
-                   FTR__SIMD_MATH_BINARY(row_div), FTR__SIMD_MATH_BINARY(row_maximum)},                                \
+        .binary = {FTR__SIMD_MATH_BINARY(row_add),     FTR__SIMD_MATH_BINARY(row_sub),                                 \
+                   FTR__SIMD_MATH_BINARY(row_mul),     FTR__SIMD_MATH_BINARY(row_div),                                 \
+                   FTR__SIMD_MATH_BINARY(row_maximum), FTR__SIMD_MATH_BINARY(row_minimum)},                            \
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
         .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm),                                              \
         .row_norm_grad = FTR__S(row_norm_grad), .row_norm_sums = FTR__S(row_norm_sums),                                \
+        .activation = {FTR__S(row_clamp),       FTR__S(row_leaky_relu), FTR__S(row_elu),  FTR__S(row_softplus),        \
+                       FTR__S(row_hardswish),   FTR__S(row_silu),       FTR__S(row_gelu), FTR__S(row_gelu_tanh),       \
+                       FTR__S(row_hardsigmoid), FTR__S(row_erf)},                                                      \
+        .activation_slope = {FTR__S(row_clamp_slope),    FTR__S(row_leaky_relu_slope), FTR__S(row_elu_slope),          \
+                             FTR__S(row_softplus_slope), FTR__S(row_hardswish_slope),  FTR__S(row_silu_slope),         \
+                             FTR__S(row_gelu_slope),     FTR__S(row_gelu_tanh_slope)},                                 \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
         .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
         .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
@@ -14115,6 +14669,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
+#undef FTR__ACTIVATION_FUNCTION
+#undef FTR__SLOPE_FUNCTION
 #undef FTR__ROW_SUM
 
 /* ---- src/backend/cpu/simd_gemm.inc.h ---- */

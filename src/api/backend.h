@@ -32,6 +32,12 @@ typedef union ftr_op_attr {
         ftr_dtype dtype;
     } cast;
     struct {
+        double a, b; /* clamp: min, max; leaky_relu: slope; elu: alpha; softplus: beta, threshold */
+    } pointwise;
+    struct {
+        ftr_gelu_form form;
+    } gelu;
+    struct {
         uint32_t mask; /* bit i: dimension i is reduced */
         bool keep;
     } axes;

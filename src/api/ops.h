@@ -59,6 +59,49 @@ FTR_API ftr_tensor ftr_sigmoid(ftr_tensor x);
 /* max(x, 0); NaN stays NaN; gradient 0 at 0. */
 FTR_API ftr_tensor ftr_relu(ftr_tensor x);
 
+/* The smaller of a and b, otherwise as ftr_maximum(). */
+FTR_API ftr_tensor ftr_minimum(ftr_tensor a, ftr_tensor b);
+/* |x| of f32, f64, i32 and i64. Gradient 0 at 0. */
+FTR_API ftr_tensor ftr_abs(ftr_tensor x);
+/* -1, 0 or 1 by the sign of x (f32, f64, i32, i64); 0 for NaN, as PyTorch. The gradient is 0 everywhere. */
+FTR_API ftr_tensor ftr_sign(ftr_tensor x);
+/* Sine of x radians; floating point only, as the following. */
+FTR_API ftr_tensor ftr_sin(ftr_tensor x);
+/* Cosine of x radians. */
+FTR_API ftr_tensor ftr_cos(ftr_tensor x);
+/* Error function, 2 / sqrt(pi) times the integral of e^-t^2 from 0 to x. */
+FTR_API ftr_tensor ftr_erf(ftr_tensor x);
+/* Largest whole number that is not above x. The gradient is 0 everywhere. */
+FTR_API ftr_tensor ftr_floor(ftr_tensor x);
+/* Nearest whole number; halves go to the even one. The gradient is 0 everywhere. */
+FTR_API ftr_tensor ftr_round(ftr_tensor x);
+/* x limited to min..max; either may be infinite, min <= max. NaN stays NaN. The gradient passes strictly between the bounds,
+ * and is 0 on them, as PyTorch 2.15's (which was 1 there in older versions). */
+FTR_API ftr_tensor ftr_clamp(ftr_tensor x, double min, double max);
+/* ftr_clamp() to 0..6. */
+FTR_API ftr_tensor ftr_relu6(ftr_tensor x);
+
+/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic tangent,
+ * x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it. */
+typedef enum ftr_gelu_form { FTR_GELU_EXACT = 0, FTR_GELU_TANH } ftr_gelu_form;
+
+/* Gaussian error linear unit. */
+FTR_API ftr_tensor ftr_gelu(ftr_tensor x, ftr_gelu_form form);
+/* x / (1 + e^-x), also called swish. */
+FTR_API ftr_tensor ftr_silu(ftr_tensor x);
+/* x min(max(x + 3, 0), 6) / 6. Gradient 0 at -3 and 1 at 3, as PyTorch's. */
+FTR_API ftr_tensor ftr_hardswish(ftr_tensor x);
+/* min(max(x + 3, 0), 6) / 6. Gradient 0 at -3 and 3. */
+FTR_API ftr_tensor ftr_hardsigmoid(ftr_tensor x);
+/* x where x > 0, slope * x elsewhere. PyTorch's default slope is 0.01. */
+FTR_API ftr_tensor ftr_leaky_relu(ftr_tensor x, double slope);
+/* x where x > 0, alpha (e^x - 1) elsewhere. PyTorch's default alpha is 1. */
+FTR_API ftr_tensor ftr_elu(ftr_tensor x, double alpha);
+/* log(1 + e^(beta x)) / beta, and x where beta x > threshold; beta > 0. PyTorch's defaults are 1 and 20. */
+FTR_API ftr_tensor ftr_softplus(ftr_tensor x, double beta, double threshold);
+/* x, of any type, as a constant: no gradient flows to what it was computed from. */
+FTR_API ftr_tensor ftr_stop_gradient(ftr_tensor x);
+
 /* Converts between element types. Floating to integer truncates toward zero (out of range saturates, NaN gives 0); to bool
  * is x != 0. Differentiable between floating types. */
 FTR_API ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype);

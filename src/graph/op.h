@@ -39,6 +39,8 @@ typedef enum ftr__amp_class {
 typedef enum ftr__attr_kind {
     FTR__ATTR_none,
     FTR__ATTR_cast,
+    FTR__ATTR_pointwise,
+    FTR__ATTR_gelu,
     FTR__ATTR_axes,
     FTR__ATTR_matmul,
     FTR__ATTR_linear,

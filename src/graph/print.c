@@ -26,12 +26,27 @@ static void ftr__print_order(const ftr__printer *p, const ftr__node *node) {
     for (int32_t i = 0; i < rank; i++) ftr__print(p->write, p->user, " %d", node->attr.axes_order.order[i]);
 }
 
+static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
+    const double a = node->attr.pointwise.a, b = node->attr.pointwise.b;
+    switch (node->op) {
+    case FTR_OP_leaky_relu:
+    case FTR_OP_leaky_relu_grad: ftr__print(p->write, p->user, " slope %g", a); break;
+    case FTR_OP_elu:
+    case FTR_OP_elu_grad: ftr__print(p->write, p->user, " alpha %g", a); break;
+    case FTR_OP_softplus:
+    case FTR_OP_softplus_grad: ftr__print(p->write, p->user, " beta %g threshold %g", a, b); break;
+    default: ftr__print(p->write, p->user, " min %g max %g", a, b); break;
+    }
+}
+
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     const ftr_op_attr *a = &node->attr;
     switch (ftr__op_info_of(node->op)->attr) {
     case FTR__ATTR_none:
     case FTR__ATTR_cast: /* the results' types and shapes say it */
     case FTR__ATTR_shape: break;
+    case FTR__ATTR_pointwise: ftr__print_pointwise(p, node); break;
+    case FTR__ATTR_gelu: ftr__print(p->write, p->user, a->gelu.form == FTR_GELU_TANH ? " by tanh" : " exact"); break;
     case FTR__ATTR_axes: ftr__print_axes(p, a->axes.mask); break;
     case FTR__ATTR_matmul:
         ftr__print(p->write, p->user, "%s%s", a->matmul.transpose_a ? " transpose_a" : "",

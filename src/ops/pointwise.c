@@ -1,6 +1,8 @@
 /* Pointwise ops: arithmetic, comparisons, where, functions of one value, cast. */
 #include "ops/registry.h"
 
+#include <math.h>
+
 /* ---- builders */
 
 ftr_tensor ftr_add(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_add, NULL, a, b); }
@@ -30,6 +32,38 @@ ftr_tensor ftr_rsqrt(ftr_tensor x) { return ftr__emit_one(FTR_OP_rsqrt, NULL, x)
 ftr_tensor ftr_tanh(ftr_tensor x) { return ftr__emit_one(FTR_OP_tanh, NULL, x); }
 ftr_tensor ftr_sigmoid(ftr_tensor x) { return ftr__emit_one(FTR_OP_sigmoid, NULL, x); }
 ftr_tensor ftr_relu(ftr_tensor x) { return ftr__emit_one(FTR_OP_relu, NULL, x); }
+
+ftr_tensor ftr_minimum(ftr_tensor a, ftr_tensor b) { return ftr__emit_two(FTR_OP_minimum, NULL, a, b); }
+ftr_tensor ftr_abs(ftr_tensor x) { return ftr__emit_one(FTR_OP_abs, NULL, x); }
+ftr_tensor ftr_sign(ftr_tensor x) { return ftr__emit_one(FTR_OP_sign, NULL, x); }
+ftr_tensor ftr_sin(ftr_tensor x) { return ftr__emit_one(FTR_OP_sin, NULL, x); }
+ftr_tensor ftr_cos(ftr_tensor x) { return ftr__emit_one(FTR_OP_cos, NULL, x); }
+ftr_tensor ftr_erf(ftr_tensor x) { return ftr__emit_one(FTR_OP_erf, NULL, x); }
+ftr_tensor ftr_floor(ftr_tensor x) { return ftr__emit_one(FTR_OP_floor, NULL, x); }
+ftr_tensor ftr_round(ftr_tensor x) { return ftr__emit_one(FTR_OP_round, NULL, x); }
+ftr_tensor ftr_silu(ftr_tensor x) { return ftr__emit_one(FTR_OP_silu, NULL, x); }
+ftr_tensor ftr_hardswish(ftr_tensor x) { return ftr__emit_one(FTR_OP_hardswish, NULL, x); }
+ftr_tensor ftr_hardsigmoid(ftr_tensor x) { return ftr__emit_one(FTR_OP_hardsigmoid, NULL, x); }
+ftr_tensor ftr_stop_gradient(ftr_tensor x) { return ftr__emit_one(FTR_OP_stop_gradient, NULL, x); }
+
+static ftr_tensor ftr__with_parameters(ftr_op op, ftr_tensor x, double a, double b) {
+    const ftr_op_attr attr = {.pointwise = {a, b}};
+    return ftr__emit_one(op, &attr, x);
+}
+
+ftr_tensor ftr_clamp(ftr_tensor x, double min, double max) { return ftr__with_parameters(FTR_OP_clamp, x, min, max); }
+ftr_tensor ftr_relu6(ftr_tensor x) { return ftr_clamp(x, 0.0, 6.0); }
+ftr_tensor ftr_leaky_relu(ftr_tensor x, double slope) { return ftr__with_parameters(FTR_OP_leaky_relu, x, slope, 0.0); }
+ftr_tensor ftr_elu(ftr_tensor x, double alpha) { return ftr__with_parameters(FTR_OP_elu, x, alpha, 0.0); }
+
+ftr_tensor ftr_softplus(ftr_tensor x, double beta, double threshold) {
+    return ftr__with_parameters(FTR_OP_softplus, x, beta, threshold);
+}
+
+ftr_tensor ftr_gelu(ftr_tensor x, ftr_gelu_form form) {
+    const ftr_op_attr attr = {.gelu = {form}};
+    return ftr__emit_one(FTR_OP_gelu, &attr, x);
+}
 
 ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype) {
     ftr_op_attr attr = {.cast = {dtype}};
@@ -116,6 +150,58 @@ ftr_status ftr__infer_tanh(ftr__infer *s) { return ftr__infer_float_unary(s); }
 ftr_status ftr__infer_sigmoid(ftr__infer *s) { return ftr__infer_float_unary(s); }
 ftr_status ftr__infer_relu(ftr__infer *s) { return ftr__infer_float_unary(s); }
 
+ftr_status ftr__infer_minimum(ftr__infer *s) { return ftr__infer_arithmetic(s); }
+ftr_status ftr__infer_abs(ftr__infer *s) { return ftr__infer_neg(s); }
+ftr_status ftr__infer_sign(ftr__infer *s) { return ftr__infer_neg(s); }
+ftr_status ftr__infer_sin(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_cos(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_erf(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_floor(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_round(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_silu(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_hardswish(ftr__infer *s) { return ftr__infer_float_unary(s); }
+ftr_status ftr__infer_hardsigmoid(ftr__infer *s) { return ftr__infer_float_unary(s); }
+
+ftr_status ftr__infer_stop_gradient(ftr__infer *s) { return ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape); }
+
+ftr_status ftr__infer_clamp(ftr__infer *s) {
+    const double min = s->node->attr.pointwise.a, max = s->node->attr.pointwise.b;
+    if (!(min <= max))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "min %g, max %g: expected min <= max", min, max);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_leaky_relu(ftr__infer *s) {
+    const double slope = s->node->attr.pointwise.a;
+    if (!isfinite(slope))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "slope %g, expected a finite number", slope);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_elu(ftr__infer *s) {
+    const double alpha = s->node->attr.pointwise.a;
+    if (!isfinite(alpha))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "alpha %g, expected a finite number", alpha);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_softplus(ftr__infer *s) {
+    const double beta = s->node->attr.pointwise.a, threshold = s->node->attr.pointwise.b;
+    if (!isfinite(beta) || beta <= 0.0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "beta %g, expected a finite number above 0", beta);
+    if (isnan(threshold))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "threshold %g, expected a number", threshold);
+    return ftr__infer_float_unary(s);
+}
+
+ftr_status ftr__infer_gelu(ftr__infer *s) {
+    const ftr_gelu_form form = s->node->attr.gelu.form;
+    if (form != FTR_GELU_EXACT && form != FTR_GELU_TANH)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "form %d, expected FTR_GELU_EXACT or FTR_GELU_TANH",
+                                (int)form);
+    return ftr__infer_float_unary(s);
+}
+
 ftr_status ftr__infer_cast(ftr__infer *s) {
     ftr_dtype dtype = s->node->attr.cast.dtype;
     if ((int)dtype <= (int)FTR_DTYPE_NONE || (int)dtype >= (int)FTR_DTYPE_COUNT)
@@ -134,6 +220,14 @@ static ftr_status ftr__infer_activation_grad(ftr__infer *s) {
 ftr_status ftr__infer_tanh_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
 ftr_status ftr__infer_sigmoid_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
 ftr_status ftr__infer_relu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+
+ftr_status ftr__infer_clamp_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_gelu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_silu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_hardswish_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_leaky_relu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_elu_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
+ftr_status ftr__infer_softplus_grad(ftr__infer *s) { return ftr__infer_activation_grad(s); }
 
 /* ---- gradients */
 
@@ -242,6 +336,63 @@ void ftr__grad_sigmoid(ftr__grad *s) {
 
 void ftr__grad_relu(ftr__grad *s) {
     if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(FTR_OP_relu_grad, NULL, s->dout[0], s->out[0]);
+}
+
+void ftr__grad_minimum(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || (!s->wanted[0] && !s->wanted[1])) return;
+    ftr_tensor a = s->in[0], b = s->in[1], dy = s->dout[0], zero = ftr__like(s, 0.0);
+    ftr_tensor shared = ftr_where(ftr_eq(a, b), ftr_mul(dy, ftr__like(s, 0.5)), dy);
+    if (s->wanted[0]) ftr__give(s, 0, ftr_where(ftr_gt(a, b), zero, shared));
+    if (s->wanted[1]) ftr__give(s, 1, ftr_where(ftr_gt(b, a), zero, shared));
+}
+
+void ftr__grad_abs(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_mul(s->dout[0], ftr_sign(s->in[0]));
+}
+
+void ftr__grad_sin(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_mul(s->dout[0], ftr_cos(s->in[0]));
+}
+
+void ftr__grad_cos(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_neg(ftr_mul(s->dout[0], ftr_sin(s->in[0])));
+}
+
+/* dy 2 / sqrt(pi) e^(-x^2) */
+void ftr__grad_erf(ftr__grad *s) {
+    if (!ftr__grad_of_one(s)) return;
+    ftr_tensor bell = ftr_exp(ftr_neg(ftr_mul(s->in[0], s->in[0])));
+    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, 1.1283791670955126)), bell);
+}
+
+/* Of a function that is constant between its steps: zeros, not a missing gradient, so that training may go through it. */
+static void ftr__grad_of_steps(ftr__grad *s) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr_expand(ftr__like(s, 0.0), ftr_shape_of(s->in[0]));
+}
+
+void ftr__grad_floor(ftr__grad *s) { ftr__grad_of_steps(s); }
+void ftr__grad_round(ftr__grad *s) { ftr__grad_of_steps(s); }
+void ftr__grad_sign(ftr__grad *s) { ftr__grad_of_steps(s); }
+
+/* By an op of its own that takes dy, x and the forward node's attributes. */
+static void ftr__grad_by_op(ftr__grad *s, ftr_op op, ftr_tensor x) {
+    if (ftr__grad_of_one(s)) s->din[0] = ftr__emit_two(op, &s->node->attr, s->dout[0], x);
+}
+
+/* The result is strictly between the bounds where x is, and its memory may be that of x. */
+void ftr__grad_clamp(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_clamp_grad, s->out[0]); }
+void ftr__grad_gelu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_gelu_grad, s->in[0]); }
+void ftr__grad_silu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_silu_grad, s->in[0]); }
+void ftr__grad_hardswish(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_hardswish_grad, s->in[0]); }
+void ftr__grad_leaky_relu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_leaky_relu_grad, s->in[0]); }
+void ftr__grad_elu(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_elu_grad, s->in[0]); }
+void ftr__grad_softplus(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_softplus_grad, s->in[0]); }
+
+/* dy / 6 for x strictly between -3 and 3 */
+void ftr__grad_hardsigmoid(ftr__grad *s) {
+    if (!ftr__grad_of_one(s)) return;
+    const ftr_op_attr attr = {.pointwise = {-3.0, 3.0}};
+    s->din[0] = ftr_mul(ftr__emit_two(FTR_OP_clamp_grad, &attr, s->dout[0], s->in[0]), ftr__like(s, 1.0 / 6.0));
 }
 
 void ftr__grad_cast(ftr__grad *s) {

@@ -196,6 +196,34 @@ ALONG_AXIS(softmax)
 ALONG_AXIS(log_softmax)
 ALONG_AXIS(flatten)
 
+BINARY(minimum)
+UNARY(abs)
+UNARY(sign)
+UNARY(sin)
+UNARY(cos)
+UNARY(erf)
+UNARY(floor)
+UNARY(round)
+UNARY(relu6)
+UNARY(silu)
+UNARY(hardswish)
+UNARY(hardsigmoid)
+UNARY(stop_gradient)
+
+static ftr_tensor build_clamp(golden_case *c) {
+    return ftr_clamp(in(c, "x"), golden_f64(c, "min", 0), golden_f64(c, "max", 0));
+}
+
+static ftr_tensor build_gelu(golden_case *c) { return ftr_gelu(in(c, "x"), (ftr_gelu_form)golden_i64(c, "form", 0)); }
+
+static ftr_tensor build_leaky_relu(golden_case *c) { return ftr_leaky_relu(in(c, "x"), golden_f64(c, "slope", 0)); }
+
+static ftr_tensor build_elu(golden_case *c) { return ftr_elu(in(c, "x"), golden_f64(c, "alpha", 0)); }
+
+static ftr_tensor build_softplus(golden_case *c) {
+    return ftr_softplus(in(c, "x"), golden_f64(c, "beta", 0), golden_f64(c, "threshold", 0));
+}
+
 static ftr_tensor build_where(golden_case *c) {
     ftr_tensor condition = in(c, "c"), a = in(c, "a"), b = in(c, "b");
     return ftr_where(condition, a, b);
@@ -342,9 +370,7 @@ static ftr_tensor build_smooth_l1(golden_case *c) {
 }
 
 #define ROW(name)                                                                                                      \
-    { #name, build_##name, "ops" }
-#define ROW_OF(name, file)                                                                                             \
-    { #name, build_##name, file }
+    { #name, build_##name }
 
 const golden_op golden_ops[] = {
     ROW(add),
@@ -368,6 +394,24 @@ const golden_op golden_ops[] = {
     ROW(tanh),
     ROW(sigmoid),
     ROW(relu),
+    ROW(minimum),
+    ROW(abs),
+    ROW(sign),
+    ROW(sin),
+    ROW(cos),
+    ROW(erf),
+    ROW(floor),
+    ROW(round),
+    ROW(clamp),
+    ROW(relu6),
+    ROW(gelu),
+    ROW(silu),
+    ROW(hardswish),
+    ROW(hardsigmoid),
+    ROW(leaky_relu),
+    ROW(elu),
+    ROW(softplus),
+    ROW(stop_gradient),
     ROW(cast),
     ROW(sum),
     ROW(mean),
@@ -391,16 +435,16 @@ const golden_op golden_ops[] = {
     ROW(cross_entropy),
     ROW(mse),
     ROW(accuracy),
-    {"sgd", NULL, "ops"},
-    {"adamw", NULL, "ops"},
+    {"sgd", NULL},
+    {"adamw", NULL},
     ROW(global_avg_pool),
-    ROW_OF(layer_norm, "norms_losses"),
-    ROW_OF(rms_norm, "norms_losses"),
-    ROW_OF(group_norm, "norms_losses"),
-    ROW_OF(nll, "norms_losses"),
-    ROW_OF(bce_with_logits, "norms_losses"),
-    ROW_OF(kl_div, "norms_losses"),
-    ROW_OF(smooth_l1, "norms_losses"),
+    ROW(layer_norm),
+    ROW(rms_norm),
+    ROW(group_norm),
+    ROW(nll),
+    ROW(bce_with_logits),
+    ROW(kl_div),
+    ROW(smooth_l1),
 };
 
 const size_t golden_op_count = FTR_TEST_LENGTH(golden_ops);

@@ -28,7 +28,6 @@ typedef ftr_tensor (*golden_build_fn)(golden_case *c);
 typedef struct golden_op {
     const char *name;
     golden_build_fn build;
-    const char *file; /* FILE.safetensors has its cases */
 } golden_op;
 
 extern const golden_op golden_ops[];

@@ -1,15 +1,16 @@
 """Writes the golden values that test_goldens.c compares fasttrain with.
 
-    python3 tests/goldens/make_goldens.py               # needs torch, numpy, safetensors, scikit-learn
-    python3 tests/goldens/make_goldens.py norms_losses  # that file alone
+    python3 tests/goldens/make_goldens.py            # needs torch, numpy, safetensors, scikit-learn
+    python3 tests/goldens/make_goldens.py pointwise  # this file only: "ops" or another of OP_FILES
 
 Run by hand; its outputs are committed. Everything follows from fixed seeds, on one thread.
 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-norms_losses.safetensors
-                    the same: normalization within a sample, and the losses beside cross entropy.
+pointwise.safetensors, norms_losses.safetensors
+                    the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
+                    entropy.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 
@@ -162,6 +163,50 @@ def pointwise(cases):
     cases.add("cast", {"x": ints(-9, 9, 5, dtype=np.int64)}, lambda x: x.double(), grad=[])
     cases.add("cast", {"x": ints(-9, 9, 5)}, lambda x: x.long(), grad=[])
     cases.add("cast", {"x": bools(6)}, lambda x: x.double(), grad=[])
+
+
+def activations(cases):
+    inf, nan = np.inf, np.nan
+    odd = f32(0, -0.0, 1e-6, -1e-6, 1, -1, 3, -3, 6, -6, 0.5, 1.5, -0.5, -1.5, 2.5, 12, -9, 30, -30)
+    wild = f32(nan, inf, -inf, 1e20, -1e20)
+    for a, b in [((7,), (7,)), ((3, 1, 5), (4, 1)), ((2, 9, 9, 8), (8,))]:
+        cases.add("minimum", {"a": a, "b": b}, torch.minimum)
+    cases.add("minimum", {"a": f32(1, 2, 0, -3, 5), "b": f32(1, 1, 0, -3, 7)}, torch.minimum)  # ties: halves
+    cases.add("minimum", {"a": f32(nan, 1, inf, -inf), "b": f32(1, nan, 1, -inf)}, torch.minimum, grad=[])
+    cases.add("minimum", {"a": ints(-20, 20, 3, 4), "b": ints(-9, 9, 4)}, torch.minimum)
+    plain = {"abs": torch.abs, "sign": torch.sign, "sin": torch.sin, "cos": torch.cos, "erf": torch.erf}
+    plain.update({"floor": torch.floor, "round": torch.round, "relu6": F.relu6, "silu": F.silu})
+    plain.update({"hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid})
+    for op, compute in plain.items():
+        cases.add(op, {"x": uniform(-4, 4, 5, 17)}, compute)
+        cases.add(op, {"x": odd}, compute)
+        cases.add(op, {"x": f32(nan) if op in ("sin", "cos") else wild}, compute, grad=[])
+    for op in ("abs", "sign"):
+        cases.add(op, {"x": ints(-3, 4, 11)}, plain[op])
+        cases.add(op, {"x": ints(-3, 4, 11, dtype=np.int64)}, plain[op])
+    cases.add("sin", {"x": f32(1e3, -1e5, 16777217, 3e9, -1e20)}, torch.sin, grad=[])
+    cases.add("cos", {"x": f32(1e3, -1e5, 16777217, 3e9, -1e20)}, torch.cos, grad=[])
+    for op in ("erf", "round", "relu6", "hardswish", "hardsigmoid"):
+        cases.add(op, {"x": f32(3.5, 4.5, -3.5, 7, -7, 3, -3, 6, 0)}, plain[op])
+
+    def parametric(op, compute, attributes):
+        cases.add(op, {"x": uniform(-4, 4, 5, 17)}, compute, attributes)
+        cases.add(op, {"x": odd}, compute, attributes)
+        cases.add(op, {"x": wild}, compute, attributes, grad=[])
+
+    for low, high in [(-1.0, 1.5), (-inf, 0.5), (-3.0, inf), (1.0, 1.0), (-inf, inf), (0.0, 6.0)]:
+        parametric("clamp", lambda x, l=low, h=high: torch.clamp(x, l, h), {"min": low, "max": high})
+    for form, name in enumerate(("none", "tanh")):
+        parametric("gelu", lambda x, n=name: F.gelu(x, approximate=n), {"form": form})
+    for slope in (0.01, 0.25, -0.5, 1.5):
+        parametric("leaky_relu", lambda x, s=slope: F.leaky_relu(x, s), {"slope": slope})
+    for alpha in (1.0, 0.5, -1.25):
+        parametric("elu", lambda x, a=alpha: F.elu(x, a), {"alpha": alpha})
+    for beta, threshold in [(1.0, 20.0), (2.0, 5.0), (0.5, 1.0), (1.5, -1.0)]:
+        settings = {"beta": beta, "threshold": threshold}
+        parametric("softplus", lambda x, b=beta, t=threshold: F.softplus(x, b, t), settings)
+    cases.add("stop_gradient", {"x": (3, 5)}, lambda x: x.detach().clone(), grad=[])
+    cases.add("stop_gradient", {"x": ints(-9, 9, 5)}, lambda x: x.detach().clone(), grad=[])
 
 
 # ------------------------------------------------------------------------------------- reductions, products and shapes
@@ -728,21 +773,26 @@ def save(name, tensors):
     print(f"{name}.safetensors: {len(tensors)} tensors, {os.path.getsize(path)} bytes")
 
 
+OP_FILES = {
+    "ops": (pointwise, reductions, products, shapes, convolutions, norms, pools, losses, optimizers),
+    "pointwise": (activations,),
+    "norms_losses": (row_norms, more_losses),
+}
+
+
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    cases = Cases()
-    for family in (row_norms, more_losses):
-        family(cases)
-    save("norms_losses", cases.tensors)
-    if sys.argv[1:] == ["norms_losses"]:
+    for name, families in OP_FILES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        cases = Cases()
+        for family in families:
+            family(cases)
+        save(name, cases.tensors)
+        print(f"{sum(cases.counts.values())} cases of {len(cases.counts)} ops")
+    if sys.argv[1:]:
         return
-
-    cases = Cases()
-    for family in (pointwise, reductions, products, shapes, convolutions, norms, pools, losses, optimizers):
-        family(cases)
-    save("ops", cases.tensors)
-    print(f"{sum(cases.counts.values())} cases of {len(cases.counts)} ops")
 
     def runs(lr, adam_lr):
         return {

@@ -166,9 +166,9 @@ static void broadcast_pair(op_build *b, int32_t variant, ftr_shape *x, ftr_shape
 static const struct {
     const char *name;
     ftr_tensor (*op)(ftr_tensor, ftr_tensor);
-} binary_ops[] = {{"add", ftr_add}, {"sub", ftr_sub}, {"mul", ftr_mul},
-                  {"div", ftr_div}, {"pow", ftr_pow}, {"maximum", ftr_maximum}};
-enum { BINARY_DIV = 3, BINARY_POW = 4, BINARY_MAXIMUM = 5 };
+} binary_ops[] = {{"add", ftr_add}, {"sub", ftr_sub},         {"mul", ftr_mul},        {"div", ftr_div},
+                  {"pow", ftr_pow}, {"maximum", ftr_maximum}, {"minimum", ftr_minimum}};
+enum { BINARY_DIV = 3, BINARY_POW = 4, BINARY_MAXIMUM = 5 /* and minimum */ };
 
 /* p: op, pair of shapes */
 static void build_binary(op_build *b) {
@@ -179,7 +179,7 @@ static void build_binary(op_build *b) {
     if (p[0] == BINARY_POW) {
         x = real_input(b, sx, FILL_UNIFORM, 0.3, 2);
         y = real_input(b, sy, FILL_UNIFORM, -2, 2);
-    } else if (p[0] == BINARY_MAXIMUM) { /* odd and even multiples of 1/16: never equal */
+    } else if (p[0] >= BINARY_MAXIMUM) { /* odd and even multiples of 1/16: never equal */
         x = real_input(b, sx, FILL_DISTINCT, 0, 0);
         y = real_input(b, sy, FILL_DISTINCT, 0, 0);
         op_input *last = &b->inputs[b->input_count - 1];
@@ -306,6 +306,126 @@ static void build_cast(op_build *b) {
 /* p: to */
 static void build_cast_special(op_build *b) {
     output(b, ftr_cast(fixed_input(b, FTR_SHAPE(27), FILL_SPECIAL, 0, 0), type_of(b, b->of->p[0])));
+}
+
+static ftr_tensor gelu_exact(ftr_tensor x) { return ftr_gelu(x, FTR_GELU_EXACT); }
+static ftr_tensor gelu_tanh(ftr_tensor x) { return ftr_gelu(x, FTR_GELU_TANH); }
+static ftr_tensor clamp_both(ftr_tensor x) { return ftr_clamp(x, -0.75, 1.5); }
+static ftr_tensor clamp_below(ftr_tensor x) { return ftr_clamp(x, -0.5, INFINITY); }
+static ftr_tensor clamp_above(ftr_tensor x) { return ftr_clamp(x, -INFINITY, 0.25); }
+static ftr_tensor clamp_nothing(ftr_tensor x) { return ftr_clamp(x, -INFINITY, INFINITY); }
+static ftr_tensor clamp_to_point(ftr_tensor x) { return ftr_clamp(x, 0.5, 0.5); }
+static ftr_tensor leaky_relu(ftr_tensor x) { return ftr_leaky_relu(x, 0.01); }
+static ftr_tensor leaky_relu_negative(ftr_tensor x) { return ftr_leaky_relu(x, -0.5); }
+static ftr_tensor elu(ftr_tensor x) { return ftr_elu(x, 1.0); }
+static ftr_tensor elu_steep(ftr_tensor x) { return ftr_elu(x, 2.5); }
+static ftr_tensor softplus(ftr_tensor x) { return ftr_softplus(x, 1.0, 20.0); }
+static ftr_tensor softplus_steep(ftr_tensor x) { return ftr_softplus(x, 2.0, 30.0); }
+static ftr_tensor softplus_short(ftr_tensor x) { return ftr_softplus(x, 0.5, 1.0); }
+static ftr_tensor softplus_long(ftr_tensor x) { return ftr_softplus(x, 1.0, INFINITY); }
+static ftr_tensor softplus_none(ftr_tensor x) { return ftr_softplus(x, 1.0, -INFINITY); }
+
+/* Random values stay away from kinks and steps. */
+static const struct {
+    const char *name;
+    ftr_tensor (*op)(ftr_tensor);
+    fill kind;
+    double low, high;
+    double at[4]; /* kinks, and a point beside them */
+} activations[] = {
+    {"abs", ftr_abs, FILL_AWAY, 0.1, 2, {0, -0.0, 1, -1}},
+    {"sign", ftr_sign, FILL_AWAY, 0.1, 2, {0, -0.0, 1, -1}},
+    {"sin", ftr_sin, FILL_UNIFORM, -7, 7, {0}},
+    {"cos", ftr_cos, FILL_UNIFORM, -7, 7, {0}},
+    {"erf", ftr_erf, FILL_UNIFORM, -3, 3, {0, 1, -1, 0.99}},
+    {"floor", ftr_floor, FILL_AWAY, 0.1, 0.9, {0, -0.0, 1, -2}},
+    {"round", ftr_round, FILL_AWAY, 0.6, 1.4, {0.5, 1.5, -0.5, 2.5}},
+    {"clamp", clamp_both, FILL_AWAY, 0.76, 1.49, {-0.75, 1.5, 0, 2}},
+    {"clamp wide", clamp_both, FILL_AWAY, 1.51, 4, {-0.75, 1.5, 0, -1}},
+    {"clamp below", clamp_below, FILL_AWAY, 0.51, 4, {-0.5, 1.5, 0, -1}},
+    {"clamp above", clamp_above, FILL_AWAY, 0.26, 4, {0.25, 1.5, 0, -1}},
+    {"clamp without bounds", clamp_nothing, FILL_UNIFORM, -4, 4, {0, 1, -1, 3}},
+    {"clamp to a point", clamp_to_point, FILL_AWAY, 0.51, 4, {0.5, 1, 0, -1}},
+    {"relu6", ftr_relu6, FILL_AWAY, 0.1, 5.9, {0, 6, 3, 7}},
+    {"relu6 wide", ftr_relu6, FILL_AWAY, 6.1, 9, {0, 6, -0.0, 7}},
+    {"gelu", gelu_exact, FILL_UNIFORM, -5, 5, {0, -0.0, 1, -1}},
+    {"gelu tail", gelu_exact, FILL_UNIFORM, -12, -4, {-5, -8, -11, -12.5}},
+    {"gelu by tanh", gelu_tanh, FILL_UNIFORM, -5, 5, {0, -0.0, 1, -1}},
+    {"silu", ftr_silu, FILL_UNIFORM, -6, 6, {0, -0.0, 1, -1}},
+    {"hardswish", ftr_hardswish, FILL_AWAY, 0.1, 2.9, {-3, 3, 0, 4}},
+    {"hardswish wide", ftr_hardswish, FILL_AWAY, 3.1, 6, {-3, 3, 0, -4}},
+    {"hardsigmoid", ftr_hardsigmoid, FILL_AWAY, 0.1, 2.9, {-3, 3, 0, 4}},
+    {"hardsigmoid wide", ftr_hardsigmoid, FILL_AWAY, 3.1, 6, {-3, 3, 0, -4}},
+    {"leaky_relu", leaky_relu, FILL_AWAY, 0.1, 3, {0, -0.0, 1, -1}},
+    {"leaky_relu negative slope", leaky_relu_negative, FILL_AWAY, 0.1, 3, {0, -0.0, 1, -1}},
+    {"elu", elu, FILL_AWAY, 0.1, 4, {0, -0.0, -0.34657, -0.34658}},
+    {"elu alpha 2.5", elu_steep, FILL_AWAY, 0.1, 4, {0, -0.0, -1e-6, 1e-6}},
+    {"softplus", softplus, FILL_UNIFORM, -6, 6, {20, 20.5, 19.5, 0}},
+    {"softplus beta 2", softplus_steep, FILL_UNIFORM, -6, 6, {15, 15.5, -40, 0}},
+    {"softplus threshold 1", softplus_short, FILL_AWAY, 2.1, 6, {2, 2.5, 1.5, 0}},
+    {"softplus no threshold", softplus_long, FILL_UNIFORM, -6, 6, {20, 50, 19.5, 0}},
+    {"softplus all above", softplus_none, FILL_UNIFORM, -6, 6, {20, 50, -5, 0}},
+};
+
+/* p: function, shape */
+static void build_activation(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape shape = pointwise_shape(b, p[1]);
+    output(b, activations[p[0]].op(
+                  real_input(b, shape, activations[p[0]].kind, activations[p[0]].low, activations[p[0]].high)));
+}
+
+/* p: function */
+static void build_activation_special(op_build *b) {
+    output(b, activations[b->of->p[0]].op(fixed_input(b, FTR_SHAPE(3, 27), FILL_SPECIAL, 0, 0)));
+}
+
+/* On the kinks. p: function */
+static void build_activation_kinks(op_build *b) {
+    ftr_tensor x = uniform_input(b, FTR_SHAPE(3, 4));
+    for (int64_t i = 0; i < 12; i++) {
+        b->inputs[0].values[i] = (float)activations[b->of->p[0]].at[i % 4];
+    }
+    output(b, activations[b->of->p[0]].op(x));
+}
+
+/* Very small values: f32's relative precision must last there. p: function */
+static void build_activation_small(op_build *b) {
+    ftr_tensor x = fixed_input(b, FTR_SHAPE(50), FILL_AWAY, 1, 2);
+    for (int64_t i = 0; i < 50; i++) {
+        b->inputs[0].values[i] = (float)ldexp(b->inputs[0].values[i], (int)-i);
+    }
+    output(b, activations[b->of->p[0]].op(x));
+}
+
+/* p: abs or sign, type */
+static void build_integer_activation(op_build *b) {
+    ftr_tensor x = integer_input(b, all_types[b->of->p[1]], FTR_SHAPE(3, 11), -3, 3);
+    output(b, b->of->p[0] ? ftr_sign(x) : ftr_abs(x));
+}
+
+/* Many are equal. */
+static void build_minimum_ties(op_build *b) {
+    ftr_tensor x = real_input(b, FTR_SHAPE(6, 7), FILL_INTEGER, 0, 2);
+    output(b, ftr_minimum(x, real_input(b, FTR_SHAPE(7), FILL_INTEGER, 0, 2)));
+}
+
+/* y stop(x^2) + x: the gradient of x is that of its other way. */
+static void build_stop_gradient(op_build *b) {
+    ftr_shape shape = pointwise_shape(b, b->of->p[0]);
+    ftr_tensor x = real_input(b, shape, FILL_UNIFORM, -1, 1), y = real_input(b, shape, FILL_UNIFORM, -1, 1);
+    output(b, ftr_add(ftr_mul(y, ftr_stop_gradient(ftr_mul(x, x))), x));
+}
+
+/* Nothing that wants a gradient is behind it, and central differences agree. */
+static void build_stop_gradient_input(op_build *b) {
+    ftr_tensor x = fixed_input(b, FTR_SHAPE(4, 9), FILL_UNIFORM, -1, 1);
+    output(b, ftr_mul(uniform_input(b, FTR_SHAPE(4, 9)), ftr_stop_gradient(ftr_exp(x))));
+}
+
+/* p: type */
+static void build_stop_gradient_integer(op_build *b) {
+    output(b, ftr_stop_gradient(integer_input(b, all_types[b->of->p[0]], FTR_SHAPE(3, 11), 0, 1)));
 }
 
 /* ---------------------------------------------------------------------------------------------------- reductions -- */
@@ -1235,7 +1355,7 @@ static void add_pointwise(table *t) {
             WITH(add(t, build_binary, OP_LARGE, "%s large %d", binary_ops[op].name, (int)s), op, BROADCAST_LARGE + s);
         }
         WITH(add(t, build_binary_special, OP_NO_LOSS | OP_EACH, "%s special values", binary_ops[op].name), op);
-        int kink = op == BINARY_MAXIMUM ? OP_NO_DIFFERENCE : 0;
+        int kink = op >= BINARY_MAXIMUM ? OP_NO_DIFFERENCE : 0;
         WITH(add(t, build_binary_self, kink, "%s of one tensor", binary_ops[op].name), op);
         for (int32_t type = 1; type <= 2 && op != BINARY_POW; type++) {
             for (int32_t s = 0; s < 4; s++) {
@@ -1268,6 +1388,32 @@ static void add_pointwise(table *t) {
     }
     for (int32_t to = 0; to < 5; to++) {
         WITH(add(t, build_cast_special, OP_NO_LOSS | OP_EACH, "cast special values to %s", type_name(to)), to);
+    }
+}
+
+static void add_activations(table *t) {
+    static const char *const shapes[] = {"random", "scalar", "empty", "5x37", "rank 6", "large"};
+    for (int32_t op = 0; op < LENGTH(activations); op++) {
+        const char *name = activations[op].name;
+        for (int32_t s = 0; s < POINTWISE_SHAPES + 1; s++) {
+            WITH(add(t, build_activation, s == POINTWISE_LARGE ? OP_LARGE : 0, "%s %s", name, shapes[s]), op, s);
+        }
+        WITH(add(t, build_activation_special, OP_NO_LOSS | OP_EACH, "%s special values", name), op);
+        WITH(add(t, build_activation_small, OP_NO_LOSS | OP_EACH, "%s small values", name), op);
+        WITH(add(t, build_activation_kinks, OP_NO_DIFFERENCE, "%s kinks", name), op);
+    }
+    for (int32_t type = 1; type <= 2; type++) {
+        WITH(add(t, build_integer_activation, 0, "abs %s", type_name(type)), 0, type);
+        WITH(add(t, build_integer_activation, 0, "sign %s", type_name(type)), 1, type);
+    }
+    add(t, build_minimum_ties, OP_NO_DIFFERENCE, "minimum ties");
+    for (int32_t s = 0; s < POINTWISE_SHAPES + 1; s++) {
+        int flags = s == POINTWISE_LARGE ? OP_LARGE : OP_NO_DIFFERENCE;
+        WITH(add(t, build_stop_gradient, flags, "stop_gradient %s", shapes[s]), s);
+    }
+    add(t, build_stop_gradient_input, 0, "stop_gradient of an input");
+    for (int32_t type = 1; type < 5; type++) {
+        WITH(add(t, build_stop_gradient_integer, 0, "stop_gradient %s", type_name(type)), type);
     }
 }
 
@@ -1527,6 +1673,7 @@ static void add_rest(table *t) {
 op_case *op_cases(int32_t *count) {
     table t = {0};
     add_pointwise(&t);
+    add_activations(&t);
     add_reductions(&t);
     add_products(&t);
     add_convolutions(&t);

@@ -140,6 +140,52 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
     X(sigmoid_integers, FTR_ERROR_DTYPE, "sigmoid 'sigmoid_1': input is i32, expected f32 or f64", \
       ftr_sigmoid(A_AS(FTR_I32, 3))) \
     X(relu_integers, FTR_ERROR_DTYPE, "relu 'relu_1': input is u8, expected f32 or f64", ftr_relu(A_AS(FTR_U8, 3))) \
+    X(minimum_shapes, FTR_ERROR_SHAPE, "minimum 'minimum_2': shapes [3, 2] and [3] do not broadcast", \
+      ftr_minimum(A(3, 2), B(3))) \
+    X(minimum_dtypes, FTR_ERROR_DTYPE, "minimum 'minimum_2': a is f32, b is i32: both must have one type", \
+      ftr_minimum(A(3), B_AS(FTR_I32, 3))) \
+    X(abs_bool, FTR_ERROR_DTYPE, "abs 'abs_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_abs(A_AS(FTR_BOOL, 3))) \
+    X(sign_u8, FTR_ERROR_DTYPE, "sign 'sign_1': input is u8, expected f32, f64, i32 or i64", \
+      ftr_sign(A_AS(FTR_U8, 3))) \
+    X(sin_integers, FTR_ERROR_DTYPE, "sin 'sin_1': input is i32, expected f32 or f64", ftr_sin(A_AS(FTR_I32, 3))) \
+    X(cos_integers, FTR_ERROR_DTYPE, "cos 'cos_1': input is i64, expected f32 or f64", ftr_cos(A_AS(FTR_I64, 3))) \
+    X(erf_integers, FTR_ERROR_DTYPE, "erf 'erf_1': input is i32, expected f32 or f64", ftr_erf(A_AS(FTR_I32, 3))) \
+    X(floor_integers, FTR_ERROR_DTYPE, "floor 'floor_1': input is i32, expected f32 or f64", \
+      ftr_floor(A_AS(FTR_I32, 3))) \
+    X(round_bool, FTR_ERROR_DTYPE, "round 'round_1': input is bool, expected f32 or f64", \
+      ftr_round(A_AS(FTR_BOOL, 3))) \
+    X(clamp_integers, FTR_ERROR_DTYPE, "clamp 'clamp_1': input is i32, expected f32 or f64", \
+      ftr_clamp(A_AS(FTR_I32, 3), 0, 1)) \
+    X(clamp_order, FTR_ERROR_INVALID_ARGUMENT, "clamp 'clamp_1': min 2, max 1.5: expected min <= max", \
+      ftr_clamp(A(3), 2, 1.5)) \
+    X(clamp_nan, FTR_ERROR_INVALID_ARGUMENT, "clamp 'clamp_1': min 0, max nan: expected min <= max", \
+      ftr_clamp(A(3), 0, fabs((double)NAN))) \
+    X(relu6_integers, FTR_ERROR_DTYPE, "clamp 'clamp_1': input is u8, expected f32 or f64", \
+      ftr_relu6(A_AS(FTR_U8, 3))) \
+    X(gelu_form, FTR_ERROR_INVALID_ARGUMENT, "gelu 'gelu_1': form 7, expected FTR_GELU_EXACT or FTR_GELU_TANH", \
+      ftr_gelu(A(3), (ftr_gelu_form)7)) \
+    X(gelu_integers, FTR_ERROR_DTYPE, "gelu 'gelu_1': input is i32, expected f32 or f64", \
+      ftr_gelu(A_AS(FTR_I32, 3), FTR_GELU_TANH)) \
+    X(silu_bool, FTR_ERROR_DTYPE, "silu 'silu_1': input is bool, expected f32 or f64", ftr_silu(A_AS(FTR_BOOL, 3))) \
+    X(hardswish_integers, FTR_ERROR_DTYPE, "hardswish 'hardswish_1': input is i32, expected f32 or f64", \
+      ftr_hardswish(A_AS(FTR_I32, 3))) \
+    X(hardsigmoid_integers, FTR_ERROR_DTYPE, "hardsigmoid 'hardsigmoid_1': input is i32, expected f32 or f64", \
+      ftr_hardsigmoid(A_AS(FTR_I32, 3))) \
+    X(leaky_relu_slope, FTR_ERROR_INVALID_ARGUMENT, "leaky_relu 'leaky_relu_1': slope inf, expected a finite number", \
+      ftr_leaky_relu(A(3), INFINITY)) \
+    X(leaky_relu_integers, FTR_ERROR_DTYPE, "leaky_relu 'leaky_relu_1': input is i64, expected f32 or f64", \
+      ftr_leaky_relu(A_AS(FTR_I64, 3), 0.1)) \
+    X(elu_alpha, FTR_ERROR_INVALID_ARGUMENT, "elu 'elu_1': alpha -inf, expected a finite number", \
+      ftr_elu(A(3), -INFINITY)) \
+    X(elu_integers, FTR_ERROR_DTYPE, "elu 'elu_1': input is i32, expected f32 or f64", \
+      ftr_elu(A_AS(FTR_I32, 3), 1)) \
+    X(softplus_beta, FTR_ERROR_INVALID_ARGUMENT, "softplus 'softplus_1': beta 0, expected a finite number above 0", \
+      ftr_softplus(A(3), 0, 20)) \
+    X(softplus_threshold, FTR_ERROR_INVALID_ARGUMENT, "softplus 'softplus_1': threshold nan, expected a number", \
+      ftr_softplus(A(3), 1, fabs((double)NAN))) \
+    X(softplus_integers, FTR_ERROR_DTYPE, "softplus 'softplus_1': input is i32, expected f32 or f64", \
+      ftr_softplus(A_AS(FTR_I32, 3), 1, 20)) \
     X(cast_unknown, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 42, expected f32, f64, i32, i64, u8 or bool", \
       ftr_cast(A(3), (ftr_dtype)42)) \
     X(cast_none, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 0, expected f32, f64, i32, i64, u8 or bool", \

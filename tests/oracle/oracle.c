@@ -99,6 +99,7 @@ static double binary_float(ftr_op op, double a, double b) {
     case FTR_OP_mul: return a * b;
     case FTR_OP_div: return a / b;
     case FTR_OP_pow: return pow(a, b);
+    case FTR_OP_minimum: return isnan(a) || isnan(b) ? NAN : a < b ? a : b;
     default: return isnan(a) || isnan(b) ? NAN : a > b ? a : b; /* maximum */
     }
 }
@@ -110,6 +111,7 @@ static int64_t binary_int(ftr_op op, int64_t a, int64_t b) {
     case FTR_OP_sub: return (int64_t)((uint64_t)a - (uint64_t)b);
     case FTR_OP_mul: return (int64_t)((uint64_t)a * (uint64_t)b);
     case FTR_OP_div: return b == 0 ? 0 : b == -1 ? (int64_t)(0 - (uint64_t)a) : a / b;
+    case FTR_OP_minimum: return a < b ? a : b;
     default: return a > b ? a : b; /* maximum */
     }
 }
@@ -228,6 +230,87 @@ static ftr_status oracle_activation_grad(const ftr_kernel_call *call) {
         double y = get(&call->in[1], i);
         double slope = call->op == FTR_OP_tanh_grad ? 1 - y * y : call->op == FTR_OP_sigmoid_grad ? y * (1 - y) : y > 0;
         set(dx, i, call->op == FTR_OP_relu_grad && !(y > 0) ? 0.0 : get(dy, i) * slope);
+    }
+    return FTR_OK;
+}
+
+/* With c = sqrt(2 / pi): u = c (x + 0.044715 x^3). */
+static double gelu_u(double x) { return sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x); }
+
+static double gelu(ftr_gelu_form form, double x) {
+    return form == FTR_GELU_TANH ? x / (1 + exp(-2 * gelu_u(x))) : x * 0.5 * erfc(-x / sqrt(2.0));
+}
+
+static double hardsigmoid(double x) { return isnan(x) ? x : x <= -3 ? 0.0 : x >= 3 ? 1.0 : (x + 3) / 6; }
+
+/* log(1 + e^(b x)) / b */
+static double softplus(double x, double beta, double threshold) {
+    double z = beta * x;
+    return z > threshold ? x : ((z > 0 ? z : 0.0) + log1p(exp(-fabs(z)))) / beta;
+}
+
+static double activation(const ftr_kernel_call *call, double x) {
+    double a = call->attr->pointwise.a, b = call->attr->pointwise.b;
+    switch (call->op) {
+    case FTR_OP_abs: return fabs(x);
+    case FTR_OP_sign: return x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0;
+    case FTR_OP_sin: return sin(x);
+    case FTR_OP_cos: return cos(x);
+    case FTR_OP_erf: return erf(x);
+    case FTR_OP_floor: return floor(x);
+    case FTR_OP_round: return nearbyint(x);
+    case FTR_OP_clamp: return x < a ? a : x > b ? b : x;
+    case FTR_OP_gelu: return gelu(call->attr->gelu.form, x);
+    case FTR_OP_silu: return x / (1 + exp(-x));
+    case FTR_OP_hardswish: return x * hardsigmoid(x);
+    case FTR_OP_hardsigmoid: return hardsigmoid(x);
+    case FTR_OP_leaky_relu: return x > 0 ? x : a * x;
+    case FTR_OP_elu: return x > 0 ? x : a * expm1(x);
+    default: return softplus(x, a, b);
+    }
+}
+
+static ftr_status oracle_activation(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *y = &call->out[0];
+    for (int64_t i = 0; i < y->count; i++) {
+        if (is_float(y->dtype)) {
+            set(y, i, activation(call, get(x, i)));
+        } else { /* of these ops only abs and sign take integers */
+            int64_t v = get_int(x, i);
+            set_int(y, i, call->op == FTR_OP_sign ? (v > 0) - (v < 0) : v < 0 ? (int64_t)(0 - (uint64_t)v) : v);
+        }
+    }
+    return FTR_OK;
+}
+
+/* d gelu(x) / dx. Exact: Phi(x) + x phi(x). By tanh, with s = 1 / (1 + e^-2u): s + x s (1 - s) 2 du/dx. */
+static double gelu_slope(ftr_gelu_form form, double x) {
+    double pi = acos(-1.0);
+    if (form == FTR_GELU_EXACT) {
+        return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-x * x / 2) / sqrt(2 * pi);
+    }
+    double s = 1 / (1 + exp(-2 * gelu_u(x))), du = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x);
+    return s + x * s / (1 + exp(2 * gelu_u(x))) * 2 * du;
+}
+
+static double activation_slope(const ftr_kernel_call *call, double x) {
+    double a = call->attr->pointwise.a, b = call->attr->pointwise.b, s = 1 / (1 + exp(-x));
+    switch (call->op) {
+    case FTR_OP_clamp_grad: return x > a && x < b;
+    case FTR_OP_gelu_grad: return gelu_slope(call->attr->gelu.form, x);
+    case FTR_OP_silu_grad: return s + x * s * (1 - s);
+    case FTR_OP_hardswish_grad: return x <= -3 ? 0.0 : x >= 3 ? 1.0 : x / 3 + 0.5;
+    case FTR_OP_leaky_relu_grad: return x > 0 ? 1.0 : a;
+    case FTR_OP_elu_grad: return x > 0 ? 1.0 : a * exp(x);
+    default: return a * x > b ? 1.0 : 1 / (1 + exp(-a * x)); /* softplus_grad */
+    }
+}
+
+/* Inputs dy and x. */
+static ftr_status oracle_activation_slope(const ftr_kernel_call *call) {
+    for (int64_t i = 0; i < call->out[0].count; i++) {
+        double slope = activation_slope(call, get(&call->in[1], i));
+        set(&call->out[0], i, slope == 0 ? 0.0 : get(&call->in[0], i) * slope);
     }
     return FTR_OK;
 }
@@ -1089,6 +1172,30 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_tanh_grad] = {.run = oracle_activation_grad},
     [FTR_OP_sigmoid_grad] = {.run = oracle_activation_grad},
     [FTR_OP_relu_grad] = {.run = oracle_activation_grad},
+    [FTR_OP_minimum] = {.run = oracle_binary},
+    [FTR_OP_abs] = {.run = oracle_activation},
+    [FTR_OP_sign] = {.run = oracle_activation},
+    [FTR_OP_sin] = {.run = oracle_activation},
+    [FTR_OP_cos] = {.run = oracle_activation},
+    [FTR_OP_erf] = {.run = oracle_activation},
+    [FTR_OP_floor] = {.run = oracle_activation},
+    [FTR_OP_round] = {.run = oracle_activation},
+    [FTR_OP_clamp] = {.run = oracle_activation},
+    [FTR_OP_gelu] = {.run = oracle_activation},
+    [FTR_OP_silu] = {.run = oracle_activation},
+    [FTR_OP_hardswish] = {.run = oracle_activation},
+    [FTR_OP_hardsigmoid] = {.run = oracle_activation},
+    [FTR_OP_leaky_relu] = {.run = oracle_activation},
+    [FTR_OP_elu] = {.run = oracle_activation},
+    [FTR_OP_softplus] = {.run = oracle_activation},
+    [FTR_OP_clamp_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_gelu_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_silu_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_hardswish_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_leaky_relu_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_elu_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_softplus_grad] = {.run = oracle_activation_slope},
+    [FTR_OP_stop_gradient] = {.run = oracle_reshape},
     [FTR_OP_sum] = {.run = oracle_sum},
     [FTR_OP_mean] = {.run = oracle_sum},
     [FTR_OP_max] = {.run = oracle_max},

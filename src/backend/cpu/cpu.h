@@ -43,6 +43,30 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(tanh, ftr__cpu_unary, 0)                                                                          \
     X(sigmoid, ftr__cpu_unary, 0)                                                                       \
     X(relu, ftr__cpu_unary, 0)                                                                          \
+    X(minimum, ftr__cpu_binary, 0)                                                                      \
+    X(abs, ftr__cpu_plain, 0)                                                                           \
+    X(sign, ftr__cpu_plain, 0)                                                                          \
+    X(sin, ftr__cpu_plain, 0)                                                                           \
+    X(cos, ftr__cpu_plain, 0)                                                                           \
+    X(floor, ftr__cpu_plain, 0)                                                                         \
+    X(round, ftr__cpu_plain, 0)                                                                         \
+    X(erf, ftr__cpu_activation, 0)                                                                      \
+    X(clamp, ftr__cpu_activation, 0)                                                                    \
+    X(gelu, ftr__cpu_activation, 0)                                                                     \
+    X(silu, ftr__cpu_activation, 0)                                                                     \
+    X(hardswish, ftr__cpu_activation, 0)                                                                \
+    X(hardsigmoid, ftr__cpu_activation, 0)                                                              \
+    X(leaky_relu, ftr__cpu_activation, 0)                                                               \
+    X(elu, ftr__cpu_activation, 0)                                                                      \
+    X(softplus, ftr__cpu_activation, 0)                                                                 \
+    X(clamp_grad, ftr__cpu_activation_slope, 0)                                                         \
+    X(gelu_grad, ftr__cpu_activation_slope, 0)                                                          \
+    X(silu_grad, ftr__cpu_activation_slope, 0)                                                          \
+    X(hardswish_grad, ftr__cpu_activation_slope, 0)                                                     \
+    X(leaky_relu_grad, ftr__cpu_activation_slope, 0)                                                    \
+    X(elu_grad, ftr__cpu_activation_slope, 0)                                                           \
+    X(softplus_grad, ftr__cpu_activation_slope, 0)                                                      \
+    X(stop_gradient, ftr__cpu_reshape, 0)                                                               \
     X(cast, ftr__cpu_cast, 0)                                                                           \
     X(tanh_grad, ftr__cpu_activation_grad, 0)                                                           \
     X(sigmoid_grad, ftr__cpu_activation_grad, 0)                                                        \
@@ -108,6 +132,9 @@ FTR__CPU_RUN(ftr__cpu_where)
 FTR__CPU_RUN(ftr__cpu_unary)
 FTR__CPU_RUN(ftr__cpu_cast)
 FTR__CPU_RUN(ftr__cpu_activation_grad)
+FTR__CPU_RUN(ftr__cpu_plain)
+FTR__CPU_RUN(ftr__cpu_activation)
+FTR__CPU_RUN(ftr__cpu_activation_slope)
 FTR__CPU_RUN(ftr__cpu_reduce)
 FTR__CPU_WORKSPACE(ftr__cpu_reduce_workspace)
 FTR__CPU_RUN(ftr__cpu_argmax)

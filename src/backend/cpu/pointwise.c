@@ -133,6 +133,7 @@ static void ftr__binary_row_f32(const ftr__pointwise_job *job, int64_t n, const 
     case FTR_OP_sub: op = FTR__BINARY_SUB; break;
     case FTR_OP_mul: op = FTR__BINARY_MUL; break;
     case FTR_OP_div: op = FTR__BINARY_DIV; break;
+    case FTR_OP_minimum: op = FTR__BINARY_MINIMUM; break;
     default: op = FTR__BINARY_MAXIMUM; break;
     }
     job->math->binary[op][operands](n, in[0], in[1], out);
@@ -165,6 +166,7 @@ static void ftr__binary_row_i32(const ftr__pointwise_job *job, int64_t n, const 
         FTR__INTEGER_CASE(mul, (type_t)((uint32_t)x * (uint32_t)z));
         FTR__INTEGER_CASE(div, z == 0 ? 0 : z == -1 ? (type_t)(0u - (uint32_t)x) : x / z);
         FTR__INTEGER_CASE(maximum, x > z ? x : z);
+        FTR__INTEGER_CASE(minimum, x < z ? x : z);
     default: break;
     }
 }
@@ -180,6 +182,7 @@ static void ftr__binary_row_i64(const ftr__pointwise_job *job, int64_t n, const 
         FTR__INTEGER_CASE(mul, (type_t)((uint64_t)x * (uint64_t)z));
         FTR__INTEGER_CASE(div, z == 0 ? 0 : z == -1 ? (type_t)(0u - (uint64_t)x) : x / z);
         FTR__INTEGER_CASE(maximum, x > z ? x : z);
+        FTR__INTEGER_CASE(minimum, x < z ? x : z);
     default: break;
     }
 }
@@ -315,6 +318,108 @@ static void ftr__activation_grad_row(const ftr__pointwise_job *job, int64_t n, c
 ftr_status ftr__cpu_activation_grad(const ftr_kernel_call *call) {
     if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
     return ftr__pointwise_run(call, ftr__activation_grad_row);
+}
+
+/* Functions that memory bounds, or that libm does better: a plain loop for each. */
+#define FTR__PLAIN_CASE(op, result)                                                                                    \
+    case FTR_OP_##op:                                                                                                  \
+        for (int64_t i = 0; i < n; i++) y[i] = result;                                                                 \
+        break
+
+static void ftr__plain_row_f32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const float *x = in[0];
+    float *y = out;
+    switch (job->call->op) {
+        FTR__PLAIN_CASE(abs, fabsf(x[i]));
+        FTR__PLAIN_CASE(sign, (float)((x[i] > 0.0f) - (x[i] < 0.0f)));
+        FTR__PLAIN_CASE(sin, sinf(x[i]));
+        FTR__PLAIN_CASE(cos, cosf(x[i]));
+        FTR__PLAIN_CASE(floor, floorf(x[i]));
+        FTR__PLAIN_CASE(round, rintf(x[i]));
+    default: break;
+    }
+}
+
+static void ftr__plain_row_i32(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const int32_t *x = in[0];
+    int32_t *y = out;
+    switch (job->call->op) {
+        FTR__PLAIN_CASE(abs, x[i] < 0 ? (int32_t)(0u - (uint32_t)x[i]) : x[i]);
+        FTR__PLAIN_CASE(sign, (x[i] > 0) - (x[i] < 0));
+    default: break;
+    }
+}
+
+static void ftr__plain_row_i64(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const int64_t *x = in[0];
+    int64_t *y = out;
+    switch (job->call->op) {
+        FTR__PLAIN_CASE(abs, x[i] < 0 ? (int64_t)(UINT64_C(0) - (uint64_t)x[i]) : x[i]);
+        FTR__PLAIN_CASE(sign, (x[i] > 0) - (x[i] < 0));
+    default: break;
+    }
+}
+
+ftr_status ftr__cpu_plain(const ftr_kernel_call *call) {
+    const ftr_dtype dtype = call->in[0].dtype;
+    if (dtype == FTR_F32) return ftr__pointwise_run(call, ftr__plain_row_f32);
+    if (call->op == FTR_OP_abs || call->op == FTR_OP_sign) {
+        if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__plain_row_i32);
+        if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__plain_row_i64);
+    }
+    return ftr__pointwise_dtype_error(call, dtype);
+}
+
+/* ---------------------------------------------------------------------------------------------------- activations -- */
+
+/* What computes an op, or the op of its gradient, and with which constants. */
+typedef struct ftr__activation_call {
+    ftr__simd_activation function;
+    float a, b;
+} ftr__activation_call;
+
+static ftr__activation_call ftr__activation_function(const ftr_kernel_call *call) {
+    const float a = (float)call->attr->pointwise.a, b = (float)call->attr->pointwise.b;
+    switch (call->op) {
+    case FTR_OP_gelu:
+    case FTR_OP_gelu_grad: {
+        const bool exact = call->attr->gelu.form == FTR_GELU_EXACT;
+        return (ftr__activation_call){exact ? FTR__ACTIVATION_GELU : FTR__ACTIVATION_GELU_TANH, 0.0f, 0.0f};
+    }
+    case FTR_OP_silu:
+    case FTR_OP_silu_grad: return (ftr__activation_call){FTR__ACTIVATION_SILU, 0.0f, 0.0f};
+    case FTR_OP_hardswish:
+    case FTR_OP_hardswish_grad: return (ftr__activation_call){FTR__ACTIVATION_HARDSWISH, 0.0f, 0.0f};
+    case FTR_OP_hardsigmoid: return (ftr__activation_call){FTR__ACTIVATION_HARDSIGMOID, 0.0f, 0.0f};
+    case FTR_OP_erf: return (ftr__activation_call){FTR__ACTIVATION_ERF, 0.0f, 0.0f};
+    case FTR_OP_leaky_relu:
+    case FTR_OP_leaky_relu_grad: return (ftr__activation_call){FTR__ACTIVATION_LEAKY_RELU, a, b};
+    case FTR_OP_elu:
+    case FTR_OP_elu_grad: return (ftr__activation_call){FTR__ACTIVATION_ELU, a, b};
+    case FTR_OP_softplus:
+    case FTR_OP_softplus_grad: return (ftr__activation_call){FTR__ACTIVATION_SOFTPLUS, a, b};
+    default: return (ftr__activation_call){FTR__ACTIVATION_CLAMP, a, b};
+    }
+}
+
+static void ftr__activation_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const ftr__activation_call use = ftr__activation_function(job->call);
+    job->math->activation[use.function](n, in[0], use.a, use.b, out);
+}
+
+static void ftr__activation_slope_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    const ftr__activation_call use = ftr__activation_function(job->call);
+    job->math->activation_slope[use.function](n, in[0], in[1], use.a, use.b, out);
+}
+
+ftr_status ftr__cpu_activation(const ftr_kernel_call *call) {
+    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run(call, ftr__activation_row);
+}
+
+ftr_status ftr__cpu_activation_slope(const ftr_kernel_call *call) {
+    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run(call, ftr__activation_slope_row);
 }
 
 /* --------------------------------------------------------------------------------------------------- conversions -- */

@@ -13,6 +13,7 @@ typedef enum ftr__simd_binary {
     FTR__BINARY_MUL,
     FTR__BINARY_DIV,
     FTR__BINARY_MAXIMUM, /* NaN wins */
+    FTR__BINARY_MINIMUM,
     FTR__BINARY_COUNT
 } ftr__simd_binary;
 
@@ -34,6 +35,22 @@ typedef enum ftr__simd_activation_grad {
     FTR__GRAD_RELU,
     FTR__GRAD_COUNT
 } ftr__simd_activation_grad;
+
+/* Functions of x and up to two constants, a and b. */
+typedef enum ftr__simd_activation {
+    FTR__ACTIVATION_CLAMP = 0,  /* a: min, b: max */
+    FTR__ACTIVATION_LEAKY_RELU, /* a: slope */
+    FTR__ACTIVATION_ELU,        /* a: alpha */
+    FTR__ACTIVATION_SOFTPLUS,   /* a: beta, b: threshold */
+    FTR__ACTIVATION_HARDSWISH,
+    FTR__ACTIVATION_SILU,
+    FTR__ACTIVATION_GELU,
+    FTR__ACTIVATION_GELU_TANH,
+    FTR__ACTIVATION_SLOPES, /* those above have a function for the gradient */
+    FTR__ACTIVATION_HARDSIGMOID = FTR__ACTIVATION_SLOPES,
+    FTR__ACTIVATION_ERF,
+    FTR__ACTIVATION_COUNT
+} ftr__simd_activation;
 
 /* Which operand of a binary function is one element. */
 typedef enum ftr__simd_operands {
@@ -71,6 +88,9 @@ typedef struct ftr__simd_math {
     void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
     void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
     void (*activation_grad[FTR__GRAD_COUNT])(int64_t n, const float *dy, const float *y, float *dx);
+    void (*activation[FTR__ACTIVATION_COUNT])(int64_t n, const float *x, float a, float b, float *out);
+    void (*activation_slope[FTR__ACTIVATION_SLOPES])(int64_t n, const float *dy, const float *x, float a, float b,
+                                                     float *dx);
 
     /* Of a row; sums of blocks are in f32 with many partial sums, blocks are added in double. */
     double (*sum)(int64_t n, const float *x);

@@ -64,8 +64,20 @@ FTR__INLINE FTR__VF FTR__S(keep_positive)(FTR__VF x) { return FTR__SELECT(x <= 0
 
 FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a > b) | (a != a), a, b); }
 
-/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. e^r is 1 + r + r^2 P(r), P a minimax polynomial
- * (relative error 4e-9). 2^n is applied in two halves, so that results below the normal range are rounded once. */
+FTR__INLINE FTR__VF FTR__S(minimum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a < b) | (a != a), a, b); }
+
+/* e^r - 1 for |r| <= ln(2) / 2: r + r^2 P(r), P a minimax polynomial (relative error of e^r 4e-9). */
+FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
+    FTR__VF p = FTR__SPLAT(0.00138141739f);
+    p = FTR__FMA(p, r, FTR__SPLAT(0.00836892147f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.0416684076f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.166665196f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.49999994f));
+    return FTR__FMA(p, r * r, r);
+}
+
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2. 2^n is applied in two halves, so that results below the
+ * normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
@@ -75,12 +87,7 @@ FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     /* ln 2 in two parts; the first has few bits, so that its product is exact. */
     FTR__VF r = FTR__FMA(whole, FTR__SPLAT(-0.693359375f), x);
     r = FTR__FMA(whole, FTR__SPLAT(2.12194440e-4f), r);
-    FTR__VF p = FTR__SPLAT(0.00138141739f);
-    p = FTR__FMA(p, r, FTR__SPLAT(0.00836892147f));
-    p = FTR__FMA(p, r, FTR__SPLAT(0.0416684076f));
-    p = FTR__FMA(p, r, FTR__SPLAT(0.166665196f));
-    p = FTR__FMA(p, r, FTR__SPLAT(0.49999994f));
-    p = FTR__FMA(p, r * r, r) + 1.0f;
+    const FTR__VF p = FTR__S(exponential_less_one)(r) + 1.0f;
     const FTR__VI n = (FTR__VI)((FTR__VU)shifted - (FTR__VU)round);
     const FTR__VI half = n >> 1;
     const FTR__VF first = (FTR__VF)(((FTR__VU)half + 127u) << 23);
@@ -136,6 +143,110 @@ FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
 }
 
+/* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax rational
+ * function on 0..16 (relative error 7e-9); further out both are 0. All coefficients are positive: nothing cancels. What
+ * rounding loses of x^2 is made up for, as the exponential would magnify it. */
+FTR__INLINE FTR__VF FTR__S(normal_tail)(FTR__VF x, FTR__VF *bell) {
+    FTR__VF size = (FTR__VF)((FTR__VU)x & 0x7fffffffu);
+    size = FTR__SELECT(size > 16.0f, FTR__SPLAT(16.0f), size);
+    const FTR__VF high = (FTR__VF)((FTR__VU)size & 0xfffff000u); /* 12 bits: its square is exact */
+    const FTR__VF rest = (size - high) * (size + high), square = high * high + rest;
+    const FTR__VF lost = (high * high - square) + rest;
+    const FTR__VF e = FTR__S(exponential)(square * -0.5f);
+    *bell = FTR__FMA(e * lost, FTR__SPLAT(-0.5f), e);
+    FTR__VF above = FTR__FMA(size, FTR__SPLAT(0.0042221112f), FTR__SPLAT(0.0413415904f));
+    above = FTR__FMA(above, size, FTR__SPLAT(0.185328864f));
+    above = FTR__FMA(above, size, FTR__SPLAT(0.441108223f));
+    above = FTR__FMA(above, size, FTR__SPLAT(0.5f));
+    FTR__VF below = FTR__FMA(size, FTR__SPLAT(0.0105831655f), FTR__SPLAT(0.103633538f));
+    below = FTR__FMA(below, size, FTR__SPLAT(0.474999747f));
+    below = FTR__FMA(below, size, FTR__SPLAT(1.21117919f));
+    below = FTR__FMA(below, size, FTR__SPLAT(1.6801015f));
+    below = FTR__FMA(below, size, FTR__SPLAT(1.0f));
+    return *bell * (above / below);
+}
+
+/* x P(x^2) for |x| < 1 (P minimax, relative error 1e-9), else 1 - 2 Phi(-sqrt(2) |x|) with the sign of x. */
+FTR__INLINE FTR__VF FTR__S(error_function)(FTR__VF x) {
+    const FTR__VU sign = (FTR__VU)x & 0x80000000u;
+    const FTR__VF size = (FTR__VF)((FTR__VU)x ^ sign), square = x * x;
+    FTR__VF bell;
+    const FTR__VF large = 1.0f - 2.0f * FTR__S(normal_tail)(x * 1.41421356f, &bell);
+    FTR__VF p = FTR__SPLAT(7.85386114e-05f);
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.000801019356f));
+    p = FTR__FMA(p, square, FTR__SPLAT(0.00518832768f));
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.0268538119f));
+    p = FTR__FMA(p, square, FTR__SPLAT(0.112835851f));
+    p = FTR__FMA(p, square, FTR__SPLAT(-0.376126258f));
+    p = FTR__FMA(p, square, FTR__SPLAT(1.12837917f));
+    return FTR__SELECT(size < 1.0f, p * x, (FTR__VF)((FTR__VU)large | sign));
+}
+
+FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) {
+    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
+    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
+}
+
+FTR__INLINE FTR__VF FTR__S(gelu)(FTR__VF x) {
+    FTR__VF bell;
+    const FTR__VF tail = FTR__S(normal_tail)(x, &bell);
+    return x * FTR__SELECT(x < 0.0f, tail, 1.0f - tail);
+}
+
+/* Phi(x) + x phi(x) */
+FTR__INLINE FTR__VF FTR__S(gelu_slope)(FTR__VF x) {
+    FTR__VF bell;
+    const FTR__VF tail = FTR__S(normal_tail)(x, &bell);
+    return FTR__FMA(x * bell, FTR__SPLAT(0.398942280f), FTR__SELECT(x < 0.0f, tail, 1.0f - tail));
+}
+
+/* (1 + tanh u) / 2 = 1 / (1 + e^-2u), with 2u = x (2 c + 2 c 0.044715 x^2) and c = sqrt(2 / pi). */
+FTR__INLINE FTR__VF FTR__S(gelu_tanh)(FTR__VF x) {
+    return x * FTR__S(logistic)(x * FTR__FMA(x * x, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f)));
+}
+
+/* s + x s (1 - s) d(2u)/dx with s = 1 / (1 + e^-2u). Beyond +-16 s is 0 or 1; x^2 must not overflow there. */
+FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
+    x = FTR__S(limited)(x, -16.0f, 16.0f);
+    const FTR__VF square = x * x;
+    const FTR__VF twice_u = x * FTR__FMA(square, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f));
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF inner = x * FTR__FMA(square, FTR__SPLAT(0.214064449f), FTR__SPLAT(1.59576912f));
+    return FTR__FMA(inner, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
+}
+
+/* x / (1 + e^-x). For x < 0 x e^x / (1 + e^x), the exponential in two halves so that only the result may underflow. */
+FTR__INLINE FTR__VF FTR__S(silu)(FTR__VF x) {
+    const FTR__VF half = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u) * 0.5f);
+    return FTR__SELECT(x < 0.0f, x * half * half, x) / FTR__FMA(half, half, FTR__SPLAT(1.0f));
+}
+
+/* s + x s (1 - s) with s = 1 / (1 + e^-x). */
+FTR__INLINE FTR__VF FTR__S(silu_slope)(FTR__VF x) {
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u)), part = 1.0f / (1.0f + e);
+    return FTR__FMA(x, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
+}
+
+FTR__INLINE FTR__VF FTR__S(hardsigmoid)(FTR__VF x) { return FTR__S(limited)(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
+
+FTR__INLINE FTR__VF FTR__S(hardswish_grad)(FTR__VF d, FTR__VF x) {
+    const FTR__VF inside = d * FTR__FMA(x, FTR__SPLAT(1.0f / 3.0f), FTR__SPLAT(0.5f));
+    return FTR__SELECT(x <= -3.0f, FTR__SPLAT(0.0f), FTR__SELECT(x >= 3.0f, d, inside));
+}
+
+FTR__INLINE FTR__VF FTR__S(elu)(FTR__VF x, float alpha) {
+    const FTR__VF far = FTR__S(exponential)(x) - 1.0f;
+    const FTR__VF below = FTR__SELECT(x > -0.34657359f, FTR__S(exponential_less_one)(x), far);
+    return FTR__SELECT(x > 0.0f, x, alpha * below);
+}
+
+/* max(z, 0) + log(1 + q) with z = beta x and q = e^-|z|; what is lost of q in 1 + q is added to the logarithm. */
+FTR__INLINE FTR__VF FTR__S(softplus)(FTR__VF x, float beta, float threshold) {
+    const FTR__VF z = x * beta, q = FTR__S(exponential)((FTR__VF)((FTR__VU)z | 0x80000000u)), sum = 1.0f + q;
+    const FTR__VF log_sum = FTR__S(logarithm)(sum) + (q - (sum - 1.0f)) / sum;
+    return FTR__SELECT(z > threshold, x, (FTR__SELECT(z > 0.0f, z, FTR__SPLAT(0.0f)) + log_sum) / beta);
+}
+
 /* Loops over a row: `body` computes the result from what `loads` has loaded at element i, where n - i are left. */
 #define FTR__ROW_LOOP(loads, body, out)                                                                                \
     for (int64_t i = 0; i + FTR__W <= n; i += FTR__W) {                                                                \
@@ -171,6 +282,7 @@ FTR__BINARY_FUNCTION(row_sub, u - v)
 FTR__BINARY_FUNCTION(row_mul, u *v)
 FTR__BINARY_FUNCTION(row_div, u / v)
 FTR__BINARY_FUNCTION(row_maximum, FTR__S(maximum_of)(u, v))
+FTR__BINARY_FUNCTION(row_minimum, FTR__S(minimum_of)(u, v))
 
 #define FTR__UNARY_FUNCTION(name, body)                                                                                \
     static void FTR__S(name)(int64_t n, const float *x, float *out) { FTR__ROW_LOOP(FTR__ROW(v, x), body, out) }
@@ -192,6 +304,50 @@ FTR__UNARY_FUNCTION(row_relu, FTR__S(keep_positive)(v))
 FTR__GRAD_FUNCTION(row_tanh_grad, d *(1.0f - v * v))
 FTR__GRAD_FUNCTION(row_sigmoid_grad, d *v *(1.0f - v))
 FTR__GRAD_FUNCTION(row_relu_grad, FTR__SELECT(v <= 0.0f, FTR__SPLAT(0.0f), d))
+
+/* One body for vectors and for the row's end: these are long. */
+#define FTR__ACTIVATION_FUNCTION(name, body)                                                                           \
+    static void FTR__S(name)(int64_t n, const float *x, float a, float b, float *out) {                                \
+        (void)a, (void)b;                                                                                              \
+        for (int64_t i = 0; i < n; i += FTR__W) {                                                                      \
+            const int64_t left = n - i;                                                                                \
+            FTR__ROW(v, x);                                                                                            \
+            const FTR__VF made = body;                                                                                 \
+            FTR__STORE_SOME(out + i, made, left);                                                                      \
+        }                                                                                                              \
+    }
+
+FTR__ACTIVATION_FUNCTION(row_clamp, FTR__S(limited)(v, a, b))
+FTR__ACTIVATION_FUNCTION(row_leaky_relu, FTR__SELECT(v > 0.0f, v, v *a))
+FTR__ACTIVATION_FUNCTION(row_elu, FTR__S(elu)(v, a))
+FTR__ACTIVATION_FUNCTION(row_softplus, FTR__S(softplus)(v, a, b))
+FTR__ACTIVATION_FUNCTION(row_hardswish, v *FTR__S(hardsigmoid)(v))
+FTR__ACTIVATION_FUNCTION(row_silu, FTR__S(silu)(v))
+FTR__ACTIVATION_FUNCTION(row_gelu, FTR__S(gelu)(v))
+FTR__ACTIVATION_FUNCTION(row_gelu_tanh, FTR__S(gelu_tanh)(v))
+FTR__ACTIVATION_FUNCTION(row_hardsigmoid, FTR__S(hardsigmoid)(v))
+FTR__ACTIVATION_FUNCTION(row_erf, FTR__S(error_function)(v))
+
+#define FTR__SLOPE_FUNCTION(name, body)                                                                                \
+    static void FTR__S(name)(int64_t n, const float *dy, const float *x, float a, float b, float *dx) {                \
+        (void)a, (void)b;                                                                                              \
+        for (int64_t i = 0; i < n; i += FTR__W) {                                                                      \
+            const int64_t left = n - i;                                                                                \
+            FTR__ROW(d, dy);                                                                                           \
+            FTR__ROW(v, x);                                                                                            \
+            const FTR__VF made = body;                                                                                 \
+            FTR__STORE_SOME(dx + i, made, left);                                                                       \
+        }                                                                                                              \
+    }
+
+FTR__SLOPE_FUNCTION(row_clamp_slope, FTR__SELECT((v > a) & (v < b), d, FTR__SPLAT(0.0f)))
+FTR__SLOPE_FUNCTION(row_leaky_relu_slope, FTR__SELECT(v > 0.0f, d, d *a))
+FTR__SLOPE_FUNCTION(row_elu_slope, FTR__SELECT(v > 0.0f, d, d *a *FTR__S(exponential)(v)))
+FTR__SLOPE_FUNCTION(row_softplus_slope, FTR__SELECT(v *a > b, d, d *FTR__S(logistic)(v *a)))
+FTR__SLOPE_FUNCTION(row_hardswish_slope, FTR__S(hardswish_grad)(d, v))
+FTR__SLOPE_FUNCTION(row_silu_slope, d *FTR__S(silu_slope)(v))
+FTR__SLOPE_FUNCTION(row_gelu_slope, d *FTR__S(gelu_slope)(v))
+FTR__SLOPE_FUNCTION(row_gelu_tanh_slope, d *FTR__S(gelu_tanh_slope)(v))
 
 static void FTR__S(exp_scale_add)(int64_t n, const float *x, float shift, float scale, float add, float *out) {
     FTR__ROW_LOOP(FTR__ROW(v, x), FTR__S(exponential)(v - shift) * scale + add, out)
@@ -662,13 +818,20 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
-        .binary = {FTR__SIMD_MATH_BINARY(row_add), FTR__SIMD_MATH_BINARY(row_sub), FTR__SIMD_MATH_BINARY(row_mul),     \
-                   FTR__SIMD_MATH_BINARY(row_div), FTR__SIMD_MATH_BINARY(row_maximum)},                                \
+        .binary = {FTR__SIMD_MATH_BINARY(row_add),     FTR__SIMD_MATH_BINARY(row_sub),                                 \
+                   FTR__SIMD_MATH_BINARY(row_mul),     FTR__SIMD_MATH_BINARY(row_div),                                 \
+                   FTR__SIMD_MATH_BINARY(row_maximum), FTR__SIMD_MATH_BINARY(row_minimum)},                            \
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
         .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm),                                              \
         .row_norm_grad = FTR__S(row_norm_grad), .row_norm_sums = FTR__S(row_norm_sums),                                \
+        .activation = {FTR__S(row_clamp),       FTR__S(row_leaky_relu), FTR__S(row_elu),  FTR__S(row_softplus),        \
+                       FTR__S(row_hardswish),   FTR__S(row_silu),       FTR__S(row_gelu), FTR__S(row_gelu_tanh),       \
+                       FTR__S(row_hardsigmoid), FTR__S(row_erf)},                                                      \
+        .activation_slope = {FTR__S(row_clamp_slope),    FTR__S(row_leaky_relu_slope), FTR__S(row_elu_slope),          \
+                             FTR__S(row_softplus_slope), FTR__S(row_hardswish_slope),  FTR__S(row_silu_slope),         \
+                             FTR__S(row_gelu_slope),     FTR__S(row_gelu_tanh_slope)},                                 \
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
         .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
         .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
@@ -692,4 +855,6 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
+#undef FTR__ACTIVATION_FUNCTION
+#undef FTR__SLOPE_FUNCTION
 #undef FTR__ROW_SUM
