@@ -156,7 +156,8 @@ FTR_API ftr_tensor ftr_topk(ftr_tensor x, int64_t k, ftr_tensor *indices);
 FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
 /* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
 FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
-/* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. */
+/* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
+ * gradient is softmax(x). */
 FTR_API ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep);
 /* Variance over axes: sum of (x - mean)^2 / (n - correction) for n elements; correction 0 (biased) or 1 (unbiased).
  * Floating point only. NaN where n - correction is not positive. */

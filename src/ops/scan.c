@@ -149,10 +149,10 @@ void ftr__grad_prod(ftr__grad *s) {
     s->din[0] = ftr__emit_two(FTR_OP_prod_grad, &s->node->attr, s->dout[0], s->in[0]);
 }
 
-/* dx = dy e^(x - y), as PyTorch: NaN where y is infinite and x equals it. */
+/* dx = dy softmax(x): e^(x - y) is the same, but y is rounded, which e^ makes a large error where y is large. */
 void ftr__grad_logsumexp(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
-    ftr_shape shape = ftr_shape_of(s->in[0]), kept = ftr__kept_shape(&shape, 1u << s->node->attr.axis.axis);
-    ftr_tensor y = ftr__reshape_to(s->out[0], &kept), dy = ftr__reshape_to(s->dout[0], &kept);
-    s->din[0] = ftr_mul(ftr_exp(ftr_sub(s->in[0], y)), dy);
+    int32_t axis = s->node->attr.axis.axis;
+    ftr_shape shape = ftr_shape_of(s->in[0]), kept = ftr__kept_shape(&shape, 1u << axis);
+    s->din[0] = ftr_mul(ftr_softmax(s->in[0], axis), ftr__reshape_to(s->dout[0], &kept));
 }

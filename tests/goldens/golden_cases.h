@@ -1,4 +1,4 @@
-/* Cases of ops.safetensors: groups of tensors "<op>/<number>/<name>" as make_goldens.py writes them. */
+/* Cases of ops.safetensors and its kin: groups of tensors "<op>/<number>/<name>" as make_goldens.py writes them. */
 #ifndef FTR_TESTS_GOLDENS_GOLDEN_CASES_H
 #define FTR_TESTS_GOLDENS_GOLDEN_CASES_H
 
