@@ -1,4 +1,4 @@
-/* Ops along a line of elements: cumulative sum, product, log-sum-exp; variance and norms, which are made of other ops. */
+/* Ops along a line of elements: cumulative sum, product, log-sum-exp; variance and norms, made of other ops. */
 #include "ops/registry.h"
 
 #include <math.h>

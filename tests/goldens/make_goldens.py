@@ -542,7 +542,8 @@ def indices(cases):
         cases.add(op, {"x": x}, lambda x: compute(x, dims, bool(keep)), attributes, grad=grad)
 
     for name in lines:
-        for x, axes in [((6,), []), ((3, 4, 5), [1]), ((3, 4, 5), [0, 2]), ((3, 4, 5), [-1]), ((4, 3, 3, 7), [0, 1, 2])]:
+        shapes = [((6,), []), ((3, 4, 5), [1]), ((3, 4, 5), [0, 2]), ((3, 4, 5), [-1]), ((4, 3, 3, 7), [0, 1, 2])]
+        for x, axes in shapes:
             line(name, x, axes, 1 if axes else 0)
         line(name, (2, 3, 20), [2, 0], 0)
         line(name, (2, 30), [1], 0)

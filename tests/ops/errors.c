@@ -402,7 +402,8 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_embedding(A(4), "emb", 5, 3, NULL)) \
     X(gather_index, FTR_ERROR_DTYPE, "gather 'gather_2': index is bool, expected i32 or i64", \
       ftr_gather(A(5, 3), 0, B_AS(FTR_BOOL, 5, 3))) \
-    X(gather_rank, FTR_ERROR_RANK, "gather 'gather_2': index has rank 1, x has rank 2, expected one rank of 1 or more", \
+    X(gather_rank, FTR_ERROR_RANK, \
+      "gather 'gather_2': index has rank 1, x has rank 2, expected one rank of 1 or more", \
       ftr_gather(A(5, 3), 0, B_AS(FTR_I32, 5))) \
     X(gather_larger, FTR_ERROR_SHAPE, "gather 'gather_2': index is [9, 4], x is [5, 3]: dimension 1 is larger", \
       ftr_gather(A(5, 3), 0, B_AS(FTR_I32, 9, 4))) \
@@ -453,7 +454,8 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(split_equal, FTR_ERROR_SHAPE, "split of 'a': 3 equal parts of an axis of size 8", split_of(A(2, 8), 1, NULL, 3)) \
     X(split_sizes, FTR_ERROR_SHAPE, "split of 'a': the sizes of the 2 parts do not add up to 8, the size of axis -1", \
       split_of(A(2, 8), -1, three_four, 2)) \
-    X(split_negative, FTR_ERROR_SHAPE, "split of 'a': the sizes of the 3 parts do not add up to 6, the size of axis 0", \
+    X(split_negative, FTR_ERROR_SHAPE, \
+      "split of 'a': the sizes of the 3 parts do not add up to 6, the size of axis 0", \
       split_of(A(6), 0, minus_one, 3)) \
     X(split_axis, FTR_ERROR_INVALID_ARGUMENT, "split of 'a': axis 1 of a tensor of rank 1", \
       split_of(A(6), 1, NULL, 3)) \

@@ -1,5 +1,5 @@
-/* Ops on indices. Before anything is read or written through an index, all of them are checked. Tasks own what they write,
- * and add in the order of the indices: the same bits on any number of threads. */
+/* Ops on indices. Before anything is read or written through an index, all of them are checked. Tasks own what they
+ * write, and add in the order of the indices: the same bits on any number of threads. */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
@@ -93,8 +93,9 @@ static void ftr__embedding_grad_row(const ftr__embedding_job *job, int64_t row, 
     int64_t at = row > 0 ? job->ends[row - 1] : 0;
     const int64_t end = job->ends[row];
     const bool spans = end - at > FTR__INDEX_SPAN;
-    double total[FTR__INDEX_TILE] = {0};
+    double total[FTR__INDEX_TILE];
     memset(out, 0, (size_t)width * sizeof *out);
+    if (spans) memset(total, 0, sizeof total);
     while (at < end) {
         const int64_t last = end - at < FTR__INDEX_SPAN ? end : at + FTR__INDEX_SPAN;
         for (; at < last; at++)
@@ -256,9 +257,9 @@ static ftr_status ftr__gather_check(const ftr_kernel_call *call, const ftr_view 
                                     int32_t axis) {
     const int64_t bad = ftr__index_first_bad(call, index, x->dim[axis]);
     if (bad < 0) return FTR_OK;
-    return ftr_backend_error(call, FTR_ERROR_DATA, "index %lld at position %lld is outside axis %d, which has size %lld",
-                             (long long)ftr__index_at(index, bad), (long long)bad, (int)axis,
-                             (long long)x->dim[axis]);
+    return ftr_backend_error(
+        call, FTR_ERROR_DATA, "index %lld at position %lld is outside axis %d, which has size %lld",
+        (long long)ftr__index_at(index, bad), (long long)bad, (int)axis, (long long)x->dim[axis]);
 }
 
 size_t ftr__cpu_gather_workspace(const ftr_kernel_call *call) { return ftr__index_check_bytes(&call->in[1]); }
@@ -333,7 +334,7 @@ ftr_status ftr__cpu_scatter_add(const ftr_kernel_call *call) {
     if (index->count == 0) return FTR_OK;
     ftr__gather_job job = {.call = call, .index = index, .from = source->data, .to = out->data};
     ftr__gather_plan(&job, &out->shape, &source->shape, axis);
-    /* Two rows may add to one element, so no task has only a part of a block's rows; nor of its columns along the axis. */
+    /* Two rows may add to one element, so a task has all rows of a block; and all columns, if they are along the axis. */
     const int64_t cut = job.x_column == 0 ? job.columns : FTR__INDEX_TILE;
     ftr__pool_run(ftr__cpu_of(call)->pool, ftr__gather_cut(&job, job.rows, cut), ftr__scatter_task, &job);
     return FTR_OK;

@@ -115,7 +115,7 @@ static void ftr__prod_unit(const ftr__scan_job *job, int64_t outer, int64_t colu
     }
 }
 
-/* The product of the elements that are not 0, and how many are: with one, only that one has a gradient; with two, none. */
+/* The product of the elements that are not 0, and how many are 0: a single one alone has a gradient; of two, none. */
 static void ftr__prod_grad_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
     const float *dy = (const float *)job->call->in[0].data + outer * job->inner + column;
     const int64_t base = outer * job->n * job->inner + column;
