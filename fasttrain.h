@@ -615,6 +615,59 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
 
+/* ------------------------------------------------------------------------------------------- indices and scans -- */
+
+/* Rows of weight [rows, width]: indices [..] (i32 or i64) to [.., width]. An index outside 0 to rows - 1 fails the step
+ * with FTR_ERROR_DATA and changes no parameter. Rows that come up several times get the sum of their gradients, added
+ * in the order of the indices. */
+FTR_API ftr_tensor ftr_embedding_with(ftr_tensor weight, ftr_tensor indices);
+
+/* 0 in a field means its default. */
+typedef struct ftr_embedding_desc {
+    ftr_dtype dtype; /* of the weight; default FTR_F32 */
+} ftr_embedding_desc;
+
+/* Layer: ftr_embedding_with() on the parameter "name.weight" [rows, width], normal with mean 0 and deviation 1 as
+ * PyTorch's. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t rows, int64_t width,
+                                 const ftr_embedding_desc *desc);
+
+/* Picks elements along an axis, as torch.gather: result[i][j][k] = x[i][index[i][j][k]][k] for axis 1. `index` (i32 or
+ * i64) has the rank of x and is in no other dimension larger; the result has its shape. Any element type. An index
+ * outside the axis fails the step with FTR_ERROR_DATA. */
+FTR_API ftr_tensor ftr_gather(ftr_tensor x, int32_t axis, ftr_tensor index);
+/* x with elements of `source` added along an axis, as torch.scatter_add: for axis 1 source[i][j][k] is added to
+ * result[i][index[i][j][k]][k], in the order of j. `index` (i32 or i64) has the rank of x and `source`, is in no
+ * dimension larger than `source` and in none but the axis larger than x. f32, f64, i32, i64. An index outside the axis
+ * fails the step with FTR_ERROR_DATA. */
+FTR_API ftr_tensor ftr_scatter_add(ftr_tensor x, int32_t axis, ftr_tensor index, ftr_tensor source);
+/* indices [..] (i32 or i64) to [.., classes] of a type: 1 at the index, 0 elsewhere. An index outside 0 to classes - 1
+ * fails the step with FTR_ERROR_DATA. No gradient. */
+FTR_API ftr_tensor ftr_one_hot(ftr_tensor indices, int64_t classes, ftr_dtype dtype);
+/* The k largest elements along the last axis, in descending order; of equal ones the first come first, NaN is larger
+ * than all. `indices` (may be NULL) gets their positions, i64. f32, f64, i32, i64; 0 <= k <= size of the axis. */
+FTR_API ftr_tensor ftr_topk(ftr_tensor x, int64_t k, ftr_tensor *indices);
+
+/* Sums of the elements up to each along an axis; with `reverse`, of those from each on. f32, f64, i32, i64. */
+FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
+/* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
+FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
+/* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
+ * gradient is softmax(x). */
+FTR_API ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep);
+/* Variance over axes: sum of (x - mean)^2 / (n - correction) for n elements; correction 0 (biased) or 1 (unbiased).
+ * Floating point only. NaN where n - correction is not positive. */
+FTR_API ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep);
+/* Norm over axes, floating point only: p = 1 (sum of |x|), 2 (square root of the sum of squares) or INFINITY (largest
+ * |x|, over nothing an error). The gradient at 0 is 0, as PyTorch's; for INFINITY equal maxima share it. */
+FTR_API ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep);
+
+/* Cuts x along an axis into `count` parts of the given sizes, which add up to the axis, or into equal ones if `sizes`
+ * is NULL. On a mistake all parts are invalid. */
+FTR_API void ftr_split(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count, ftr_tensor *parts);
+/* Joins 1 to 16 tensors of one shape along a new axis: -1 puts it last, 0 first. */
+FTR_API ftr_tensor ftr_stack(const ftr_tensor *tensors, int32_t count, int32_t axis);
+
 /* --------------------------------------------------------------------------------------------------- convolution -- */
 
 /* 0 in a field means its default. */
@@ -1278,6 +1331,17 @@ FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
     D(nll, cross_entropy, 2, 4, 2, 0x1, 0x0, F32) \
     /* dloss, log-probabilities, labels, sum of weights, class weights, row mask */ \
     N(nll_grad, cross_entropy, 4, 6, 1, 0x0, 0x0, F32) \
+    /* indices and scans */ \
+    D(embedding, none, 2, 2, 1, 0x1, 0x0, ANY) /* weight, indices */ \
+    N(embedding_grad, embedding, 2, 2, 1, 0x0, 0x0, F32) /* dy, indices */ \
+    D(gather, axis, 2, 2, 1, 0x1, 0x0, ANY) /* x, index */ \
+    D(scatter_add, scatter, 2, 3, 1, 0x6, 0x0, F32) /* index, source, x (zeros if missing) */ \
+    N(one_hot, one_hot, 1, 1, 1, 0x0, 0x0, NONE) \
+    D(topk, topk, 1, 1, 2, 0x1, 0x0, ANY) /* values, i64 indices */ \
+    D(cumsum, cumsum, 1, 1, 1, 0x1, 0x1, F32) \
+    D(prod, axis, 1, 1, 1, 0x1, 0x0, F32) \
+    N(prod_grad, axis, 2, 2, 1, 0x0, 0x0, F32) /* dy, x */ \
+    D(logsumexp, axis, 1, 1, 1, 0x1, 0x0, F32) \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
     N(ema_update, ema, 2, 2, 0, 0x0, 0x0, NONE) /* state, value: state += weight * (value - state) */ \
     N(count_update, none, 1, 1, 0, 0x0, 0x0, NONE) /* i64 scalar: state += 1 */ \
@@ -1378,6 +1442,24 @@ typedef union ftr_op_attr {
         int64_t ignore_index;
         ftr_reduction reduction;
     } cross_entropy;
+    struct {
+        int64_t rows; /* of the weight */
+    } embedding;
+    struct {
+        int32_t axis;
+        ftr_shape shape; /* the result's */
+    } scatter;
+    struct {
+        int64_t classes;
+        ftr_dtype dtype;
+    } one_hot;
+    struct {
+        int64_t k;
+    } topk;
+    struct {
+        int32_t axis;
+        bool reverse; /* from the last element to the first */
+    } cumsum;
     struct {
         double weight;
     } ema;
@@ -3001,6 +3083,11 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_slice,
     FTR__ATTR_pad,
     FTR__ATTR_cross_entropy,
+    FTR__ATTR_embedding,
+    FTR__ATTR_scatter,
+    FTR__ATTR_one_hot,
+    FTR__ATTR_topk,
+    FTR__ATTR_cumsum,
     FTR__ATTR_ema,
     FTR__ATTR_optimizer
 } ftr__attr_kind;
@@ -3667,6 +3754,13 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " smoothing %g ignore %lld", a->cross_entropy.label_smoothing,
                    (long long)a->cross_entropy.ignore_index);
         break;
+    case FTR__ATTR_embedding: ftr__print(p->write, p->user, " rows %lld", (long long)a->embedding.rows); break;
+    case FTR__ATTR_scatter: ftr__print(p->write, p->user, " axis %d", a->scatter.axis); break;
+    case FTR__ATTR_one_hot: ftr__print(p->write, p->user, " classes %lld", (long long)a->one_hot.classes); break;
+    case FTR__ATTR_topk: ftr__print(p->write, p->user, " k %lld", (long long)a->topk.k); break;
+    case FTR__ATTR_cumsum:
+        ftr__print(p->write, p->user, " axis %d%s", a->cumsum.axis, a->cumsum.reverse ? " reverse" : "");
+        break;
     case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
     case FTR__ATTR_optimizer:
         ftr__print(p->write, p->user, " weight_decay %g momentum %g beta1 %g beta2 %g eps %g", a->optimizer.weight_decay,
@@ -3780,6 +3874,11 @@ FTR_LIB ftr_tensor ftr__reshape_to(ftr_tensor x, const ftr_shape *shape);
 /* Sum over the axes in which `shape` was broadcast to that of x: the gradient of broadcasting. */
 FTR_LIB ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape);
 FTR_LIB ftr_tensor ftr__sum_mask(ftr_tensor x, uint32_t mask, bool keep);
+/* The bits of a list of axes of x; no list is all of them. False, with the error recorded, if one is out of range or
+ * twice. */
+FTR_LIB bool ftr__axes_mask(const char *op, ftr_tensor x, const ftr_axes *axes, uint32_t *mask);
+/* The shape with the axes of `mask` as size 1. */
+FTR_LIB ftr_shape ftr__kept_shape(const ftr_shape *shape, uint32_t mask);
 /* The graph's batch mask, of a type, if `shape` has its leading dimension; otherwise a null handle. */
 FTR_LIB ftr_tensor ftr__row_mask(ftr_graph *graph, const ftr_shape *shape, ftr_dtype dtype);
 
@@ -4364,14 +4463,12 @@ ftr_axes ftr_all_axes(void) {
     return axes;
 }
 
-/* The bits of a list of axes; no list is all of them. False, with the error recorded, if one is out of range or twice.
- */
-static bool ftr__axes_mask(ftr_op op, ftr_tensor x, const ftr_axes *axes, uint32_t *mask) {
-    ftr_graph *graph = ftr__common_graph(ftr_op_name(op), &x, 1, 1);
+bool ftr__axes_mask(const char *op, ftr_tensor x, const ftr_axes *axes, uint32_t *mask) {
+    ftr_graph *graph = ftr__common_graph(op, &x, 1, 1);
     const ftr__value *value = graph != NULL ? ftr__value_of(x) : NULL;
     if (value == NULL) return false;
     char what[32];
-    (void)snprintf(what, sizeof what, "%s of", ftr_op_name(op));
+    (void)snprintf(what, sizeof what, "%s of", op);
     int32_t rank = value->shape.rank;
     *mask = axes->count == 0 ? (1u << rank) - 1u : 0;
     if (axes->count < 0 || axes->count > FTR_MAX_RANK) {
@@ -4399,7 +4496,7 @@ static bool ftr__axes_mask(ftr_op op, ftr_tensor x, const ftr_axes *axes, uint32
 
 static ftr_tensor ftr__reduce(ftr_op op, ftr_tensor x, const ftr_axes *axes, bool keep) {
     ftr_op_attr attr = {.axes = {0, keep}};
-    if (!ftr__axes_mask(op, x, axes, &attr.axes.mask)) return (ftr_tensor){NULL, 0};
+    if (!ftr__axes_mask(ftr_op_name(op), x, axes, &attr.axes.mask)) return (ftr_tensor){NULL, 0};
     return ftr__emit_one(op, &attr, x);
 }
 
@@ -4432,8 +4529,7 @@ ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape) {
 
 /* ---- shapes and types */
 
-/* The shape with the axes of `mask` as size 1. */
-static ftr_shape ftr__kept_shape(const ftr_shape *shape, uint32_t mask) {
+ftr_shape ftr__kept_shape(const ftr_shape *shape, uint32_t mask) {
     ftr_shape kept = *shape;
     for (int32_t i = 0; i < kept.rank; i++)
         if ((mask >> i & 1u) != 0) kept.dim[i] = 1;
@@ -5665,6 +5761,83 @@ void ftr__grad_pad(ftr__grad *s) {
     s->din[0] = d;
 }
 
+/* ---- split and stack, made of slices, reshapes and concat */
+
+/* Whether the parts fit the axis; if not, the error is recorded. */
+static bool ftr__check_split(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count) {
+    ftr_shape shape = ftr_shape_of(x);
+    const char *name = ftr_name_of(x);
+    if (axis < -shape.rank || axis >= shape.rank) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "split of", name,
+                                 "axis %d of a tensor of rank %d", (int)axis, (int)shape.rank);
+        return false;
+    }
+    int64_t size = shape.dim[axis < 0 ? axis + shape.rank : axis], left = size;
+    if (count < 1) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "split of", name, "%d parts, expected 1 or more",
+                                 (int)count);
+        return false;
+    }
+    if (sizes == NULL && size % count != 0) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_SHAPE, "split of", name, "%d equal parts of an axis of size %lld",
+                                 (int)count, (long long)size);
+        return false;
+    }
+    for (int32_t i = 0; sizes != NULL && i < count && left >= 0; i++)
+        left = sizes[i] < 0 || sizes[i] > left ? -1 : left - sizes[i];
+    if (sizes == NULL || left == 0) return true;
+    (void)ftr__builder_error(x.graph, FTR_ERROR_SHAPE, "split of", name,
+                             "the sizes of the %d parts do not add up to %lld, the size of axis %d", (int)count,
+                             (long long)size, (int)axis);
+    return false;
+}
+
+void ftr_split(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count, ftr_tensor *parts) {
+    if (parts == NULL) return;
+    for (int32_t i = 0; i < count; i++) parts[i] = (ftr_tensor){NULL, 0};
+    if (ftr__common_graph("split", &x, 1, 1) == NULL || !ftr__check_split(x, axis, sizes, count)) return;
+    ftr_shape shape = ftr_shape_of(x);
+    int64_t equal = shape.dim[axis < 0 ? axis + shape.rank : axis] / count, begin = 0;
+    for (int32_t i = 0; i < count; i++) {
+        int64_t end = begin + (sizes != NULL ? sizes[i] : equal);
+        parts[i] = ftr_slice(x, axis, begin, end, 1);
+        begin = end;
+    }
+}
+
+ftr_tensor ftr_stack(const ftr_tensor *tensors, int32_t count, int32_t axis) {
+    ftr_tensor none = {NULL, 0}, parts[FTR__INFER_INPUTS];
+    ftr_graph *graph = NULL;
+    for (int32_t i = 0; tensors != NULL && i < count && graph == NULL; i++) graph = tensors[i].graph;
+    if (graph == NULL) return none;
+    if (count > FTR__INFER_INPUTS)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "stack", NULL, "%d tensors, expected 1 to %d",
+                                  (int)count, FTR__INFER_INPUTS);
+    if (ftr__common_graph("stack", tensors, count, count) == NULL) return none;
+    ftr_shape first = ftr_shape_of(tensors[0]);
+    if (first.rank == FTR_MAX_RANK)
+        return ftr__builder_error(graph, FTR_ERROR_RANK, "stack", NULL, "tensors have rank %d, expected %d or less",
+                                  (int)first.rank, FTR_MAX_RANK - 1);
+    if (axis < -first.rank - 1 || axis > first.rank)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "stack", NULL,
+                                  "new axis %d for tensors of rank %d", (int)axis, (int)first.rank);
+    if (axis < 0) axis += first.rank + 1;
+    ftr_shape wider = first;
+    wider.dim[wider.rank++] = 1;
+    for (int32_t d = first.rank; d > axis; d--) wider.dim[d] = first.dim[d - 1];
+    wider.dim[axis] = 1;
+    for (int32_t i = 0; i < count; i++) {
+        ftr_shape shape = ftr_shape_of(tensors[i]);
+        char text[FTR__SHAPE_TEXT], text_first[FTR__SHAPE_TEXT];
+        if (!ftr_shape_equal(&shape, &first))
+            return ftr__builder_error(graph, FTR_ERROR_SHAPE, "stack", NULL,
+                                      "input 0 is %s, input %d is %s: all must have one shape",
+                                      ftr__shape_text(&first, text_first), (int)i, ftr__shape_text(&shape, text));
+        parts[i] = ftr__reshape_to(tensors[i], &wider);
+    }
+    return ftr_concat(parts, count, axis);
+}
+
 /* ---- src/ops/loss.c ---- */
 /* Softmax, losses and accuracy. */
 
@@ -6017,6 +6190,359 @@ ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
     ftr_tensor best = ftr_argmax(logits, -1);
     ftr_tensor correct = ftr_cast(ftr_eq(best, ftr__cast_to(labels, FTR_I64)), dtype);
     return ftr__reduce_real_rows(correct, FTR_REDUCE_MEAN);
+}
+
+/* ---- src/ops/index.c ---- */
+/* Ops on indices: embedding, gather, scatter_add, one_hot, topk. */
+
+/* ---- builders */
+
+ftr_tensor ftr_embedding_with(ftr_tensor weight, ftr_tensor indices) {
+    return ftr__emit_two(FTR_OP_embedding, NULL, weight, indices);
+}
+
+ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t rows, int64_t width,
+                         const ftr_embedding_desc *desc) {
+    ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__common_graph("embedding", &indices, 1, 1);
+    if (graph == NULL) return none;
+    if (name == NULL || name[0] == '\0')
+        return ftr__builder_error(graph, FTR_ERROR_NAME, "embedding", NULL, "the layer has no name");
+    if (rows < 1 || width < 1)
+        return ftr__layer_error(graph, FTR_ERROR_INVALID_ARGUMENT, "embedding", name,
+                                "rows %lld, width %lld, expected 1 or more", (long long)rows, (long long)width);
+    ftr_dtype dtype = desc != NULL && desc->dtype != FTR_DTYPE_NONE ? desc->dtype : FTR_F32;
+    ftr_shape shape = FTR_SHAPE(rows, width);
+    ftr_init init = {FTR_INIT_NORMAL, 0.0, 1.0};
+    ftr_tensor weight = ftr__layer_variable(graph, "embedding", name, "weight", true, dtype, &shape, init);
+    ftr_tensor in[2] = {weight, indices};
+    return ftr_is_valid(weight) ? ftr__emit(graph, FTR_OP_embedding, name, NULL, in, 2) : none;
+}
+
+ftr_tensor ftr_gather(ftr_tensor x, int32_t axis, ftr_tensor index) {
+    ftr_op_attr attr = {.axis = {axis}};
+    return ftr__emit_two(FTR_OP_gather, &attr, x, index);
+}
+
+ftr_tensor ftr_scatter_add(ftr_tensor x, int32_t axis, ftr_tensor index, ftr_tensor source) {
+    ftr_tensor in[3] = {index, source, x};
+    ftr_graph *graph = ftr__common_graph("scatter_add", in, 3, 3);
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    ftr_op_attr attr = {.scatter = {axis, ftr_shape_of(x)}};
+    return ftr__emit(graph, FTR_OP_scatter_add, NULL, &attr, in, 3);
+}
+
+ftr_tensor ftr_one_hot(ftr_tensor indices, int64_t classes, ftr_dtype dtype) {
+    ftr_op_attr attr = {.one_hot = {classes, dtype}};
+    return ftr__emit_one(FTR_OP_one_hot, &attr, indices);
+}
+
+ftr_tensor ftr_topk(ftr_tensor x, int64_t k, ftr_tensor *indices) {
+    ftr_op_attr attr = {.topk = {k}};
+    ftr_tensor values = ftr__emit_one(FTR_OP_topk, &attr, x);
+    if (indices != NULL) *indices = ftr_is_valid(values) ? ftr__output(values, 1) : values;
+    return values;
+}
+
+/* ---- shapes and types */
+
+static ftr_status ftr__check_indices(ftr__infer *s, int32_t input, const char *what) {
+    ftr_dtype found = s->in[input]->dtype;
+    if (found == FTR_I32 || found == FTR_I64) return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s %s, expected i32 or i64", what, ftr_dtype_name(found));
+}
+
+/* The shape with one more dimension at its end. */
+static ftr_status ftr__set_wider(ftr__infer *s, ftr_dtype dtype, const ftr_shape *shape, int64_t size) {
+    ftr_shape out = *shape;
+    if (out.rank == FTR_MAX_RANK)
+        return ftr__infer_error(s, FTR_ERROR_RANK, "indices have rank %d, expected %d or less", (int)out.rank,
+                                FTR_MAX_RANK - 1);
+    out.dim[out.rank++] = size;
+    return ftr__set_output(s, 0, dtype, &out);
+}
+
+ftr_status ftr__infer_embedding(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "weight");
+    if (status == FTR_OK) status = ftr__check_rank(s, 0, "weight", 2, "rows, width");
+    if (status == FTR_OK) status = ftr__check_indices(s, 1, "indices are");
+    return status != FTR_OK ? status
+                            : ftr__set_wider(s, s->in[0]->dtype, &s->in[1]->shape, s->in[0]->shape.dim[1]);
+}
+
+ftr_status ftr__infer_embedding_grad(ftr__infer *s) {
+    const ftr_shape *dy = &s->in[0]->shape;
+    ftr_status status = ftr__check_float(s, 0, "dy");
+    if (status == FTR_OK) status = ftr__check_indices(s, 1, "indices are");
+    if (status != FTR_OK) return status;
+    ftr_shape rows = *dy;
+    if (rows.rank > 0) rows.rank--;
+    char text[FTR__SHAPE_TEXT], text_dy[FTR__SHAPE_TEXT];
+    if (dy->rank < 1 || !ftr_shape_equal(&rows, &s->in[1]->shape))
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "dy is %s, indices are %s: expected theirs and the width",
+                                ftr__shape_text(dy, text_dy), ftr__shape_text(&s->in[1]->shape, text));
+    ftr_shape out = FTR_SHAPE(s->node->attr.embedding.rows, dy->dim[dy->rank - 1]);
+    return ftr__set_output(s, 0, s->in[0]->dtype, &out);
+}
+
+/* Rank of the index is that of a shape; where the dimension is not `but`, it is not larger. */
+static ftr_status ftr__check_index_fits(ftr__infer *s, const ftr_shape *index, const ftr_shape *shape, const char *what,
+                                        int32_t but) {
+    if (index->rank != shape->rank || index->rank < 1)
+        return ftr__infer_error(s, FTR_ERROR_RANK, "index has rank %d, %s has rank %d, expected one rank of 1 or more",
+                                (int)index->rank, what, (int)shape->rank);
+    char text[FTR__SHAPE_TEXT], text_index[FTR__SHAPE_TEXT];
+    for (int32_t d = 0; d < index->rank; d++)
+        if (d != but && index->dim[d] > shape->dim[d])
+            return ftr__infer_error(s, FTR_ERROR_SHAPE, "index is %s, %s is %s: dimension %d is larger",
+                                    ftr__shape_text(index, text_index), what, ftr__shape_text(shape, text), (int)d);
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_gather(ftr__infer *s) {
+    const ftr_shape *x = &s->in[0]->shape, *index = &s->in[1]->shape;
+    int32_t *axis = &s->node->attr.axis.axis;
+    ftr_status status = ftr__check_indices(s, 1, "index is");
+    if (status == FTR_OK) status = ftr__check_axis(s, axis, x->rank);
+    if (status == FTR_OK) status = ftr__check_index_fits(s, index, x, "x", *axis);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, index);
+}
+
+ftr_status ftr__infer_scatter_add(ftr__infer *s) {
+    ftr_op_attr *attr = &s->node->attr;
+    const ftr_shape *index = &s->in[0]->shape, *source = &s->in[1]->shape;
+    ftr_status status = ftr__check_indices(s, 0, "index is");
+    if (status == FTR_OK) status = ftr__check_arithmetic(s, 1, "source");
+    if (status == FTR_OK && s->in_count > 2 && s->in[2] != NULL) {
+        attr->scatter.shape = s->in[2]->shape;
+        status = ftr__check_same_type(s, 2, 1, "x", "source");
+    }
+    if (status == FTR_OK) status = ftr__check_axis(s, &attr->scatter.axis, attr->scatter.shape.rank);
+    if (status == FTR_OK) status = ftr__check_index_fits(s, index, &attr->scatter.shape, "x", attr->scatter.axis);
+    if (status == FTR_OK) status = ftr__check_index_fits(s, index, source, "source", -1);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &attr->scatter.shape);
+}
+
+ftr_status ftr__infer_one_hot(ftr__infer *s) {
+    const ftr_op_attr *attr = &s->node->attr;
+    ftr_status status = ftr__check_indices(s, 0, "indices are");
+    if (status != FTR_OK) return status;
+    if (attr->one_hot.classes < 1)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "classes %lld, expected 1 or more",
+                                (long long)attr->one_hot.classes);
+    if (ftr_dtype_size(attr->one_hot.dtype) == 0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected f32, f64, i32, i64, u8 or bool",
+                                (int)attr->one_hot.dtype);
+    return ftr__set_wider(s, attr->one_hot.dtype, &s->in[0]->shape, attr->one_hot.classes);
+}
+
+ftr_status ftr__infer_topk(ftr__infer *s) {
+    ftr_shape out = s->in[0]->shape;
+    int64_t k = s->node->attr.topk.k;
+    ftr_status status = ftr__check_arithmetic(s, 0, "input");
+    if (status != FTR_OK) return status;
+    if (out.rank < 1) return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank 0, expected 1 or more");
+    if (k < 0 || k > out.dim[out.rank - 1])
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "k %lld, expected 0 to %lld", (long long)k,
+                                (long long)out.dim[out.rank - 1]);
+    out.dim[out.rank - 1] = k;
+    status = ftr__set_output(s, 0, s->in[0]->dtype, &out);
+    return status != FTR_OK ? status : ftr__set_output(s, 1, FTR_I64, &out);
+}
+
+/* ---- gradients */
+
+/* Zeros of the shape of x with dy added at the indices. */
+static ftr_tensor ftr__scatter_like(ftr_tensor x, int32_t axis, ftr_tensor index, ftr_tensor dy) {
+    ftr_op_attr attr = {.scatter = {axis, ftr_shape_of(x)}};
+    return ftr__emit_two(FTR_OP_scatter_add, &attr, index, dy);
+}
+
+void ftr__grad_embedding(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    ftr_op_attr attr = {.embedding = {ftr_shape_of(s->in[0]).dim[0]}};
+    s->din[0] = ftr__emit_two(FTR_OP_embedding_grad, &attr, s->dout[0], s->in[1]);
+}
+
+void ftr__grad_gather(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__scatter_like(s->in[0], s->node->attr.axis.axis, s->in[1], s->dout[0]);
+}
+
+/* Elements of the source that the index does not reach have no gradient. */
+void ftr__grad_scatter_add(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    if (s->node->in_count > 2 && s->wanted[2]) s->din[2] = s->dout[0];
+    if (!s->wanted[1]) return;
+    ftr_shape index = ftr_shape_of(s->in[0]), source = ftr_shape_of(s->in[1]), before = source;
+    s->din[1] = ftr_gather(s->dout[0], s->node->attr.scatter.axis, s->in[0]);
+    if (ftr_shape_equal(&index, &source)) return;
+    for (int32_t d = 0; d < source.rank; d++) {
+        before.dim[d] = 0;
+        source.dim[d] -= index.dim[d];
+    }
+    s->din[1] = ftr_pad(s->din[1], before, source, 0.0);
+}
+
+void ftr__grad_topk(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__scatter_like(s->in[0], ftr_shape_of(s->in[0]).rank - 1, s->out[1], s->dout[0]);
+}
+
+/* ---- src/ops/scan.c ---- */
+/* Ops along a line of elements: cumulative sum, product, log-sum-exp; variance and norms, made of other ops. */
+
+/* ---- builders */
+
+ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse) {
+    ftr_op_attr attr = {.cumsum = {axis, reverse}};
+    return ftr__emit_one(FTR_OP_cumsum, &attr, x);
+}
+
+/* x with the axes of `mask` joined into one: in their place if they are neighbours, otherwise at the end. */
+static ftr_tensor ftr__join_axes(ftr_tensor x, uint32_t mask, int32_t *axis) {
+    ftr_shape shape = ftr_shape_of(x), joined = {0, {0}};
+    ftr_axes order = {0, {0}};
+    int64_t size = 1;
+    int32_t reduced = 0, first = shape.rank;
+    for (int32_t i = 0; i < shape.rank; i++) {
+        if ((mask >> i & 1u) == 0) {
+            order.axis[order.count++] = i;
+            continue;
+        }
+        if (reduced++ == 0) first = i;
+        size *= shape.dim[i];
+    }
+    bool neighbours = mask == ((1u << reduced) - 1u) << first;
+    *axis = neighbours ? first : order.count;
+    for (int32_t i = 0; i < order.count; i++) {
+        if (i == *axis) joined.dim[joined.rank++] = size;
+        joined.dim[joined.rank++] = shape.dim[order.axis[i]];
+    }
+    if (*axis == order.count) joined.dim[joined.rank++] = size;
+    if (!neighbours) {
+        for (int32_t i = 0; i < shape.rank; i++)
+            if ((mask >> i & 1u) != 0) order.axis[order.count++] = i;
+        x = ftr_transpose(x, order);
+    }
+    return ftr__reshape_to(x, &joined);
+}
+
+/* An op that reduces one axis, over any. */
+static ftr_tensor ftr__reduce_line(ftr_op op, ftr_tensor x, const ftr_axes *axes, bool keep) {
+    uint32_t mask;
+    if (!ftr__axes_mask(ftr_op_name(op), x, axes, &mask)) return (ftr_tensor){NULL, 0};
+    ftr_shape shape = ftr_shape_of(x), kept = ftr__kept_shape(&shape, mask);
+    ftr_op_attr attr;
+    memset(&attr, 0, sizeof attr);
+    ftr_tensor y = ftr__emit_one(op, &attr, ftr__join_axes(x, mask, &attr.axis.axis));
+    return keep ? ftr__reshape_to(y, &kept) : y;
+}
+
+ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep) { return ftr__reduce_line(FTR_OP_prod, x, &axes, keep); }
+
+ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep) {
+    return ftr__reduce_line(FTR_OP_logsumexp, x, &axes, keep);
+}
+
+/* The elements that are reduced, x being floating point; -1, with the error recorded, if something is wrong. */
+static int64_t ftr__count_reduced(const char *op, const char *what, ftr_tensor x, const ftr_axes *axes) {
+    uint32_t mask;
+    if (!ftr__axes_mask(op, x, axes, &mask)) return -1;
+    ftr_shape shape = ftr_shape_of(x);
+    if (!ftr__is_float(ftr_dtype_of(x))) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_DTYPE, what, ftr_name_of(x), "input is %s, expected f32 or f64",
+                                 ftr_dtype_name(ftr_dtype_of(x)));
+        return -1;
+    }
+    int64_t count = 1;
+    for (int32_t i = 0; i < shape.rank; i++)
+        if ((mask >> i & 1u) != 0) count *= shape.dim[i];
+    return count;
+}
+
+ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
+    ftr_tensor none = {NULL, 0};
+    int64_t count = ftr__count_reduced("var", "var of", x, &axes);
+    if (count < 0) return none;
+    if (correction != 0 && correction != 1)
+        return ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "var of", ftr_name_of(x),
+                                  "correction %d, expected 0 or 1", (int)correction);
+    ftr_tensor difference = ftr_sub(x, ftr_mean(x, axes, true));
+    double divisor = count > correction ? (double)(count - correction) : 0.0;
+    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep),
+                   ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
+}
+
+/* At 0 the two operands of maximum are equal and their gradients cancel; the square root is taken of 1 instead of 0. */
+ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
+    ftr_tensor none = {NULL, 0};
+    if (ftr__count_reduced("norm", "norm of", x, &axes) < 0) return none;
+    if (p != 1.0 && p != 2.0 && !(isinf(p) && p > 0.0))
+        return ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "norm of", ftr_name_of(x),
+                                  "p %g, expected 1, 2 or INFINITY", p);
+    if (p == 1.0) return ftr_sum(ftr_maximum(x, ftr_neg(x)), axes, keep);
+    if (p != 2.0) return ftr_max(ftr_maximum(x, ftr_neg(x)), axes, keep);
+    ftr_dtype dtype = ftr_dtype_of(x);
+    ftr_tensor sum = ftr_sum(ftr_mul(x, x), axes, keep), zero = ftr_scalar(x.graph, dtype, 0.0);
+    ftr_tensor at_zero = ftr_eq(sum, zero);
+    return ftr_where(at_zero, zero, ftr_sqrt(ftr_where(at_zero, ftr_scalar(x.graph, dtype, 1.0), sum)));
+}
+
+/* ---- shapes and types */
+
+ftr_status ftr__infer_cumsum(ftr__infer *s) {
+    ftr_status status = ftr__check_arithmetic(s, 0, "input");
+    if (status == FTR_OK) status = ftr__check_axis(s, &s->node->attr.cumsum.axis, s->in[0]->shape.rank);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+}
+
+static ftr_status ftr__infer_line(ftr__infer *s) {
+    const ftr_shape *in = &s->in[0]->shape;
+    int32_t *axis = &s->node->attr.axis.axis;
+    ftr_status status = ftr__check_axis(s, axis, in->rank);
+    if (status != FTR_OK) return status;
+    ftr_shape out = {0, {0}};
+    for (int32_t i = 0; i < in->rank; i++)
+        if (i != *axis) out.dim[out.rank++] = in->dim[i];
+    return ftr__set_output(s, 0, s->in[0]->dtype, &out);
+}
+
+ftr_status ftr__infer_prod(ftr__infer *s) {
+    ftr_status status = ftr__check_arithmetic(s, 0, "input");
+    return status != FTR_OK ? status : ftr__infer_line(s);
+}
+
+ftr_status ftr__infer_logsumexp(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "input");
+    return status != FTR_OK ? status : ftr__infer_line(s);
+}
+
+ftr_status ftr__infer_prod_grad(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "dy");
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "x");
+    if (status == FTR_OK) status = ftr__check_axis(s, &s->node->attr.axis.axis, s->in[1]->shape.rank);
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
+}
+
+/* ---- gradients */
+
+void ftr__grad_cumsum(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr_cumsum(s->dout[0], s->node->attr.cumsum.axis, !s->node->attr.cumsum.reverse);
+}
+
+void ftr__grad_prod(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__emit_two(FTR_OP_prod_grad, &s->node->attr, s->dout[0], s->in[0]);
+}
+
+/* dx = dy softmax(x): e^(x - y) is the same, but y is rounded, which e^ makes a large error where y is large. */
+void ftr__grad_logsumexp(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    int32_t axis = s->node->attr.axis.axis;
+    ftr_shape shape = ftr_shape_of(s->in[0]), kept = ftr__kept_shape(&shape, 1u << axis);
+    s->din[0] = ftr_mul(ftr_softmax(s->in[0], axis), ftr__reshape_to(s->dout[0], &kept));
 }
 
 /* ---- src/ops/update.c ---- */
@@ -7750,6 +8276,18 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(cross_entropy_grad, ftr__cpu_cross_entropy_grad, 0)                                               \
     X(nll, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                                    \
     X(nll_grad, ftr__cpu_cross_entropy_grad, 0)                                                         \
+    /* index.c */                                                                                       \
+    X(embedding, ftr__cpu_embedding, ftr__cpu_embedding_workspace)                                      \
+    X(embedding_grad, ftr__cpu_embedding_grad, ftr__cpu_embedding_grad_workspace)                       \
+    X(gather, ftr__cpu_gather, ftr__cpu_gather_workspace)                                               \
+    X(scatter_add, ftr__cpu_scatter_add, ftr__cpu_scatter_add_workspace)                                \
+    X(one_hot, ftr__cpu_one_hot, ftr__cpu_one_hot_workspace)                                            \
+    X(topk, ftr__cpu_topk, 0)                                                                           \
+    /* scan.c */                                                                                        \
+    X(cumsum, ftr__cpu_cumsum, 0)                                                                       \
+    X(prod, ftr__cpu_prod, 0)                                                                           \
+    X(prod_grad, ftr__cpu_prod_grad, 0)                                                                 \
+    X(logsumexp, ftr__cpu_logsumexp, 0)                                                                 \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -7809,6 +8347,21 @@ FTR__CPU_RUN(ftr__cpu_softmax_grad)
 FTR__CPU_RUN(ftr__cpu_cross_entropy)
 FTR__CPU_WORKSPACE(ftr__cpu_cross_entropy_workspace)
 FTR__CPU_RUN(ftr__cpu_cross_entropy_grad)
+FTR__CPU_RUN(ftr__cpu_embedding)
+FTR__CPU_WORKSPACE(ftr__cpu_embedding_workspace)
+FTR__CPU_RUN(ftr__cpu_embedding_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_embedding_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_gather)
+FTR__CPU_WORKSPACE(ftr__cpu_gather_workspace)
+FTR__CPU_RUN(ftr__cpu_scatter_add)
+FTR__CPU_WORKSPACE(ftr__cpu_scatter_add_workspace)
+FTR__CPU_RUN(ftr__cpu_one_hot)
+FTR__CPU_WORKSPACE(ftr__cpu_one_hot_workspace)
+FTR__CPU_RUN(ftr__cpu_topk)
+FTR__CPU_RUN(ftr__cpu_cumsum)
+FTR__CPU_RUN(ftr__cpu_prod)
+FTR__CPU_RUN(ftr__cpu_prod_grad)
+FTR__CPU_RUN(ftr__cpu_logsumexp)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
@@ -11365,6 +11918,654 @@ ftr_status ftr__cpu_cross_entropy_grad(const ftr_kernel_call *call) {
     const int32_t weights = job.nll ? 4 : 5;
     ftr__loss_prepare(&job, ftr__optional_input(call, weights), ftr__optional_input(call, weights + 1));
     ftr__pool_run(ftr__cpu_of(call)->pool, job.tasks, ftr__loss_grad_task, &job);
+    return FTR_OK;
+}
+
+/* ---- src/backend/cpu/index.c ---- */
+/* Ops on indices. Before anything is read or written through an index, all of them are checked. Tasks own what they
+ * write, and add in the order of the indices: the same bits on any number of threads. */
+
+#define FTR__INDEX_GRAIN 16384 /* elements of a task */
+#define FTR__INDEX_TILE 256    /* columns of a row that are summed together */
+#define FTR__INDEX_SPAN 2048   /* rows that are added in f32 at most */
+
+static inline int64_t ftr__index_at(const ftr_view *index, int64_t i) {
+    return index->dtype == FTR_I32 ? ((const int32_t *)index->data)[i] : ((const int64_t *)index->data)[i];
+}
+
+static inline int64_t ftr__index_tasks(int64_t units, int64_t per_task) { return (units + per_task - 1) / per_task; }
+
+/* ------------------------------------------------------------------------------------------------------ checking -- */
+
+typedef struct ftr__index_check {
+    const ftr_view *index;
+    int64_t limit;
+    int64_t *bad; /* of a task: the first position that is out of range, or -1 */
+} ftr__index_check;
+
+static void ftr__index_check_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__index_check *job = arg;
+    const int64_t first = task * FTR__INDEX_GRAIN, left = job->index->count - first;
+    const int64_t last = first + (left < FTR__INDEX_GRAIN ? left : FTR__INDEX_GRAIN);
+    (void)worker;
+    job->bad[task] = -1;
+    for (int64_t i = last - 1; i >= first; i--)
+        if ((uint64_t)ftr__index_at(job->index, i) >= (uint64_t)job->limit) job->bad[task] = i;
+}
+
+static size_t ftr__index_check_bytes(const ftr_view *index) {
+    return (size_t)ftr__index_tasks(index->count, FTR__INDEX_GRAIN) * sizeof(int64_t);
+}
+
+/* The first position whose index is not in 0 to limit - 1; -1 if there is none. Uses the head of the workspace. */
+static int64_t ftr__index_first_bad(const ftr_kernel_call *call, const ftr_view *index, int64_t limit) {
+    ftr__index_check job = {.index = index, .limit = limit, .bad = call->workspace};
+    const int64_t tasks = ftr__index_tasks(index->count, FTR__INDEX_GRAIN);
+    ftr__pool_run(ftr__cpu_of(call)->pool, tasks, ftr__index_check_task, &job);
+    for (int64_t task = 0; task < tasks; task++)
+        if (job.bad[task] >= 0) return job.bad[task];
+    return -1;
+}
+
+/* ----------------------------------------------------------------------------------------------------- embedding -- */
+
+typedef struct ftr__embedding_job {
+    const ftr_kernel_call *call;
+    int64_t rows, width, count, per_task; /* of the weight; indices */
+    int64_t tiles;
+    const int64_t *ends, *order; /* positions, sorted by their index: those of row r end at ends[r] */
+} ftr__embedding_job;
+
+static ftr_status ftr__embedding_check(const ftr_kernel_call *call, int64_t rows) {
+    const ftr_view *index = &call->in[1];
+    const int64_t bad = ftr__index_first_bad(call, index, rows);
+    if (bad < 0) return FTR_OK;
+    return ftr_backend_error(call, FTR_ERROR_DATA, "index %lld at position %lld is outside the %lld rows",
+                             (long long)ftr__index_at(index, bad), (long long)bad, (long long)rows);
+}
+
+static void ftr__embedding_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__embedding_job *job = arg;
+    const float *weight = job->call->in[0].data;
+    float *out = job->call->out[0].data;
+    const int64_t first = task * job->per_task;
+    (void)worker;
+    for (int64_t i = first; i < job->count && i < first + job->per_task; i++)
+        memcpy(out + i * job->width, weight + ftr__index_at(&job->call->in[1], i) * job->width,
+               (size_t)job->width * sizeof *out);
+}
+
+size_t ftr__cpu_embedding_workspace(const ftr_kernel_call *call) { return ftr__index_check_bytes(&call->in[1]); }
+
+ftr_status ftr__cpu_embedding(const ftr_kernel_call *call) {
+    ftr__embedding_job job = {.call = call, .rows = call->in[0].shape.dim[0], .width = call->in[0].shape.dim[1]};
+    job.count = call->in[1].count;
+    const ftr_status status = ftr__embedding_check(call, job.rows);
+    if (status || call->out[0].count == 0) return status;
+    job.per_task = 1 + FTR__INDEX_GRAIN / job.width;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__index_tasks(job.count, job.per_task), ftr__embedding_task, &job);
+    return FTR_OK;
+}
+
+/* A tile of one row: the sum of the gradients at its positions; spans of them are added in double. */
+static void ftr__embedding_grad_row(const ftr__embedding_job *job, int64_t row, int64_t column, int64_t width) {
+    const float *dy = (const float *)job->call->in[0].data + column;
+    float *out = (float *)job->call->out[0].data + row * job->width + column;
+    int64_t at = row > 0 ? job->ends[row - 1] : 0;
+    const int64_t end = job->ends[row];
+    const bool spans = end - at > FTR__INDEX_SPAN;
+    double total[FTR__INDEX_TILE];
+    memset(out, 0, (size_t)width * sizeof *out);
+    if (spans) memset(total, 0, sizeof total);
+    while (at < end) {
+        const int64_t last = end - at < FTR__INDEX_SPAN ? end : at + FTR__INDEX_SPAN;
+        for (; at < last; at++)
+            ftr__cpu_of(job->call)->simd->math.axpy(width, 1.0f, dy + job->order[at] * job->width, out);
+        for (int64_t j = 0; spans && j < width; j++) {
+            total[j] += (double)out[j];
+            out[j] = at < end ? 0.0f : (float)total[j];
+        }
+    }
+}
+
+static void ftr__embedding_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__embedding_job *job = arg;
+    const int64_t column = task % job->tiles * FTR__INDEX_TILE, left = job->width - column;
+    const int64_t first = task / job->tiles * job->per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->per_task; row++)
+        ftr__embedding_grad_row(job, row, column, left < FTR__INDEX_TILE ? left : FTR__INDEX_TILE);
+}
+
+/* The check's cells, then ends and order. */
+size_t ftr__cpu_embedding_grad_workspace(const ftr_kernel_call *call) {
+    return ftr__index_check_bytes(&call->in[1]) +
+           (size_t)(call->out[0].shape.dim[0] + call->in[1].count) * sizeof(int64_t);
+}
+
+ftr_status ftr__cpu_embedding_grad(const ftr_kernel_call *call) {
+    const ftr_view *index = &call->in[1];
+    ftr__embedding_job job = {.call = call, .rows = call->out[0].shape.dim[0], .width = call->out[0].shape.dim[1]};
+    job.count = index->count;
+    const ftr_status status = ftr__embedding_check(call, job.rows);
+    if (status || call->out[0].count == 0) return status;
+    int64_t *ends = (int64_t *)call->workspace + ftr__index_tasks(job.count, FTR__INDEX_GRAIN);
+    int64_t *order = ends + job.rows, begin = 0;
+    memset(ends, 0, (size_t)job.rows * sizeof *ends);
+    for (int64_t i = 0; i < job.count; i++) ends[ftr__index_at(index, i)]++;
+    for (int64_t row = 0; row < job.rows; row++) { /* where the row begins; filling moves it to its end */
+        const int64_t size = ends[row];
+        ends[row] = begin;
+        begin += size;
+    }
+    for (int64_t i = 0; i < job.count; i++) order[ends[ftr__index_at(index, i)]++] = i;
+    job.ends = ends;
+    job.order = order;
+    job.tiles = ftr__index_tasks(job.width, FTR__INDEX_TILE);
+    const int64_t width = job.width < FTR__INDEX_TILE ? job.width : FTR__INDEX_TILE;
+    job.per_task = 1 + FTR__INDEX_GRAIN / ((1 + job.count / job.rows) * width);
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__index_tasks(job.rows, job.per_task) * job.tiles,
+                  ftr__embedding_grad_task, &job);
+    return FTR_OK;
+}
+
+/* -------------------------------------------------------------------------------------------- gather and scatter -- */
+
+/* The index as blocks of rows x columns elements: rows run along the axis, columns along the last dimension; if that is
+ * the axis there is one row. A block has a place in the index, in x (the gathered or the scattered-to tensor) and in
+ * the dense partner (gather's result, scatter's source). */
+typedef struct ftr__gather_job {
+    const ftr_kernel_call *call;
+    const ftr_view *index;
+    const char *from; /* gather: x; scatter: the source */
+    char *to;         /* gather: the result; scatter: x and more */
+    int32_t outer_rank;
+    int64_t outer[FTR_MAX_RANK], index_stride[FTR_MAX_RANK], x_stride[FTR_MAX_RANK], partner_stride[FTR_MAX_RANK];
+    int64_t blocks, rows, columns;
+    int64_t index_row, partner_row; /* from row to row */
+    int64_t x_step;                 /* from index to index */
+    int64_t x_column;               /* from column to column: 0 if the last dimension is the axis */
+    int64_t row_cut, column_cut, row_cuts, column_cuts, per_task;
+} ftr__gather_job;
+
+/* A piece of a block. */
+typedef struct ftr__gather_piece {
+    int64_t index, x, partner; /* offsets of its first row and column */
+    int64_t rows, columns;
+} ftr__gather_piece;
+
+static void ftr__gather_plan(ftr__gather_job *job, const ftr_shape *x, const ftr_shape *partner, int32_t axis) {
+    const ftr_shape *index = &job->index->shape;
+    const int32_t last = index->rank - 1;
+    int64_t index_stride = 1, x_stride = 1, partner_stride = 1;
+    job->blocks = job->rows = 1;
+    for (int32_t d = last; d >= 0; d--) {
+        if (d == axis) job->x_step = x_stride;
+        if (d == last) {
+            job->columns = index->dim[d];
+            job->x_column = d == axis ? 0 : 1;
+        } else if (d == axis) {
+            job->rows = index->dim[d];
+            job->index_row = index_stride;
+            job->partner_row = partner_stride;
+        } else {
+            const int32_t at = job->outer_rank++;
+            job->outer[at] = index->dim[d];
+            job->index_stride[at] = index_stride;
+            job->x_stride[at] = x_stride;
+            job->partner_stride[at] = partner_stride;
+            job->blocks *= index->dim[d];
+        }
+        index_stride *= index->dim[d];
+        x_stride *= x->dim[d];
+        partner_stride *= partner->dim[d];
+    }
+}
+
+/* Cuts blocks into pieces; returns the number of tasks. */
+static int64_t ftr__gather_cut(ftr__gather_job *job, int64_t row_cut, int64_t column_cut) {
+    job->row_cut = row_cut < job->rows ? row_cut : job->rows;
+    job->column_cut = column_cut < job->columns ? column_cut : job->columns;
+    job->row_cuts = ftr__index_tasks(job->rows, job->row_cut);
+    job->column_cuts = ftr__index_tasks(job->columns, job->column_cut);
+    job->per_task = 1 + FTR__INDEX_GRAIN / (job->row_cut * job->column_cut);
+    return ftr__index_tasks(job->blocks * job->row_cuts * job->column_cuts, job->per_task);
+}
+
+static ftr__gather_piece ftr__gather_piece_at(const ftr__gather_job *job, int64_t number) {
+    const int64_t column = number % job->column_cuts * job->column_cut;
+    const int64_t row = number / job->column_cuts % job->row_cuts * job->row_cut;
+    int64_t block = number / job->column_cuts / job->row_cuts;
+    ftr__gather_piece piece = {row * job->index_row + column, column * job->x_column, row * job->partner_row + column,
+                               job->rows - row, job->columns - column};
+    if (piece.rows > job->row_cut) piece.rows = job->row_cut;
+    if (piece.columns > job->column_cut) piece.columns = job->column_cut;
+    for (int32_t i = 0; i < job->outer_rank; i++) {
+        const int64_t at = block % job->outer[i];
+        block /= job->outer[i];
+        piece.index += at * job->index_stride[i];
+        piece.x += at * job->x_stride[i];
+        piece.partner += at * job->partner_stride[i];
+    }
+    return piece;
+}
+
+/* Called with a constant size. */
+static inline void ftr__gather_copy(const ftr__gather_job *job, ftr__gather_piece piece, int64_t size) {
+    for (int64_t r = 0; r < piece.rows; r++)
+        for (int64_t j = 0; j < piece.columns; j++) {
+            const int64_t k = ftr__index_at(job->index, piece.index + r * job->index_row + j);
+            memcpy(job->to + (piece.partner + r * job->partner_row + j) * size,
+                   job->from + (piece.x + k * job->x_step + j * job->x_column) * size, (size_t)size);
+        }
+}
+
+static void ftr__gather_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gather_job *job = arg;
+    const int64_t first = task * job->per_task, pieces = job->blocks * job->row_cuts * job->column_cuts;
+    (void)worker;
+    for (int64_t i = first; i < pieces && i < first + job->per_task; i++) {
+        const ftr__gather_piece piece = ftr__gather_piece_at(job, i);
+        switch (ftr_dtype_size(job->call->out[0].dtype)) {
+        case 1: ftr__gather_copy(job, piece, 1); break;
+        case 4: ftr__gather_copy(job, piece, 4); break;
+        default: ftr__gather_copy(job, piece, 8); break;
+        }
+    }
+}
+
+static ftr_status ftr__gather_check(const ftr_kernel_call *call, const ftr_view *index, const ftr_shape *x,
+                                    int32_t axis) {
+    const int64_t bad = ftr__index_first_bad(call, index, x->dim[axis]);
+    if (bad < 0) return FTR_OK;
+    return ftr_backend_error(
+        call, FTR_ERROR_DATA, "index %lld at position %lld is outside axis %d, which has size %lld",
+        (long long)ftr__index_at(index, bad), (long long)bad, (int)axis, (long long)x->dim[axis]);
+}
+
+size_t ftr__cpu_gather_workspace(const ftr_kernel_call *call) { return ftr__index_check_bytes(&call->in[1]); }
+
+ftr_status ftr__cpu_gather(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *index = &call->in[1];
+    const int32_t axis = call->attr->axis.axis;
+    const ftr_status status = ftr__gather_check(call, index, &x->shape, axis);
+    if (status || index->count == 0) return status;
+    ftr__gather_job job = {.call = call, .index = index, .from = x->data, .to = call->out[0].data};
+    ftr__gather_plan(&job, &x->shape, &index->shape, axis);
+    const int64_t cut = job.columns < FTR__INDEX_GRAIN ? FTR__INDEX_GRAIN / job.columns : 1;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__gather_cut(&job, cut, FTR__INDEX_GRAIN), ftr__gather_task, &job);
+    return FTR_OK;
+}
+
+/* Adds in the order of the index; `through` is unsigned for integers, whose sums wrap. */
+#define FTR__SCATTER_FUNCTION(name, type, through)                                                                     \
+    static void name(const ftr__gather_job *job, ftr__gather_piece piece) {                                            \
+        const type *from = (const type *)(const void *)job->from + piece.partner;                                      \
+        type *to = (type *)(void *)job->to + piece.x;                                                                  \
+        for (int64_t r = 0; r < piece.rows; r++)                                                                       \
+            for (int64_t j = 0; j < piece.columns; j++) {                                                              \
+                const int64_t k = ftr__index_at(job->index, piece.index + r * job->index_row + j);                     \
+                type *cell = to + k * job->x_step + j * job->x_column;                                                 \
+                *cell = (type)((through)*cell + (through)from[r * job->partner_row + j]);                              \
+            }                                                                                                          \
+    }
+
+FTR__SCATTER_FUNCTION(ftr__scatter_f32, float, float)
+FTR__SCATTER_FUNCTION(ftr__scatter_i32, int32_t, uint32_t)
+FTR__SCATTER_FUNCTION(ftr__scatter_i64, int64_t, uint64_t)
+
+static void ftr__scatter_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gather_job *job = arg;
+    const int64_t first = task * job->per_task, pieces = job->blocks * job->column_cuts;
+    (void)worker;
+    for (int64_t i = first; i < pieces && i < first + job->per_task; i++) {
+        const ftr__gather_piece piece = ftr__gather_piece_at(job, i);
+        switch (job->call->out[0].dtype) {
+        case FTR_F32: ftr__scatter_f32(job, piece); break;
+        case FTR_I32: ftr__scatter_i32(job, piece); break;
+        default: ftr__scatter_i64(job, piece); break;
+        }
+    }
+}
+
+/* The result before anything is added: x, or zeros. */
+static void ftr__scatter_start_task(void *arg, int64_t task, int32_t worker) {
+    const ftr_kernel_call *call = arg;
+    const ftr_view *x = ftr__optional_input(call, 2), *out = &call->out[0];
+    const int64_t size = (int64_t)ftr_dtype_size(out->dtype), begin = task * 4 * FTR__INDEX_GRAIN;
+    const int64_t left = out->count * size - begin, bytes = left < 4 * FTR__INDEX_GRAIN ? left : 4 * FTR__INDEX_GRAIN;
+    (void)worker;
+    if (x)
+        memcpy((char *)out->data + begin, (const char *)x->data + begin, (size_t)bytes);
+    else
+        memset((char *)out->data + begin, 0, (size_t)bytes);
+}
+
+size_t ftr__cpu_scatter_add_workspace(const ftr_kernel_call *call) { return ftr__index_check_bytes(&call->in[0]); }
+
+ftr_status ftr__cpu_scatter_add(const ftr_kernel_call *call) {
+    const ftr_view *index = &call->in[0], *source = &call->in[1], *out = &call->out[0];
+    const int32_t axis = call->attr->scatter.axis;
+    const ftr_status status = ftr__gather_check(call, index, &out->shape, axis);
+    if (status || out->count == 0) return status;
+    const int64_t bytes = out->count * (int64_t)ftr_dtype_size(out->dtype);
+    ftr_kernel_call copy = *call;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__index_tasks(bytes, 4 * FTR__INDEX_GRAIN), ftr__scatter_start_task,
+                  &copy);
+    if (index->count == 0) return FTR_OK;
+    ftr__gather_job job = {.call = call, .index = index, .from = source->data, .to = out->data};
+    ftr__gather_plan(&job, &out->shape, &source->shape, axis);
+    /* Two rows may add to one element, so a task has all rows of a block; and all columns, if they are along the axis. */
+    const int64_t cut = job.x_column == 0 ? job.columns : FTR__INDEX_TILE;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__gather_cut(&job, job.rows, cut), ftr__scatter_task, &job);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- one hot -- */
+
+typedef struct ftr__one_hot_job {
+    const ftr_kernel_call *call;
+    int64_t row_bytes, per_task;
+} ftr__one_hot_job;
+
+static void ftr__one_hot_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__one_hot_job *job = arg;
+    const ftr_view *index = &job->call->in[0], *out = &job->call->out[0];
+    const int64_t first = task * job->per_task;
+    (void)worker;
+    for (int64_t i = first; i < index->count && i < first + job->per_task; i++) {
+        char *row = (char *)out->data + i * job->row_bytes;
+        const int64_t at = ftr__index_at(index, i);
+        memset(row, 0, (size_t)job->row_bytes);
+        switch (out->dtype) {
+        case FTR_F32: ((float *)(void *)row)[at] = 1.0f; break;
+        case FTR_I32: ((int32_t *)(void *)row)[at] = 1; break;
+        case FTR_I64: ((int64_t *)(void *)row)[at] = 1; break;
+        default: row[at] = 1; break;
+        }
+    }
+}
+
+size_t ftr__cpu_one_hot_workspace(const ftr_kernel_call *call) { return ftr__index_check_bytes(&call->in[0]); }
+
+ftr_status ftr__cpu_one_hot(const ftr_kernel_call *call) {
+    const ftr_view *index = &call->in[0];
+    const int64_t classes = call->attr->one_hot.classes, bad = ftr__index_first_bad(call, index, classes);
+    if (bad >= 0)
+        return ftr_backend_error(call, FTR_ERROR_DATA, "index %lld at position %lld is outside the %lld classes",
+                                 (long long)ftr__index_at(index, bad), (long long)bad, (long long)classes);
+    ftr__one_hot_job job = {.call = call, .row_bytes = classes * (int64_t)ftr_dtype_size(call->out[0].dtype)};
+    job.per_task = 1 + 4 * FTR__INDEX_GRAIN / job.row_bytes;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__index_tasks(index->count, job.per_task), ftr__one_hot_task, &job);
+    return FTR_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- top k -- */
+
+typedef struct ftr__topk_job {
+    const ftr_kernel_call *call;
+    int64_t rows, n, k, per_task;
+} ftr__topk_job;
+
+/* A number that is larger for larger elements: NaN is the largest, -0 is 0. */
+static inline int64_t ftr__topk_key(const ftr_view *x, int64_t i) {
+    if (x->dtype == FTR_I32) return ((const int32_t *)x->data)[i];
+    if (x->dtype == FTR_I64) return ((const int64_t *)x->data)[i];
+    const float value = ((const float *)x->data)[i];
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const int64_t size = (int64_t)(bits & 0x7fffffffu);
+    if (size > 0x7f800000) return INT64_MAX;
+    return bits >> 31 ? -size : size;
+}
+
+/* Whether position i of the row at `base` comes before position j. */
+static inline bool ftr__topk_before(const ftr_view *x, int64_t base, int64_t i, int64_t j) {
+    const int64_t a = ftr__topk_key(x, base + i), b = ftr__topk_key(x, base + j);
+    return a > b || (a == b && i < j);
+}
+
+/* Restores a heap whose root is the last of its positions. */
+static void ftr__topk_sift(const ftr_view *x, int64_t base, int64_t *heap, int64_t count, int64_t at) {
+    const int64_t moved = heap[at];
+    for (int64_t child = 2 * at + 1; child < count; child = 2 * at + 1) {
+        if (child + 1 < count && ftr__topk_before(x, base, heap[child], heap[child + 1])) child++;
+        if (ftr__topk_before(x, base, heap[child], moved)) break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moved;
+}
+
+/* A heap of the best k, in the result's own memory, which is sorted in the end. */
+static void ftr__topk_row(const ftr__topk_job *job, int64_t row) {
+    const ftr_view *x = &job->call->in[0];
+    const int64_t base = row * job->n, size = (int64_t)ftr_dtype_size(x->dtype);
+    int64_t *heap = (int64_t *)job->call->out[1].data + row * job->k;
+    char *values = (char *)job->call->out[0].data + row * job->k * size;
+    for (int64_t i = 0; i < job->k; i++) heap[i] = i;
+    for (int64_t i = job->k / 2; i-- > 0;) ftr__topk_sift(x, base, heap, job->k, i);
+    for (int64_t i = job->k; i < job->n; i++) {
+        if (!ftr__topk_before(x, base, i, heap[0])) continue;
+        heap[0] = i;
+        ftr__topk_sift(x, base, heap, job->k, 0);
+    }
+    for (int64_t end = job->k - 1; end > 0; end--) {
+        const int64_t worst = heap[0];
+        heap[0] = heap[end];
+        heap[end] = worst;
+        ftr__topk_sift(x, base, heap, end, 0);
+    }
+    for (int64_t i = 0; i < job->k; i++)
+        memcpy(values + i * size, (const char *)x->data + (base + heap[i]) * size, (size_t)size);
+}
+
+static void ftr__topk_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__topk_job *job = arg;
+    const int64_t first = task * job->per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->per_task; row++) ftr__topk_row(job, row);
+}
+
+ftr_status ftr__cpu_topk(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0];
+    ftr__topk_job job = {.call = call, .n = x->shape.dim[x->shape.rank - 1], .k = call->attr->topk.k};
+    if (call->out[0].count == 0) return FTR_OK;
+    job.rows = x->count / job.n;
+    job.per_task = 1 + FTR__INDEX_GRAIN / job.n;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__index_tasks(job.rows, job.per_task), ftr__topk_task, &job);
+    return FTR_OK;
+}
+
+/* ---- src/backend/cpu/scan.c ---- */
+/* Ops along an axis: cumulative sum, product and its gradient, log-sum-exp. A unit is a tile of neighbouring columns
+ * (one if the axis is the last one), which are handled together; sums and products are kept in double. */
+
+#define FTR__SCAN_GRAIN 16384 /* elements of a task */
+#define FTR__SCAN_TILE 256    /* columns of a unit */
+
+typedef struct ftr__scan_job ftr__scan_job;
+
+struct ftr__scan_job {
+    const ftr_kernel_call *call;
+    int64_t n, inner, tiles, units, per_task;
+    void (*unit)(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width);
+};
+
+static void ftr__scan_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__scan_job *job = arg;
+    const int64_t first = task * job->per_task;
+    (void)worker;
+    for (int64_t unit = first; unit < job->units && unit < first + job->per_task; unit++) {
+        const int64_t column = unit % job->tiles * FTR__SCAN_TILE, left = job->inner - column;
+        job->unit(job, unit / job->tiles, column, left < FTR__SCAN_TILE ? left : FTR__SCAN_TILE);
+    }
+}
+
+/* Runs over x, the input whose lines along `axis` are worked on. */
+static void ftr__scan_run(ftr__scan_job *job, const ftr_view *x, int32_t axis) {
+    int64_t outer = 1;
+    job->n = x->shape.dim[axis];
+    job->inner = 1;
+    for (int32_t d = 0; d < axis; d++) outer *= x->shape.dim[d];
+    for (int32_t d = axis + 1; d < x->shape.rank; d++) job->inner *= x->shape.dim[d];
+    if (outer == 0 || job->inner == 0) return;
+    const int64_t width = job->inner < FTR__SCAN_TILE ? job->inner : FTR__SCAN_TILE;
+    job->tiles = (job->inner + FTR__SCAN_TILE - 1) / FTR__SCAN_TILE;
+    job->units = outer * job->tiles;
+    job->per_task = 1 + FTR__SCAN_GRAIN / ((job->n > 0 ? job->n : 1) * width);
+    ftr__pool_run(ftr__cpu_of(job->call)->pool, (job->units + job->per_task - 1) / job->per_task, ftr__scan_task, job);
+}
+
+/* Integers wrap: they are added and multiplied as unsigned ones. */
+static inline uint64_t ftr__scan_whole(const ftr_view *x, int64_t i) {
+    return x->dtype == FTR_I32 ? (uint64_t)((const int32_t *)x->data)[i] : (uint64_t)((const int64_t *)x->data)[i];
+}
+
+static inline void ftr__scan_store(const ftr_view *y, int64_t i, uint64_t value) {
+    if (y->dtype == FTR_I32)
+        ((int32_t *)y->data)[i] = (int32_t)(uint32_t)value;
+    else
+        ((int64_t *)y->data)[i] = (int64_t)value;
+}
+
+/* ------------------------------------------------------------------------------------------------ cumulative sum -- */
+
+static void ftr__cumsum_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
+    const ftr_view *x = &job->call->in[0], *y = &job->call->out[0];
+    const bool reverse = job->call->attr->cumsum.reverse, real = x->dtype == FTR_F32;
+    double sum[FTR__SCAN_TILE];
+    uint64_t whole[FTR__SCAN_TILE];
+    for (int64_t j = 0; j < width; j++) {
+        sum[j] = 0.0;
+        whole[j] = 0;
+    }
+    for (int64_t r = 0; r < job->n; r++) {
+        const int64_t at = (outer * job->n + (reverse ? job->n - 1 - r : r)) * job->inner + column;
+        if (real) {
+            const float *from = (const float *)x->data + at;
+            float *to = (float *)y->data + at;
+            for (int64_t j = 0; j < width; j++) {
+                sum[j] += (double)from[j];
+                to[j] = (float)sum[j];
+            }
+        } else {
+            for (int64_t j = 0; j < width; j++) {
+                whole[j] += ftr__scan_whole(x, at + j);
+                ftr__scan_store(y, at + j, whole[j]);
+            }
+        }
+    }
+}
+
+ftr_status ftr__cpu_cumsum(const ftr_kernel_call *call) {
+    ftr__scan_job job = {.call = call, .unit = ftr__cumsum_unit};
+    ftr__scan_run(&job, &call->in[0], call->attr->cumsum.axis);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- product -- */
+
+static void ftr__prod_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
+    const ftr_view *x = &job->call->in[0], *y = &job->call->out[0];
+    const int64_t base = outer * job->n * job->inner + column, to = outer * job->inner + column;
+    double real[FTR__SCAN_TILE];
+    uint64_t whole[FTR__SCAN_TILE];
+    for (int64_t j = 0; j < width; j++) {
+        real[j] = 1.0;
+        whole[j] = 1;
+    }
+    for (int64_t r = 0; r < job->n; r++) {
+        const int64_t at = base + r * job->inner;
+        for (int64_t j = 0; j < width; j++) {
+            if (x->dtype == FTR_F32)
+                real[j] *= (double)((const float *)x->data)[at + j];
+            else
+                whole[j] *= ftr__scan_whole(x, at + j);
+        }
+    }
+    for (int64_t j = 0; j < width; j++) {
+        if (y->dtype == FTR_F32)
+            ((float *)y->data)[to + j] = (float)real[j];
+        else
+            ftr__scan_store(y, to + j, whole[j]);
+    }
+}
+
+/* The product of the elements that are not 0, and how many are 0: a single one alone has a gradient; of two, none. */
+static void ftr__prod_grad_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
+    const float *dy = (const float *)job->call->in[0].data + outer * job->inner + column;
+    const int64_t base = outer * job->n * job->inner + column;
+    const float *x = (const float *)job->call->in[1].data + base;
+    float *dx = (float *)job->call->out[0].data + base;
+    double product[FTR__SCAN_TILE];
+    int64_t zeros[FTR__SCAN_TILE];
+    for (int64_t j = 0; j < width; j++) {
+        product[j] = 1.0;
+        zeros[j] = 0;
+    }
+    for (int64_t r = 0; r < job->n; r++)
+        for (int64_t j = 0; j < width; j++) {
+            const float value = x[r * job->inner + j];
+            if (value == 0.0f)
+                zeros[j]++;
+            else
+                product[j] *= (double)value;
+        }
+    for (int64_t r = 0; r < job->n; r++)
+        for (int64_t j = 0; j < width; j++) {
+            const int64_t at = r * job->inner + j;
+            double others = 0.0;
+            if (zeros[j] == 0)
+                others = product[j] / (double)x[at];
+            else if (zeros[j] == 1 && x[at] == 0.0f)
+                others = product[j];
+            dx[at] = (float)((double)dy[j] * others);
+        }
+}
+
+ftr_status ftr__cpu_prod(const ftr_kernel_call *call) {
+    ftr__scan_job job = {.call = call, .unit = ftr__prod_unit};
+    ftr__scan_run(&job, &call->in[0], call->attr->axis.axis);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_prod_grad(const ftr_kernel_call *call) {
+    ftr__scan_job job = {.call = call, .unit = ftr__prod_grad_unit};
+    ftr__scan_run(&job, &call->in[1], call->attr->axis.axis);
+    return FTR_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------- log-sum-exp -- */
+
+/* x - most is NaN where both are infinite: then nothing is taken off. */
+static inline float ftr__logsumexp_shift(float most) { return isinf(most) ? 0.0f : most; }
+
+static void ftr__logsumexp_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
+    const ftr__simd_math *math = &ftr__cpu_of(job->call)->simd->math;
+    const float *x = (const float *)job->call->in[0].data + outer * job->n * job->inner + column;
+    float *y = (float *)job->call->out[0].data + outer * job->inner + column;
+    float most[FTR__SCAN_TILE], made[FTR__SCAN_TILE];
+    double sum[FTR__SCAN_TILE] = {0};
+    if (job->inner == 1) {
+        most[0] = ftr__logsumexp_shift(math->maximum(job->n, x));
+        *y = (float)((double)most[0] + log(math->exp_sum(job->n, x, most[0], NULL)));
+        return;
+    }
+    for (int64_t j = 0; j < width; j++) most[j] = -INFINITY;
+    math->column_maximum(job->n, width, x, job->inner, most);
+    for (int64_t j = 0; j < width; j++) most[j] = ftr__logsumexp_shift(most[j]);
+    for (int64_t r = 0; r < job->n; r++) {
+        math->binary[FTR__BINARY_SUB][FTR__OPERANDS_ROWS](width, x + r * job->inner, most, made);
+        math->unary[FTR__UNARY_EXP](width, made, made);
+        for (int64_t j = 0; j < width; j++) sum[j] += (double)made[j];
+    }
+    for (int64_t j = 0; j < width; j++) y[j] = (float)((double)most[j] + log(sum[j]));
+}
+
+ftr_status ftr__cpu_logsumexp(const ftr_kernel_call *call) {
+    ftr__scan_job job = {.call = call, .unit = ftr__logsumexp_unit};
+    ftr__scan_run(&job, &call->in[0], call->attr->axis.axis);
     return FTR_OK;
 }
 

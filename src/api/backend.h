@@ -97,6 +97,24 @@ typedef union ftr_op_attr {
         ftr_reduction reduction;
     } cross_entropy;
     struct {
+        int64_t rows; /* of the weight */
+    } embedding;
+    struct {
+        int32_t axis;
+        ftr_shape shape; /* the result's */
+    } scatter;
+    struct {
+        int64_t classes;
+        ftr_dtype dtype;
+    } one_hot;
+    struct {
+        int64_t k;
+    } topk;
+    struct {
+        int32_t axis;
+        bool reverse; /* from the last element to the first */
+    } cumsum;
+    struct {
         double weight;
     } ema;
     struct {

@@ -162,6 +162,59 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
 
+/* ------------------------------------------------------------------------------------------- indices and scans -- */
+
+/* Rows of weight [rows, width]: indices [..] (i32 or i64) to [.., width]. An index outside 0 to rows - 1 fails the step
+ * with FTR_ERROR_DATA and changes no parameter. Rows that come up several times get the sum of their gradients, added
+ * in the order of the indices. */
+FTR_API ftr_tensor ftr_embedding_with(ftr_tensor weight, ftr_tensor indices);
+
+/* 0 in a field means its default. */
+typedef struct ftr_embedding_desc {
+    ftr_dtype dtype; /* of the weight; default FTR_F32 */
+} ftr_embedding_desc;
+
+/* Layer: ftr_embedding_with() on the parameter "name.weight" [rows, width], normal with mean 0 and deviation 1 as
+ * PyTorch's. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t rows, int64_t width,
+                                 const ftr_embedding_desc *desc);
+
+/* Picks elements along an axis, as torch.gather: result[i][j][k] = x[i][index[i][j][k]][k] for axis 1. `index` (i32 or
+ * i64) has the rank of x and is in no other dimension larger; the result has its shape. Any element type. An index
+ * outside the axis fails the step with FTR_ERROR_DATA. */
+FTR_API ftr_tensor ftr_gather(ftr_tensor x, int32_t axis, ftr_tensor index);
+/* x with elements of `source` added along an axis, as torch.scatter_add: for axis 1 source[i][j][k] is added to
+ * result[i][index[i][j][k]][k], in the order of j. `index` (i32 or i64) has the rank of x and `source`, is in no
+ * dimension larger than `source` and in none but the axis larger than x. f32, f64, i32, i64. An index outside the axis
+ * fails the step with FTR_ERROR_DATA. */
+FTR_API ftr_tensor ftr_scatter_add(ftr_tensor x, int32_t axis, ftr_tensor index, ftr_tensor source);
+/* indices [..] (i32 or i64) to [.., classes] of a type: 1 at the index, 0 elsewhere. An index outside 0 to classes - 1
+ * fails the step with FTR_ERROR_DATA. No gradient. */
+FTR_API ftr_tensor ftr_one_hot(ftr_tensor indices, int64_t classes, ftr_dtype dtype);
+/* The k largest elements along the last axis, in descending order; of equal ones the first come first, NaN is larger
+ * than all. `indices` (may be NULL) gets their positions, i64. f32, f64, i32, i64; 0 <= k <= size of the axis. */
+FTR_API ftr_tensor ftr_topk(ftr_tensor x, int64_t k, ftr_tensor *indices);
+
+/* Sums of the elements up to each along an axis; with `reverse`, of those from each on. f32, f64, i32, i64. */
+FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
+/* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
+FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
+/* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
+ * gradient is softmax(x). */
+FTR_API ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep);
+/* Variance over axes: sum of (x - mean)^2 / (n - correction) for n elements; correction 0 (biased) or 1 (unbiased).
+ * Floating point only. NaN where n - correction is not positive. */
+FTR_API ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep);
+/* Norm over axes, floating point only: p = 1 (sum of |x|), 2 (square root of the sum of squares) or INFINITY (largest
+ * |x|, over nothing an error). The gradient at 0 is 0, as PyTorch's; for INFINITY equal maxima share it. */
+FTR_API ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep);
+
+/* Cuts x along an axis into `count` parts of the given sizes, which add up to the axis, or into equal ones if `sizes`
+ * is NULL. On a mistake all parts are invalid. */
+FTR_API void ftr_split(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count, ftr_tensor *parts);
+/* Joins 1 to 16 tensors of one shape along a new axis: -1 puts it last, 0 first. */
+FTR_API ftr_tensor ftr_stack(const ftr_tensor *tensors, int32_t count, int32_t axis);
+
 /* --------------------------------------------------------------------------------------------------- convolution -- */
 
 /* 0 in a field means its default. */

@@ -55,6 +55,11 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_slice,
     FTR__ATTR_pad,
     FTR__ATTR_cross_entropy,
+    FTR__ATTR_embedding,
+    FTR__ATTR_scatter,
+    FTR__ATTR_one_hot,
+    FTR__ATTR_topk,
+    FTR__ATTR_cumsum,
     FTR__ATTR_ema,
     FTR__ATTR_optimizer
 } ftr__attr_kind;

@@ -79,6 +79,13 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " smoothing %g ignore %lld", a->cross_entropy.label_smoothing,
                    (long long)a->cross_entropy.ignore_index);
         break;
+    case FTR__ATTR_embedding: ftr__print(p->write, p->user, " rows %lld", (long long)a->embedding.rows); break;
+    case FTR__ATTR_scatter: ftr__print(p->write, p->user, " axis %d", a->scatter.axis); break;
+    case FTR__ATTR_one_hot: ftr__print(p->write, p->user, " classes %lld", (long long)a->one_hot.classes); break;
+    case FTR__ATTR_topk: ftr__print(p->write, p->user, " k %lld", (long long)a->topk.k); break;
+    case FTR__ATTR_cumsum:
+        ftr__print(p->write, p->user, " axis %d%s", a->cumsum.axis, a->cumsum.reverse ? " reverse" : "");
+        break;
     case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
     case FTR__ATTR_optimizer:
         ftr__print(p->write, p->user, " weight_decay %g momentum %g beta1 %g beta2 %g eps %g", a->optimizer.weight_decay,

@@ -10,14 +10,12 @@ ftr_axes ftr_all_axes(void) {
     return axes;
 }
 
-/* The bits of a list of axes; no list is all of them. False, with the error recorded, if one is out of range or twice.
- */
-static bool ftr__axes_mask(ftr_op op, ftr_tensor x, const ftr_axes *axes, uint32_t *mask) {
-    ftr_graph *graph = ftr__common_graph(ftr_op_name(op), &x, 1, 1);
+bool ftr__axes_mask(const char *op, ftr_tensor x, const ftr_axes *axes, uint32_t *mask) {
+    ftr_graph *graph = ftr__common_graph(op, &x, 1, 1);
     const ftr__value *value = graph != NULL ? ftr__value_of(x) : NULL;
     if (value == NULL) return false;
     char what[32];
-    (void)snprintf(what, sizeof what, "%s of", ftr_op_name(op));
+    (void)snprintf(what, sizeof what, "%s of", op);
     int32_t rank = value->shape.rank;
     *mask = axes->count == 0 ? (1u << rank) - 1u : 0;
     if (axes->count < 0 || axes->count > FTR_MAX_RANK) {
@@ -45,7 +43,7 @@ static bool ftr__axes_mask(ftr_op op, ftr_tensor x, const ftr_axes *axes, uint32
 
 static ftr_tensor ftr__reduce(ftr_op op, ftr_tensor x, const ftr_axes *axes, bool keep) {
     ftr_op_attr attr = {.axes = {0, keep}};
-    if (!ftr__axes_mask(op, x, axes, &attr.axes.mask)) return (ftr_tensor){NULL, 0};
+    if (!ftr__axes_mask(ftr_op_name(op), x, axes, &attr.axes.mask)) return (ftr_tensor){NULL, 0};
     return ftr__emit_one(op, &attr, x);
 }
 
@@ -78,8 +76,7 @@ ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape) {
 
 /* ---- shapes and types */
 
-/* The shape with the axes of `mask` as size 1. */
-static ftr_shape ftr__kept_shape(const ftr_shape *shape, uint32_t mask) {
+ftr_shape ftr__kept_shape(const ftr_shape *shape, uint32_t mask) {
     ftr_shape kept = *shape;
     for (int32_t i = 0; i < kept.rank; i++)
         if ((mask >> i & 1u) != 0) kept.dim[i] = 1;

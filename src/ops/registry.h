@@ -51,6 +51,11 @@ FTR_LIB ftr_tensor ftr__reshape_to(ftr_tensor x, const ftr_shape *shape);
 /* Sum over the axes in which `shape` was broadcast to that of x: the gradient of broadcasting. */
 FTR_LIB ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape);
 FTR_LIB ftr_tensor ftr__sum_mask(ftr_tensor x, uint32_t mask, bool keep);
+/* The bits of a list of axes of x; no list is all of them. False, with the error recorded, if one is out of range or
+ * twice. */
+FTR_LIB bool ftr__axes_mask(const char *op, ftr_tensor x, const ftr_axes *axes, uint32_t *mask);
+/* The shape with the axes of `mask` as size 1. */
+FTR_LIB ftr_shape ftr__kept_shape(const ftr_shape *shape, uint32_t mask);
 /* The graph's batch mask, of a type, if `shape` has its leading dimension; otherwise a null handle. */
 FTR_LIB ftr_tensor ftr__row_mask(ftr_graph *graph, const ftr_shape *shape, ftr_dtype dtype);
 

@@ -297,3 +297,80 @@ void ftr__grad_pad(ftr__grad *s) {
     }
     s->din[0] = d;
 }
+
+/* ---- split and stack, made of slices, reshapes and concat */
+
+/* Whether the parts fit the axis; if not, the error is recorded. */
+static bool ftr__check_split(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count) {
+    ftr_shape shape = ftr_shape_of(x);
+    const char *name = ftr_name_of(x);
+    if (axis < -shape.rank || axis >= shape.rank) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "split of", name,
+                                 "axis %d of a tensor of rank %d", (int)axis, (int)shape.rank);
+        return false;
+    }
+    int64_t size = shape.dim[axis < 0 ? axis + shape.rank : axis], left = size;
+    if (count < 1) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "split of", name, "%d parts, expected 1 or more",
+                                 (int)count);
+        return false;
+    }
+    if (sizes == NULL && size % count != 0) {
+        (void)ftr__builder_error(x.graph, FTR_ERROR_SHAPE, "split of", name, "%d equal parts of an axis of size %lld",
+                                 (int)count, (long long)size);
+        return false;
+    }
+    for (int32_t i = 0; sizes != NULL && i < count && left >= 0; i++)
+        left = sizes[i] < 0 || sizes[i] > left ? -1 : left - sizes[i];
+    if (sizes == NULL || left == 0) return true;
+    (void)ftr__builder_error(x.graph, FTR_ERROR_SHAPE, "split of", name,
+                             "the sizes of the %d parts do not add up to %lld, the size of axis %d", (int)count,
+                             (long long)size, (int)axis);
+    return false;
+}
+
+void ftr_split(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count, ftr_tensor *parts) {
+    if (parts == NULL) return;
+    for (int32_t i = 0; i < count; i++) parts[i] = (ftr_tensor){NULL, 0};
+    if (ftr__common_graph("split", &x, 1, 1) == NULL || !ftr__check_split(x, axis, sizes, count)) return;
+    ftr_shape shape = ftr_shape_of(x);
+    int64_t equal = shape.dim[axis < 0 ? axis + shape.rank : axis] / count, begin = 0;
+    for (int32_t i = 0; i < count; i++) {
+        int64_t end = begin + (sizes != NULL ? sizes[i] : equal);
+        parts[i] = ftr_slice(x, axis, begin, end, 1);
+        begin = end;
+    }
+}
+
+ftr_tensor ftr_stack(const ftr_tensor *tensors, int32_t count, int32_t axis) {
+    ftr_tensor none = {NULL, 0}, parts[FTR__INFER_INPUTS];
+    ftr_graph *graph = NULL;
+    for (int32_t i = 0; tensors != NULL && i < count && graph == NULL; i++) graph = tensors[i].graph;
+    if (graph == NULL) return none;
+    if (count > FTR__INFER_INPUTS)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "stack", NULL, "%d tensors, expected 1 to %d",
+                                  (int)count, FTR__INFER_INPUTS);
+    if (ftr__common_graph("stack", tensors, count, count) == NULL) return none;
+    ftr_shape first = ftr_shape_of(tensors[0]);
+    if (first.rank == FTR_MAX_RANK)
+        return ftr__builder_error(graph, FTR_ERROR_RANK, "stack", NULL, "tensors have rank %d, expected %d or less",
+                                  (int)first.rank, FTR_MAX_RANK - 1);
+    if (axis < -first.rank - 1 || axis > first.rank)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "stack", NULL,
+                                  "new axis %d for tensors of rank %d", (int)axis, (int)first.rank);
+    if (axis < 0) axis += first.rank + 1;
+    ftr_shape wider = first;
+    wider.dim[wider.rank++] = 1;
+    for (int32_t d = first.rank; d > axis; d--) wider.dim[d] = first.dim[d - 1];
+    wider.dim[axis] = 1;
+    for (int32_t i = 0; i < count; i++) {
+        ftr_shape shape = ftr_shape_of(tensors[i]);
+        char text[FTR__SHAPE_TEXT], text_first[FTR__SHAPE_TEXT];
+        if (!ftr_shape_equal(&shape, &first))
+            return ftr__builder_error(graph, FTR_ERROR_SHAPE, "stack", NULL,
+                                      "input 0 is %s, input %d is %s: all must have one shape",
+                                      ftr__shape_text(&first, text_first), (int)i, ftr__shape_text(&shape, text));
+        parts[i] = ftr__reshape_to(tensors[i], &wider);
+    }
+    return ftr_concat(parts, count, axis);
+}

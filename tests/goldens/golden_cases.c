@@ -369,6 +369,70 @@ static ftr_tensor build_smooth_l1(golden_case *c) {
     return ftr_smooth_l1(x, target, golden_f64(c, "beta", 0), (ftr_reduction)golden_i64(c, "reduction", 0));
 }
 
+static ftr_tensor build_embedding(golden_case *c) {
+    ftr_tensor weight = in(c, "weight"), indices = in(c, "indices");
+    return ftr_embedding_with(weight, indices);
+}
+
+static ftr_tensor build_gather(golden_case *c) {
+    ftr_tensor x = in(c, "x"), index = in(c, "index");
+    return ftr_gather(x, (int32_t)golden_i64(c, "axis", 0), index);
+}
+
+static ftr_tensor build_scatter_add(golden_case *c) {
+    ftr_tensor x = in(c, "x"), index = in(c, "index"), source = in(c, "source");
+    return ftr_scatter_add(x, (int32_t)golden_i64(c, "axis", 0), index, source);
+}
+
+static ftr_tensor build_one_hot(golden_case *c) {
+    return ftr_one_hot(in(c, "indices"), golden_i64(c, "classes", 0), golden_get(c, "y").dtype);
+}
+
+static ftr_tensor build_topk(golden_case *c) { return ftr_topk(in(c, "x"), golden_i64(c, "k", 0), NULL); }
+
+static ftr_tensor build_topk_indices(golden_case *c) {
+    ftr_tensor indices;
+    ftr_topk(in(c, "x"), golden_i64(c, "k", 0), &indices);
+    return indices;
+}
+
+static ftr_tensor build_cumsum(golden_case *c) {
+    return ftr_cumsum(in(c, "x"), (int32_t)golden_i64(c, "axis", 0), golden_i64(c, "reverse", 0) != 0);
+}
+
+REDUCTION(prod)
+REDUCTION(logsumexp)
+
+static ftr_tensor build_var(golden_case *c) {
+    return ftr_var(in(c, "x"), axes(c, "axes"), (int32_t)golden_i64(c, "correction", 0), golden_i64(c, "keep", 0) != 0);
+}
+
+static ftr_tensor build_norm(golden_case *c) {
+    return ftr_norm(in(c, "x"), golden_f64(c, "p", 0), axes(c, "axes"), golden_i64(c, "keep", 0) != 0);
+}
+
+/* Part i, times i + 1, in the opposite order. */
+static ftr_tensor build_split(golden_case *c) {
+    int64_t sizes[4];
+    ftr_tensor parts[4], scaled[4];
+    ftr_safetensors_entry entry;
+    int32_t axis = (int32_t)golden_i64(c, "axis", 0), count = (int32_t)golden_i64(c, "count", 0);
+    bool given = golden_find(c, "sizes", &entry);
+    for (int32_t i = 0; i < count && given; i++) {
+        sizes[i] = golden_i64(c, "sizes", i);
+    }
+    ftr_split(in(c, "x"), axis, given ? sizes : NULL, count, parts);
+    for (int32_t i = 0; i < count; i++) {
+        scaled[count - 1 - i] = ftr_mul(parts[i], ftr_scalar(c->graph, FTR_F32, i + 1));
+    }
+    return ftr_concat(scaled, count, axis);
+}
+
+static ftr_tensor build_stack(golden_case *c) {
+    ftr_tensor x0 = in(c, "x0"), x1 = in(c, "x1"), x2 = in(c, "x2");
+    return ftr_stack((ftr_tensor[]){x0, x1, x2}, 3, (int32_t)golden_i64(c, "axis", 0));
+}
+
 #define ROW(name)                                                                                                      \
     { #name, build_##name }
 
@@ -445,6 +509,19 @@ const golden_op golden_ops[] = {
     ROW(bce_with_logits),
     ROW(kl_div),
     ROW(smooth_l1),
+    ROW(embedding),
+    ROW(gather),
+    ROW(scatter_add),
+    ROW(one_hot),
+    ROW(topk),
+    ROW(topk_indices),
+    ROW(cumsum),
+    ROW(prod),
+    ROW(logsumexp),
+    ROW(var),
+    ROW(norm),
+    ROW(split),
+    ROW(stack),
 };
 
 const size_t golden_op_count = FTR_TEST_LENGTH(golden_ops);

@@ -8,9 +8,9 @@ Run by hand; its outputs are committed. Everything follows from fixed seeds, on 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-pointwise.safetensors, norms_losses.safetensors
+pointwise.safetensors, norms_losses.safetensors, index.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
-                    entropy.
+                    entropy; of ops on indices and along lines.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 
@@ -646,6 +646,109 @@ def optimizers(cases):
     adamw((17,), [0.01] * 20, beta1=0.5, beta2=0.9, eps=1e-3, weight_decay=0.0)
 
 
+# --------------------------------------------------------------------------------------------------- indices and scans
+
+
+def indices(cases):
+    """The cases of index.safetensors."""
+    inf, nan = np.inf, np.nan
+    for rows, width, shape in [(7, 5, (4,)), (5, 1, (2, 3)), (3, 4, ()), (2, 33, (3, 2, 4)), (30, 7, (50,))]:
+        for dtype in (np.int32, np.int64):
+            inputs = {"weight": (rows, width), "indices": ints(0, rows, *shape, dtype=dtype)}
+            cases.add("embedding", inputs, lambda weight, i: F.embedding(i.long(), weight))
+    for x, index, source, axis in [
+        ((5,), (7,), (7,), 0),
+        ((3, 4), (3, 6), (3, 6), 1),
+        ((3, 4), (2, 3), (2, 3), -1),
+        ((4, 3, 5), (4, 6, 5), (4, 6, 5), 1),
+        ((4, 3, 5), (2, 2, 4), (2, 2, 4), 0),
+        ((2, 3, 4, 5), (1, 3, 2, 7), (1, 3, 2, 7), 3),
+        ((3, 10), (20, 10), (20, 10), 0),
+    ]:
+        at = {"axis": axis}
+        i32, i64 = (ints(0, x[axis], *index, dtype=dtype) for dtype in (np.int32, np.int64))
+        cases.add("gather", {"x": x, "index": i32}, lambda x, i, a=axis: x.gather(a, i.long()), at)
+        add = lambda x, i, s, a=axis: x.scatter_add(a, i, s)
+        cases.add("scatter_add", {"x": x, "index": i64, "source": source}, add, at)
+    # Of the source, which is larger than the index, PyTorch has no gradient.
+    larger = {"x": (3, 4), "index": ints(0, 4, 2, 3), "source": (3, 9)}
+    cases.add("scatter_add", larger, lambda x, i, s: x.scatter_add(1, i.long(), s), {"axis": 1}, grad=["x"])
+    whole = {"x": ints(-9, 9, 4), "index": ints(0, 4, 9), "source": ints(-9, 9, 9)}
+    cases.add("scatter_add", whole, lambda x, i, s: x.scatter_add(0, i.long(), s), {"axis": 0})
+    for shape, classes in [((6,), 4), ((2, 3), 5), ((), 3)]:
+        hot = lambda i, c=classes: F.one_hot(i.long(), c)
+        cases.add("one_hot", {"indices": ints(0, classes, *shape)}, hot, {"classes": classes})
+        hot = lambda i, c=classes: F.one_hot(i.long(), c).double()
+        cases.add("one_hot", {"indices": ints(0, classes, *shape, dtype=np.int64)}, hot, {"classes": classes})
+    for shape, k in [((9,), 4), ((3, 7), 7), ((2, 3, 40), 5), ((4, 1), 1)]:
+        cases.add("topk", {"x": shape}, lambda x, k=k: x.topk(k).values, {"k": k})
+        cases.add("topk_indices", {"x": shape}, lambda x, k=k: x.topk(k).indices, {"k": k}, grad=[])
+    # topk gives no promise for ties; a stable sort does.
+    ties = np.array([[1, 3, 3, 0, 3], [2, 2, 2, 2, 2], [nan, -5, -inf, nan, inf]], np.float32)
+    first = lambda x: torch.sort(x, descending=True, stable=True)
+    cases.add("topk", {"x": ties}, lambda x: first(x).values[:, :3], {"k": 3}, grad=[])
+    cases.add("topk_indices", {"x": ties}, lambda x: first(x).indices[:, :3], {"k": 3}, grad=[])
+    for shape, axis in [((9,), 0), ((3, 4, 5), 1), ((3, 4, 5), 0), ((3, 4, 5), -1), ((2, 60), 1)]:
+        for reverse in (0, 1):
+            sums = lambda x, a=axis: x.cumsum(a)
+            if reverse:
+                sums = lambda x, a=axis: x.flip(a).cumsum(a).flip(a)
+            cases.add("cumsum", {"x": shape}, sums, {"axis": axis, "reverse": reverse})
+    cases.add("cumsum", {"x": ints(-9, 9, 3, 5)}, lambda x: x.cumsum(1).int(), {"axis": 1, "reverse": 0})
+
+    def prod(x, dims, keep):
+        for d in sorted((d % x.dim() for d in dims), reverse=True):
+            x = x.prod(d, keepdim=keep)
+        return x
+
+    lines = {
+        "prod": prod,
+        "logsumexp": torch.logsumexp,
+        "var": lambda x, d, k: torch.var(x, dim=d, correction=1, keepdim=k),
+        "var_biased": lambda x, d, k: torch.var(x, dim=d, correction=0, keepdim=k),
+    }
+    for p in (1, 2, inf):
+        lines[f"norm_{p}"] = lambda x, d, k, p=p: torch.linalg.vector_norm(x, p, dim=d, keepdim=k)
+
+    def line(name, x, axes, keep, grad=None):
+        dims = axes or list(range(np.ndim(x) if isinstance(x, np.ndarray) else len(x)))
+        op, compute, attributes = name, lines[name], {"axes": np.array(axes, np.int64), "keep": keep}
+        if name.startswith("var"):
+            op, attributes["correction"] = "var", 0 if name == "var_biased" else 1
+        if name.startswith("norm"):
+            op, attributes["p"] = "norm", float(name[5:])
+        cases.add(op, {"x": x}, lambda x: compute(x, dims, bool(keep)), attributes, grad=grad)
+
+    for name in lines:
+        shapes = [((6,), []), ((3, 4, 5), [1]), ((3, 4, 5), [0, 2]), ((3, 4, 5), [-1]), ((4, 3, 3, 7), [0, 1, 2])]
+        for x, axes in shapes:
+            line(name, x, axes, 1 if axes else 0)
+        line(name, (2, 3, 20), [2, 0], 0)
+        line(name, (2, 30), [1], 0)
+    zeros = np.array([[0, 0, 0], [0, 2, -3], [0, 0, 4], [1, -2, 5]], np.float32)
+    for name in lines:
+        line(name, zeros, [1], 0)
+    line("norm_1", np.zeros((2, 3), np.float32), [], 0)
+    line("norm_2", np.zeros((2, 3), np.float32), [], 0)
+    line("norm_inf", np.array([[1, -2, 2, 2], [0, 0, 0, 0]], np.float32), [1], 0)
+    infinite = np.array([[-inf, -inf, -inf], [-inf, 0, 1], [nan, 0, 1], [1000, 999, -1000]], np.float32)
+    line("logsumexp", infinite, [1], 0)
+    line("logsumexp", f32(1, inf, -inf), [0], 0, grad=[])
+    line("logsumexp", np.zeros((2, 0), np.float32), [1], 0, grad=[])
+    line("prod", np.zeros((2, 0), np.float32), [1], 0, grad=[])
+    line("var", np.array([[3], [4]], np.float32), [1], 0)
+    line("var", 1000 + np.arange(12, dtype=np.float32).reshape(3, 4), [1], 0)
+    cases.add("prod", {"x": ints(-9, 9, 3, 5)}, lambda x: x.prod(1).int(), {"axes": [1], "keep": 0})
+    backwards = lambda parts, a: torch.cat([p * (i + 1) for i, p in enumerate(parts)][::-1], a)
+    cases.add("split", {"x": (3, 9)}, lambda x: backwards(x.split(3, 1), 1), {"axis": 1, "count": 3})
+    cases.add("split", {"x": (8, 2)}, lambda x: backwards(x.split(4, 0), 0), {"axis": 0, "count": 2})
+    sizes = {"axis": -1, "count": 3, "sizes": np.array([2, 1, 4], np.int64)}
+    cases.add("split", {"x": (3, 7)}, lambda x: backwards(x.split([2, 1, 4], -1), -1), sizes)
+    for shape, axis in [((3,), 0), ((2, 3), -1), ((2, 3), 1), ((), 0), ((2, 1, 4), 2)]:
+        parts = {"x0": shape, "x1": shape, "x2": shape}
+        cases.add("stack", parts, lambda *p, a=axis: torch.stack(p, a), {"axis": axis})
+
+
 # ----------------------------------------------------------------------------------------------------------- whole runs
 
 
@@ -777,6 +880,7 @@ OP_FILES = {
     "ops": (pointwise, reductions, products, shapes, convolutions, norms, pools, losses, optimizers),
     "pointwise": (activations,),
     "norms_losses": (row_norms, more_losses),
+    "index": (indices,),
 }
 
 

@@ -9,6 +9,7 @@ static const char *const op_files[] = {
     GOLDEN_PATH("ops.safetensors"),
     GOLDEN_PATH("pointwise.safetensors"),
     GOLDEN_PATH("norms_losses.safetensors"),
+    GOLDEN_PATH("index.safetensors"),
 };
 
 /* One context for each instruction set that this machine has. */
@@ -276,8 +277,7 @@ static void test_all_ops_known(void **state) {
     ftr_context_destroy(context);
 }
 
-/* -------------------------------------------------------------------------------------------------------- whole runs
- * -- */
+/* ---------------------------------------------------------------------------------------------------- whole runs -- */
 
 /* Scales u8 images to the model's input. */
 typedef struct scaling {
@@ -494,7 +494,7 @@ static void test_whole_run(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[128] = {{.name = "all ops known", .test_func = test_all_ops_known}};
+    struct CMUnitTest tests[256] = {{.name = "all ops known", .test_func = test_all_ops_known}};
     size_t count = 1;
     for (size_t i = 0; i < golden_op_count; i++) {
         tests[count].name = golden_ops[i].name;

@@ -1238,6 +1238,238 @@ static void build_accuracy(op_build *b) {
     output(b, ftr_accuracy(logits, integer_input(b, p[1] ? FTR_I64 : FTR_I32, rows, 0, p[3] - 1)));
 }
 
+/* --------------------------------------------------------------------------------------------- indices and scans -- */
+
+static const struct {
+    const char *name;
+    int64_t rows, width;
+    ftr_shape indices;
+    int flags;
+} embedding_cases[] = {
+    {"7x5", 7, 5, {1, {4}}, 0},
+    {"one row", 1, 3, {2, {2, 3}}, 0},
+    {"one column", 11, 1, {3, {5, 2, 2}}, 0},
+    {"scalar index", 4, 6, {0, {0}}, 0},
+    {"no indices", 5, 3, {1, {0}}, 0},
+    {"rank 5", 3, 2, {5, {1, 2, 1, 3, 2}}, 0},
+    {"large", 503, 70, {2, {60, 40}}, OP_LARGE},
+    {"wide", 97, 515, {1, {333}}, OP_LARGE},
+    {"often", 2, 300, {1, {5003}}, OP_LARGE},
+    {"rows of many", 20011, 3, {1, {40000}}, OP_LARGE},
+};
+
+/* p: case, type of the indices */
+static void build_embedding(op_build *b) {
+    const int32_t i = b->of->p[0];
+    ftr_tensor weight = uniform_input(b, FTR_SHAPE(embedding_cases[i].rows, embedding_cases[i].width));
+    ftr_dtype type = b->of->p[1] ? FTR_I64 : FTR_I32;
+    output(b, ftr_embedding_with(weight,
+                                 integer_input(b, type, embedding_cases[i].indices, 0, embedding_cases[i].rows - 1)));
+}
+
+/* The layer, its weight used again as the last linear layer's. */
+static void build_embedding_layer(op_build *b) {
+    ftr_embedding_desc desc = {.dtype = b->real};
+    ftr_tensor h = ftr_embedding(integer_input(b, FTR_I32, FTR_SHAPE(3, 4), 0, 6), "emb", 7, 5, &desc);
+    output(b, ftr_linear_with(ftr_tanh(h), ftr_variable_find(b->graph, "emb.weight"), (ftr_tensor){0}));
+}
+
+static const struct {
+    const char *name;
+    ftr_shape x, index, source;
+    int32_t axis;
+    int flags;
+} gather_cases[] = {
+    {"5 by 7", {1, {5}}, {1, {7}}, {1, {7}}, 0, 0},
+    {"columns", {2, {3, 4}}, {2, {3, 6}}, {2, {3, 6}}, 1, 0},
+    {"rows", {2, {3, 4}}, {2, {5, 4}}, {2, {6, 4}}, 0, 0},
+    {"fewer rows", {2, {3, 4}}, {2, {2, 3}}, {2, {2, 5}}, -1, 0},
+    {"middle", {3, {4, 3, 5}}, {3, {4, 6, 5}}, {3, {4, 6, 5}}, 1, 0},
+    {"first of rank 3", {3, {4, 3, 5}}, {3, {2, 2, 4}}, {3, {3, 2, 4}}, 0, 0},
+    {"last of rank 4", {4, {2, 3, 4, 5}}, {4, {1, 3, 2, 7}}, {4, {1, 3, 2, 7}}, 3, 0},
+    {"second of rank 4", {4, {2, 3, 4, 5}}, {4, {2, 2, 3, 4}}, {4, {2, 3, 4, 5}}, -3, 0},
+    {"nothing", {2, {3, 4}}, {2, {3, 0}}, {2, {3, 2}}, 1, 0},
+    {"one", {1, {1}}, {1, {1}}, {1, {1}}, 0, 0},
+    {"large columns", {2, {301, 233}}, {2, {301, 150}}, {2, {301, 150}}, 1, OP_LARGE},
+    {"large rows", {2, {301, 533}}, {2, {200, 533}}, {2, {200, 533}}, 0, OP_LARGE},
+    {"large middle", {3, {31, 40, 70}}, {3, {31, 25, 65}}, {3, {31, 26, 65}}, 1, OP_LARGE},
+    {"long", {1, {1000}}, {1, {40000}}, {1, {40000}}, 0, OP_LARGE},
+};
+
+static ftr_tensor gather_index(op_build *b, int32_t i, ftr_dtype type) {
+    int32_t axis = gather_cases[i].axis < 0 ? gather_cases[i].axis + gather_cases[i].x.rank : gather_cases[i].axis;
+    return integer_input(b, type, gather_cases[i].index, 0, gather_cases[i].x.dim[axis] - 1);
+}
+
+/* p: case, type of the index */
+static void build_gather(op_build *b) {
+    int32_t i = b->of->p[0];
+    ftr_tensor x = uniform_input(b, gather_cases[i].x);
+    output(b, ftr_gather(x, gather_cases[i].axis, gather_index(b, i, b->of->p[1] ? FTR_I64 : FTR_I32)));
+}
+
+/* p: case, type */
+static void build_gather_integer(op_build *b) {
+    int32_t i = b->of->p[0];
+    ftr_tensor x = integer_input(b, all_types[b->of->p[1]], gather_cases[i].x, 0, 1);
+    output(b, ftr_gather(x, gather_cases[i].axis, gather_index(b, i, FTR_I64)));
+}
+
+/* p: case, type of the index */
+static void build_scatter_add(op_build *b) {
+    int32_t i = b->of->p[0];
+    ftr_tensor x = uniform_input(b, gather_cases[i].x), source = uniform_input(b, gather_cases[i].source);
+    ftr_tensor index = gather_index(b, i, b->of->p[1] ? FTR_I64 : FTR_I32);
+    output(b, ftr_scatter_add(x, gather_cases[i].axis, index, source));
+}
+
+/* p: case, type */
+static void build_scatter_add_integer(op_build *b) {
+    int32_t i = b->of->p[0];
+    ftr_dtype type = all_types[b->of->p[1]];
+    ftr_tensor x = integer_input(b, type, gather_cases[i].x, -900, 900);
+    ftr_tensor source = integer_input(b, type, gather_cases[i].source, -900, 900);
+    output(b, ftr_scatter_add(x, gather_cases[i].axis, gather_index(b, i, FTR_I32), source));
+}
+
+/* A tensor that is added to itself, and used before and after. */
+static void build_scatter_add_self(op_build *b) {
+    ftr_tensor x = ftr_exp(uniform_input(b, FTR_SHAPE(4, 5)));
+    ftr_tensor index = integer_input(b, FTR_I32, FTR_SHAPE(4, 5), 0, 4);
+    output(b, ftr_scatter_add(x, 1, index, x));
+    output(b, ftr_gather(x, 1, index));
+}
+
+/* p: type of the result, shape */
+static void build_one_hot(op_build *b) {
+    static const ftr_shape shapes[] = {{1, {7}}, {0, {0}}, {2, {3, 2}}, {1, {0}}, {2, {301, 40}}};
+    int64_t classes = b->of->p[1] == 4 ? 11 : 5;
+    ftr_dtype index = b->of->p[0] % 2 ? FTR_I64 : FTR_I32;
+    ftr_tensor indices = integer_input(b, index, shapes[b->of->p[1]], 0, classes - 1);
+    output(b, ftr_one_hot(indices, classes, type_of(b, b->of->p[0])));
+}
+
+enum { TOPK_DISTINCT, TOPK_TIES, TOPK_SPECIAL, TOPK_I32, TOPK_I64 };
+
+/* p: rows, columns, k, kind of values */
+static void build_topk(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape shape = p[0] ? FTR_SHAPE(2, p[0], p[1]) : FTR_SHAPE(p[1]);
+    ftr_tensor indices, x;
+    switch (p[3]) {
+    case TOPK_DISTINCT: x = real_input(b, shape, FILL_DISTINCT, 0, 0); break;
+    case TOPK_TIES: x = real_input(b, shape, FILL_INTEGER, -1, 2); break;
+    case TOPK_SPECIAL: x = fixed_input(b, shape, FILL_SPECIAL, 0, 0); break;
+    default: x = integer_input(b, p[3] == TOPK_I32 ? FTR_I32 : FTR_I64, shape, -4, 4);
+    }
+    output(b, ftr_topk(x, p[2], &indices));
+    output(b, indices);
+}
+
+/* Only the positions are used. */
+static void build_topk_indices(op_build *b) {
+    ftr_tensor x = uniform_input(b, FTR_SHAPE(3, 6)), indices;
+    ftr_topk(ftr_mul(x, x), 2, &indices);
+    output(b, ftr_gather(x, 1, indices));
+}
+
+static const struct {
+    const char *name;
+    ftr_shape shape;
+    int flags;
+} scan_shapes[] = {
+    {"vector", {1, {9}}, 0},
+    {"rank 3", {3, {3, 5, 4}}, 0},
+    {"size 1", {3, {1, 1, 1}}, 0},
+    {"empty", {3, {2, 0, 3}}, 0},
+    {"rank 4", {4, {2, 3, 2, 3}}, 0},
+    {"large", {3, {19, 40, 31}}, OP_LARGE},
+    {"wide", {2, {13, 4099}}, OP_LARGE},
+};
+
+/* p: shape, axis, reverse, type */
+static void build_cumsum(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x = p[3] ? integer_input(b, all_types[p[3]], scan_shapes[p[0]].shape, -1000, 1000)
+                        : uniform_input(b, scan_shapes[p[0]].shape);
+    output(b, ftr_cumsum(x, p[1], p[2]));
+}
+
+enum { REDUCE_PROD, REDUCE_LOGSUMEXP, REDUCE_VAR, REDUCE_VAR_BIASED, REDUCE_NORM1, REDUCE_NORM2, REDUCE_NORM_INF };
+static const char *const line_names[] = {"prod", "logsumexp", "var", "var biased", "norm 1", "norm 2", "norm inf"};
+
+static ftr_tensor reduce_line(int32_t op, ftr_tensor x, ftr_axes axes, bool keep) {
+    switch (op) {
+    case REDUCE_PROD: return ftr_prod(x, axes, keep);
+    case REDUCE_LOGSUMEXP: return ftr_logsumexp(x, axes, keep);
+    case REDUCE_VAR: return ftr_var(x, axes, 1, keep);
+    case REDUCE_VAR_BIASED: return ftr_var(x, axes, 0, keep);
+    case REDUCE_NORM1: return ftr_norm(x, 1, axes, keep);
+    case REDUCE_NORM2: return ftr_norm(x, 2, axes, keep);
+    default: return ftr_norm(x, INFINITY, axes, keep);
+    }
+}
+
+/* p: op, shape, mask (0: all axes), keep */
+static void build_line(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape shape = scan_shapes[p[1]].shape;
+    ftr_tensor x = p[0] == REDUCE_PROD ? real_input(b, shape, FILL_AWAY, 0.7, 1.4) : uniform_input(b, shape);
+    output(b, reduce_line(p[0], x, p[2] ? axes_of((uint32_t)p[2], shape.rank, p[3]) : ftr_all_axes(), p[3]));
+}
+
+/* p: op, axis (2: both), low, high. Whole numbers: zeros, ties, and far from 0. */
+static void build_line_whole(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x = real_input(b, FTR_SHAPE(6, 5), FILL_INTEGER, p[2], p[3]);
+    op_input *input = &b->inputs[b->input_count - 1];
+    for (int64_t i = 0; i < 5 && p[2] <= 0; i++) {
+        input->values[i] = 0; /* a row of zeros, and one with a single zero */
+        input->values[5 + i] = i == 2 ? 0 : 1 + (double)i / 4;
+    }
+    output(b, reduce_line(p[0], x, p[1] == 2 ? ftr_all_axes() : FTR_AXES(p[1]), false));
+}
+
+/* p: op. One number. */
+static void build_line_scalar(op_build *b) {
+    output(b, reduce_line(b->of->p[0], real_input(b, ftr_scalar_shape(), FILL_AWAY, 0.5, 2), ftr_all_axes(), true));
+}
+
+/* p: op, axis. NaN and infinities; a row of -inf alone. */
+static void build_line_special(op_build *b) {
+    ftr_tensor x = fixed_input(b, FTR_SHAPE(9, 3), FILL_SPECIAL, 0, 0);
+    for (int64_t i = 12; i < 15; i++) {
+        b->inputs[b->input_count - 1].values[i] = -INFINITY;
+    }
+    output(b, reduce_line(b->of->p[0], x, FTR_AXES(b->of->p[1]), false));
+}
+
+/* p: type, axis (2: both) */
+static void build_prod_integer(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_tensor x = integer_input(b, all_types[p[0]], FTR_SHAPE(4, 13), -300, 300);
+    output(b, ftr_prod(x, p[1] == 2 ? ftr_all_axes() : FTR_AXES(p[1]), false));
+}
+
+/* p: axis, sizes given. The parts come out again in another order. */
+static void build_split(op_build *b) {
+    static const int64_t sizes[] = {1, 0, 3};
+    ftr_tensor x = uniform_input(b, b->of->p[1] ? FTR_SHAPE(4, 4, 4) : FTR_SHAPE(6, 3, 9)), parts[3];
+    ftr_split(x, b->of->p[0], b->of->p[1] ? sizes : NULL, 3, parts);
+    output(b, parts[0]);
+    output(b, ftr_concat((ftr_tensor[]){parts[2], parts[1], parts[0]}, 3, b->of->p[0]));
+}
+
+/* p: axis, rank, count */
+static void build_stack(op_build *b) {
+    ftr_shape shape = random_shape(b, b->of->p[1], 4);
+    ftr_tensor parts[4];
+    for (int32_t i = 0; i < b->of->p[2]; i++) {
+        parts[i] = uniform_input(b, shape);
+    }
+    output(b, ftr_stack(parts, b->of->p[2], b->of->p[0]));
+}
+
 /* ------------------------------------------------------------------------------------------------ several layers -- */
 
 static ftr_tensor norm_layer(ftr_tensor x, const char *name) { return ftr_batch_norm(x, name, NULL); }
@@ -1670,6 +1902,106 @@ static void add_rest(table *t) {
     WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "adamw large"), 8, 1);
 }
 
+static void add_indices(table *t) {
+    for (int32_t wide = 0; wide < 2; wide++) {
+        const char *type = wide ? "i64" : "i32";
+        for (int32_t i = 0; i < LENGTH(embedding_cases); i++) {
+            WITH(add(t, build_embedding, embedding_cases[i].flags, "embedding %s %s", embedding_cases[i].name, type), i,
+                 wide);
+        }
+        for (int32_t i = 0; i < LENGTH(gather_cases); i++) {
+            WITH(add(t, build_gather, gather_cases[i].flags, "gather %s %s", gather_cases[i].name, type), i, wide);
+            WITH(add(t, build_scatter_add, gather_cases[i].flags, "scatter_add %s %s", gather_cases[i].name, type), i,
+                 wide);
+        }
+    }
+    add(t, build_embedding_layer, 0, "embedding layer");
+    for (int32_t type = 1; type < 5; type++) {
+        WITH(add(t, build_gather_integer, 0, "gather of %s rows", type_name(type)), 2, type);
+        WITH(add(t, build_gather_integer, 0, "gather of %s", type_name(type)), 6, type);
+    }
+    for (int32_t type = 1; type < 3; type++) {
+        WITH(add(t, build_scatter_add_integer, 0, "scatter_add of %s rows", type_name(type)), 2, type);
+        WITH(add(t, build_scatter_add_integer, 0, "scatter_add of %s", type_name(type)), 6, type);
+    }
+    add(t, build_scatter_add_self, 0, "scatter_add of one tensor");
+    for (int32_t type = 0; type < 5; type++) {
+        for (int32_t s = 0; s < 5; s++) {
+            WITH(add(t, build_one_hot, s == 4 ? OP_LARGE : 0, "one_hot %s %d", type_name(type), (int)s), type, s);
+        }
+    }
+    for (int32_t k = 0; k <= 7; k++) {
+        WITH(add(t, build_topk, 0, "topk %d of 7", (int)k), 3, 7, k, TOPK_DISTINCT);
+        WITH(add(t, build_topk, OP_NO_DIFFERENCE, "topk %d of 7 ties", (int)k), 3, 7, k, TOPK_TIES);
+    }
+    WITH(add(t, build_topk, 0, "topk of a vector"), 0, 9, 4, TOPK_DISTINCT);
+    WITH(add(t, build_topk, 0, "topk i32"), 2, 11, 5, TOPK_I32);
+    WITH(add(t, build_topk, 0, "topk i64"), 2, 11, 5, TOPK_I64);
+    WITH(add(t, build_topk, OP_NO_LOSS, "topk special values"), 1, 54, 20, TOPK_SPECIAL);
+    WITH(add(t, build_topk, OP_NO_LOSS, "topk all special values"), 1, 54, 54, TOPK_SPECIAL);
+    WITH(add(t, build_topk, OP_LARGE, "topk large"), 50, 503, 17, TOPK_DISTINCT);
+    WITH(add(t, build_topk, OP_LARGE, "topk large ties"), 50, 203, 203, TOPK_TIES);
+    add(t, build_topk_indices, 0, "topk positions alone");
+}
+
+static void add_scans(table *t) {
+    for (int32_t s = 0; s < LENGTH(scan_shapes); s++) {
+        int32_t rank = scan_shapes[s].shape.rank;
+        for (int32_t axis = 0; axis < rank; axis++) {
+            int32_t reverse = (axis + s) & 1;
+            WITH(add(t, build_cumsum, scan_shapes[s].flags, "cumsum %s axis %d", scan_shapes[s].name, (int)axis), s,
+                 reverse ? axis - rank : axis, reverse);
+        }
+    }
+    for (int32_t type = 1; type < 3; type++) {
+        WITH(add(t, build_cumsum, 0, "cumsum %s", type_name(type)), 1, 1, 0, type);
+        WITH(add(t, build_cumsum, 0, "cumsum %s last axis reverse", type_name(type)), 1, 2, 1, type);
+        for (int32_t axis = 0; axis < 3; axis++) {
+            WITH(add(t, build_prod_integer, 0, "prod %s axis %d", type_name(type), (int)axis), type, axis);
+        }
+    }
+    for (int32_t op = 0; op < LENGTH(line_names); op++) {
+        const char *name = line_names[op];
+        for (int32_t s = 0; s < LENGTH(scan_shapes); s++) {
+            /* nothing: the largest is an error, the mean is NaN; one element: the variance is NaN */
+            int nothing = op > REDUCE_LOGSUMEXP && s == 3, single = op == REDUCE_VAR && s == 2;
+            for (int32_t mask = 0; mask < 1 << scan_shapes[s].shape.rank; mask++) {
+                int keep = (mask + s) & 1, flags = scan_shapes[s].flags;
+                bool large_prod = op == REDUCE_PROD && flags;
+                if (nothing || (large_prod && (mask == 0 || mask == 7)) || (flags && mask % 3 == 2)) {
+                    continue;
+                }
+                flags |= single || (s == 3 && op == REDUCE_LOGSUMEXP) ? OP_NO_LOSS : 0;
+                WITH(add(t, build_line, flags, "%s %s axes %x%s", name, scan_shapes[s].name, (unsigned)mask,
+                         keep ? " keep" : ""),
+                     op, s, mask, keep);
+            }
+        }
+        for (int32_t axis = 0; axis < 3; axis++) {
+            int kinks = op >= REDUCE_NORM1 ? OP_NO_DIFFERENCE : 0;
+            WITH(add(t, build_line_whole, kinks, "%s zeros axis %d", name, (int)axis), op, axis, -1, 1);
+            WITH(add(t, build_line_whole, kinks, "%s far axis %d", name, (int)axis), op, axis, 40, 99);
+        }
+        WITH(add(t, build_line_scalar, op == REDUCE_VAR ? OP_NO_LOSS : 0, "%s scalar", name), op);
+    }
+    for (int32_t axis = 0; axis < 2; axis++) {
+        WITH(add(t, build_line_special, OP_NO_LOSS | OP_EACH, "prod special values axis %d", (int)axis), REDUCE_PROD,
+             axis);
+        WITH(add(t, build_line_special, OP_NO_LOSS | OP_EACH, "logsumexp special values axis %d", (int)axis),
+             REDUCE_LOGSUMEXP, axis);
+        WITH(add(t, build_line_special, OP_NO_LOSS | OP_EACH, "norm 1 special values axis %d", (int)axis), REDUCE_NORM1,
+             axis);
+    }
+    for (int32_t axis = 0; axis < 3; axis++) {
+        WITH(add(t, build_split, 0, "split axis %d", (int)axis), axis - 3, 0);
+        WITH(add(t, build_split, 0, "split sizes axis %d", (int)axis), axis, 1);
+        for (int32_t rank = axis; rank < 4; rank++) {
+            WITH(add(t, build_stack, 0, "stack rank %d axis %d", (int)rank, (int)axis),
+                 axis % 2 ? axis - rank - 1 : axis, rank, 1 + rank);
+        }
+    }
+}
+
 op_case *op_cases(int32_t *count) {
     table t = {0};
     add_pointwise(&t);
@@ -1683,6 +2015,8 @@ op_case *op_cases(int32_t *count) {
     add_shapes(&t);
     add_losses(&t);
     add_more_losses(&t);
+    add_indices(&t);
+    add_scans(&t);
     add_rest(&t);
     *count = t.count;
     return t.cases;

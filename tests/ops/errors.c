@@ -75,6 +75,18 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
     return ftr_conv2d(real(g, "a", FTR_SHAPE(1, 2, 2, 4)), "conv1", 8, 3, NULL);
 }
 
+static ftr_tensor split_of(ftr_tensor x, int32_t axis, const int64_t *sizes, int32_t count) {
+    ftr_tensor parts[4];
+    ftr_split(x, axis, sizes, count, parts);
+    return parts[0];
+}
+
+static const int64_t three_four[] = {3, 4}, minus_one[] = {-1, 4, 3};
+
+static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
+    return ftr_stack((ftr_tensor[]){x, y}, 2, axis);
+}
+
 /* --------------------------------------------------------------------------------------------------------- the rows */
 
 /* Inputs "a", "b", "c" of graph g: A(2, 3) is f32, A_AS(FTR_I32, 2, 3) of a type. */
@@ -492,6 +504,85 @@ static ftr_tensor scoped_layer(ftr_graph *g) {
       ftr_accuracy(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4))) \
     X(accuracy_rank, FTR_ERROR_RANK, "accuracy: logits have rank 0, expected 1 or more (..., classes)", \
       ftr_accuracy(scalar(g), B_AS(FTR_I32, 4))) \
+    X(embedding_indices, FTR_ERROR_DTYPE, "embedding 'embedding_2': indices are f32, expected i32 or i64", \
+      ftr_embedding_with(A(5, 3), B(4))) \
+    X(embedding_weight, FTR_ERROR_RANK, "embedding 'embedding_2': weight has rank 3, expected 2 (rows, width)", \
+      ftr_embedding_with(A(5, 3, 1), B_AS(FTR_I32, 4))) \
+    X(embedding_weight_type, FTR_ERROR_DTYPE, "embedding 'embedding_2': weight is i32, expected f32 or f64", \
+      ftr_embedding_with(A_AS(FTR_I32, 5, 3), B_AS(FTR_I32, 4))) \
+    X(embedding_rank, FTR_ERROR_RANK, "embedding 'embedding_2': indices have rank 6, expected 5 or less", \
+      ftr_embedding_with(A(5, 3), B_AS(FTR_I32, 1, 1, 1, 1, 1, 2))) \
+    X(embedding_name, FTR_ERROR_NAME, "embedding: the layer has no name", \
+      ftr_embedding(A_AS(FTR_I32, 4), "", 5, 3, NULL)) \
+    X(embedding_rows, FTR_ERROR_INVALID_ARGUMENT, "embedding 'emb': rows 0, width 3, expected 1 or more", \
+      ftr_embedding(A_AS(FTR_I32, 4), "emb", 0, 3, NULL)) \
+    X(embedding_layer_indices, FTR_ERROR_DTYPE, "embedding 'emb': indices are f32, expected i32 or i64", \
+      ftr_embedding(A(4), "emb", 5, 3, NULL)) \
+    X(gather_index, FTR_ERROR_DTYPE, "gather 'gather_2': index is bool, expected i32 or i64", \
+      ftr_gather(A(5, 3), 0, B_AS(FTR_BOOL, 5, 3))) \
+    X(gather_rank, FTR_ERROR_RANK, \
+      "gather 'gather_2': index has rank 1, x has rank 2, expected one rank of 1 or more", \
+      ftr_gather(A(5, 3), 0, B_AS(FTR_I32, 5))) \
+    X(gather_larger, FTR_ERROR_SHAPE, "gather 'gather_2': index is [9, 4], x is [5, 3]: dimension 1 is larger", \
+      ftr_gather(A(5, 3), 0, B_AS(FTR_I32, 9, 4))) \
+    X(gather_axis, FTR_ERROR_INVALID_ARGUMENT, "gather 'gather_2': axis 2 of a tensor of rank 2", \
+      ftr_gather(A(5, 3), 2, B_AS(FTR_I32, 5, 3))) \
+    X(scatter_source, FTR_ERROR_SHAPE, \
+      "scatter_add 'scatter_add_3': index is [5, 3], source is [4, 3]: dimension 0 is larger", \
+      ftr_scatter_add(A(9, 3), 0, B_AS(FTR_I32, 5, 3), C(4, 3))) \
+    X(scatter_types, FTR_ERROR_DTYPE, "scatter_add 'scatter_add_3': x is f32, source is i32: both must have one type", \
+      ftr_scatter_add(A(9, 3), 0, B_AS(FTR_I32, 5, 3), C_AS(FTR_I32, 5, 3))) \
+    X(scatter_bool, FTR_ERROR_DTYPE, "scatter_add 'scatter_add_3': source is bool, expected f32, f64, i32 or i64", \
+      ftr_scatter_add(A_AS(FTR_BOOL, 9), 0, B_AS(FTR_I32, 5), C_AS(FTR_BOOL, 5))) \
+    X(scatter_axis, FTR_ERROR_INVALID_ARGUMENT, "scatter_add 'scatter_add_3': axis -3 of a tensor of rank 2", \
+      ftr_scatter_add(A(9, 3), -3, B_AS(FTR_I32, 5, 3), C(5, 3))) \
+    X(one_hot_indices, FTR_ERROR_DTYPE, "one_hot 'one_hot_1': indices are u8, expected i32 or i64", \
+      ftr_one_hot(A_AS(FTR_U8, 4), 3, FTR_F32)) \
+    X(one_hot_classes, FTR_ERROR_INVALID_ARGUMENT, "one_hot 'one_hot_1': classes 0, expected 1 or more", \
+      ftr_one_hot(A_AS(FTR_I32, 4), 0, FTR_F32)) \
+    X(one_hot_type, FTR_ERROR_INVALID_ARGUMENT, \
+      "one_hot 'one_hot_1': dtype 42, expected f32, f64, i32, i64, u8 or bool", \
+      ftr_one_hot(A_AS(FTR_I32, 4), 3, (ftr_dtype)42)) \
+    X(topk_k, FTR_ERROR_INVALID_ARGUMENT, "topk 'topk_1': k 4, expected 0 to 3", ftr_topk(A(2, 3), 4, NULL)) \
+    X(topk_rank, FTR_ERROR_RANK, "topk 'topk_1': input has rank 0, expected 1 or more", ftr_topk(scalar(g), 1, NULL)) \
+    X(topk_bool, FTR_ERROR_DTYPE, "topk 'topk_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_topk(A_AS(FTR_BOOL, 3), 1, NULL)) \
+    X(cumsum_axis, FTR_ERROR_INVALID_ARGUMENT, "cumsum 'cumsum_1': axis 0 of a tensor of rank 0", \
+      ftr_cumsum(scalar(g), 0, false)) \
+    X(cumsum_bool, FTR_ERROR_DTYPE, "cumsum 'cumsum_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_cumsum(A_AS(FTR_BOOL, 3), 0, false)) \
+    X(prod_axis, FTR_ERROR_INVALID_ARGUMENT, "prod of 'a': axis -3 of a tensor of rank 2", \
+      ftr_prod(A(2, 3), FTR_AXES(-3), false)) \
+    X(prod_bool, FTR_ERROR_DTYPE, "prod 'prod_1': input is bool, expected f32, f64, i32 or i64", \
+      ftr_prod(A_AS(FTR_BOOL, 3), ftr_all_axes(), false)) \
+    X(logsumexp_twice, FTR_ERROR_INVALID_ARGUMENT, "logsumexp of 'a': axis 1 is there twice", \
+      ftr_logsumexp(A(2, 3), FTR_AXES(-1, 1), false)) \
+    X(logsumexp_integers, FTR_ERROR_DTYPE, "logsumexp 'logsumexp_1': input is i32, expected f32 or f64", \
+      ftr_logsumexp(A_AS(FTR_I32, 3), ftr_all_axes(), false)) \
+    X(var_correction, FTR_ERROR_INVALID_ARGUMENT, "var of 'a': correction 2, expected 0 or 1", \
+      ftr_var(A(2, 3), FTR_AXES(0), 2, false)) \
+    X(var_integers, FTR_ERROR_DTYPE, "var of 'a': input is i64, expected f32 or f64", \
+      ftr_var(A_AS(FTR_I64, 3), ftr_all_axes(), 0, false)) \
+    X(norm_p, FTR_ERROR_INVALID_ARGUMENT, "norm of 'a': p 3, expected 1, 2 or INFINITY", \
+      ftr_norm(A(2, 3), 3, FTR_AXES(0), false)) \
+    X(norm_axis, FTR_ERROR_INVALID_ARGUMENT, "norm of 'a': axis 2 of a tensor of rank 2", \
+      ftr_norm(A(2, 3), 2, FTR_AXES(2), false)) \
+    X(norm_of_nothing, FTR_ERROR_SHAPE, "max 'max_3': axis 0 of [0] has size 0, expected 1 or more", \
+      ftr_norm(A(0), INFINITY, ftr_all_axes(), false)) \
+    X(split_equal, FTR_ERROR_SHAPE, "split of 'a': 3 equal parts of an axis of size 8", split_of(A(2, 8), 1, NULL, 3)) \
+    X(split_sizes, FTR_ERROR_SHAPE, "split of 'a': the sizes of the 2 parts do not add up to 8, the size of axis -1", \
+      split_of(A(2, 8), -1, three_four, 2)) \
+    X(split_negative, FTR_ERROR_SHAPE, \
+      "split of 'a': the sizes of the 3 parts do not add up to 6, the size of axis 0", \
+      split_of(A(6), 0, minus_one, 3)) \
+    X(split_axis, FTR_ERROR_INVALID_ARGUMENT, "split of 'a': axis 1 of a tensor of rank 1", \
+      split_of(A(6), 1, NULL, 3)) \
+    X(stack_shapes, FTR_ERROR_SHAPE, "stack: input 0 is [2, 3], input 1 is [3, 2]: all must have one shape", \
+      stack_of(A(2, 3), B(3, 2), 0)) \
+    X(stack_axis, FTR_ERROR_INVALID_ARGUMENT, "stack: new axis 3 for tensors of rank 2", \
+      stack_of(A(2, 3), B(2, 3), 3)) \
+    X(stack_rank, FTR_ERROR_RANK, "stack: tensors have rank 6, expected 5 or less", \
+      stack_of(A(1, 1, 1, 1, 1, 1), B(1, 1, 1, 1, 1, 1), 0)) \
     X(two_graphs, FTR_ERROR_INVALID_TENSOR, "add: input 1 belongs to another graph", two_graphs(g)) \
     X(scoped_layer, FTR_ERROR_SHAPE, \
       "conv2d 'block.1.conv1': kernel 3 x 3 (dilation 1) does not fit the padded input of 2 x 2", scoped_layer(g))
@@ -600,17 +691,119 @@ static void test_label(const label_error *e) {
     ftr_context_destroy(context);
 }
 
+/* ---------------------------------------------------------------------------------------------- indices of the data */
+
+static ftr_tensor use_embedding(ftr_tensor weight, ftr_tensor index) { return ftr_embedding_with(weight, index); }
+
+static ftr_tensor use_gather(ftr_tensor weight, ftr_tensor index) {
+    return ftr_gather(ftr_reshape(weight, FTR_SHAPE(6)), 0, index);
+}
+
+static ftr_tensor use_scatter(ftr_tensor weight, ftr_tensor index) {
+    ftr_tensor source = ftr_slice(ftr_reshape(weight, FTR_SHAPE(6)), 0, 0, 4, 1);
+    return ftr_scatter_add(ftr_reshape(weight, FTR_SHAPE(6)), 0, index, source);
+}
+
+static ftr_tensor use_one_hot(ftr_tensor weight, ftr_tensor index) {
+    ftr_tensor hot = ftr_one_hot(index, 3, FTR_F32);
+    return ftr_matmul(hot, weight, false, false);
+}
+
+/* Like labels, indices are data. The weight is [3, 2]. */
+typedef struct index_error {
+    const char *name;
+    ftr_tensor (*use)(ftr_tensor weight, ftr_tensor index);
+    int64_t indices[4];
+    bool i64;
+    ftr_status status;
+    const char *message;
+} index_error;
+
+static const index_error index_errors[] = {
+    {"index_good", use_embedding, {0, 2, 2, 1}, false, FTR_OK, ""},
+    {"index_above",
+     use_embedding,
+     {0, 1, 3, 7},
+     false,
+     FTR_ERROR_DATA,
+     "embedding 'embedding_2': index 3 at position 2 is outside the 3 rows"},
+    {"index_negative",
+     use_embedding,
+     {0, -1, 2, 2},
+     true,
+     FTR_ERROR_DATA,
+     "embedding 'embedding_2': index -1 at position 1 is outside the 3 rows"},
+    {"index_i64",
+     use_embedding,
+     {0, 1, 2, INT64_C(4294967296)},
+     true,
+     FTR_ERROR_DATA,
+     "embedding 'embedding_2': index 4294967296 at position 3 is outside the 3 rows"},
+    {"index_gather",
+     use_gather,
+     {0, 5, 6, 2},
+     false,
+     FTR_ERROR_DATA,
+     "gather 'gather_3': index 6 at position 2 is outside axis 0, which has size 6"},
+    {"index_scatter_add",
+     use_scatter,
+     {-2, 5, 6, 2},
+     true,
+     FTR_ERROR_DATA,
+     "scatter_add 'scatter_add_5': index -2 at position 0 is outside axis 0, which has size 6"},
+    {"index_one_hot",
+     use_one_hot,
+     {0, 1, 2, 3},
+     false,
+     FTR_ERROR_DATA,
+     "one_hot 'one_hot_2': index 3 at position 3 is outside the 3 classes"},
+};
+
+static void test_index(const index_error *e) {
+    ftr_context *context = ftr_test_context();
+    ftr_graph *g = ftr_graph_create(context);
+    ftr_tensor weight = ftr_parameter(g, "w", FTR_F32, FTR_SHAPE(3, 2), (ftr_init){FTR_INIT_UNIFORM, -1, 1});
+    ftr_tensor index = ftr_input(g, "i", e->i64 ? FTR_I64 : FTR_I32, FTR_SHAPE(4));
+    ftr_tensor y = e->use(weight, index);
+    ftr_optimizer sgd = ftr_sgd(0.5);
+    ftr_plan *plan = NULL;
+    ftr_tensor loss = ftr_sum(ftr_mul(y, y), ftr_all_axes(), false);
+    FTR_TEST_OK(context, ftr_compile(g, &(ftr_compile_desc){.loss = loss, .optimizer = &sgd}, &plan));
+    int32_t narrow[4];
+    for (int i = 0; i < 4; i++) {
+        narrow[i] = (int32_t)e->indices[i];
+    }
+    FTR_TEST_OK(context, ftr_feed(plan, index, e->i64 ? (const void *)e->indices : narrow, e->i64 ? 32 : 16));
+    float before[6], after[6];
+    FTR_TEST_OK(context, ftr_variable_read(weight, before, sizeof before));
+    ftr_status status = ftr_step(plan, NULL);
+    FTR_TEST_OK(context, ftr_variable_read(weight, after, sizeof after));
+    assert_string_equal(ftr_error_message(context), e->message);
+    assert_int_equal(status, e->status);
+    assert_int_equal(memcmp(before, after, sizeof before) == 0, status != FTR_OK);
+    ftr_plan_destroy(plan);
+    ftr_graph_destroy(g);
+    ftr_context_destroy(context);
+}
+
 /* -------------------------------------------------------------------------------------------------------- the tests */
 
-enum { ERRORS = FTR_TEST_LENGTH(errors), LABEL_ERRORS = FTR_TEST_LENGTH(label_errors) };
+enum { ERRORS = FTR_TEST_LENGTH(errors), LABEL_ERRORS = FTR_TEST_LENGTH(label_errors),
+       INDEX_ERRORS = FTR_TEST_LENGTH(index_errors) };
 
-int32_t op_error_count(void) { return ERRORS + LABEL_ERRORS; }
+int32_t op_error_count(void) { return ERRORS + LABEL_ERRORS + INDEX_ERRORS; }
 
 const char *op_error_name(int32_t index) {
+    if (index >= ERRORS + LABEL_ERRORS) {
+        return index_errors[index - ERRORS - LABEL_ERRORS].name;
+    }
     return index < ERRORS ? errors[index].name : label_errors[index - ERRORS].name;
 }
 
 const void *op_error_state(int32_t index) {
+    if (index >= ERRORS + LABEL_ERRORS) {
+        return &index_errors[index - ERRORS - LABEL_ERRORS];
+    }
     return index < ERRORS ? (const void *)&errors[index] : &label_errors[index - ERRORS];
 }
 
@@ -618,6 +811,11 @@ void op_error_test(void **state) {
     const char *address = (const char *)*state, *first = (const char *)label_errors;
     if (address >= first && address < first + sizeof label_errors) {
         test_label((const label_error *)*state);
+        return;
+    }
+    first = (const char *)index_errors;
+    if (address >= first && address < first + sizeof index_errors) {
+        test_index((const index_error *)*state);
         return;
     }
     const op_error *e = (const op_error *)*state;

@@ -1087,6 +1087,194 @@ static ftr_status oracle_nll_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* --------------------------------------------------------------------------------------------- indices and scans -- */
+
+/* Whether every index is in 0 to limit - 1; the first other one is reported. */
+static ftr_status check_indices(const ftr_kernel_call *call, const ftr_view *index, int64_t limit) {
+    for (int64_t i = 0; i < index->count; i++) {
+        if (get_int(index, i) < 0 || get_int(index, i) >= limit) {
+            return ftr_backend_error(call, FTR_ERROR_DATA, "index %lld at position %lld is not below %lld",
+                                     (long long)get_int(index, i), (long long)i, (long long)limit);
+        }
+    }
+    return FTR_OK;
+}
+
+static ftr_status oracle_embedding(const ftr_kernel_call *call) {
+    const ftr_view *weight = &call->in[0], *index = &call->in[1], *y = &call->out[0];
+    int64_t width = weight->shape.dim[1];
+    ftr_status status = check_indices(call, index, weight->shape.dim[0]);
+    for (int64_t i = 0; i < y->count && status == FTR_OK; i++) {
+        copy_element(y, i, weight, get_int(index, i / width) * width + i % width);
+    }
+    return status;
+}
+
+static ftr_status oracle_embedding_grad(const ftr_kernel_call *call) {
+    const ftr_view *dy = &call->in[0], *index = &call->in[1], *dw = &call->out[0];
+    int64_t rows = dw->shape.dim[0], width = dw->shape.dim[1];
+    for (int64_t i = 0; i < dw->count; i++) {
+        set(dw, i, 0.0);
+    }
+    ftr_status status = check_indices(call, index, rows);
+    for (int64_t i = 0; i < dy->count && status == FTR_OK; i++) {
+        int64_t to = get_int(index, i / width) * width + i % width;
+        set(dw, to, get(dw, to) + get(dy, i));
+    }
+    return status;
+}
+
+/* Index of the element of x that element i of the index names: its own coordinates, but for the axis. */
+static int64_t indexed(const ftr_view *index, int64_t i, const ftr_shape *x, int32_t axis) {
+    int64_t coord[FTR_MAX_RANK];
+    coordinates(&index->shape, i, coord);
+    coord[axis] = get_int(index, i);
+    return index_of(x, coord);
+}
+
+static ftr_status oracle_gather(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *index = &call->in[1];
+    int32_t axis = call->attr->axis.axis;
+    ftr_status status = check_indices(call, index, x->shape.dim[axis]);
+    for (int64_t i = 0; i < index->count && status == FTR_OK; i++) {
+        copy_element(&call->out[0], i, x, indexed(index, i, &x->shape, axis));
+    }
+    return status;
+}
+
+static ftr_status oracle_scatter_add(const ftr_kernel_call *call) {
+    const ftr_view *index = &call->in[0], *source = &call->in[1], *x = optional_input(call, 2), *y = &call->out[0];
+    int32_t axis = call->attr->scatter.axis;
+    memset(y->data, 0, (size_t)y->count * ftr_dtype_size(y->dtype));
+    for (int64_t i = 0; x && i < y->count; i++) {
+        copy_element(y, i, x, i);
+    }
+    ftr_status status = check_indices(call, index, y->shape.dim[axis]);
+    for (int64_t i = 0; i < index->count && status == FTR_OK; i++) {
+        int64_t coord[FTR_MAX_RANK], to = indexed(index, i, &y->shape, axis);
+        coordinates(&index->shape, i, coord);
+        int64_t from = index_of(&source->shape, coord);
+        if (is_float(y->dtype)) {
+            set(y, to, get(y, to) + get(source, from));
+        } else {
+            set_int(y, to, binary_int(FTR_OP_add, get_int(y, to), get_int(source, from)));
+        }
+    }
+    return status;
+}
+
+static ftr_status oracle_one_hot(const ftr_kernel_call *call) {
+    const ftr_view *index = &call->in[0], *y = &call->out[0];
+    int64_t classes = call->attr->one_hot.classes;
+    for (int64_t i = 0; i < y->count; i++) {
+        bool hot = get_int(index, i / classes) == i % classes;
+        if (is_float(y->dtype)) {
+            set(y, i, hot);
+        } else {
+            set_int(y, i, hot);
+        }
+    }
+    return check_indices(call, index, classes);
+}
+
+/* Whether element i comes before element j in descending order: NaN first, then larger ones, then by position. */
+static bool comes_before(const ftr_view *x, int64_t i, int64_t j) {
+    bool nan_i = is_float(x->dtype) && isnan(get(x, i)), nan_j = is_float(x->dtype) && isnan(get(x, j));
+    if (nan_i || nan_j) {
+        return nan_i && (!nan_j || i < j);
+    }
+    int order = order_of(x, i, x, j);
+    return order == 1 || (order == 0 && i < j);
+}
+
+/* An element's rank is the number of those before it. */
+static ftr_status oracle_topk(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0];
+    int64_t n = x->shape.dim[x->shape.rank - 1], k = call->attr->topk.k;
+    for (int64_t i = 0; i < x->count; i++) {
+        int64_t row = i / n, rank = 0;
+        for (int64_t j = row * n; j < (row + 1) * n; j++) {
+            rank += j != i && comes_before(x, j, i);
+        }
+        if (rank < k) {
+            copy_element(&call->out[0], row * k + rank, x, i);
+            set_int(&call->out[1], row * k + rank, i % n);
+        }
+    }
+    return FTR_OK;
+}
+
+static ftr_status oracle_cumsum(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *y = &call->out[0];
+    for (int64_t r = 0; r < line_count(x, call->attr->cumsum.axis); r++) {
+        line l = line_at(x, call->attr->cumsum.axis, r);
+        double sum = 0;
+        uint64_t int_sum = 0;
+        for (int64_t k = 0; k < l.count; k++) {
+            int64_t i = l.first + (call->attr->cumsum.reverse ? l.count - 1 - k : k) * l.stride;
+            sum += get(x, i);
+            int_sum += (uint64_t)get_int(x, i);
+            if (is_float(y->dtype)) {
+                set(y, i, sum);
+            } else {
+                set_int(y, i, (int64_t)int_sum);
+            }
+        }
+    }
+    return FTR_OK;
+}
+
+/* The product of a line without its element `but`; -1: of all. */
+static double line_product(const ftr_view *x, line l, int64_t but) {
+    double product = 1;
+    for (int64_t k = 0; k < l.count; k++) {
+        product *= k == but ? 1.0 : get(x, l.first + k * l.stride);
+    }
+    return product;
+}
+
+static ftr_status oracle_prod(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *y = &call->out[0];
+    for (int64_t r = 0; r < y->count; r++) {
+        line l = line_at(x, call->attr->axis.axis, r);
+        int64_t product = 1;
+        for (int64_t k = 0; k < l.count && !is_float(x->dtype); k++) {
+            product = binary_int(FTR_OP_mul, product, get_int(x, l.first + k * l.stride));
+        }
+        if (is_float(y->dtype)) {
+            set(y, r, line_product(x, l, -1));
+        } else {
+            set_int(y, r, product);
+        }
+    }
+    return FTR_OK;
+}
+
+static ftr_status oracle_prod_grad(const ftr_kernel_call *call) {
+    const ftr_view *dy = &call->in[0], *x = &call->in[1];
+    for (int64_t r = 0; r < line_count(x, call->attr->axis.axis); r++) {
+        line l = line_at(x, call->attr->axis.axis, r);
+        for (int64_t k = 0; k < l.count; k++) {
+            set(&call->out[0], l.first + k * l.stride, get(dy, r) * line_product(x, l, k));
+        }
+    }
+    return FTR_OK;
+}
+
+static ftr_status oracle_logsumexp(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *y = &call->out[0];
+    for (int64_t r = 0; r < y->count; r++) {
+        line l = line_at(x, call->attr->axis.axis, r);
+        double largest = line_largest(x, l), sum = 0;
+        largest = isinf(largest) ? 0 : largest;
+        for (int64_t k = 0; k < l.count; k++) {
+            sum += exp(get(x, l.first + k * l.stride) - largest);
+        }
+        set(y, r, largest + log(sum));
+    }
+    return FTR_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------------- updates -- */
 
 static ftr_status oracle_ema_update(const ftr_kernel_call *call) {
@@ -1233,6 +1421,16 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_cross_entropy_grad] = {.run = oracle_cross_entropy_grad},
     [FTR_OP_nll] = {.run = oracle_cross_entropy},
     [FTR_OP_nll_grad] = {.run = oracle_nll_grad},
+    [FTR_OP_embedding] = {.run = oracle_embedding},
+    [FTR_OP_embedding_grad] = {.run = oracle_embedding_grad},
+    [FTR_OP_gather] = {.run = oracle_gather},
+    [FTR_OP_scatter_add] = {.run = oracle_scatter_add},
+    [FTR_OP_one_hot] = {.run = oracle_one_hot},
+    [FTR_OP_topk] = {.run = oracle_topk},
+    [FTR_OP_cumsum] = {.run = oracle_cumsum},
+    [FTR_OP_prod] = {.run = oracle_prod},
+    [FTR_OP_prod_grad] = {.run = oracle_prod_grad},
+    [FTR_OP_logsumexp] = {.run = oracle_logsumexp},
     [FTR_OP_ema_update] = {.run = oracle_ema_update},
     [FTR_OP_count_update] = {.run = oracle_count_update},
     [FTR_OP_sgd_update] = {.run = oracle_sgd_update},

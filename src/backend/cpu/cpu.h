@@ -117,6 +117,18 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(cross_entropy_grad, ftr__cpu_cross_entropy_grad, 0)                                               \
     X(nll, ftr__cpu_cross_entropy, ftr__cpu_cross_entropy_workspace)                                    \
     X(nll_grad, ftr__cpu_cross_entropy_grad, 0)                                                         \
+    /* index.c */                                                                                       \
+    X(embedding, ftr__cpu_embedding, ftr__cpu_embedding_workspace)                                      \
+    X(embedding_grad, ftr__cpu_embedding_grad, ftr__cpu_embedding_grad_workspace)                       \
+    X(gather, ftr__cpu_gather, ftr__cpu_gather_workspace)                                               \
+    X(scatter_add, ftr__cpu_scatter_add, ftr__cpu_scatter_add_workspace)                                \
+    X(one_hot, ftr__cpu_one_hot, ftr__cpu_one_hot_workspace)                                            \
+    X(topk, ftr__cpu_topk, 0)                                                                           \
+    /* scan.c */                                                                                        \
+    X(cumsum, ftr__cpu_cumsum, 0)                                                                       \
+    X(prod, ftr__cpu_prod, 0)                                                                           \
+    X(prod_grad, ftr__cpu_prod_grad, 0)                                                                 \
+    X(logsumexp, ftr__cpu_logsumexp, 0)                                                                 \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -176,6 +188,21 @@ FTR__CPU_RUN(ftr__cpu_softmax_grad)
 FTR__CPU_RUN(ftr__cpu_cross_entropy)
 FTR__CPU_WORKSPACE(ftr__cpu_cross_entropy_workspace)
 FTR__CPU_RUN(ftr__cpu_cross_entropy_grad)
+FTR__CPU_RUN(ftr__cpu_embedding)
+FTR__CPU_WORKSPACE(ftr__cpu_embedding_workspace)
+FTR__CPU_RUN(ftr__cpu_embedding_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_embedding_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_gather)
+FTR__CPU_WORKSPACE(ftr__cpu_gather_workspace)
+FTR__CPU_RUN(ftr__cpu_scatter_add)
+FTR__CPU_WORKSPACE(ftr__cpu_scatter_add_workspace)
+FTR__CPU_RUN(ftr__cpu_one_hot)
+FTR__CPU_WORKSPACE(ftr__cpu_one_hot_workspace)
+FTR__CPU_RUN(ftr__cpu_topk)
+FTR__CPU_RUN(ftr__cpu_cumsum)
+FTR__CPU_RUN(ftr__cpu_prod)
+FTR__CPU_RUN(ftr__cpu_prod_grad)
+FTR__CPU_RUN(ftr__cpu_logsumexp)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
