@@ -81,8 +81,9 @@ FTR_API ftr_tensor ftr_clamp(ftr_tensor x, double min, double max);
 /* ftr_clamp() to 0..6. */
 FTR_API ftr_tensor ftr_relu6(ftr_tensor x);
 
-/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic tangent,
- * x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it. */
+/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic
+ * tangent, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2
+ * has it. */
 typedef enum ftr_gelu_form { FTR_GELU_EXACT = 0, FTR_GELU_TANH } ftr_gelu_form;
 
 /* Gaussian error linear unit. */
