@@ -528,14 +528,15 @@ FTR_API ftr_tensor ftr_erf(ftr_tensor x);
 FTR_API ftr_tensor ftr_floor(ftr_tensor x);
 /* Nearest whole number; halves go to the even one. The gradient is 0 everywhere. */
 FTR_API ftr_tensor ftr_round(ftr_tensor x);
-/* x limited to min..max; either may be infinite, min <= max. NaN stays NaN. The gradient passes strictly between the bounds,
- * and is 0 on them, as PyTorch 2.15's (which was 1 there in older versions). */
+/* x limited to min..max; either may be infinite, min <= max. NaN stays NaN. The gradient passes strictly between the
+ * bounds and is 0 on them, as PyTorch 2.15's. */
 FTR_API ftr_tensor ftr_clamp(ftr_tensor x, double min, double max);
 /* ftr_clamp() to 0..6. */
 FTR_API ftr_tensor ftr_relu6(ftr_tensor x);
 
-/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic tangent,
- * x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it. */
+/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic
+ * tangent, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2
+ * has it. */
 typedef enum ftr_gelu_form { FTR_GELU_EXACT = 0, FTR_GELU_TANH } ftr_gelu_form;
 
 /* Gaussian error linear unit. */
@@ -4418,7 +4419,7 @@ void ftr__grad_erf(ftr__grad *s) {
     s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, 1.1283791670955126)), bell);
 }
 
-/* Of a function that is constant between its steps: zeros, not a missing gradient, so that training may go through it. */
+/* Of a function that is constant between its steps: zeros, not a missing gradient, so that training can go on. */
 static void ftr__grad_of_steps(ftr__grad *s) {
     if (ftr__grad_of_one(s)) s->din[0] = ftr_expand(ftr__like(s, 0.0), ftr_shape_of(s->in[0]));
 }
@@ -8934,7 +8935,7 @@ ftr_status ftr__cpu_plain(const ftr_kernel_call *call) {
     return ftr__pointwise_dtype_error(call, dtype);
 }
 
-/* ---------------------------------------------------------------------------------------------------- activations -- */
+/* --------------------------------------------------------------------------------------------------- activations -- */
 
 /* What computes an op, or the op of its gradient, and with which constants. */
 typedef struct ftr__activation_call {
@@ -15158,9 +15159,9 @@ FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
 }
 
-/* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax rational
- * function on 0..16 (relative error 7e-9); further out both are 0. All coefficients are positive: nothing cancels. What
- * rounding loses of x^2 is made up for, as the exponential would magnify it. */
+/* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax
+ * rational function on 0..16 (relative error 7e-9); further out both are 0. All coefficients are positive: nothing
+ * cancels. What rounding loses of x^2 is made up for, as the exponential would magnify it. */
 FTR__INLINE FTR__VF FTR__S(normal_tail)(FTR__VF x, FTR__VF *bell) {
     FTR__VF size = (FTR__VF)((FTR__VU)x & 0x7fffffffu);
     size = FTR__SELECT(size > 16.0f, FTR__SPLAT(16.0f), size);

@@ -75,14 +75,15 @@ FTR_API ftr_tensor ftr_erf(ftr_tensor x);
 FTR_API ftr_tensor ftr_floor(ftr_tensor x);
 /* Nearest whole number; halves go to the even one. The gradient is 0 everywhere. */
 FTR_API ftr_tensor ftr_round(ftr_tensor x);
-/* x limited to min..max; either may be infinite, min <= max. NaN stays NaN. The gradient passes strictly between the bounds,
- * and is 0 on them, as PyTorch 2.15's (which was 1 there in older versions). */
+/* x limited to min..max; either may be infinite, min <= max. NaN stays NaN. The gradient passes strictly between the
+ * bounds and is 0 on them, as PyTorch 2.15's. */
 FTR_API ftr_tensor ftr_clamp(ftr_tensor x, double min, double max);
 /* ftr_clamp() to 0..6. */
 FTR_API ftr_tensor ftr_relu6(ftr_tensor x);
 
-/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic tangent,
- * x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it. */
+/* How ftr_gelu() is computed: x Phi(x) with the normal distribution's Phi, or its approximation by a hyperbolic
+ * tangent, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2
+ * has it. */
 typedef enum ftr_gelu_form { FTR_GELU_EXACT = 0, FTR_GELU_TANH } ftr_gelu_form;
 
 /* Gaussian error linear unit. */

@@ -365,7 +365,7 @@ void ftr__grad_erf(ftr__grad *s) {
     s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, 1.1283791670955126)), bell);
 }
 
-/* Of a function that is constant between its steps: zeros, not a missing gradient, so that training may go through it. */
+/* Of a function that is constant between its steps: zeros, not a missing gradient, so that training can go on. */
 static void ftr__grad_of_steps(ftr__grad *s) {
     if (ftr__grad_of_one(s)) s->din[0] = ftr_expand(ftr__like(s, 0.0), ftr_shape_of(s->in[0]));
 }

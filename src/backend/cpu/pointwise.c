@@ -370,7 +370,7 @@ ftr_status ftr__cpu_plain(const ftr_kernel_call *call) {
     return ftr__pointwise_dtype_error(call, dtype);
 }
 
-/* ---------------------------------------------------------------------------------------------------- activations -- */
+/* --------------------------------------------------------------------------------------------------- activations -- */
 
 /* What computes an op, or the op of its gradient, and with which constants. */
 typedef struct ftr__activation_call {

@@ -143,9 +143,9 @@ FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
 }
 
-/* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax rational
- * function on 0..16 (relative error 7e-9); further out both are 0. All coefficients are positive: nothing cancels. What
- * rounding loses of x^2 is made up for, as the exponential would magnify it. */
+/* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax
+ * rational function on 0..16 (relative error 7e-9); further out both are 0. All coefficients are positive: nothing
+ * cancels. What rounding loses of x^2 is made up for, as the exponential would magnify it. */
 FTR__INLINE FTR__VF FTR__S(normal_tail)(FTR__VF x, FTR__VF *bell) {
     FTR__VF size = (FTR__VF)((FTR__VU)x & 0x7fffffffu);
     size = FTR__SELECT(size > 16.0f, FTR__SPLAT(16.0f), size);
