@@ -400,12 +400,16 @@ FTR_API ftr_tensor ftr_scalar(ftr_graph *graph, ftr_dtype dtype, double value);
 /* How a parameter or buffer gets its first value. Random values are a pure function of (seed, full name, element): they
  * depend neither on the order of building nor on other parameters. */
 typedef enum ftr_init_kind {
-    FTR_INIT_ZEROS = 0,
+    FTR_INIT_DEFAULT = 0,    /* in the description of a layer: what the layer's comment says; otherwise zeros */
+    FTR_INIT_ZEROS,
     FTR_INIT_CONSTANT,       /* a */
     FTR_INIT_UNIFORM,        /* from a to b */
     FTR_INIT_NORMAL,         /* mean a, standard deviation b */
     FTR_INIT_KAIMING_UNIFORM, /* bound sqrt(6 / ((1 + a*a) * fan_in)); a = negative slope (PyTorch's layers use sqrt(5)) */
-    FTR_INIT_KAIMING_NORMAL_FAN_OUT /* standard deviation sqrt(2 / fan_out) */
+    FTR_INIT_KAIMING_NORMAL_FAN_OUT, /* standard deviation sqrt(2 / fan_out) */
+    FTR_INIT_KAIMING_NORMAL,         /* standard deviation sqrt(2 / fan_in) */
+    FTR_INIT_XAVIER_UNIFORM,         /* bound sqrt(6 / (fan_in + fan_out)) */
+    FTR_INIT_TRUNCATED_NORMAL        /* FTR_INIT_NORMAL, drawn again while beyond -2 or 2, as PyTorch's trunc_normal_ */
 } ftr_init_kind;
 
 typedef struct ftr_init {
@@ -626,6 +630,7 @@ FTR_API ftr_tensor ftr_embedding_with(ftr_tensor weight, ftr_tensor indices);
 /* 0 in a field means its default. */
 typedef struct ftr_embedding_desc {
     ftr_dtype dtype; /* of the weight; default FTR_F32 */
+    ftr_init weight_init;
 } ftr_embedding_desc;
 
 /* Layer: ftr_embedding_with() on the parameter "name.weight" [rows, width], normal with mean 0 and deviation 1 as
@@ -677,7 +682,8 @@ typedef struct ftr_conv2d_desc {
     int32_t padding[4];  /* zeros added at top, bottom, left, right; default 0 */
     int32_t dilation[2]; /* default 1 */
     int32_t groups;      /* default 1; divides both channel counts */
-    bool no_bias;        /* leave the bias out (the layer form only) */
+    bool no_bias;        /* the layer form only, as the following: leave the bias out */
+    ftr_init weight_init, bias_init;
 } ftr_conv2d_desc;
 
 /* 2-D convolution (cross-correlation, as PyTorch's) of x [n, h, w, c] with weight [o, kh, kw, c / groups] and bias [o],
@@ -686,7 +692,7 @@ typedef struct ftr_conv2d_desc {
 FTR_API ftr_tensor ftr_conv2d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv2d_desc *desc);
 
 /* Layer: ftr_conv2d_with() on parameters "name.weight" [out_channels, kernel, kernel, c / groups] and "name.bias", with
- * PyTorch's default initialization. */
+ * PyTorch's default initialization unless the description has another. */
 FTR_API ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
                               const ftr_conv2d_desc *desc);
 
@@ -712,9 +718,11 @@ FTR_API ftr_tensor ftr_linear_with(ftr_tensor x, ftr_tensor weight, ftr_tensor b
 /* 0 in a field means its default. */
 typedef struct ftr_linear_desc {
     bool no_bias;
+    ftr_init weight_init, bias_init;
 } ftr_linear_desc;
 
-/* Layer: ftr_linear_with() on parameters "name.weight" and "name.bias" with PyTorch's default initialization. */
+/* Layer: ftr_linear_with() on parameters "name.weight" and "name.bias" with PyTorch's default initialization
+ * unless the description has another. */
 FTR_API ftr_tensor ftr_linear(ftr_tensor x, const char *name, int64_t out_features, const ftr_linear_desc *desc);
 
 /* From ftr_batch_norm_defaults(). */
@@ -3471,7 +3479,7 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
                            "declared after the graph was compiled, or a variable was read or written");
     } else if (trainable && !ftr__is_float(dtype)) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %s, expected f32 or f64", ftr_dtype_name(dtype));
-    } else if (init->kind < FTR_INIT_ZEROS || init->kind > FTR_INIT_KAIMING_NORMAL_FAN_OUT) {
+    } else if (init->kind < FTR_INIT_DEFAULT || init->kind > FTR_INIT_TRUNCATED_NORMAL) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.kind is %d, expected one of ftr_init_kind",
                            (int)init->kind);
     } else if (!isfinite(init->a) || !isfinite(init->b)) {
@@ -3555,6 +3563,7 @@ static double ftr__normal_at(const ftr__rng *rng, uint64_t index) {
 
 static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, const ftr__rng *rng, uint64_t index) {
     switch (init->kind) {
+    case FTR_INIT_DEFAULT:
     case FTR_INIT_ZEROS: return 0.0;
     case FTR_INIT_CONSTANT: return init->a;
     case FTR_INIT_UNIFORM: return init->a + (init->b - init->a) * ftr__rng_uniform(ftr__rng_at(rng, index));
@@ -3564,6 +3573,19 @@ static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, cons
         return bound * (2.0 * ftr__rng_uniform(ftr__rng_at(rng, index)) - 1.0);
     }
     case FTR_INIT_KAIMING_NORMAL_FAN_OUT: return sqrt(2.0 / ftr__fan_out(shape)) * ftr__normal_at(rng, index);
+    case FTR_INIT_KAIMING_NORMAL: return sqrt(2.0 / ftr__fan_in(shape)) * ftr__normal_at(rng, index);
+    case FTR_INIT_XAVIER_UNIFORM: {
+        const double bound = sqrt(6.0 / (ftr__fan_in(shape) + ftr__fan_out(shape)));
+        return bound * (2.0 * ftr__rng_uniform(ftr__rng_at(rng, index)) - 1.0);
+    }
+    case FTR_INIT_TRUNCATED_NORMAL: {
+        double value = 0.0;
+        for (uint64_t attempt = 0; attempt < 64; attempt++) { /* a mean far outside has no truncated distribution */
+            value = init->a + init->b * ftr__normal_at(rng, index + (attempt << 48));
+            if (fabs(value) <= 2.0) return value;
+        }
+        return value < 0.0 ? -2.0 : 2.0;
+    }
     }
     return 0.0;
 }
@@ -3863,6 +3885,8 @@ FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tens
 /* Parameter or buffer "layer.field". */
 FTR_LIB ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *layer, const char *field,
                                        bool trainable, ftr_dtype dtype, const ftr_shape *shape, ftr_init init);
+/* What a layer's description asks for; `otherwise` if it says nothing. */
+FTR_LIB ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise);
 /* PyTorch's bound of a bias: 1 / sqrt(fan_in) to either side. */
 FTR_LIB ftr_init ftr__bias_init(int64_t fan_in);
 
@@ -4036,6 +4060,10 @@ ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *l
         return ftr__builder_error(graph, FTR_ERROR_NAME, what, NULL, "the layer's name has more than %d characters",
                                   (int)(sizeof name - 2 - strlen(field)));
     return trainable ? ftr_parameter(graph, name, dtype, *shape, init) : ftr_buffer(graph, name, dtype, *shape, init);
+}
+
+ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise) {
+    return asked != NULL && asked->kind != FTR_INIT_DEFAULT ? *asked : otherwise;
 }
 
 ftr_init ftr__bias_init(int64_t fan_in) {
@@ -4661,12 +4689,13 @@ ftr_tensor ftr_linear(ftr_tensor x, const char *name, int64_t out_features, cons
     ftr_dtype dtype = ftr_dtype_of(x);
     int64_t in_features = shape.dim[shape.rank - 1];
     ftr_shape weight_shape = FTR_SHAPE(out_features, in_features), bias_shape = FTR_SHAPE(out_features);
-    ftr_init init = {FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0};
+    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL,
+                                 (ftr_init){FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0});
     ftr_tensor weight = ftr__layer_variable(graph, "linear", name, "weight", true, dtype, &weight_shape, init);
     ftr_tensor bias = none;
     if (desc == NULL || !desc->no_bias)
-        bias =
-            ftr__layer_variable(graph, "linear", name, "bias", true, dtype, &bias_shape, ftr__bias_init(in_features));
+        bias = ftr__layer_variable(graph, "linear", name, "bias", true, dtype, &bias_shape,
+                                   ftr__init_or(desc != NULL ? &desc->bias_init : NULL, ftr__bias_init(in_features)));
     return ftr__linear_named(x, weight, bias, name);
 }
 
@@ -4843,11 +4872,13 @@ ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channels, int3
                                 ftr__shape_text(&weight_shape, text));
     }
     int64_t fan_in = channels / groups * kernel * kernel;
-    ftr_init init = {FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0};
+    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL,
+                                 (ftr_init){FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0});
     ftr_tensor weight = ftr__layer_variable(graph, "conv2d", name, "weight", true, dtype, &weight_shape, init);
     ftr_tensor bias = none;
     if (desc == NULL || !desc->no_bias)
-        bias = ftr__layer_variable(graph, "conv2d", name, "bias", true, dtype, &bias_shape, ftr__bias_init(fan_in));
+        bias = ftr__layer_variable(graph, "conv2d", name, "bias", true, dtype, &bias_shape,
+                                   ftr__init_or(desc != NULL ? &desc->bias_init : NULL, ftr__bias_init(fan_in)));
     return ftr__conv2d_named(x, weight, bias, desc, name);
 }
 
@@ -6214,7 +6245,7 @@ ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t rows, int
                                 "rows %lld, width %lld, expected 1 or more", (long long)rows, (long long)width);
     ftr_dtype dtype = desc != NULL && desc->dtype != FTR_DTYPE_NONE ? desc->dtype : FTR_F32;
     ftr_shape shape = FTR_SHAPE(rows, width);
-    ftr_init init = {FTR_INIT_NORMAL, 0.0, 1.0};
+    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL, (ftr_init){FTR_INIT_NORMAL, 0.0, 1.0});
     ftr_tensor weight = ftr__layer_variable(graph, "embedding", name, "weight", true, dtype, &shape, init);
     ftr_tensor in[2] = {weight, indices};
     return ftr_is_valid(weight) ? ftr__emit(graph, FTR_OP_embedding, name, NULL, in, 2) : none;

@@ -67,12 +67,16 @@ FTR_API ftr_tensor ftr_scalar(ftr_graph *graph, ftr_dtype dtype, double value);
 /* How a parameter or buffer gets its first value. Random values are a pure function of (seed, full name, element): they
  * depend neither on the order of building nor on other parameters. */
 typedef enum ftr_init_kind {
-    FTR_INIT_ZEROS = 0,
+    FTR_INIT_DEFAULT = 0,    /* in the description of a layer: what the layer's comment says; otherwise zeros */
+    FTR_INIT_ZEROS,
     FTR_INIT_CONSTANT,       /* a */
     FTR_INIT_UNIFORM,        /* from a to b */
     FTR_INIT_NORMAL,         /* mean a, standard deviation b */
     FTR_INIT_KAIMING_UNIFORM, /* bound sqrt(6 / ((1 + a*a) * fan_in)); a = negative slope (PyTorch's layers use sqrt(5)) */
-    FTR_INIT_KAIMING_NORMAL_FAN_OUT /* standard deviation sqrt(2 / fan_out) */
+    FTR_INIT_KAIMING_NORMAL_FAN_OUT, /* standard deviation sqrt(2 / fan_out) */
+    FTR_INIT_KAIMING_NORMAL,         /* standard deviation sqrt(2 / fan_in) */
+    FTR_INIT_XAVIER_UNIFORM,         /* bound sqrt(6 / (fan_in + fan_out)) */
+    FTR_INIT_TRUNCATED_NORMAL        /* FTR_INIT_NORMAL, drawn again while beyond -2 or 2, as PyTorch's trunc_normal_ */
 } ftr_init_kind;
 
 typedef struct ftr_init {

@@ -173,6 +173,7 @@ FTR_API ftr_tensor ftr_embedding_with(ftr_tensor weight, ftr_tensor indices);
 /* 0 in a field means its default. */
 typedef struct ftr_embedding_desc {
     ftr_dtype dtype; /* of the weight; default FTR_F32 */
+    ftr_init weight_init;
 } ftr_embedding_desc;
 
 /* Layer: ftr_embedding_with() on the parameter "name.weight" [rows, width], normal with mean 0 and deviation 1 as
@@ -224,7 +225,8 @@ typedef struct ftr_conv2d_desc {
     int32_t padding[4];  /* zeros added at top, bottom, left, right; default 0 */
     int32_t dilation[2]; /* default 1 */
     int32_t groups;      /* default 1; divides both channel counts */
-    bool no_bias;        /* leave the bias out (the layer form only) */
+    bool no_bias;        /* the layer form only, as the following: leave the bias out */
+    ftr_init weight_init, bias_init;
 } ftr_conv2d_desc;
 
 /* 2-D convolution (cross-correlation, as PyTorch's) of x [n, h, w, c] with weight [o, kh, kw, c / groups] and bias [o],
@@ -233,7 +235,7 @@ typedef struct ftr_conv2d_desc {
 FTR_API ftr_tensor ftr_conv2d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv2d_desc *desc);
 
 /* Layer: ftr_conv2d_with() on parameters "name.weight" [out_channels, kernel, kernel, c / groups] and "name.bias", with
- * PyTorch's default initialization. */
+ * PyTorch's default initialization unless the description has another. */
 FTR_API ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
                               const ftr_conv2d_desc *desc);
 
@@ -259,9 +261,11 @@ FTR_API ftr_tensor ftr_linear_with(ftr_tensor x, ftr_tensor weight, ftr_tensor b
 /* 0 in a field means its default. */
 typedef struct ftr_linear_desc {
     bool no_bias;
+    ftr_init weight_init, bias_init;
 } ftr_linear_desc;
 
-/* Layer: ftr_linear_with() on parameters "name.weight" and "name.bias" with PyTorch's default initialization. */
+/* Layer: ftr_linear_with() on parameters "name.weight" and "name.bias" with PyTorch's default initialization
+ * unless the description has another. */
 FTR_API ftr_tensor ftr_linear(ftr_tensor x, const char *name, int64_t out_features, const ftr_linear_desc *desc);
 
 /* From ftr_batch_norm_defaults(). */

@@ -16,7 +16,7 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
                            "declared after the graph was compiled, or a variable was read or written");
     } else if (trainable && !ftr__is_float(dtype)) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %s, expected f32 or f64", ftr_dtype_name(dtype));
-    } else if (init->kind < FTR_INIT_ZEROS || init->kind > FTR_INIT_KAIMING_NORMAL_FAN_OUT) {
+    } else if (init->kind < FTR_INIT_DEFAULT || init->kind > FTR_INIT_TRUNCATED_NORMAL) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.kind is %d, expected one of ftr_init_kind",
                            (int)init->kind);
     } else if (!isfinite(init->a) || !isfinite(init->b)) {
@@ -100,6 +100,7 @@ static double ftr__normal_at(const ftr__rng *rng, uint64_t index) {
 
 static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, const ftr__rng *rng, uint64_t index) {
     switch (init->kind) {
+    case FTR_INIT_DEFAULT:
     case FTR_INIT_ZEROS: return 0.0;
     case FTR_INIT_CONSTANT: return init->a;
     case FTR_INIT_UNIFORM: return init->a + (init->b - init->a) * ftr__rng_uniform(ftr__rng_at(rng, index));
@@ -109,6 +110,19 @@ static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, cons
         return bound * (2.0 * ftr__rng_uniform(ftr__rng_at(rng, index)) - 1.0);
     }
     case FTR_INIT_KAIMING_NORMAL_FAN_OUT: return sqrt(2.0 / ftr__fan_out(shape)) * ftr__normal_at(rng, index);
+    case FTR_INIT_KAIMING_NORMAL: return sqrt(2.0 / ftr__fan_in(shape)) * ftr__normal_at(rng, index);
+    case FTR_INIT_XAVIER_UNIFORM: {
+        const double bound = sqrt(6.0 / (ftr__fan_in(shape) + ftr__fan_out(shape)));
+        return bound * (2.0 * ftr__rng_uniform(ftr__rng_at(rng, index)) - 1.0);
+    }
+    case FTR_INIT_TRUNCATED_NORMAL: {
+        double value = 0.0;
+        for (uint64_t attempt = 0; attempt < 64; attempt++) { /* a mean far outside has no truncated distribution */
+            value = init->a + init->b * ftr__normal_at(rng, index + (attempt << 48));
+            if (fabs(value) <= 2.0) return value;
+        }
+        return value < 0.0 ? -2.0 : 2.0;
+    }
     }
     return 0.0;
 }

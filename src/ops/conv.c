@@ -81,11 +81,13 @@ ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channels, int3
                                 ftr__shape_text(&weight_shape, text));
     }
     int64_t fan_in = channels / groups * kernel * kernel;
-    ftr_init init = {FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0};
+    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL,
+                                 (ftr_init){FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0});
     ftr_tensor weight = ftr__layer_variable(graph, "conv2d", name, "weight", true, dtype, &weight_shape, init);
     ftr_tensor bias = none;
     if (desc == NULL || !desc->no_bias)
-        bias = ftr__layer_variable(graph, "conv2d", name, "bias", true, dtype, &bias_shape, ftr__bias_init(fan_in));
+        bias = ftr__layer_variable(graph, "conv2d", name, "bias", true, dtype, &bias_shape,
+                                   ftr__init_or(desc != NULL ? &desc->bias_init : NULL, ftr__bias_init(fan_in)));
     return ftr__conv2d_named(x, weight, bias, desc, name);
 }
 

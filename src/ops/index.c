@@ -21,7 +21,7 @@ ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t rows, int
                                 "rows %lld, width %lld, expected 1 or more", (long long)rows, (long long)width);
     ftr_dtype dtype = desc != NULL && desc->dtype != FTR_DTYPE_NONE ? desc->dtype : FTR_F32;
     ftr_shape shape = FTR_SHAPE(rows, width);
-    ftr_init init = {FTR_INIT_NORMAL, 0.0, 1.0};
+    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL, (ftr_init){FTR_INIT_NORMAL, 0.0, 1.0});
     ftr_tensor weight = ftr__layer_variable(graph, "embedding", name, "weight", true, dtype, &shape, init);
     ftr_tensor in[2] = {weight, indices};
     return ftr_is_valid(weight) ? ftr__emit(graph, FTR_OP_embedding, name, NULL, in, 2) : none;

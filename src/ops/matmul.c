@@ -31,12 +31,13 @@ ftr_tensor ftr_linear(ftr_tensor x, const char *name, int64_t out_features, cons
     ftr_dtype dtype = ftr_dtype_of(x);
     int64_t in_features = shape.dim[shape.rank - 1];
     ftr_shape weight_shape = FTR_SHAPE(out_features, in_features), bias_shape = FTR_SHAPE(out_features);
-    ftr_init init = {FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0};
+    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL,
+                                 (ftr_init){FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0});
     ftr_tensor weight = ftr__layer_variable(graph, "linear", name, "weight", true, dtype, &weight_shape, init);
     ftr_tensor bias = none;
     if (desc == NULL || !desc->no_bias)
-        bias =
-            ftr__layer_variable(graph, "linear", name, "bias", true, dtype, &bias_shape, ftr__bias_init(in_features));
+        bias = ftr__layer_variable(graph, "linear", name, "bias", true, dtype, &bias_shape,
+                                   ftr__init_or(desc != NULL ? &desc->bias_init : NULL, ftr__bias_init(in_features)));
     return ftr__linear_named(x, weight, bias, name);
 }
 

@@ -159,6 +159,10 @@ ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *l
     return trainable ? ftr_parameter(graph, name, dtype, *shape, init) : ftr_buffer(graph, name, dtype, *shape, init);
 }
 
+ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise) {
+    return asked != NULL && asked->kind != FTR_INIT_DEFAULT ? *asked : otherwise;
+}
+
 ftr_init ftr__bias_init(int64_t fan_in) {
     double bound = fan_in > 0 ? 1.0 / sqrt((double)fan_in) : 0.0;
     return (ftr_init){FTR_INIT_UNIFORM, -bound, bound};

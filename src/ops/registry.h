@@ -39,6 +39,8 @@ FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tens
 /* Parameter or buffer "layer.field". */
 FTR_LIB ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *layer, const char *field,
                                        bool trainable, ftr_dtype dtype, const ftr_shape *shape, ftr_init init);
+/* What a layer's description asks for; `otherwise` if it says nothing. */
+FTR_LIB ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise);
 /* PyTorch's bound of a bias: 1 / sqrt(fan_in) to either side. */
 FTR_LIB ftr_init ftr__bias_init(int64_t fan_in);
 

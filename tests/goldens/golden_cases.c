@@ -90,7 +90,7 @@ void golden_compare(const golden_case *c, const char *name, const ftr_safetensor
 /* -------------------------------------------------------------------------------------------- inputs and buffers -- */
 
 /* An input of the shape and type that the file has. */
-static ftr_tensor in(golden_case *c, const char *name) {
+ftr_tensor golden_in(golden_case *c, const char *name) {
     ftr_safetensors_entry entry = golden_get(c, name);
     ftr_tensor tensor = ftr_input(c->graph, name, entry.dtype, golden_shape(&entry));
     assert_in_range(c->input_count, 0, GOLDEN_MAX_INPUTS - 1);
@@ -100,13 +100,13 @@ static ftr_tensor in(golden_case *c, const char *name) {
 }
 
 /* The same, or a null handle where the file has no such tensor. */
-static ftr_tensor in_if_there(golden_case *c, const char *name) {
+ftr_tensor golden_in_if_there(golden_case *c, const char *name) {
     ftr_safetensors_entry entry;
-    return golden_find(c, name, &entry) ? in(c, name) : (ftr_tensor){NULL, 0};
+    return golden_find(c, name, &entry) ? golden_in(c, name) : (ftr_tensor){NULL, 0};
 }
 
 /* A buffer that starts as `name` and must be `result` after the step. */
-static ftr_tensor buffer(golden_case *c, const char *name, const char *result) {
+ftr_tensor golden_buffer(golden_case *c, const char *name, const char *result) {
     ftr_safetensors_entry entry = golden_get(c, name);
     ftr_tensor tensor = ftr_buffer(c->graph, name, entry.dtype, golden_shape(&entry), (ftr_init){FTR_INIT_ZEROS, 0, 0});
     assert_in_range(c->buffer_count, 0, GOLDEN_MAX_INPUTS - 1);
@@ -116,18 +116,18 @@ static ftr_tensor buffer(golden_case *c, const char *name, const char *result) {
     return tensor;
 }
 
-static void pair(const golden_case *c, const char *name, int32_t to[2]) {
+void golden_pair(const golden_case *c, const char *name, int32_t to[2]) {
     to[0] = (int32_t)golden_i64(c, name, 0);
     to[1] = (int32_t)golden_i64(c, name, 1);
 }
 
-static void four(const golden_case *c, const char *name, int32_t to[4]) {
+void golden_four(const golden_case *c, const char *name, int32_t to[4]) {
     for (int64_t i = 0; i < 4; i++) {
         to[i] = (int32_t)golden_i64(c, name, i);
     }
 }
 
-static ftr_axes axes(const golden_case *c, const char *name) {
+ftr_axes golden_axes(const golden_case *c, const char *name) {
     ftr_safetensors_entry entry = golden_get(c, name);
     ftr_axes result = {.count = (int32_t)(entry.bytes / sizeof(int64_t))};
     if (result.count == 0) {
@@ -139,7 +139,7 @@ static ftr_axes axes(const golden_case *c, const char *name) {
     return result;
 }
 
-static ftr_shape shape(const golden_case *c, const char *name) {
+ftr_shape golden_shape_of(const golden_case *c, const char *name) {
     ftr_safetensors_entry entry = golden_get(c, name);
     ftr_shape result = {.rank = (int32_t)(entry.bytes / sizeof(int64_t))};
     assert_in_range(result.rank, 0, FTR_MAX_RANK);
@@ -154,18 +154,20 @@ static ftr_shape shape(const golden_case *c, const char *name) {
 
 /* The order of evaluation of arguments is open in C; inputs are declared one by one. */
 #define UNARY(name)                                                                                                    \
-    static ftr_tensor build_##name(golden_case *c) { return ftr_##name(in(c, "x")); }
+    static ftr_tensor build_##name(golden_case *c) { return ftr_##name(golden_in(c, "x")); }
 #define BINARY(name)                                                                                                   \
     static ftr_tensor build_##name(golden_case *c) {                                                                   \
-        ftr_tensor a = in(c, "a"), b = in(c, "b");                                                                     \
+        ftr_tensor a = golden_in(c, "a"), b = golden_in(c, "b");                                                       \
         return ftr_##name(a, b);                                                                                       \
     }
 #define REDUCTION(name)                                                                                                \
     static ftr_tensor build_##name(golden_case *c) {                                                                   \
-        return ftr_##name(in(c, "x"), axes(c, "axes"), golden_i64(c, "keep", 0) != 0);                                 \
+        return ftr_##name(golden_in(c, "x"), golden_axes(c, "axes"), golden_i64(c, "keep", 0) != 0);                   \
     }
 #define ALONG_AXIS(name)                                                                                               \
-    static ftr_tensor build_##name(golden_case *c) { return ftr_##name(in(c, "x"), (int32_t)golden_i64(c, "axis", 0)); }
+    static ftr_tensor build_##name(golden_case *c) {                                                                   \
+        return ftr_##name(golden_in(c, "x"), (int32_t)golden_i64(c, "axis", 0));                                       \
+    }
 
 BINARY(add)
 BINARY(sub)
@@ -211,43 +213,47 @@ UNARY(hardsigmoid)
 UNARY(stop_gradient)
 
 static ftr_tensor build_clamp(golden_case *c) {
-    return ftr_clamp(in(c, "x"), golden_f64(c, "min", 0), golden_f64(c, "max", 0));
+    return ftr_clamp(golden_in(c, "x"), golden_f64(c, "min", 0), golden_f64(c, "max", 0));
 }
 
-static ftr_tensor build_gelu(golden_case *c) { return ftr_gelu(in(c, "x"), (ftr_gelu_form)golden_i64(c, "form", 0)); }
+static ftr_tensor build_gelu(golden_case *c) {
+    return ftr_gelu(golden_in(c, "x"), (ftr_gelu_form)golden_i64(c, "form", 0));
+}
 
-static ftr_tensor build_leaky_relu(golden_case *c) { return ftr_leaky_relu(in(c, "x"), golden_f64(c, "slope", 0)); }
+static ftr_tensor build_leaky_relu(golden_case *c) {
+    return ftr_leaky_relu(golden_in(c, "x"), golden_f64(c, "slope", 0));
+}
 
-static ftr_tensor build_elu(golden_case *c) { return ftr_elu(in(c, "x"), golden_f64(c, "alpha", 0)); }
+static ftr_tensor build_elu(golden_case *c) { return ftr_elu(golden_in(c, "x"), golden_f64(c, "alpha", 0)); }
 
 static ftr_tensor build_softplus(golden_case *c) {
-    return ftr_softplus(in(c, "x"), golden_f64(c, "beta", 0), golden_f64(c, "threshold", 0));
+    return ftr_softplus(golden_in(c, "x"), golden_f64(c, "beta", 0), golden_f64(c, "threshold", 0));
 }
 
 static ftr_tensor build_where(golden_case *c) {
-    ftr_tensor condition = in(c, "c"), a = in(c, "a"), b = in(c, "b");
+    ftr_tensor condition = golden_in(c, "c"), a = golden_in(c, "a"), b = golden_in(c, "b");
     return ftr_where(condition, a, b);
 }
 
-static ftr_tensor build_cast(golden_case *c) { return ftr_cast(in(c, "x"), golden_get(c, "y").dtype); }
+static ftr_tensor build_cast(golden_case *c) { return ftr_cast(golden_in(c, "x"), golden_get(c, "y").dtype); }
 
 static ftr_tensor build_matmul(golden_case *c) {
-    ftr_tensor a = in(c, "a"), b = in(c, "b");
+    ftr_tensor a = golden_in(c, "a"), b = golden_in(c, "b");
     return ftr_matmul(a, b, golden_i64(c, "transpose_a", 0) != 0, golden_i64(c, "transpose_b", 0) != 0);
 }
 
 static ftr_tensor build_linear(golden_case *c) {
-    ftr_tensor x = in(c, "x"), weight = in(c, "weight");
-    return ftr_linear_with(x, weight, in_if_there(c, "bias"));
+    ftr_tensor x = golden_in(c, "x"), weight = golden_in(c, "weight");
+    return ftr_linear_with(x, weight, golden_in_if_there(c, "bias"));
 }
 
 static ftr_tensor build_conv2d(golden_case *c) {
     ftr_conv2d_desc desc = {.groups = (int32_t)golden_i64(c, "groups", 0)};
-    pair(c, "stride", desc.stride);
-    pair(c, "dilation", desc.dilation);
-    four(c, "padding", desc.padding);
-    ftr_tensor x = in(c, "x"), weight = in(c, "weight");
-    return ftr_conv2d_with(x, weight, in_if_there(c, "bias"), &desc);
+    golden_pair(c, "stride", desc.stride);
+    golden_pair(c, "dilation", desc.dilation);
+    golden_four(c, "padding", desc.padding);
+    ftr_tensor x = golden_in(c, "x"), weight = golden_in(c, "weight");
+    return ftr_conv2d_with(x, weight, golden_in_if_there(c, "bias"), &desc);
 }
 
 static ftr_tensor build_batch_norm(golden_case *c) {
@@ -255,37 +261,37 @@ static ftr_tensor build_batch_norm(golden_case *c) {
     desc.eps = golden_f64(c, "eps", 0);
     desc.momentum = golden_f64(c, "momentum", 0);
     c->mode = golden_i64(c, "training", 0) ? FTR_MODE_TRAIN : FTR_MODE_EVAL;
-    ftr_tensor x = in(c, "x"), gamma = in(c, "gamma"), beta = in(c, "beta");
-    ftr_tensor mean = buffer(c, "running_mean", "new_mean"), var = buffer(c, "running_var", "new_var");
+    ftr_tensor x = golden_in(c, "x"), gamma = golden_in(c, "gamma"), beta = golden_in(c, "beta");
+    ftr_tensor mean = golden_buffer(c, "running_mean", "new_mean"), var = golden_buffer(c, "running_var", "new_var");
     return ftr_batch_norm_with(x, gamma, beta, mean, var, &desc);
 }
 
 static ftr_pool2d_desc pool_desc(const golden_case *c) {
     ftr_pool2d_desc desc = {.exclude_padding = golden_i64(c, "exclude_padding", 0) != 0};
-    pair(c, "stride", desc.stride);
-    four(c, "padding", desc.padding);
+    golden_pair(c, "stride", desc.stride);
+    golden_four(c, "padding", desc.padding);
     return desc;
 }
 
 static ftr_tensor build_max_pool2d(golden_case *c) {
     ftr_pool2d_desc desc = pool_desc(c);
     int32_t kernel[2];
-    pair(c, "kernel", kernel);
-    return ftr_max_pool2d(in(c, "x"), kernel[0], kernel[1], &desc);
+    golden_pair(c, "kernel", kernel);
+    return ftr_max_pool2d(golden_in(c, "x"), kernel[0], kernel[1], &desc);
 }
 
 static ftr_tensor build_avg_pool2d(golden_case *c) {
     ftr_pool2d_desc desc = pool_desc(c);
     int32_t kernel[2];
-    pair(c, "kernel", kernel);
-    return ftr_avg_pool2d(in(c, "x"), kernel[0], kernel[1], &desc);
+    golden_pair(c, "kernel", kernel);
+    return ftr_avg_pool2d(golden_in(c, "x"), kernel[0], kernel[1], &desc);
 }
 
-static ftr_tensor build_reshape(golden_case *c) { return ftr_reshape(in(c, "x"), shape(c, "shape")); }
+static ftr_tensor build_reshape(golden_case *c) { return ftr_reshape(golden_in(c, "x"), golden_shape_of(c, "shape")); }
 
-static ftr_tensor build_expand(golden_case *c) { return ftr_expand(in(c, "x"), shape(c, "shape")); }
+static ftr_tensor build_expand(golden_case *c) { return ftr_expand(golden_in(c, "x"), golden_shape_of(c, "shape")); }
 
-static ftr_tensor build_transpose(golden_case *c) { return ftr_transpose(in(c, "x"), axes(c, "order")); }
+static ftr_tensor build_transpose(golden_case *c) { return ftr_transpose(golden_in(c, "x"), golden_axes(c, "order")); }
 
 static ftr_tensor build_concat(golden_case *c) {
     static const char *const names[] = {"x0", "x1", "x2"};
@@ -293,18 +299,19 @@ static ftr_tensor build_concat(golden_case *c) {
     ftr_safetensors_entry entry;
     int32_t count = 0;
     for (size_t i = 0; i < FTR_TEST_LENGTH(names) && golden_find(c, names[i], &entry); i++) {
-        parts[count++] = in(c, names[i]);
+        parts[count++] = golden_in(c, names[i]);
     }
     return ftr_concat(parts, count, (int32_t)golden_i64(c, "axis", 0));
 }
 
 static ftr_tensor build_slice(golden_case *c) {
-    return ftr_slice(in(c, "x"), (int32_t)golden_i64(c, "axis", 0), golden_i64(c, "begin", 0), golden_i64(c, "end", 0),
-                     golden_i64(c, "step", 0));
+    return ftr_slice(golden_in(c, "x"), (int32_t)golden_i64(c, "axis", 0), golden_i64(c, "begin", 0),
+                     golden_i64(c, "end", 0), golden_i64(c, "step", 0));
 }
 
 static ftr_tensor build_pad(golden_case *c) {
-    return ftr_pad(in(c, "x"), shape(c, "before"), shape(c, "after"), golden_f64(c, "value", 0));
+    return ftr_pad(golden_in(c, "x"), golden_shape_of(c, "before"), golden_shape_of(c, "after"),
+                   golden_f64(c, "value", 0));
 }
 
 static ftr_tensor build_cross_entropy(golden_case *c) {
@@ -312,18 +319,18 @@ static ftr_tensor build_cross_entropy(golden_case *c) {
     desc.label_smoothing = golden_f64(c, "label_smoothing", 0);
     desc.ignore_index = golden_i64(c, "ignore_index", 0);
     desc.reduction = (ftr_reduction)golden_i64(c, "reduction", 0);
-    ftr_tensor x = in(c, "x"), labels = in(c, "labels");
-    desc.class_weights = in_if_there(c, "class_weights");
+    ftr_tensor x = golden_in(c, "x"), labels = golden_in(c, "labels");
+    desc.class_weights = golden_in_if_there(c, "class_weights");
     return ftr_cross_entropy(x, labels, &desc);
 }
 
 static ftr_tensor build_mse(golden_case *c) {
-    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    ftr_tensor x = golden_in(c, "x"), target = golden_in(c, "target");
     return ftr_mse(x, target, (ftr_reduction)golden_i64(c, "reduction", 0));
 }
 
 static ftr_tensor build_accuracy(golden_case *c) {
-    ftr_tensor x = in(c, "x"), labels = in(c, "labels");
+    ftr_tensor x = golden_in(c, "x"), labels = golden_in(c, "labels");
     return ftr_accuracy(x, labels);
 }
 
@@ -333,7 +340,7 @@ static ftr_tensor build_row_norm(golden_case *c, const char *op) {
     ftr_group_norm_desc group = ftr_group_norm_defaults();
     layer.eps = rms.eps = group.eps = golden_f64(c, "eps", 0);
     layer.dims = (int32_t)golden_i64(c, "dims", 0);
-    ftr_tensor x = in(c, "x"), gamma = in_if_there(c, "gamma"), beta = in_if_there(c, "beta");
+    ftr_tensor x = golden_in(c, "x"), gamma = golden_in_if_there(c, "gamma"), beta = golden_in_if_there(c, "beta");
     return *op == 'l'   ? ftr_layer_norm_with(x, gamma, beta, &layer)
            : *op == 'r' ? ftr_rms_norm_with(x, gamma, &rms)
                         : ftr_group_norm_with(x, (int32_t)golden_i64(c, "groups", 0), gamma, beta, &group);
@@ -347,68 +354,69 @@ static ftr_tensor build_nll(golden_case *c) {
     ftr_cross_entropy_desc desc = ftr_cross_entropy_defaults();
     desc.ignore_index = golden_i64(c, "ignore_index", 0);
     desc.reduction = (ftr_reduction)golden_i64(c, "reduction", 0);
-    ftr_tensor x = in(c, "x"), labels = in(c, "labels");
-    desc.class_weights = in_if_there(c, "class_weights");
+    ftr_tensor x = golden_in(c, "x"), labels = golden_in(c, "labels");
+    desc.class_weights = golden_in_if_there(c, "class_weights");
     return ftr_nll(x, labels, &desc);
 }
 
 static ftr_tensor build_bce_with_logits(golden_case *c) {
-    ftr_tensor x = in(c, "x"), target = in(c, "target");
-    ftr_bce_desc desc = {.pos_weight = in_if_there(c, "pos_weight")};
+    ftr_tensor x = golden_in(c, "x"), target = golden_in(c, "target");
+    ftr_bce_desc desc = {.pos_weight = golden_in_if_there(c, "pos_weight")};
     desc.reduction = (ftr_reduction)golden_i64(c, "reduction", 0);
     return ftr_bce_with_logits(x, target, &desc);
 }
 
 static ftr_tensor build_kl_div(golden_case *c) {
-    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    ftr_tensor x = golden_in(c, "x"), target = golden_in(c, "target");
     return ftr_kl_div(x, target, golden_i64(c, "log_target", 0) != 0, (ftr_reduction)golden_i64(c, "reduction", 0));
 }
 
 static ftr_tensor build_smooth_l1(golden_case *c) {
-    ftr_tensor x = in(c, "x"), target = in(c, "target");
+    ftr_tensor x = golden_in(c, "x"), target = golden_in(c, "target");
     return ftr_smooth_l1(x, target, golden_f64(c, "beta", 0), (ftr_reduction)golden_i64(c, "reduction", 0));
 }
 
 static ftr_tensor build_embedding(golden_case *c) {
-    ftr_tensor weight = in(c, "weight"), indices = in(c, "indices");
+    ftr_tensor weight = golden_in(c, "weight"), indices = golden_in(c, "indices");
     return ftr_embedding_with(weight, indices);
 }
 
 static ftr_tensor build_gather(golden_case *c) {
-    ftr_tensor x = in(c, "x"), index = in(c, "index");
+    ftr_tensor x = golden_in(c, "x"), index = golden_in(c, "index");
     return ftr_gather(x, (int32_t)golden_i64(c, "axis", 0), index);
 }
 
 static ftr_tensor build_scatter_add(golden_case *c) {
-    ftr_tensor x = in(c, "x"), index = in(c, "index"), source = in(c, "source");
+    ftr_tensor x = golden_in(c, "x"), index = golden_in(c, "index"), source = golden_in(c, "source");
     return ftr_scatter_add(x, (int32_t)golden_i64(c, "axis", 0), index, source);
 }
 
 static ftr_tensor build_one_hot(golden_case *c) {
-    return ftr_one_hot(in(c, "indices"), golden_i64(c, "classes", 0), golden_get(c, "y").dtype);
+    return ftr_one_hot(golden_in(c, "indices"), golden_i64(c, "classes", 0), golden_get(c, "y").dtype);
 }
 
-static ftr_tensor build_topk(golden_case *c) { return ftr_topk(in(c, "x"), golden_i64(c, "k", 0), NULL); }
+static ftr_tensor build_topk(golden_case *c) { return ftr_topk(golden_in(c, "x"), golden_i64(c, "k", 0), NULL); }
 
 static ftr_tensor build_topk_indices(golden_case *c) {
     ftr_tensor indices;
-    ftr_topk(in(c, "x"), golden_i64(c, "k", 0), &indices);
+    ftr_topk(golden_in(c, "x"), golden_i64(c, "k", 0), &indices);
     return indices;
 }
 
 static ftr_tensor build_cumsum(golden_case *c) {
-    return ftr_cumsum(in(c, "x"), (int32_t)golden_i64(c, "axis", 0), golden_i64(c, "reverse", 0) != 0);
+    return ftr_cumsum(golden_in(c, "x"), (int32_t)golden_i64(c, "axis", 0), golden_i64(c, "reverse", 0) != 0);
 }
 
 REDUCTION(prod)
 REDUCTION(logsumexp)
 
 static ftr_tensor build_var(golden_case *c) {
-    return ftr_var(in(c, "x"), axes(c, "axes"), (int32_t)golden_i64(c, "correction", 0), golden_i64(c, "keep", 0) != 0);
+    return ftr_var(golden_in(c, "x"), golden_axes(c, "axes"), (int32_t)golden_i64(c, "correction", 0),
+                   golden_i64(c, "keep", 0) != 0);
 }
 
 static ftr_tensor build_norm(golden_case *c) {
-    return ftr_norm(in(c, "x"), golden_f64(c, "p", 0), axes(c, "axes"), golden_i64(c, "keep", 0) != 0);
+    return ftr_norm(golden_in(c, "x"), golden_f64(c, "p", 0), golden_axes(c, "axes"), golden_i64(c, "keep", 0) != 0);
 }
 
 /* Part i, times i + 1, in the opposite order. */
@@ -421,7 +429,7 @@ static ftr_tensor build_split(golden_case *c) {
     for (int32_t i = 0; i < count && given; i++) {
         sizes[i] = golden_i64(c, "sizes", i);
     }
-    ftr_split(in(c, "x"), axis, given ? sizes : NULL, count, parts);
+    ftr_split(golden_in(c, "x"), axis, given ? sizes : NULL, count, parts);
     for (int32_t i = 0; i < count; i++) {
         scaled[count - 1 - i] = ftr_mul(parts[i], ftr_scalar(c->graph, FTR_F32, i + 1));
     }
@@ -429,14 +437,14 @@ static ftr_tensor build_split(golden_case *c) {
 }
 
 static ftr_tensor build_stack(golden_case *c) {
-    ftr_tensor x0 = in(c, "x0"), x1 = in(c, "x1"), x2 = in(c, "x2");
+    ftr_tensor x0 = golden_in(c, "x0"), x1 = golden_in(c, "x1"), x2 = golden_in(c, "x2");
     return ftr_stack((ftr_tensor[]){x0, x1, x2}, 3, (int32_t)golden_i64(c, "axis", 0));
 }
 
 #define ROW(name)                                                                                                      \
     { #name, build_##name }
 
-const golden_op golden_ops[] = {
+static const golden_op plain_ops[] = {
     ROW(add),
     ROW(sub),
     ROW(mul),
@@ -524,4 +532,15 @@ const golden_op golden_ops[] = {
     ROW(stack),
 };
 
-const size_t golden_op_count = FTR_TEST_LENGTH(golden_ops);
+/* Files golden_<family>.c export a family each. */
+static const golden_family *const families[] = {&(const golden_family){plain_ops, FTR_TEST_LENGTH(plain_ops)}};
+
+const golden_op *golden_op_at(size_t index) {
+    for (size_t f = 0; f < FTR_TEST_LENGTH(families); f++) {
+        if (index < families[f]->count) {
+            return &families[f]->ops[index];
+        }
+        index -= families[f]->count;
+    }
+    return NULL;
+}

@@ -30,8 +30,14 @@ typedef struct golden_op {
     golden_build_fn build;
 } golden_op;
 
-extern const golden_op golden_ops[];
-extern const size_t golden_op_count;
+/* The ops of one file; golden_cases.c lists the files. */
+typedef struct golden_family {
+    const golden_op *ops;
+    size_t count;
+} golden_family;
+
+/* Op number `index` of all families; NULL past the last. */
+const golden_op *golden_op_at(size_t index);
 
 /* The case's tensor of this name; false if there is none. */
 bool golden_find(const golden_case *c, const char *name, ftr_safetensors_entry *entry);
@@ -40,6 +46,17 @@ bool golden_find(const golden_case *c, const char *name, ftr_safetensors_entry *
 ftr_safetensors_entry golden_get(const golden_case *c, const char *name);
 
 ftr_shape golden_shape(const ftr_safetensors_entry *entry);
+
+/* Inputs and buffers of the graph with the case's type, shape and data; the second is null if the case lacks it. */
+ftr_tensor golden_in(golden_case *c, const char *name);
+ftr_tensor golden_in_if_there(golden_case *c, const char *name);
+ftr_tensor golden_buffer(golden_case *c, const char *name, const char *result);
+
+/* Attributes. */
+void golden_pair(const golden_case *c, const char *name, int32_t to[2]);
+void golden_four(const golden_case *c, const char *name, int32_t to[4]);
+ftr_axes golden_axes(const golden_case *c, const char *name);
+ftr_shape golden_shape_of(const golden_case *c, const char *name);
 
 /* The entry's elements in aligned memory of the caller's, to be freed. */
 void *golden_copy(const ftr_safetensors_entry *entry);

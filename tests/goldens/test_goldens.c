@@ -251,8 +251,9 @@ static void test_op(void **state) {
 
 static bool is_known(const char *name) {
     size_t length = strcspn(name, "/");
-    for (size_t i = 0; i < golden_op_count; i++) {
-        if (strlen(golden_ops[i].name) == length && strncmp(golden_ops[i].name, name, length) == 0) {
+    for (size_t i = 0; golden_op_at(i); i++) {
+        const char *known = golden_op_at(i)->name;
+        if (strlen(known) == length && strncmp(known, name, length) == 0) {
             return true;
         }
     }
@@ -496,10 +497,10 @@ static void test_whole_run(void **state) {
 int main(void) {
     struct CMUnitTest tests[256] = {{.name = "all ops known", .test_func = test_all_ops_known}};
     size_t count = 1;
-    for (size_t i = 0; i < golden_op_count; i++) {
-        tests[count].name = golden_ops[i].name;
+    for (size_t i = 0; golden_op_at(i); i++) {
+        tests[count].name = golden_op_at(i)->name;
         tests[count].test_func = test_op;
-        tests[count++].initial_state = (void *)(uintptr_t)&golden_ops[i];
+        tests[count++].initial_state = (void *)(uintptr_t)golden_op_at(i);
     }
     for (size_t i = 0; i < FTR_TEST_LENGTH(whole_runs); i++) {
         tests[count].name = whole_runs[i].name;

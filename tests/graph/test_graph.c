@@ -141,6 +141,11 @@ static void initializers_have_their_moments(void **state) {
         /* weight [64, 3, 3, 32]: fan in 288, fan out 576 */
         {{FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0}, 0.0, sqrt(1.0 / 288.0) / sqrt(3.0)},
         {{FTR_INIT_KAIMING_NORMAL_FAN_OUT, 0, 0}, 0.0, sqrt(2.0 / 576.0)},
+        {{FTR_INIT_KAIMING_NORMAL, 0, 0}, 0.0, sqrt(2.0 / 288.0)},
+        {{FTR_INIT_XAVIER_UNIFORM, 0, 0}, 0.0, sqrt(2.0 / 864.0)},
+        {{FTR_INIT_TRUNCATED_NORMAL, 0, 0.02}, 0.0, 0.02},
+        {{FTR_INIT_TRUNCATED_NORMAL, 0, 2}, 0.0, 2 * 0.5396}, /* cut at one deviation */
+        {{FTR_INIT_DEFAULT, 0, 0}, 0.0, 0.0},
     };
     enum { COUNT = 64 * 9 * 32 };
     float *data = malloc(COUNT * sizeof *data);

@@ -595,13 +595,6 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     }
 OP_ERRORS(BUILDER)
 
-typedef struct op_error {
-    const char *name;
-    ftr_tensor (*build)(ftr_graph *g);
-    ftr_status status;
-    const char *message;
-} op_error;
-
 #define ROW(name, code, sentence, expression) {#name, build_##name, code, sentence},
 static const op_error errors[] = {OP_ERRORS(ROW)};
 
@@ -641,12 +634,7 @@ static const label_error label_errors[] = {
      false,
      FTR_ERROR_DATA,
      "cross_entropy 'cross_entropy_5': label 7 at row 0 is outside the 3 classes"},
-    {"label_nll",
-     {0, 1, 2, 3},
-     false,
-     false,
-     FTR_ERROR_DATA,
-     "nll 'nll_6': label 3 at row 3 is outside the 3 classes"},
+    {"label_nll", {0, 1, 2, 3}, false, false, FTR_ERROR_DATA, "nll 'nll_6': label 3 at row 3 is outside the 3 classes"},
     {"label_ignored", {0, -100, 2, 2}, false, false, FTR_OK, ""},
     {"label_of_padding", {0, 1, 2, 99}, false, true, FTR_OK, ""},
 };
@@ -660,8 +648,8 @@ static void test_label(const label_error *e) {
     }
     ftr_tensor x = real(g, "x", FTR_SHAPE(4, 2)), y = ftr_input(g, "y", e->i64 ? FTR_I64 : FTR_I32, FTR_SHAPE(4));
     ftr_tensor logits = ftr_linear(x, "fc", 3, NULL);
-    ftr_tensor loss = strstr(e->name, "nll") ? ftr_nll(ftr_log_softmax(logits, -1), y, NULL)
-                                             : ftr_cross_entropy(logits, y, NULL);
+    ftr_tensor loss =
+        strstr(e->name, "nll") ? ftr_nll(ftr_log_softmax(logits, -1), y, NULL) : ftr_cross_entropy(logits, y, NULL);
     ftr_optimizer sgd = ftr_sgd(0.5);
     ftr_plan *plan = NULL;
     FTR_TEST_OK(context, ftr_compile(g, &(ftr_compile_desc){.loss = loss, .optimizer = &sgd}, &plan));
@@ -788,23 +776,43 @@ static void test_index(const index_error *e) {
 
 /* -------------------------------------------------------------------------------------------------------- the tests */
 
-enum { ERRORS = FTR_TEST_LENGTH(errors), LABEL_ERRORS = FTR_TEST_LENGTH(label_errors),
-       INDEX_ERRORS = FTR_TEST_LENGTH(index_errors) };
+enum { LABEL_ERRORS = FTR_TEST_LENGTH(label_errors), INDEX_ERRORS = FTR_TEST_LENGTH(index_errors) };
 
-int32_t op_error_count(void) { return ERRORS + LABEL_ERRORS + INDEX_ERRORS; }
+/* Files errors_<family>.c export a family each. */
+static const op_error_family *const families[] = {&(const op_error_family){errors, FTR_TEST_LENGTH(errors)}};
+
+static int32_t builder_errors(void) {
+    int32_t count = 0;
+    for (size_t f = 0; f < FTR_TEST_LENGTH(families); f++) {
+        count += families[f]->count;
+    }
+    return count;
+}
+
+static const op_error *builder_error(int32_t index) {
+    size_t f = 0;
+    for (; index >= families[f]->count; f++) {
+        index -= families[f]->count;
+    }
+    return &families[f]->rows[index];
+}
+
+int32_t op_error_count(void) { return builder_errors() + LABEL_ERRORS + INDEX_ERRORS; }
 
 const char *op_error_name(int32_t index) {
-    if (index >= ERRORS + LABEL_ERRORS) {
-        return index_errors[index - ERRORS - LABEL_ERRORS].name;
+    int32_t data = index - builder_errors();
+    if (data < 0) {
+        return builder_error(index)->name;
     }
-    return index < ERRORS ? errors[index].name : label_errors[index - ERRORS].name;
+    return data < LABEL_ERRORS ? label_errors[data].name : index_errors[data - LABEL_ERRORS].name;
 }
 
 const void *op_error_state(int32_t index) {
-    if (index >= ERRORS + LABEL_ERRORS) {
-        return &index_errors[index - ERRORS - LABEL_ERRORS];
+    int32_t data = index - builder_errors();
+    if (data < 0) {
+        return builder_error(index);
     }
-    return index < ERRORS ? (const void *)&errors[index] : &label_errors[index - ERRORS];
+    return data < LABEL_ERRORS ? (const void *)&label_errors[data] : &index_errors[data - LABEL_ERRORS];
 }
 
 void op_error_test(void **state) {

@@ -4,6 +4,20 @@
 
 #include "ftr_test.h"
 
+/* A builder that must fail, with its status and exact sentence. */
+typedef struct op_error {
+    const char *name;
+    ftr_tensor (*build)(ftr_graph *g);
+    ftr_status status;
+    const char *message;
+} op_error;
+
+/* The rows of one file; errors.c lists the files. */
+typedef struct op_error_family {
+    const op_error *rows;
+    int32_t count;
+} op_error_family;
+
 int32_t op_error_count(void);
 const char *op_error_name(int32_t index);
 const void *op_error_state(int32_t index);

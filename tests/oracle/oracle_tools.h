@@ -1,0 +1,98 @@
+/* Elements and indices, for the oracle's kernels. A family in a file of its own, oracle_<family>.c, declares its kernels
+ * at the end of this header; the table is in oracle.c. */
+#ifndef FTR_TESTS_ORACLE_ORACLE_TOOLS_H
+#define FTR_TESTS_ORACLE_ORACLE_TOOLS_H
+
+#include "oracle.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static inline bool is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
+
+/* Element i as a double; integers beyond 2^53 go through get_int(). */
+static inline double get(const ftr_view *v, int64_t i) {
+    switch (v->dtype) {
+    case FTR_F32: return (double)((const float *)v->data)[i];
+    case FTR_F64: return ((const double *)v->data)[i];
+    case FTR_I32: return (double)((const int32_t *)v->data)[i];
+    case FTR_I64: return (double)((const int64_t *)v->data)[i];
+    default: return (double)((const uint8_t *)v->data)[i];
+    }
+}
+
+static inline int64_t get_int(const ftr_view *v, int64_t i) {
+    switch (v->dtype) {
+    case FTR_I32: return ((const int32_t *)v->data)[i];
+    case FTR_I64: return ((const int64_t *)v->data)[i];
+    case FTR_U8:
+    case FTR_BOOL: return ((const uint8_t *)v->data)[i];
+    default: return 0;
+    }
+}
+
+static inline void set(const ftr_view *v, int64_t i, double x) {
+    if (v->dtype == FTR_F32) {
+        ((float *)v->data)[i] = (float)x;
+    } else {
+        ((double *)v->data)[i] = x;
+    }
+}
+
+/* Keeps the low bits, as a conversion in C does. */
+static inline void set_int(const ftr_view *v, int64_t i, int64_t x) {
+    switch (v->dtype) {
+    case FTR_I32: ((int32_t *)v->data)[i] = (int32_t)(uint32_t)(uint64_t)x; break;
+    case FTR_I64: ((int64_t *)v->data)[i] = x; break;
+    default: ((uint8_t *)v->data)[i] = (uint8_t)(uint64_t)x; break;
+    }
+}
+
+/* Element i of `from` into element j of `to`, which has the same type. */
+static inline void copy_element(const ftr_view *to, int64_t j, const ftr_view *from, int64_t i) {
+    size_t size = ftr_dtype_size(to->dtype);
+    memcpy((char *)to->data + (size_t)j * size, (const char *)from->data + (size_t)i * size, size);
+}
+
+/* Row-major coordinates of element `index`. */
+static inline void coordinates(const ftr_shape *shape, int64_t index, int64_t coord[FTR_MAX_RANK]) {
+    for (int32_t d = shape->rank - 1; d >= 0; d--) {
+        coord[d] = index % shape->dim[d];
+        index /= shape->dim[d];
+    }
+}
+
+static inline int64_t index_of(const ftr_shape *shape, const int64_t coord[FTR_MAX_RANK]) {
+    int64_t index = 0;
+    for (int32_t d = 0; d < shape->rank; d++) {
+        index = index * shape->dim[d] + coord[d];
+    }
+    return index;
+}
+
+/* The element of a tensor that broadcasting puts at element `index` of a result of shape `result`. */
+static inline int64_t broadcast_index(const ftr_shape *shape, const ftr_shape *result, int64_t index) {
+    int64_t coord[FTR_MAX_RANK], own[FTR_MAX_RANK];
+    coordinates(result, index, coord);
+    for (int32_t d = 0; d < shape->rank; d++) {
+        own[d] = shape->dim[d] == 1 ? 0 : coord[d + result->rank - shape->rank];
+    }
+    return index_of(shape, own);
+}
+
+/* Index of x[n, h, w, c] (or of a weight [o, kh, kw, c]). */
+static inline int64_t at4(const ftr_shape *shape, int64_t a, int64_t b, int64_t c, int64_t d) {
+    return ((a * shape->dim[1] + b) * shape->dim[2] + c) * shape->dim[3] + d;
+}
+
+/* Input i, or NULL if it is missing. */
+static inline const ftr_view *optional_input(const ftr_kernel_call *call, int32_t i) {
+    return i < call->in_count && call->in[i].dtype != FTR_DTYPE_NONE ? &call->in[i] : NULL;
+}
+
+static inline double activate(ftr_activation activation, double x) {
+    return activation == FTR_ACT_RELU && x < 0 ? 0.0 : x;
+}
+
+#endif
