@@ -70,6 +70,12 @@ FTR_LIB bool ftr__arena_grow(ftr__arena *arena, void **array, int32_t count, int
 #define FTR__SHAPE_TEXT 128
 FTR_LIB const char *ftr__shape_text(const ftr_shape *shape, char text[FTR__SHAPE_TEXT]);
 
+/* The same of any number of dimensions, with "..." for those that do not fit. `size` is 40 or more. */
+FTR_LIB const char *ftr__dims_text(int32_t rank, const int64_t *dim, char *text, size_t size);
+
+/* Whether a name fits a pattern: '*' stands for any characters or none, dots included, and '?' for one (of UTF-8). */
+FTR_LIB bool ftr__glob_match(const char *pattern, const char *name);
+
 /* printf through a writer, in pieces of at most 1 KiB. */
 FTR_LIB void ftr__print(ftr_write_fn write, void *user, const char *format, ...) FTR__PRINTF(3, 4);
 

@@ -73,14 +73,8 @@ struct ftr_safetensors {
 
 /* "F32 [2, 3]", with "..." for what does not fit. */
 static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *tensor, char text[FTR__SAFETENSORS_TEXT]) {
-    const size_t room = FTR__SAFETENSORS_TEXT - 32; /* one more dimension, "..." and "]" always fit behind it */
-    size_t used = (size_t)snprintf(text, FTR__SAFETENSORS_TEXT, "%s [", tensor->type->name);
-    int32_t i = 0;
-    for (; i < tensor->rank && used < room; i++) {
-        used +=
-            (size_t)snprintf(text + used, FTR__SAFETENSORS_TEXT - used, "%s%" PRId64, i ? ", " : "", tensor->dim[i]);
-    }
-    snprintf(text + used, FTR__SAFETENSORS_TEXT - used, i < tensor->rank ? ", ...]" : "]");
+    const size_t used = (size_t)snprintf(text, FTR__SAFETENSORS_TEXT, "%s ", tensor->type->name);
+    ftr__dims_text(tensor->rank, tensor->dim, text + used, FTR__SAFETENSORS_TEXT - used);
     return text;
 }
 

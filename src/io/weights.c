@@ -1,17 +1,20 @@
 #include "graph/graph.h"
+#include "io/load_report.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-/* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights. */
+/* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights, whose memory is OHWI
+ * (OIW and OWI of one dimension): the last dimension moves to the second place. */
 typedef struct ftr__weight {
     ftr_tensor tensor;
     const char *name;
     ftr_dtype dtype;
     ftr_shape shape;
     size_t bytes;
-    bool permuted; /* OHWI in memory */
+    bool permuted;
+    int64_t window; /* positions of a permuted one's kernel: H * W */
 } ftr__weight;
 
 static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
@@ -23,13 +26,15 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
         .dtype = ftr_dtype_of(tensor),
         .shape = ftr_shape_of(tensor),
         .bytes = variable->bytes,
-        .permuted = variable->conv_weight,
+        .window = 1,
     };
-    if (weight.permuted) {
-        const ftr_shape memory = weight.shape;
-        weight.shape.dim[1] = memory.dim[3];
-        weight.shape.dim[2] = memory.dim[1];
-        weight.shape.dim[3] = memory.dim[2];
+    const ftr_shape memory = weight.shape;
+    weight.permuted = variable->conv_weight && memory.rank > 2;
+    if (!weight.permuted) return weight;
+    weight.shape.dim[1] = memory.dim[memory.rank - 1];
+    for (int32_t i = 2; i < memory.rank; i++) {
+        weight.shape.dim[i] = memory.dim[i - 1];
+        weight.window *= memory.dim[i - 1];
     }
     return weight;
 }
@@ -78,8 +83,8 @@ static ftr_status ftr__weights_collect(ftr_graph *graph, unsigned char *data, un
         const ftr_status status = ftr_variable_read(weight.tensor, weight.permuted ? scratch : data, weight.bytes);
         if (status != FTR_OK) return status;
         if (weight.permuted)
-            ftr__weight_transpose(data, scratch, weight.shape.dim[0], weight.shape.dim[2] * weight.shape.dim[3],
-                                  weight.shape.dim[1], ftr_dtype_size(weight.dtype));
+            ftr__weight_transpose(data, scratch, weight.shape.dim[0], weight.window, weight.shape.dim[1],
+                                  ftr_dtype_size(weight.dtype));
         items[i] =
             (ftr_safetensors_item){.name = weight.name, .dtype = weight.dtype, .shape = weight.shape, .data = data};
         data += weight.bytes;
@@ -109,49 +114,117 @@ ftr_status ftr_save_weights(ftr_graph *graph, const char *path) {
     return status;
 }
 
+/* ------------------------------------------------------------------------------------------------ floating types -- */
+
+/* The floating types of files that become f32 or f64. */
+typedef enum ftr__file_float {
+    FTR__FILE_NO_FLOAT = 0,
+    FTR__FILE_F16,
+    FTR__FILE_BF16,
+    FTR__FILE_F32,
+    FTR__FILE_F64
+} ftr__file_float;
+
+static ftr__file_float ftr__file_float_of(const ftr_safetensors_entry *entry) {
+    if (entry->dtype == FTR_F32) return FTR__FILE_F32;
+    if (entry->dtype == FTR_F64) return FTR__FILE_F64;
+    if (strcmp(entry->dtype_name, "F16") == 0) return FTR__FILE_F16;
+    return strcmp(entry->dtype_name, "BF16") == 0 ? FTR__FILE_BF16 : FTR__FILE_NO_FLOAT;
+}
+
+static float ftr__float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* IEEE 754 binary16: 1 bit of sign, 5 of exponent with bias 15, 10 of fraction. */
+static float ftr__half_to_float(uint32_t half) {
+    const uint32_t sign = half >> 15 << 31, exponent = half >> 10 & 0x1fu, fraction = half & 0x3ffu;
+    if (exponent == 0x1f) return ftr__float_of_bits(sign | 0x7f800000u | fraction << 13);
+    if (exponent != 0) return ftr__float_of_bits(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
+    const float size = (float)fraction * 0x1p-24f;
+    return sign ? -size : size;
+}
+
+/* Element `index` of a file's floating tensor, without a rounding. */
+static double ftr__file_float_at(const unsigned char *data, ftr__file_float type, size_t index) {
+    uint16_t half;
+    float single;
+    double value;
+    switch (type) {
+    case FTR__FILE_F16: memcpy(&half, data + index * sizeof half, sizeof half); return (double)ftr__half_to_float(half);
+    case FTR__FILE_BF16:
+        memcpy(&half, data + index * sizeof half, sizeof half);
+        return (double)ftr__float_of_bits((uint32_t)half << 16);
+    case FTR__FILE_F32: memcpy(&single, data + index * sizeof single, sizeof single); return (double)single;
+    default: memcpy(&value, data + index * sizeof value, sizeof value); return value;
+    }
+}
+
+/* The conversion to float rounds to nearest, ties to even, and gives infinity beyond the largest (C11, annex F). */
+static void ftr__weight_convert(unsigned char *to, const ftr__weight *weight, const ftr_safetensors_entry *entry) {
+    const ftr__file_float type = ftr__file_float_of(entry);
+    const size_t size = ftr_dtype_size(weight->dtype), count = weight->bytes / size;
+    for (size_t i = 0; i < count; i++) {
+        const double value = ftr__file_float_at(entry->data, type, i);
+        const float single = (float)value;
+        memcpy(to + i * size, weight->dtype == FTR_F32 ? (const void *)&single : (const void *)&value, size);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------- loading -- */
 
-/* "[2, 3]", or the rank alone where it is more than a graph can have. */
-static const char *ftr__weight_entry_text(const ftr_safetensors_entry *entry, char text[FTR__SHAPE_TEXT]) {
-    if (entry->rank > FTR_MAX_RANK) {
-        snprintf(text, FTR__SHAPE_TEXT, "of rank %" PRId32, entry->rank);
-        return text;
-    }
-    ftr_shape shape = {.rank = entry->rank};
-    for (int32_t i = 0; i < entry->rank; i++) shape.dim[i] = entry->dim[i];
-    return ftr__shape_text(&shape, text);
+typedef struct ftr__load {
+    ftr_graph *graph;
+    const char *path;
+    const ftr_load_desc *desc;
+    ftr_safetensors *file;
+    ftr_load_report *report;
+    ftr_safetensors_entry *found; /* by variable: what it is read from; name NULL: it is not read */
+} ftr__load;
+
+static ftr_status ftr__load_out_of_memory(const ftr__load *load, size_t bytes) {
+    return ftr__out_of_memory(load->graph->context, load->path, bytes);
 }
 
-static bool ftr__weight_fits(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
-    if (entry->rank != weight->shape.rank) return false;
-    for (int32_t i = 0; i < entry->rank; i++) {
-        if (entry->dim[i] != weight->shape.dim[i]) return false;
-    }
-    return true;
-}
-
-/* Finds a variable's tensor and compares type and shape. */
-static ftr_status ftr__weight_check(ftr_context *context, const char *path, const ftr__weight *weight,
-                                    const ftr_safetensors *file) {
-    ftr_safetensors_entry entry;
-    char found[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
-    if (!ftr_safetensors_find(file, weight->name, &entry))
-        return ftr__error(context, FTR_ERROR_NAME, "%s: tensor '%.100s' is missing", path, weight->name);
-    if (entry.dtype != weight->dtype)
-        return ftr__error(context, FTR_ERROR_DTYPE, "%s: tensor '%.100s': dtype %s, expected %s", path, weight->name,
-                          entry.dtype == FTR_DTYPE_NONE ? entry.dtype_name : ftr_dtype_name(entry.dtype),
-                          ftr_dtype_name(weight->dtype));
-    if (!ftr__weight_fits(weight, &entry))
-        return ftr__error(context, FTR_ERROR_SHAPE, "%s: tensor '%.100s': shape %s, expected %s", path, weight->name,
-                          ftr__weight_entry_text(&entry, found), ftr__shape_text(&weight->shape, expected));
-    if (entry.dtype != FTR_BOOL) return FTR_OK;
-    for (size_t i = 0; i < entry.bytes; i++) {
-        const int value = ((const unsigned char *)entry.data)[i];
-        if (value > 1)
-            return ftr__error(context, FTR_ERROR_DATA, "%s: tensor '%.100s': element %zu is %d, expected 0 or 1", path,
-                              weight->name, i, value);
+static ftr_status ftr__load_check_desc(ftr_context *context, const ftr_load_desc *desc) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->mode != FTR_LOAD_STRICT && desc->mode != FTR_LOAD_BY_NAME)
+        return ftr__error(context, bad, "ftr_load_weights: mode is %d, expected one of ftr_load_mode", (int)desc->mode);
+    if (desc->skip_count < 0 || (desc->skip_count > 0 && !desc->skip))
+        return ftr__error(context, bad, "ftr_load_weights: skip is %s with a count of %d",
+                          desc->skip ? "given" : "NULL", desc->skip_count);
+    for (int32_t i = 0; i < desc->skip_count; i++) {
+        if (!desc->skip[i]) return ftr__error(context, bad, "ftr_load_weights: skip[%d] is NULL", i);
     }
     return FTR_OK;
+}
+
+static bool ftr__load_skips(const ftr_load_desc *desc, const char *name) {
+    for (int32_t i = 0; i < desc->skip_count; i++) {
+        if (ftr__glob_match(desc->skip[i], name)) return true;
+    }
+    return false;
+}
+
+/* A variable's name in the file; NULL when memory is short. */
+static const char *ftr__load_file_name(const ftr__load *load, const char *name) {
+    const char *prefix = load->desc->file_prefix;
+    if (!prefix || !*prefix) return name;
+    const size_t before = strlen(prefix), size = strlen(name) + 1;
+    char *text = ftr__arena_alloc(&load->report->arena, before + size);
+    if (!text) return NULL;
+    memcpy(text, prefix, before);
+    memcpy(text + before, name, size);
+    return text;
+}
+
+/* A tensor's name without the prefix; NULL if it has another beginning. */
+static const char *ftr__load_graph_name(const ftr__load *load, const char *name) {
+    const char *prefix = load->desc->file_prefix ? load->desc->file_prefix : "";
+    const size_t length = strlen(prefix);
+    return strncmp(name, prefix, length) == 0 ? name + length : NULL;
 }
 
 /* The counter of PyTorch's batch norms, which have no use for it unless their momentum is None. */
@@ -161,51 +234,233 @@ static bool ftr__weight_is_counter(const char *name) {
     return length >= sizeof suffix - 1 && strcmp(name + length - (sizeof suffix - 1), suffix) == 0;
 }
 
-/* Every variable is in the file and every entry in the graph. */
-static ftr_status ftr__weights_check(ftr_graph *graph, const char *path, const ftr_safetensors *file) {
-    for (int32_t i = 0; i < graph->variable_count; i++) {
-        const ftr__weight weight = ftr__weight_of(graph, i);
-        const ftr_status status = ftr__weight_check(graph->context, path, &weight, file);
-        if (status != FTR_OK) return status;
+static bool ftr__weight_fits_type(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
+    return entry->dtype == weight->dtype ||
+           (ftr__is_float(weight->dtype) && ftr__file_float_of(entry) != FTR__FILE_NO_FLOAT);
+}
+
+static bool ftr__weight_fits_shape(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
+    if (entry->rank != weight->shape.rank) return false;
+    for (int32_t i = 0; i < entry->rank; i++) {
+        if (entry->dim[i] != weight->shape.dim[i]) return false;
     }
-    ftr_safetensors_entry entry;
-    for (int64_t i = 0; ftr_safetensors_at(file, i, &entry); i++) {
-        if (ftr_is_valid(ftr_variable_find(graph, entry.name)) || ftr__weight_is_counter(entry.name)) continue;
-        return ftr__error(graph->context, FTR_ERROR_NAME, "%s: tensor '%.100s' is not in the graph", path, entry.name);
+    return true;
+}
+
+#define FTR__LOAD_WHY FTR__MESSAGE_SIZE
+
+/* A tensor of other type or shape. */
+static ftr_status ftr__load_mismatch(const char *name, const ftr_load_entry *entry, bool type_fits, bool shape_fits,
+                                     char why[FTR__LOAD_WHY]) {
+    char found[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
+    ftr__dims_text(entry->found_rank, entry->found_dim, found, sizeof found);
+    ftr__shape_text(&entry->expected_shape, expected);
+    const char *type = ftr_dtype_name(entry->expected_dtype);
+    if (type_fits)
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': shape %s, expected %s", name, found, expected);
+    else if (shape_fits)
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': dtype %s, expected %s", name, entry->found_dtype, type);
+    else
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': dtype %s and shape %s, expected %s %s", name, entry->found_dtype,
+                 found, type, expected);
+    return type_fits ? FTR_ERROR_SHAPE : FTR_ERROR_DTYPE;
+}
+
+/* Compares type, shape, and the bytes of a bool. */
+static ftr_status ftr__load_compare(const ftr__weight *weight, const ftr_safetensors_entry *found,
+                                    const ftr_load_entry *entry, char why[FTR__LOAD_WHY]) {
+    const bool type_fits = ftr__weight_fits_type(weight, found), shape_fits = ftr__weight_fits_shape(weight, found);
+    if (!type_fits || !shape_fits) return ftr__load_mismatch(found->name, entry, type_fits, shape_fits, why);
+    for (size_t i = 0; found->dtype == FTR_BOOL && i < found->bytes; i++) {
+        const int value = ((const unsigned char *)found->data)[i];
+        if (value <= 1) continue;
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': element %zu is %d, expected 0 or 1", found->name, i, value);
+        return FTR_ERROR_DATA;
     }
     return FTR_OK;
 }
 
-/* Copies a checked file into the variables. */
-static ftr_status ftr__weights_apply(ftr_graph *graph, const ftr_safetensors *file, unsigned char *scratch) {
-    for (int32_t i = 0; i < graph->variable_count; i++) {
-        const ftr__weight weight = ftr__weight_of(graph, i);
-        ftr_safetensors_entry entry;
-        if (!ftr_safetensors_find(file, weight.name, &entry)) return FTR_ERROR_NAME;
-        if (weight.permuted)
-            ftr__weight_transpose(scratch, entry.data, weight.shape.dim[0], weight.shape.dim[1],
-                                  weight.shape.dim[2] * weight.shape.dim[3], ftr_dtype_size(weight.dtype));
-        const ftr_status status =
-            ftr_variable_write(weight.tensor, weight.permuted ? scratch : entry.data, weight.bytes);
-        if (status != FTR_OK) return status;
+static void ftr__load_set_found(ftr_load_entry *entry, const ftr_safetensors_entry *found) {
+    entry->found_dtype = found->dtype_name;
+    entry->found_rank = found->rank;
+    entry->found_dim = found->dim;
+}
+
+/* Looks a variable up in the file. */
+static ftr_status ftr__load_variable(ftr__load *load, int32_t index) {
+    const ftr__weight weight = ftr__weight_of(load->graph, index);
+    const char *name = ftr__load_file_name(load, weight.name);
+    if (!name) return ftr__load_out_of_memory(load, strlen(weight.name));
+    ftr_load_entry entry = {.name = weight.name, .expected_dtype = weight.dtype, .expected_shape = weight.shape};
+    ftr_load_outcome outcome = FTR_LOAD_LOADED;
+    ftr_safetensors_entry found;
+    char why[FTR__LOAD_WHY] = "", shape[FTR__SHAPE_TEXT];
+    const bool is_there = ftr_safetensors_find(load->file, name, &found);
+    if (is_there) ftr__load_set_found(&entry, &found);
+    if (ftr__load_skips(load->desc, weight.name)) {
+        outcome = FTR_LOAD_SKIPPED;
+    } else if (is_there) {
+        entry.fault = ftr__load_compare(&weight, &found, &entry, why);
+        if (entry.fault != FTR_OK)
+            outcome = FTR_LOAD_MISMATCHED;
+        else
+            load->found[index] = found;
+    } else {
+        outcome = FTR_LOAD_MISSING;
+        if (load->desc->mode == FTR_LOAD_STRICT) entry.fault = FTR_ERROR_NAME;
+        snprintf(why, sizeof why, "tensor '%.100s' of shape %s is missing", name,
+                 ftr__shape_text(&weight.shape, shape));
+    }
+    return ftr__load_report_add(load->report, outcome, &entry, why) ? FTR_OK
+                                                                    : ftr__load_out_of_memory(load, sizeof entry);
+}
+
+/* Looks for a tensor of the file in the graph. Those that are there have been dealt with. */
+static ftr_status ftr__load_tensor(ftr__load *load, const ftr_safetensors_entry *found) {
+    const char *name = ftr__load_graph_name(load, found->name);
+    if (ftr__weight_is_counter(found->name) || ftr_is_valid(ftr_variable_find(load->graph, name))) return FTR_OK;
+    const bool skipped = ftr__load_skips(load->desc, name ? name : found->name);
+    ftr_load_entry entry = {.name = found->name};
+    ftr__load_set_found(&entry, found);
+    if (!skipped && load->desc->mode == FTR_LOAD_STRICT) entry.fault = FTR_ERROR_NAME;
+    char why[FTR__LOAD_WHY], shape[FTR__SHAPE_TEXT];
+    ftr__dims_text(found->rank, found->dim, shape, sizeof shape);
+    if (name)
+        snprintf(why, sizeof why, "tensor '%.100s' of shape %s is not in the graph", found->name, shape);
+    else
+        snprintf(why, sizeof why, "tensor '%.100s' of shape %s lacks the prefix '%.60s'", found->name, shape,
+                 load->desc->file_prefix);
+    return ftr__load_report_add(load->report, skipped ? FTR_LOAD_SKIPPED : FTR_LOAD_UNEXPECTED, &entry, why)
+               ? FTR_OK
+               : ftr__load_out_of_memory(load, sizeof entry);
+}
+
+/* Fills the report and `found`. */
+static ftr_status ftr__load_look_up(ftr__load *load) {
+    const size_t size = (size_t)load->graph->variable_count * sizeof *load->found;
+    load->found = ftr__arena_alloc(&load->report->arena, size);
+    if (!load->found) return ftr__load_out_of_memory(load, size);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < load->graph->variable_count && status == FTR_OK; i++) status = ftr__load_variable(load, i);
+    ftr_safetensors_entry found;
+    for (int64_t i = 0; status == FTR_OK && ftr_safetensors_at(load->file, i, &found); i++)
+        status = ftr__load_tensor(load, &found);
+    return status;
+}
+
+static bool ftr__load_pattern_fits(const ftr__load *load, const char *pattern) {
+    for (int32_t i = 0; i < load->graph->variable_count; i++) {
+        if (ftr__glob_match(pattern, ftr_name_of(ftr_variable_at(load->graph, i)))) return true;
+    }
+    ftr_safetensors_entry found;
+    for (int64_t i = 0; ftr_safetensors_at(load->file, i, &found); i++) {
+        const char *name = ftr__load_graph_name(load, found.name);
+        if (ftr__glob_match(pattern, name ? name : found.name)) return true;
+    }
+    return false;
+}
+
+/* A pattern for nothing is a mistake, and what follows from it is not what should be told. */
+static ftr_status ftr__load_check_patterns(const ftr__load *load) {
+    for (int32_t i = 0; i < load->desc->skip_count; i++) {
+        if (ftr__load_pattern_fits(load, load->desc->skip[i])) continue;
+        return ftr__error(load->graph->context, FTR_ERROR_NAME,
+                          "%s: skip[%d], '%.100s', fits no variable of the graph and no tensor of the file", load->path,
+                          i, load->desc->skip[i]);
     }
     return FTR_OK;
 }
 
-ftr_status ftr_load_weights(ftr_graph *graph, const char *path) {
-    ftr_status status = ftr__weights_begin(graph, path, "ftr_load_weights");
+/* By name all may be missing; that is a mistake all the same. */
+static ftr_status ftr__load_check_any(const ftr__load *load) {
+    const ftr_load_report *report = load->report;
+    ftr_load_entry missing, unexpected;
+    if (load->desc->mode != FTR_LOAD_BY_NAME || ftr_load_report_count(report, FTR_LOAD_LOADED) > 0) return FTR_OK;
+    const char *prefix = load->desc->file_prefix ? load->desc->file_prefix : "";
+    char instance[FTR__LOAD_WHY] = "";
+    if (ftr_load_report_at(report, FTR_LOAD_MISSING, 0, &missing) &&
+        ftr_load_report_at(report, FTR_LOAD_UNEXPECTED, 0, &unexpected))
+        snprintf(instance, sizeof instance, " (for instance '%.60s%.100s'; the file has '%.100s')", prefix,
+                 missing.name, unexpected.name);
+    const int32_t variables = load->graph->variable_count, absent = ftr_load_report_count(report, FTR_LOAD_MISSING);
+    return ftr__error(load->graph->context, FTR_ERROR_NAME,
+                      "%s: nothing to load: of the graph's %d variables %d are skipped and %d are missing%s",
+                      load->path, variables, variables - absent, absent, instance);
+}
+
+static ftr_status ftr__load_check(ftr__load *load) {
+    ftr_status status = ftr__load_look_up(load);
     if (status != FTR_OK) return status;
-    ftr_context *context = graph->context;
-    ftr_safetensors *file = NULL;
-    status = ftr_safetensors_open(context, path, &file);
-    if (status == FTR_OK) status = ftr__weights_check(graph, path, file);
-    if (status == FTR_OK) status = ftr__graph_materialize(graph); /* what may fail comes before the first change */
-    if (status == FTR_OK) {
-        const size_t size = ftr__weights_scratch_size(graph);
-        unsigned char *scratch = ftr__allocate(context, size);
-        status = scratch ? ftr__weights_apply(graph, file, scratch) : ftr__out_of_memory(context, path, size);
-        ftr__release(context, scratch, size);
+    status = ftr__load_check_patterns(load);
+    if (status == FTR_OK) status = ftr__load_report_verdict(load->report);
+    if (status == FTR_OK) status = ftr__load_check_any(load);
+    load->report->refused = status != FTR_OK;
+    return status;
+}
+
+/* Copies the file's tensors into the variables. `converted` and `permuted` have room for the largest that needs them.
+ * */
+static ftr_status ftr__load_copy(const ftr__load *load, unsigned char *converted, unsigned char *permuted) {
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < load->graph->variable_count && status == FTR_OK; i++) {
+        const ftr__weight weight = ftr__weight_of(load->graph, i);
+        const ftr_safetensors_entry *found = &load->found[i];
+        if (!found->name) continue;
+        const void *data = found->data;
+        if (found->dtype != weight.dtype) {
+            ftr__weight_convert(converted, &weight, found);
+            data = converted;
+        }
+        if (weight.permuted) {
+            ftr__weight_transpose(permuted, data, weight.shape.dim[0], weight.shape.dim[1], weight.window,
+                                  ftr_dtype_size(weight.dtype));
+            data = permuted;
+        }
+        status = ftr_variable_write(weight.tensor, data, weight.bytes);
     }
-    ftr_safetensors_close(file);
+    return status;
+}
+
+static ftr_status ftr__load_apply(const ftr__load *load) {
+    ftr_context *context = load->graph->context;
+    size_t convert = 0;
+    for (int32_t i = 0; i < load->graph->variable_count; i++) {
+        const ftr__weight weight = ftr__weight_of(load->graph, i);
+        const ftr_safetensors_entry *found = &load->found[i];
+        if (found->name && found->dtype != weight.dtype && weight.bytes > convert) convert = weight.bytes;
+    }
+    const size_t permute = ftr__weights_scratch_size(load->graph);
+    unsigned char *scratch = ftr__allocate(context, convert + permute);
+    if (!scratch) return ftr__load_out_of_memory(load, convert + permute);
+    const ftr_status status = ftr__load_copy(load, scratch, scratch + convert);
+    ftr__release(context, scratch, convert + permute);
+    return status;
+}
+
+/* The file is open. */
+static ftr_status ftr__load_file(ftr__load *load, ftr_load_report **report) {
+    ftr_context *context = load->graph->context;
+    load->report = ftr__load_report_create(context, load->path);
+    if (!load->report) return context->status;
+    ftr_status status = ftr__load_check(load);
+    if (status == FTR_OK)
+        status = ftr__graph_materialize(load->graph); /* what may fail comes before the first change */
+    if (status == FTR_OK) status = ftr__load_apply(load);
+    if (report && (status == FTR_OK || load->report->refused))
+        *report = load->report;
+    else
+        ftr_load_report_destroy(load->report);
+    return status;
+}
+
+ftr_status ftr_load_weights(ftr_graph *graph, const char *path, const ftr_load_desc *desc, ftr_load_report **report) {
+    const ftr_load_desc strict = {FTR_LOAD_STRICT, NULL, 0, NULL};
+    ftr__load load = {.graph = graph, .path = path, .desc = desc ? desc : &strict};
+    if (report) *report = NULL;
+    ftr_status status = ftr__weights_begin(graph, path, "ftr_load_weights");
+    if (status == FTR_OK) status = ftr__load_check_desc(graph->context, load.desc);
+    if (status == FTR_OK) status = ftr_safetensors_open(graph->context, path, &load.file);
+    if (status == FTR_OK) status = ftr__load_file(&load, report);
+    ftr_safetensors_close(load.file);
     return status;
 }

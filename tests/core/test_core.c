@@ -1,4 +1,4 @@
-/* Random numbers, threads and arenas: private parts, so this program sees the implementation. */
+/* Random numbers, threads, arenas, patterns, layouts of weights: private parts, so this program sees the implementation. */
 #ifdef FTR_TEST_SINGLE
 #define FASTTRAIN_IMPLEMENTATION
 #endif
@@ -7,9 +7,11 @@
 #include "core/platform.h"
 #include "core/rng.h"
 #include "core/threads.h"
+#include "graph/graph.h"
 #endif
 
 #include <stdatomic.h>
+#include <unistd.h>
 
 /* Known answers of the reference implementation (Random123's kat_vectors). */
 static void philox_known_answers(void **state) {
@@ -166,6 +168,106 @@ static void simd_level_can_be_lowered_and_not_raised(void **state) {
     ftr_context_destroy(context);
 }
 
+static void patterns_fit_names(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern, *name;
+        bool fits;
+    } cases[] = {
+        {"", "", true},
+        {"", "a", false},
+        {"a", "", false},
+        {"*", "", true},
+        {"*", "layer1.0.conv1.weight", true},
+        {"**", "a", true},
+        {"?", "", false},
+        {"?", "a", true},
+        {"?", "ab", false},
+        {"fc.weight", "fc.weight", true},
+        {"fc.weight", "fc.weights", false},
+        {"fc.weights", "fc.weight", false},
+        {"fc.*", "fc.weight", true},
+        {"fc.*", "fc.", true},
+        {"fc.*", "fc", false},
+        {"fc.*", "xfc.weight", false},
+        {"*.weight", "layer1.0.conv1.weight", true},
+        {"*.weight", "weight", false},
+        {"layer?.*.bn*.*", "layer1.0.bn2.bias", true},
+        {"layer?.*.bn*.*", "layer10.0.bn2.bias", false},
+        {"*1*2*", "1.2", true},
+        {"*1*2*", "2.1", false},
+        {"*ab", "aab", true},
+        {"*aab", "aaab", true},
+        {"*ab*abc", "ab.ab.abc", true},
+        {"*ab*abd", "ab.ab.abc", false},
+        {"a*b*c", "a.b.c.b", false},
+        {"[a]", "a", false},
+        {"[a]", "[a]", true},
+        {"na?ve", "na\u00efve", true},
+        {"na??ve", "na\u00efve", false},
+        {"*??x?", "\u00e9xz", false},
+        {"*??x?", "\u00e9yxz", true},
+        {"?", "\U0001f600", true},
+    };
+    for (size_t i = 0; i < FTR_TEST_LENGTH(cases); i++) {
+        if (ftr__glob_match(cases[i].pattern, cases[i].name) != cases[i].fits)
+            fail_msg("'%s' and '%s'", cases[i].pattern, cases[i].name);
+    }
+    char many[201], a[401]; /* no exponential search */
+    memset(a, 'a', 400);
+    a[400] = '\0';
+    for (int i = 0; i < 200; i++) many[i] = i % 2 ? 'a' : '*';
+    many[200] = '\0';
+    assert_true(ftr__glob_match(many, a));
+    many[199] = 'b';
+    assert_false(ftr__glob_match(many, a));
+}
+
+/* A convolution weight of one dimension: memory [o, k, i], file [o, i, k]. The mark is what a convolution sets. */
+static void weights_of_rank_three_are_permuted(void **state) {
+    (void)state;
+    ftr_context *context = ftr_test_context();
+    ftr_graph *graph = ftr_graph_create(context);
+    const ftr_init zeros = {FTR_INIT_ZEROS, 0, 0};
+    const ftr_tensor marked = ftr_parameter(graph, "marked", FTR_F32, FTR_SHAPE(2, 3, 4), zeros);
+    const ftr_tensor plain = ftr_parameter(graph, "plain", FTR_F32, FTR_SHAPE(2, 3, 4), zeros);
+    const ftr_tensor linear = ftr_parameter(graph, "linear", FTR_F32, FTR_SHAPE(6, 4), zeros);
+    graph->variables[0].conv_weight = graph->variables[2].conv_weight = true; /* rank 2 has nothing to permute */
+    float values[2][3][4], back[2][3][4];
+    for (int i = 0; i < 24; i++) (&values[0][0][0])[i] = (float)i;
+    const ftr_tensor all[] = {marked, plain, linear};
+    for (int i = 0; i < 3; i++) FTR_TEST_OK(context, ftr_variable_write(all[i], values, sizeof values));
+    char path[] = "/tmp/ftr_test_core_XXXXXX";
+    const int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    close(descriptor);
+    FTR_TEST_OK(context, ftr_save_weights(graph, path));
+    ftr_safetensors *file;
+    ftr_safetensors_entry entry;
+    FTR_TEST_OK(context, ftr_safetensors_open(context, path, &file));
+    assert_true(ftr_safetensors_find(file, "marked", &entry));
+    assert_true(entry.rank == 3 && entry.dim[0] == 2 && entry.dim[1] == 4 && entry.dim[2] == 3);
+    for (int o = 0; o < 2; o++)
+        for (int k = 0; k < 3; k++)
+            for (int i = 0; i < 4; i++)
+                assert_true(((const float *)entry.data)[(o * 4 + i) * 3 + k] == values[o][k][i]);
+    assert_true(ftr_safetensors_find(file, "plain", &entry));
+    assert_true(entry.dim[1] == 3 && memcmp(entry.data, values, sizeof values) == 0);
+    assert_true(ftr_safetensors_find(file, "linear", &entry));
+    assert_true(entry.dim[0] == 6 && memcmp(entry.data, values, sizeof values) == 0);
+    ftr_safetensors_close(file);
+    memset(back, 0, sizeof back);
+    for (int i = 0; i < 3; i++) FTR_TEST_OK(context, ftr_variable_write(all[i], back, sizeof back));
+    FTR_TEST_OK(context, ftr_load_weights(graph, path, NULL, NULL));
+    for (int i = 0; i < 3; i++) {
+        FTR_TEST_OK(context, ftr_variable_read(all[i], back, sizeof back));
+        assert_memory_equal(back, values, sizeof values);
+    }
+    unlink(path);
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_known_answers),
@@ -175,6 +277,8 @@ int main(void) {
         cmocka_unit_test(arena_hands_out_cleared_aligned_memory),
         cmocka_unit_test(array_grows_and_keeps_its_elements),
         cmocka_unit_test(simd_level_can_be_lowered_and_not_raised),
+        cmocka_unit_test(patterns_fit_names),
+        cmocka_unit_test(weights_of_rank_three_are_permuted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -436,7 +436,7 @@ static deviation train(ftr_context *context, const whole_run *run) {
     ftr_tensor x = ftr_input(graph, "x", FTR_F32, shape), y = ftr_input(graph, "y", FTR_I32, FTR_SHAPE(batch));
     ftr_optimizer optimizer = run->optimizer();
     ftr_compile_desc desc = {.loss = ftr_cross_entropy(run->model(x), y, NULL), .optimizer = &optimizer};
-    FTR_TEST_OK(context, ftr_load_weights(graph, run->start));
+    FTR_TEST_OK(context, ftr_load_weights(graph, run->start, NULL, NULL));
     ftr_plan *plan = NULL;
     FTR_TEST_OK(context, ftr_compile(graph, &desc, &plan));
 

@@ -225,6 +225,25 @@ def conv_bn():
     return module, state
 
 
+def converted():
+    """Values in each floating type, and what PyTorch's load_state_dict() makes of them in single and double precision; see
+    types_of_pytorch in test_weights.c."""
+    odd = [0.0, -0.0, 1.0, -1.5, 1 / 3, 2.0**-24, 3 * 2.0**-24, 2.0**-14, 2.0**-133, 65504.0, 65519.0, 65520.0, 3.4e38,
+           float("inf"), float("-inf"), float("nan"), 1 + 2.0**-24, 1 + 3 * 2.0**-24, 1 + 2.0**-24 + 2.0**-52, 1e-40,
+           2.0**-149, 2.0**-150, 2.0**-150 + 2.0**-190, 3.4028235677973366e38, 3.4028235677973362e38, 1e39, -1e300, 1e-300]
+    values = torch.tensor(odd, dtype=torch.float64)
+    found = {"of_" + str(dtype).removeprefix("torch."): values.to(dtype)
+             for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+    tensors = dict(found)
+    for word, dtype in (("f32", torch.float32), ("f64", torch.float64)):
+        module = torch.nn.Module()
+        for name in found:
+            module.register_parameter(name, torch.nn.Parameter(torch.zeros(len(odd), dtype=dtype)))
+        module.load_state_dict(found)
+        tensors.update({f"{name}.{word}": value for name, value in module.state_dict().items()})
+    return tensors
+
+
 def compare(fasttrain):
     agreed = stricter = failures = 0
     seeds = [pack({**one([2], 0, 2), "__metadata__": {"k": "v\u00e9"}}, b"12"), (DATA / "reference.safetensors").read_bytes(),
@@ -276,6 +295,7 @@ def main():
         safetensors.torch.save_file(reference_tensors(), DATA / "reference.safetensors",
                                     {"format": "pt", "na\u00efve\n": "\"\\\x01\U0001f600"})
         safetensors.torch.save_file(conv_bn()[1], DATA / "conv_bn.safetensors")
+        safetensors.torch.save_file(converted(), DATA / "types.safetensors")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         library = arguments.library
