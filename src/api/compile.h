@@ -52,7 +52,8 @@ typedef struct ftr_compile_desc {
     int32_t output_count;
     const ftr_tensor *gradients_of; /* tensors whose gradient of the loss is wanted, see ftr_read_gradient() */
     int32_t gradient_count;
-    const ftr_optimizer *optimizer; /* NULL: no update. Otherwise all parameters that the loss depends on are trained */
+    const ftr_optimizer *optimizer; /* NULL: no update. Otherwise all parameters that the loss depends on are trained,
+                                     * the frozen ones aside: see ftr_freeze() */
     bool no_fuse;                   /* leave the fuse pass out */
     ftr_pass_fn on_pass;            /* "lower", "autodiff", "fuse", "schedule", "memplan" */
     void *on_pass_user;

@@ -99,8 +99,29 @@ FTR_API ftr_tensor ftr_variable_at(ftr_graph *graph, int32_t index);
 /* The parameter or buffer with this full name; invalid when there is none. */
 FTR_API ftr_tensor ftr_variable_find(ftr_graph *graph, const char *name);
 
-/* Whether a tensor is a trained parameter (and not a buffer or something else). */
+/* Whether a tensor is a parameter, frozen or not (and not a buffer or something else). */
 FTR_API bool ftr_is_parameter(ftr_tensor tensor);
+
+/* How ftr_freeze() freezes. All fields may be 0. */
+typedef struct ftr_freeze_desc {
+    bool norm_eval; /* batch norms whose gamma is frozen use their running statistics in training plans too, and leave
+                     * them as they are: PyTorch's requires_grad_(False) with eval() */
+} ftr_freeze_desc;
+
+/* Freezes the parameters whose full names fit `pattern` ('*' stands for any characters or none, dots included, '?' for
+ * one character): plans compiled from now on with an optimizer do not train them. They get no gradient, no optimizer
+ * state and no memory for either, and no gradient is computed for what only they need. A gradient of one that
+ * gradients_of names is computed all the same. Batch norms still follow the batch unless `desc` (NULL: all fields 0)
+ * says otherwise. A later call decides anew for the parameters that its pattern fits. Plans already compiled stay as
+ * they are.
+ * Errors: FTR_ERROR_NAME (no parameter fits), FTR_ERROR_INVALID_ARGUMENT, the graph's first builder failure. */
+FTR_API ftr_status ftr_freeze(ftr_graph *graph, const char *pattern, const ftr_freeze_desc *desc);
+
+/* Undoes ftr_freeze() for the parameters whose full names fit `pattern`, frozen or not. Errors as ftr_freeze(). */
+FTR_API ftr_status ftr_unfreeze(ftr_graph *graph, const char *pattern);
+
+/* Whether a tensor is a frozen parameter. */
+FTR_API bool ftr_is_frozen(ftr_tensor tensor);
 
 /* Copies a parameter or buffer out, row-major. `bytes` must be its exact size.
  * Errors: FTR_ERROR_INVALID_TENSOR, FTR_ERROR_SHAPE (other size), FTR_ERROR_OUT_OF_MEMORY (first use allocates). */
@@ -118,7 +139,7 @@ typedef enum ftr_graph_format {
 FTR_API ftr_status ftr_graph_print(const ftr_graph *graph, ftr_graph_format format, ftr_write_fn write, void *user);
 
 /* Prints a table of the layers under each scope: output shape, parameters, multiply-adds of one forward pass, memory of
- * the outputs in bytes; then totals. */
+ * the outputs in bytes; then totals, with frozen parameters apart. */
 FTR_API ftr_status ftr_model_summary(const ftr_graph *graph, ftr_write_fn write, void *user);
 
 #ifdef __cplusplus

@@ -69,7 +69,28 @@
  * 5  EVALUATING, SAVING, LOADING
  *
  * ftr_evaluate() runs a source through an evaluation plan. ftr_save_weights() writes parameters and buffers as safetensors;
- * a PyTorch module with the same names loads the file, and ftr_load_weights() reads what PyTorch wrote.
+ * a PyTorch module with the same names loads the file, and ftr_load_weights() reads what PyTorch wrote, in half
+ * precision too.
+ *
+ * Training goes on from another model's weights (transfer learning) by loading all but the layers that are new, and, if
+ * the others are to stay as they are, by freezing them:
+ *
+ *     const char *head[] = {"fc.*"};
+ *     ftr_load_desc load = {.skip = head, .skip_count = 1};
+ *     ftr_load_report *report;
+ *     ftr_status status = ftr_load_weights(g, "resnet50.safetensors", &load, &report);
+ *     if (report) ftr_load_report_print(report, ftr_write_file, stderr);
+ *     ftr_load_report_destroy(report);
+ *     if (status) ...
+ *     ftr_freeze(g, "*", &(ftr_freeze_desc){.norm_eval = true});
+ *     ftr_unfreeze(g, "fc.*");
+ *     ... train the head ...
+ *     ftr_unfreeze(g, "*");
+ *     ... train all of it, at a lower rate ...
+ *
+ * A load is complete or refused: what is missing, unexpected or of another shape is an error, and the report has all of
+ * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
+ * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
  * 6  YOUR OWN LOOP
  *

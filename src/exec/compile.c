@@ -97,7 +97,8 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
     for (int32_t i = 0; i < graph->variable_count; i++) {
         const int32_t value = graph->variables[i].value;
         const bool asked = ftr__wants_gradient(plan, desc, value);
-        if (!graph->variables[i].trainable || (!desc->optimizer && !asked)) continue;
+        const bool trained = desc->optimizer && !graph->variables[i].frozen;
+        if (!graph->variables[i].trainable || (!trained && !asked)) continue;
         (*required)[plan->gradient_count] = asked;
         plan->wrt[plan->gradient_count++] = value;
     }
@@ -114,6 +115,23 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
     return FTR_OK;
 }
 
+/* Whether the optimizer changes a value of plan->wrt. */
+static bool ftr__is_trained(const ftr_graph *graph, int32_t value) {
+    const ftr__node *node = &graph->nodes[graph->values[value].node];
+    return node->op == FTR_OP_parameter && !graph->variables[node->variable].frozen;
+}
+
+static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
+    int32_t frozen = 0;
+    for (int32_t i = 0; i < plan->graph->variable_count; i++) frozen += plan->graph->variables[i].frozen;
+    if (frozen == 0)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "compile: optimizer is given, but the loss depends on no parameter");
+    return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                      "compile: optimizer is given, but the loss depends on no parameter that is not frozen (%d %s)",
+                      frozen, frozen == 1 ? "is" : "are");
+}
+
 static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
     if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
     bool *required;
@@ -127,14 +145,11 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
     if (!parameters || !gradients) return ftr__compile_out_of_memory(plan, bytes);
     int32_t count = 0;
     for (int32_t i = 0; i < plan->gradient_count; i++) {
-        const ftr__node *node = &plan->graph->nodes[plan->graph->values[plan->wrt[i]].node];
-        if (node->op != FTR_OP_parameter || !plan->gradients[i]) continue;
+        if (!plan->gradients[i] || !ftr__is_trained(plan->graph, plan->wrt[i])) continue;
         parameters[count] = plan->wrt[i];
         gradients[count++] = plan->gradients[i];
     }
-    if (count == 0)
-        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
-                          "compile: optimizer is given, but the loss depends on no parameter");
+    if (count == 0) return ftr__nothing_to_train(plan);
     status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, parameters, gradients, count,
                                  &plan->learning_rate);
     return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;

@@ -31,7 +31,9 @@ typedef struct ftr__node {
 typedef struct ftr__variable {
     int32_t value;
     bool trainable; /* parameter, not buffer */
-    bool conv_weight; /* OHWI in memory, OIHW in files */
+    bool conv_weight; /* OHWI in memory, OIHW in files; of one dimension OWI and OIW */
+    bool frozen;      /* a parameter that optimizers leave alone */
+    bool norm_eval;   /* frozen: batch norms that it is the gamma of keep to their running statistics */
     ftr_init init;
     size_t offset; /* in the graph's variable memory, a multiple of FTR__ALIGNMENT */
     size_t bytes;

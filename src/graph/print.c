@@ -105,6 +105,7 @@ void ftr__print_node(const ftr__printer *p, const ftr__node *node) {
     }
     if (node->in_count) ftr__print(p->write, p->user, ")");
     ftr__print_attr(p, node);
+    if (node->variable >= 0 && p->graph->variables[node->variable].frozen) ftr__print(p->write, p->user, " frozen");
     for (int32_t i = 0; i < node->out_count; i++) {
         const ftr__value *value = &p->graph->values[node->first_out + i];
         char text[FTR__SHAPE_TEXT];

@@ -78,6 +78,41 @@ bool ftr_is_parameter(ftr_tensor tensor) {
     return node && node->op == FTR_OP_parameter;
 }
 
+/* ------------------------------------------------------------------------------------------------------ freezing -- */
+
+static ftr_status ftr__set_frozen(ftr_graph *graph, const char *what, const char *pattern, bool frozen,
+                                  bool norm_eval) {
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!pattern) return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "%s: pattern is NULL", what);
+    if (graph->status) return ftr__error(graph->context, graph->status, "%s", graph->message);
+    int32_t matches = 0, parameters = 0;
+    for (int32_t i = 0; i < graph->variable_count; i++) {
+        ftr__variable *variable = &graph->variables[i];
+        if (!variable->trainable) continue;
+        parameters++;
+        if (!ftr__glob_match(pattern, ftr_name_of(ftr_variable_at(graph, i)))) continue;
+        matches++;
+        variable->frozen = frozen;
+        variable->norm_eval = norm_eval;
+    }
+    if (matches > 0) return FTR_OK;
+    return ftr__error(graph->context, FTR_ERROR_NAME, "%s: pattern '%.100s' fits none of the graph's %d parameters",
+                      what, pattern, parameters);
+}
+
+ftr_status ftr_freeze(ftr_graph *graph, const char *pattern, const ftr_freeze_desc *desc) {
+    return ftr__set_frozen(graph, "ftr_freeze", pattern, true, desc && desc->norm_eval);
+}
+
+ftr_status ftr_unfreeze(ftr_graph *graph, const char *pattern) {
+    return ftr__set_frozen(graph, "ftr_unfreeze", pattern, false, false);
+}
+
+bool ftr_is_frozen(ftr_tensor tensor) {
+    const ftr__node *node = ftr__producer(tensor);
+    return node && node->variable >= 0 && tensor.graph->variables[node->variable].frozen;
+}
+
 /* ------------------------------------------------------------------------------------------------ initialization -- */
 
 static double ftr__fan_in(const ftr_shape *shape) {

@@ -16,14 +16,20 @@ static void ftr__emit_statistics_update(ftr_graph *graph, const ftr__node *node)
     }
 }
 
+/* Whether a batch norm was frozen together with its statistics. */
+static bool ftr__is_norm_frozen(const ftr_graph *graph, const ftr__node *node) {
+    const int32_t gamma = graph->nodes[graph->values[node->in[1]].node].variable;
+    return gamma >= 0 && graph->variables[gamma].frozen && graph->variables[gamma].norm_eval;
+}
+
 static void ftr__lower_node(ftr_plan *plan, int32_t index) {
     ftr_graph *graph = plan->graph;
     ftr__node *node = &graph->nodes[index];
     const bool training = plan->mode == FTR_MODE_TRAIN;
     if (node->op == FTR_OP_batch_norm) {
-        node->attr.norm.training = training;
+        node->attr.norm.training = training && !ftr__is_norm_frozen(graph, node);
         const ftr__node copy = *node;
-        if (training) ftr__emit_statistics_update(graph, &copy);
+        if (copy.attr.norm.training) ftr__emit_statistics_update(graph, &copy);
         else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
     } else if (node->op == FTR_OP_dropout && (!training || node->attr.dropout.p <= 0.0)) {
         ftr__plan_rename(plan, node->first_out, node->in[0]);

@@ -164,17 +164,21 @@ static void ftr__summary_rows(ftr__summary *summary, const ftr_graph *graph, boo
 }
 
 static void ftr__summary_totals(const ftr__summary *summary, const ftr_graph *graph) {
-    int64_t trained = 0, buffers = 0, bytes = 0;
+    int64_t count[3] = {0}, bytes = 0; /* trained, frozen, in buffers */
     for (int32_t i = 0; i < graph->variable_count; i++) {
         const ftr__variable *variable = &graph->variables[i];
-        *(variable->trainable ? &trained : &buffers) += ftr__summary_count(graph, variable->value);
+        const int32_t kind = !variable->trainable ? 2 : variable->frozen ? 1 : 0;
+        count[kind] += ftr__summary_count(graph, variable->value);
         bytes += (int64_t)variable->bytes;
     }
     char a[32], b[32], c[32];
-    ftr__summary_number(a, trained);
-    ftr__summary_number(b, buffers);
+    ftr__summary_number(a, count[0]);
+    ftr__summary_number(b, count[1]);
+    ftr__print(summary->write, summary->user, "parameters: %s trained", a);
+    if (count[1] > 0) ftr__print(summary->write, summary->user, ", %s frozen", b);
+    ftr__summary_number(b, count[2]);
     ftr__summary_number(c, bytes);
-    ftr__print(summary->write, summary->user, "parameters: %s trained, %s in buffers, %s bytes together\n", a, b, c);
+    ftr__print(summary->write, summary->user, ", %s in buffers, %s bytes together\n", b, c);
     ftr__summary_number(a, summary->multiply_adds);
     ftr__summary_number(b, summary->output_bytes);
     ftr__print(summary->write, summary->user,

@@ -1,7 +1,7 @@
 """Writes the golden values that test_goldens.c compares fasttrain with.
 
     python3 tests/goldens/make_goldens.py            # needs torch, numpy, safetensors, scikit-learn
-    python3 tests/goldens/make_goldens.py pointwise  # this file only: "ops" or another of OP_FILES
+    python3 tests/goldens/make_goldens.py pointwise  # this file only: "ops" or another of OP_FILES; or "transfer": its files
 
 Run by hand; its outputs are committed. Everything follows from fixed seeds, on one thread.
 
@@ -13,6 +13,7 @@ pointwise.safetensors, norms_losses.safetensors, index.safetensors
                     entropy; of ops on indices and along lines.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
+transfer_*          the same, with the first layers frozen: "frozen" by requires_grad_(False), "still" by eval() as well.
 
 Values are computed in double precision from inputs that are exact in single precision, then rounded to it. For the
 whole runs PyTorch's single-precision losses are stored as well ("losses_f32").
@@ -804,6 +805,33 @@ class ResNet8(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Transfer(nn.Module):
+    """Its first layers have statistics as if they had been trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 12, 3, 2, 1)
+        self.bn2 = nn.BatchNorm2d(12)
+        self.fc = nn.Linear(12, 10)
+        nn.init.uniform_(self.bn1.running_mean, -0.3, 0.3)
+        nn.init.uniform_(self.bn1.running_var, 0.5, 2)
+        for norm in (self.bn1, self.bn2):
+            nn.init.uniform_(norm.weight, 0.2, 0.6)
+            nn.init.uniform_(norm.bias, 1, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        return self.fc(x.mean((2, 3)))
+
+    def freeze(self, still):
+        for module in (self.conv1, self.bn1):
+            module.requires_grad_(False)
+            module.train(not still)
+
+
 def digits_batches(batch):
     """Batches of UCI's handwritten digits (scikit-learn carries them; CC BY 4.0): u8 [steps, batch, 64], 0 to 16."""
     from sklearn.datasets import load_digits
@@ -843,7 +871,7 @@ def single(state):
     return {name: (v.float() if v.is_floating_point() else v).numpy() for name, v in state.items()}
 
 
-def whole_run(name, make_model, images, labels, prepare, optimizers):
+def whole_run(name, make_model, images, labels, prepare, optimizers, freeze=lambda model, kind: None):
     torch.manual_seed(3)
     start = {key: value.clone() for key, value in make_model().state_dict().items()}
     save(f"{name}_start", single(start))
@@ -853,6 +881,7 @@ def whole_run(name, make_model, images, labels, prepare, optimizers):
         for dtype in (torch.float64, torch.float32):
             model = make_model()
             model.load_state_dict(start)
+            freeze(model, kind)
             results.append(train(model, make_optimizer, images, labels, prepare, dtype))
         (losses, final), (losses_f32, final_f32) = results
         data[f"{kind}/losses"] = losses
@@ -895,6 +924,12 @@ def main():
             family(cases)
         save(name, cases.tensors)
         print(f"{sum(cases.counts.values())} cases of {len(cases.counts)} ops")
+    image = lambda x: (x.permute(0, 3, 1, 2) - 128) / 64
+    if not sys.argv[1:] or "transfer" in sys.argv[1:]:
+        images, labels = (data[:20] for data in pattern_batches(8, 8))
+        sgd = lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9, weight_decay=0.01)
+        freeze = lambda model, kind: model.freeze(kind == "still")
+        whole_run("transfer", Transfer, images, labels, image, {"frozen": sgd, "still": sgd}, freeze)
     if sys.argv[1:]:
         return
 
@@ -906,7 +941,6 @@ def main():
         }
 
     whole_run("mlp", Mlp, *digits_batches(32), lambda x: x / 16, runs(0.05, 2e-3))
-    image = lambda x: (x.permute(0, 3, 1, 2) - 128) / 64
     whole_run("resnet8", ResNet8, *pattern_batches(16, 16), image, runs(0.005, 5e-4))
 
 

@@ -293,6 +293,7 @@ typedef struct whole_run {
     scaling scaling;
     ftr_optimizer (*optimizer)(void);
     bool small; /* also without SIMD and on one thread */
+    void (*freeze)(ftr_context *context, ftr_graph *graph);
 } whole_run;
 
 static ftr_tensor mlp(ftr_tensor x) { return ftr_linear(ftr_relu(ftr_linear(x, "fc1", 48, NULL)), "fc2", 10, NULL); }
@@ -327,6 +328,24 @@ static ftr_tensor resnet8(ftr_tensor x) {
     return ftr_linear(ftr_global_avg_pool(x), "fc", 10, NULL);
 }
 
+static ftr_tensor transfer(ftr_tensor x) {
+    const ftr_conv2d_desc desc = {.stride = {2, 2}, .padding = {1, 1, 1, 1}};
+    x = ftr_relu(ftr_batch_norm(convolution(x, "conv1", 8, 3, 1), "bn1", NULL));
+    x = ftr_relu(ftr_batch_norm(ftr_conv2d(x, "conv2", 12, 3, &desc), "bn2", NULL));
+    return ftr_linear(ftr_global_avg_pool(x), "fc", 10, NULL);
+}
+
+static void freeze_nothing(ftr_context *context, ftr_graph *graph) { (void)context, (void)graph; }
+
+static void freeze_parameters(ftr_context *context, ftr_graph *graph) {
+    FTR_TEST_OK(context, ftr_freeze(graph, "*1.*", NULL));
+}
+
+static void freeze_statistics_too(ftr_context *context, ftr_graph *graph) {
+    const ftr_freeze_desc desc = {.norm_eval = true};
+    FTR_TEST_OK(context, ftr_freeze(graph, "*1.*", &desc));
+}
+
 static ftr_optimizer momentum(float lr, bool nesterov) {
     ftr_optimizer optimizer = ftr_sgd(lr);
     optimizer.momentum = 0.9f;
@@ -342,20 +361,30 @@ static ftr_optimizer resnet8_sgd(void) { return momentum(0.005f, false); }
 static ftr_optimizer resnet8_nesterov(void) { return momentum(0.005f, true); }
 static ftr_optimizer resnet8_adamw(void) { return ftr_adamw(5e-4f); }
 
-#define WHOLE_RUN(model_name, kind, offset, factor, small)                                                             \
+static ftr_optimizer transfer_frozen(void) {
+    ftr_optimizer optimizer = momentum(0.02f, false);
+    optimizer.weight_decay = 0.01;
+    return optimizer;
+}
+
+#define transfer_still transfer_frozen
+
+#define WHOLE_RUN(model_name, kind, offset, factor, small, freeze)                                                     \
     {                                                                                                                  \
 #model_name " " #kind, GOLDEN_PATH(#model_name "_start.safetensors"),                                          \
             GOLDEN_PATH(#model_name "_" #kind ".safetensors"), GOLDEN_PATH(#model_name "_data.safetensors"),           \
-            #kind "/losses", #kind "/losses_f32", model_name, {offset, factor }, model_name##_##kind, small            \
+            #kind "/losses", #kind "/losses_f32", model_name, {offset, factor }, model_name##_##kind, small, freeze    \
     }
 
 static const whole_run whole_runs[] = {
-    WHOLE_RUN(mlp, sgd, 0, 1.0f / 16, true),
-    WHOLE_RUN(mlp, nesterov, 0, 1.0f / 16, true),
-    WHOLE_RUN(mlp, adamw, 0, 1.0f / 16, true),
-    WHOLE_RUN(resnet8, sgd, -128, 1.0f / 64, false),
-    WHOLE_RUN(resnet8, nesterov, -128, 1.0f / 64, false),
-    WHOLE_RUN(resnet8, adamw, -128, 1.0f / 64, false),
+    WHOLE_RUN(mlp, sgd, 0, 1.0f / 16, true, freeze_nothing),
+    WHOLE_RUN(mlp, nesterov, 0, 1.0f / 16, true, freeze_nothing),
+    WHOLE_RUN(mlp, adamw, 0, 1.0f / 16, true, freeze_nothing),
+    WHOLE_RUN(resnet8, sgd, -128, 1.0f / 64, false, freeze_nothing),
+    WHOLE_RUN(resnet8, nesterov, -128, 1.0f / 64, false, freeze_nothing),
+    WHOLE_RUN(resnet8, adamw, -128, 1.0f / 64, false, freeze_nothing),
+    WHOLE_RUN(transfer, frozen, -128, 1.0f / 64, true, freeze_parameters),
+    WHOLE_RUN(transfer, still, -128, 1.0f / 64, true, freeze_statistics_too),
 };
 
 /* Worst relative deviations of a run. */
@@ -437,6 +466,7 @@ static deviation train(ftr_context *context, const whole_run *run) {
     ftr_optimizer optimizer = run->optimizer();
     ftr_compile_desc desc = {.loss = ftr_cross_entropy(run->model(x), y, NULL), .optimizer = &optimizer};
     FTR_TEST_OK(context, ftr_load_weights(graph, run->start, NULL, NULL));
+    run->freeze(context, graph);
     ftr_plan *plan = NULL;
     FTR_TEST_OK(context, ftr_compile(graph, &desc, &plan));
 

@@ -64,6 +64,27 @@ static void test_perceptron(void **state) {
     ftr_context_destroy(context);
 }
 
+/* Frozen parameters are counted apart, as soon as there are any. */
+static void test_frozen(void **state) {
+    (void)state;
+    ftr_context *context = ftr_test_context();
+    ftr_graph *graph = ftr_graph_create(context);
+    ftr_tensor x = ftr_input(graph, "x", FTR_F32, FTR_SHAPE(32, 784));
+    ftr_linear(ftr_batch_norm(ftr_linear(x, "hidden", 512, NULL), "bn", NULL), "output", 10, NULL);
+    FTR_TEST_GRAPH_OK(graph);
+    const char *const lines[] = {
+        "parameters: 408,074 trained, 1,024 in buffers, ",
+        "parameters: 6,154 trained, 401,920 frozen, 1,024 in buffers, ",
+        "parameters: 0 trained, 408,074 frozen, 1,024 in buffers, ",
+    };
+    for (int i = 0; i < 3; i++) {
+        if (i > 0) FTR_TEST_OK(context, ftr_freeze(graph, i == 1 ? "hidden.*" : "*", NULL));
+        assert_non_null(strstr(summary_of(context, graph, &text), lines[i]));
+    }
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
 static void test_shared_parameter(void **state) {
     (void)state;
     ftr_context *context = ftr_test_context();
@@ -127,7 +148,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_network),     cmocka_unit_test(test_perceptron),
         cmocka_unit_test(test_shared_parameter),  cmocka_unit_test(test_long_names),
-        cmocka_unit_test(test_empty_and_refused),
+        cmocka_unit_test(test_empty_and_refused), cmocka_unit_test(test_frozen),
     };
     return cmocka_run_group_tests_name("summary", tests, NULL, NULL);
 }
