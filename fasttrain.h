@@ -81,7 +81,28 @@
  * 5  EVALUATING, SAVING, LOADING
  *
  * ftr_evaluate() runs a source through an evaluation plan. ftr_save_weights() writes parameters and buffers as safetensors;
- * a PyTorch module with the same names loads the file, and ftr_load_weights() reads what PyTorch wrote.
+ * a PyTorch module with the same names loads the file, and ftr_load_weights() reads what PyTorch wrote, in half
+ * precision too.
+ *
+ * Training goes on from another model's weights (transfer learning) by loading all but the layers that are new, and, if
+ * the others are to stay as they are, by freezing them:
+ *
+ *     const char *head[] = {"fc.*"};
+ *     ftr_load_desc load = {.skip = head, .skip_count = 1};
+ *     ftr_load_report *report;
+ *     ftr_status status = ftr_load_weights(g, "resnet50.safetensors", &load, &report);
+ *     if (report) ftr_load_report_print(report, ftr_write_file, stderr);
+ *     ftr_load_report_destroy(report);
+ *     if (status) ...
+ *     ftr_freeze(g, "*", &(ftr_freeze_desc){.norm_eval = true});
+ *     ftr_unfreeze(g, "fc.*");
+ *     ... train the head ...
+ *     ftr_unfreeze(g, "*");
+ *     ... train all of it, at a lower rate ...
+ *
+ * A load is complete or refused: what is missing, unexpected or of another shape is an error, and the report has all of
+ * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
+ * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
  * 6  YOUR OWN LOOP
  *
@@ -432,8 +453,29 @@ FTR_API ftr_tensor ftr_variable_at(ftr_graph *graph, int32_t index);
 /* The parameter or buffer with this full name; invalid when there is none. */
 FTR_API ftr_tensor ftr_variable_find(ftr_graph *graph, const char *name);
 
-/* Whether a tensor is a trained parameter (and not a buffer or something else). */
+/* Whether a tensor is a parameter, frozen or not (and not a buffer or something else). */
 FTR_API bool ftr_is_parameter(ftr_tensor tensor);
+
+/* How ftr_freeze() freezes. All fields may be 0. */
+typedef struct ftr_freeze_desc {
+    bool norm_eval; /* batch norms whose gamma is frozen use their running statistics in training plans too, and leave
+                     * them as they are: PyTorch's requires_grad_(False) with eval() */
+} ftr_freeze_desc;
+
+/* Freezes the parameters whose full names fit `pattern` ('*' stands for any characters or none, dots included, '?' for
+ * one character): plans compiled from now on with an optimizer do not train them. They get no gradient, no optimizer
+ * state and no memory for either, and no gradient is computed for what only they need. A gradient of one that
+ * gradients_of names is computed all the same. Batch norms still follow the batch unless `desc` (NULL: all fields 0)
+ * says otherwise. A later call decides anew for the parameters that its pattern fits. Plans already compiled stay as
+ * they are.
+ * Errors: FTR_ERROR_NAME (no parameter fits), FTR_ERROR_INVALID_ARGUMENT, the graph's first builder failure. */
+FTR_API ftr_status ftr_freeze(ftr_graph *graph, const char *pattern, const ftr_freeze_desc *desc);
+
+/* Undoes ftr_freeze() for the parameters whose full names fit `pattern`, frozen or not. Errors as ftr_freeze(). */
+FTR_API ftr_status ftr_unfreeze(ftr_graph *graph, const char *pattern);
+
+/* Whether a tensor is a frozen parameter. */
+FTR_API bool ftr_is_frozen(ftr_tensor tensor);
 
 /* Copies a parameter or buffer out, row-major. `bytes` must be its exact size.
  * Errors: FTR_ERROR_INVALID_TENSOR, FTR_ERROR_SHAPE (other size), FTR_ERROR_OUT_OF_MEMORY (first use allocates). */
@@ -451,7 +493,7 @@ typedef enum ftr_graph_format {
 FTR_API ftr_status ftr_graph_print(const ftr_graph *graph, ftr_graph_format format, ftr_write_fn write, void *user);
 
 /* Prints a table of the layers under each scope: output shape, parameters, multiply-adds of one forward pass, memory of
- * the outputs in bytes; then totals. */
+ * the outputs in bytes; then totals, with frozen parameters apart. */
 FTR_API ftr_status ftr_model_summary(const ftr_graph *graph, ftr_write_fn write, void *user);
 
 #ifdef __cplusplus
@@ -908,7 +950,8 @@ typedef struct ftr_compile_desc {
     int32_t output_count;
     const ftr_tensor *gradients_of; /* tensors whose gradient of the loss is wanted, see ftr_read_gradient() */
     int32_t gradient_count;
-    const ftr_optimizer *optimizer; /* NULL: no update. Otherwise all parameters that the loss depends on are trained */
+    const ftr_optimizer *optimizer; /* NULL: no update. Otherwise all parameters that the loss depends on are trained,
+                                     * the frozen ones aside: see ftr_freeze() */
     bool no_fuse;                   /* leave the fuse pass out */
     ftr_pass_fn on_pass;            /* "lower", "autodiff", "fuse", "schedule", "memplan" */
     void *on_pass_user;
@@ -1204,12 +1247,74 @@ FTR_API ftr_status ftr_safetensors_write(ftr_context *context, const char *path,
  * load_state_dict(). Convolution weights become OIHW. Errors as ftr_safetensors_write(). */
 FTR_API ftr_status ftr_save_weights(ftr_graph *graph, const char *path);
 
-/* Reads parameters and buffers by name; convolution weights come as OIHW. Every variable of the graph must be in the file
- * with its type and shape; entries that the graph lacks are an error too, except "*.num_batches_tracked", which PyTorch's
- * batch norms carry. Nothing is changed on an error. Errors: FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, FTR_ERROR_DATA (a bool that is
- * neither 0 nor 1), and those
- * of ftr_safetensors_open(). */
-FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path);
+/* What ftr_load_weights() asks of a file.
+ * STRICT: every variable is in the file and every tensor of the file in the graph, as PyTorch's load_state_dict(); but
+ * "*.num_batches_tracked", which PyTorch's batch norms carry, may be extra.
+ * BY_NAME: variables that the file lacks keep their values, tensors that the graph lacks are ignored; that nothing at
+ * all is loaded is an error. */
+typedef enum ftr_load_mode { FTR_LOAD_STRICT = 0, FTR_LOAD_BY_NAME } ftr_load_mode;
+
+/* All fields may be 0. Patterns are compared with full names; '*' stands for any characters or none, dots included, '?'
+ * for one character. */
+typedef struct ftr_load_desc {
+    ftr_load_mode mode;
+    const char *const *skip; /* patterns of variables that are not read even if the file has them, a replaced head for
+                              * instance: "classifier.*". Tensors of such names that the graph lacks are passed over
+                              * too. A pattern that fits neither a variable nor a tensor of the file is an error */
+    int32_t skip_count;
+    const char *file_prefix; /* what stands before each variable's name in the file, "module." for instance; a tensor
+                              * without it is one that the graph lacks. NULL: nothing */
+} ftr_load_desc;
+
+/* What became of a variable or of a tensor of the file. */
+typedef enum ftr_load_outcome {
+    FTR_LOAD_LOADED = 0, /* read; of a refused load: fits */
+    FTR_LOAD_MISSING,    /* variables that the file lacks */
+    FTR_LOAD_UNEXPECTED, /* tensors that the graph lacks, "*.num_batches_tracked" aside */
+    FTR_LOAD_MISMATCHED, /* in both, but type, shape or a bool's byte does not fit */
+    FTR_LOAD_SKIPPED,    /* passed over because of a pattern of `skip` */
+    FTR_LOAD_OUTCOME_COUNT
+} ftr_load_outcome;
+
+/* Shapes are those of files: OIHW for convolution weights. */
+typedef struct ftr_load_entry {
+    const char *name;        /* a variable's full name; of a tensor that the graph lacks, its name in the file */
+    const char *found_dtype; /* the file's word, "BF16" for instance; NULL: the file lacks it */
+    int32_t found_rank;      /* may be more than FTR_MAX_RANK */
+    const int64_t *found_dim;
+    ftr_dtype expected_dtype; /* FTR_DTYPE_NONE: the graph lacks it */
+    ftr_shape expected_shape;
+    ftr_status fault; /* why the load is refused: FTR_ERROR_NAME, FTR_ERROR_DTYPE, FTR_ERROR_SHAPE or FTR_ERROR_DATA;
+                       * FTR_OK if not for this one */
+} ftr_load_entry;
+
+/* What a load found, by outcome. */
+typedef struct ftr_load_report ftr_load_report;
+
+/* Reads parameters and buffers by name; convolution weights come as OIHW. `desc` NULL is strict, with nothing skipped.
+ * A variable that is not skipped must have the file's shape and type in every mode, save that F16, BF16, F32 and F64
+ * become f32 or f64 as in PyTorch: rounded to the nearest, ties to even, what is too large to infinity. Nothing is
+ * changed on an error; the sentence names the first tensor that does not fit and how many more there are. `report` may
+ * be NULL; *report is made if the load succeeds or names, types, shapes or values refuse it, otherwise it becomes NULL.
+ * It is the caller's, who gives it back with ftr_load_report_destroy() before the context.
+ * Errors: FTR_ERROR_INVALID_ARGUMENT, FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, FTR_ERROR_DATA (a bool that is
+ * neither 0 nor 1), and those of ftr_safetensors_open(). */
+FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path, const ftr_load_desc *desc,
+                                    ftr_load_report **report);
+
+/* Number of entries with this outcome; 0 for a NULL report. */
+FTR_API int32_t ftr_load_report_count(const ftr_load_report *report, ftr_load_outcome outcome);
+
+/* Entry number `index` with this outcome: variables in the order of declaration, then tensors that the graph lacks in
+ * the order of names. False if out of range. The pointers live as long as the report. */
+FTR_API bool ftr_load_report_at(const ftr_load_report *report, ftr_load_outcome outcome, int32_t index,
+                                ftr_load_entry *entry);
+
+/* Prints a line with the counts, then a line for each entry that was not loaded. */
+FTR_API void ftr_load_report_print(const ftr_load_report *report, ftr_write_fn write, void *user);
+
+/* Frees a report. NULL is allowed. */
+FTR_API void ftr_load_report_destroy(ftr_load_report *report);
 
 #ifdef __cplusplus
 }
@@ -1628,6 +1733,12 @@ FTR_LIB bool ftr__arena_grow(ftr__arena *arena, void **array, int32_t count, int
 /* "[64, 8, 8, 1]"; the text is cut to what fits. Returns `text`. */
 #define FTR__SHAPE_TEXT 128
 FTR_LIB const char *ftr__shape_text(const ftr_shape *shape, char text[FTR__SHAPE_TEXT]);
+
+/* The same of any number of dimensions, with "..." for those that do not fit. `size` is 40 or more. */
+FTR_LIB const char *ftr__dims_text(int32_t rank, const int64_t *dim, char *text, size_t size);
+
+/* Whether a name fits a pattern: '*' stands for any characters or none, dots included, and '?' for one (of UTF-8). */
+FTR_LIB bool ftr__glob_match(const char *pattern, const char *name);
 
 /* printf through a writer, in pieces of at most 1 KiB. */
 FTR_LIB void ftr__print(ftr_write_fn write, void *user, const char *format, ...) FTR__PRINTF(3, 4);
@@ -2069,6 +2180,47 @@ const char *ftr__shape_text(const ftr_shape *shape, char text[FTR__SHAPE_TEXT]) 
     text[used++] = ']';
     text[used] = '\0';
     return text;
+}
+
+const char *ftr__dims_text(int32_t rank, const int64_t *dim, char *text, size_t size) {
+    const size_t room = size - 32; /* one more dimension, "..." and "]" always fit behind it */
+    size_t used = (size_t)snprintf(text, size, "[");
+    int32_t i = 0;
+    for (; i < rank && used < room; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%" PRId64, i ? ", " : "", dim[i]);
+    snprintf(text + used, size - used, i < rank ? ", ...]" : "]");
+    return text;
+}
+
+/* The character behind the one that `text` starts with. */
+static const char *ftr__next_character(const char *text) {
+    for (text++; ((unsigned char)*text & 0xc0) == 0x80;) text++;
+    return text;
+}
+
+/* After a mismatch the last '*' is made to stand for one character more. Earlier ones need not change: what they stand
+ * for is as short as can be. */
+bool ftr__glob_match(const char *pattern, const char *name) {
+    const char *behind_star = NULL, *rest = NULL; /* rest: what of the name the pattern behind the star has to fit */
+    while (*name) {
+        if (*pattern == '*') {
+            behind_star = ++pattern;
+            rest = name;
+        } else if (*pattern == '?') {
+            pattern++;
+            name = ftr__next_character(name);
+        } else if (*pattern == *name) {
+            pattern++;
+            name++;
+        } else if (behind_star) {
+            pattern = behind_star;
+            name = rest = ftr__next_character(rest);
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*') pattern++;
+    return *pattern == '\0';
 }
 
 void ftr__print(ftr_write_fn write, void *user, const char *format, ...) {
@@ -2980,7 +3132,9 @@ typedef struct ftr__node {
 typedef struct ftr__variable {
     int32_t value;
     bool trainable; /* parameter, not buffer */
-    bool conv_weight; /* OHWI in memory, OIHW in files */
+    bool conv_weight; /* OHWI in memory, OIHW in files; of one dimension OWI and OIW */
+    bool frozen;      /* a parameter that optimizers leave alone */
+    bool norm_eval;   /* frozen: batch norms that it is the gamma of keep to their running statistics */
     ftr_init init;
     size_t offset; /* in the graph's variable memory, a multiple of FTR__ALIGNMENT */
     size_t bytes;
@@ -3541,6 +3695,41 @@ bool ftr_is_parameter(ftr_tensor tensor) {
     return node && node->op == FTR_OP_parameter;
 }
 
+/* ------------------------------------------------------------------------------------------------------ freezing -- */
+
+static ftr_status ftr__set_frozen(ftr_graph *graph, const char *what, const char *pattern, bool frozen,
+                                  bool norm_eval) {
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!pattern) return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "%s: pattern is NULL", what);
+    if (graph->status) return ftr__error(graph->context, graph->status, "%s", graph->message);
+    int32_t matches = 0, parameters = 0;
+    for (int32_t i = 0; i < graph->variable_count; i++) {
+        ftr__variable *variable = &graph->variables[i];
+        if (!variable->trainable) continue;
+        parameters++;
+        if (!ftr__glob_match(pattern, ftr_name_of(ftr_variable_at(graph, i)))) continue;
+        matches++;
+        variable->frozen = frozen;
+        variable->norm_eval = norm_eval;
+    }
+    if (matches > 0) return FTR_OK;
+    return ftr__error(graph->context, FTR_ERROR_NAME, "%s: pattern '%.100s' fits none of the graph's %d parameters",
+                      what, pattern, parameters);
+}
+
+ftr_status ftr_freeze(ftr_graph *graph, const char *pattern, const ftr_freeze_desc *desc) {
+    return ftr__set_frozen(graph, "ftr_freeze", pattern, true, desc && desc->norm_eval);
+}
+
+ftr_status ftr_unfreeze(ftr_graph *graph, const char *pattern) {
+    return ftr__set_frozen(graph, "ftr_unfreeze", pattern, false, false);
+}
+
+bool ftr_is_frozen(ftr_tensor tensor) {
+    const ftr__node *node = ftr__producer(tensor);
+    return node && node->variable >= 0 && tensor.graph->variables[node->variable].frozen;
+}
+
 /* ------------------------------------------------------------------------------------------------ initialization -- */
 
 static double ftr__fan_in(const ftr_shape *shape) {
@@ -3803,6 +3992,7 @@ void ftr__print_node(const ftr__printer *p, const ftr__node *node) {
     }
     if (node->in_count) ftr__print(p->write, p->user, ")");
     ftr__print_attr(p, node);
+    if (node->variable >= 0 && p->graph->variables[node->variable].frozen) ftr__print(p->write, p->user, " frozen");
     for (int32_t i = 0; i < node->out_count; i++) {
         const ftr__value *value = &p->graph->values[node->first_out + i];
         char text[FTR__SHAPE_TEXT];
@@ -6966,14 +7156,20 @@ static void ftr__emit_statistics_update(ftr_graph *graph, const ftr__node *node)
     }
 }
 
+/* Whether a batch norm was frozen together with its statistics. */
+static bool ftr__is_norm_frozen(const ftr_graph *graph, const ftr__node *node) {
+    const int32_t gamma = graph->nodes[graph->values[node->in[1]].node].variable;
+    return gamma >= 0 && graph->variables[gamma].frozen && graph->variables[gamma].norm_eval;
+}
+
 static void ftr__lower_node(ftr_plan *plan, int32_t index) {
     ftr_graph *graph = plan->graph;
     ftr__node *node = &graph->nodes[index];
     const bool training = plan->mode == FTR_MODE_TRAIN;
     if (node->op == FTR_OP_batch_norm) {
-        node->attr.norm.training = training;
+        node->attr.norm.training = training && !ftr__is_norm_frozen(graph, node);
         const ftr__node copy = *node;
-        if (training) ftr__emit_statistics_update(graph, &copy);
+        if (copy.attr.norm.training) ftr__emit_statistics_update(graph, &copy);
         else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
     } else if (node->op == FTR_OP_dropout && (!training || node->attr.dropout.p <= 0.0)) {
         ftr__plan_rename(plan, node->first_out, node->in[0]);
@@ -7515,7 +7711,8 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
     for (int32_t i = 0; i < graph->variable_count; i++) {
         const int32_t value = graph->variables[i].value;
         const bool asked = ftr__wants_gradient(plan, desc, value);
-        if (!graph->variables[i].trainable || (!desc->optimizer && !asked)) continue;
+        const bool trained = desc->optimizer && !graph->variables[i].frozen;
+        if (!graph->variables[i].trainable || (!trained && !asked)) continue;
         (*required)[plan->gradient_count] = asked;
         plan->wrt[plan->gradient_count++] = value;
     }
@@ -7532,6 +7729,23 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
     return FTR_OK;
 }
 
+/* Whether the optimizer changes a value of plan->wrt. */
+static bool ftr__is_trained(const ftr_graph *graph, int32_t value) {
+    const ftr__node *node = &graph->nodes[graph->values[value].node];
+    return node->op == FTR_OP_parameter && !graph->variables[node->variable].frozen;
+}
+
+static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
+    int32_t frozen = 0;
+    for (int32_t i = 0; i < plan->graph->variable_count; i++) frozen += plan->graph->variables[i].frozen;
+    if (frozen == 0)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "compile: optimizer is given, but the loss depends on no parameter");
+    return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                      "compile: optimizer is given, but the loss depends on no parameter that is not frozen (%d %s)",
+                      frozen, frozen == 1 ? "is" : "are");
+}
+
 static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
     if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
     bool *required;
@@ -7545,14 +7759,11 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
     if (!parameters || !gradients) return ftr__compile_out_of_memory(plan, bytes);
     int32_t count = 0;
     for (int32_t i = 0; i < plan->gradient_count; i++) {
-        const ftr__node *node = &plan->graph->nodes[plan->graph->values[plan->wrt[i]].node];
-        if (node->op != FTR_OP_parameter || !plan->gradients[i]) continue;
+        if (!plan->gradients[i] || !ftr__is_trained(plan->graph, plan->wrt[i])) continue;
         parameters[count] = plan->wrt[i];
         gradients[count++] = plan->gradients[i];
     }
-    if (count == 0)
-        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
-                          "compile: optimizer is given, but the loss depends on no parameter");
+    if (count == 0) return ftr__nothing_to_train(plan);
     status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, parameters, gradients, count,
                                  &plan->learning_rate);
     return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
@@ -13158,14 +13369,8 @@ struct ftr_safetensors {
 
 /* "F32 [2, 3]", with "..." for what does not fit. */
 static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *tensor, char text[FTR__SAFETENSORS_TEXT]) {
-    const size_t room = FTR__SAFETENSORS_TEXT - 32; /* one more dimension, "..." and "]" always fit behind it */
-    size_t used = (size_t)snprintf(text, FTR__SAFETENSORS_TEXT, "%s [", tensor->type->name);
-    int32_t i = 0;
-    for (; i < tensor->rank && used < room; i++) {
-        used +=
-            (size_t)snprintf(text + used, FTR__SAFETENSORS_TEXT - used, "%s%" PRId64, i ? ", " : "", tensor->dim[i]);
-    }
-    snprintf(text + used, FTR__SAFETENSORS_TEXT - used, i < tensor->rank ? ", ...]" : "]");
+    const size_t used = (size_t)snprintf(text, FTR__SAFETENSORS_TEXT, "%s ", tensor->type->name);
+    ftr__dims_text(tensor->rank, tensor->dim, text + used, FTR__SAFETENSORS_TEXT - used);
     return text;
 }
 
@@ -13687,16 +13892,157 @@ ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const f
     return status;
 }
 
+/* ---- src/io/load_report.h ---- */
+/* What a load found, filled by io/weights.c. */
+
+typedef struct ftr__load_list {
+    ftr_load_entry *entries;
+    int32_t count, capacity;
+} ftr__load_list;
+
+struct ftr_load_report {
+    ftr_context *context;
+    ftr__arena arena;
+    const char *path;
+    ftr__load_list lists[FTR_LOAD_OUTCOME_COUNT];
+    ftr_status fault; /* of the first entry that has one */
+    int32_t fault_count;
+    bool refused;
+    char sentence[FTR__MESSAGE_SIZE]; /* about the first fault, path included */
+};
+
+/* An empty report on a file; NULL with the error recorded when memory is short. */
+FTR_LIB ftr_load_report *ftr__load_report_create(ftr_context *context, const char *path);
+
+/* Adds a copy of an entry. `why` is the sentence of its fault, without the path. False when memory is short. */
+FTR_LIB bool ftr__load_report_add(ftr_load_report *report, ftr_load_outcome outcome, const ftr_load_entry *entry,
+                                  const char *why);
+
+/* Records the first fault as the context's error and returns it; FTR_OK if there is none. */
+FTR_LIB ftr_status ftr__load_report_verdict(ftr_load_report *report);
+
+/* "F32 [2, 3]" of what the file has, "f32 [2, 3]" of what the graph has. Return `text`. */
+#define FTR__LOAD_TEXT 160
+FTR_LIB const char *ftr__load_found_text(const ftr_load_entry *entry, char text[FTR__LOAD_TEXT]);
+FTR_LIB const char *ftr__load_expected_text(const ftr_load_entry *entry, char text[FTR__LOAD_TEXT]);
+
+/* ---- src/io/load_report.c ---- */
+
+ftr_load_report *ftr__load_report_create(ftr_context *context, const char *path) {
+    ftr_load_report *report = ftr__allocate(context, sizeof *report);
+    if (!report) {
+        ftr__out_of_memory(context, path, sizeof *report);
+        return NULL;
+    }
+    memset(report, 0, sizeof *report);
+    report->context = context;
+    ftr__arena_init(&report->arena, context);
+    report->path = ftr__arena_string(&report->arena, path);
+    if (report->path) return report;
+    ftr__out_of_memory(context, path, strlen(path) + 1);
+    ftr_load_report_destroy(report);
+    return NULL;
+}
+
+void ftr_load_report_destroy(ftr_load_report *report) {
+    if (!report) return;
+    ftr__arena_free(&report->arena);
+    ftr__release(report->context, report, sizeof *report);
+}
+
+bool ftr__load_report_add(ftr_load_report *report, ftr_load_outcome outcome, const ftr_load_entry *entry,
+                          const char *why) {
+    ftr__load_list *list = &report->lists[outcome];
+    const size_t size = (size_t)entry->found_rank * sizeof *entry->found_dim;
+    char *name = ftr__arena_string(&report->arena, entry->name);
+    int64_t *dim = ftr__arena_alloc(&report->arena, size);
+    if (!name || !dim ||
+        !ftr__arena_grow(&report->arena, (void **)&list->entries, list->count, &list->capacity, sizeof *list->entries))
+        return false;
+    ftr_load_entry *added = &list->entries[list->count++];
+    *added = *entry;
+    added->name = name;
+    if (size > 0) memcpy(dim, entry->found_dim, size);
+    added->found_dim = dim; /* the type's word is a constant of safetensors.c */
+    if (entry->fault == FTR_OK) return true;
+    if (report->fault_count++ > 0) return true;
+    report->fault = entry->fault;
+    snprintf(report->sentence, sizeof report->sentence, "%s: %s", report->path, why);
+    return true;
+}
+
+ftr_status ftr__load_report_verdict(ftr_load_report *report) {
+    if (report->fault_count == 0) return FTR_OK;
+    report->refused = true;
+    if (report->fault_count == 1) return ftr__error(report->context, report->fault, "%s", report->sentence);
+    const int32_t more = report->fault_count - 1;
+    return ftr__error(report->context, report->fault, "%s, and %d more %s not fit", report->sentence, more,
+                      more == 1 ? "does" : "do");
+}
+
+int32_t ftr_load_report_count(const ftr_load_report *report, ftr_load_outcome outcome) {
+    const bool known = (int)outcome >= 0 && outcome < FTR_LOAD_OUTCOME_COUNT;
+    return report && known ? report->lists[outcome].count : 0;
+}
+
+bool ftr_load_report_at(const ftr_load_report *report, ftr_load_outcome outcome, int32_t index, ftr_load_entry *entry) {
+    if (!entry || index < 0 || index >= ftr_load_report_count(report, outcome)) return false;
+    *entry = report->lists[outcome].entries[index];
+    return true;
+}
+
+const char *ftr__load_found_text(const ftr_load_entry *entry, char text[FTR__LOAD_TEXT]) {
+    char dims[FTR__SHAPE_TEXT];
+    ftr__dims_text(entry->found_rank, entry->found_dim, dims, sizeof dims);
+    snprintf(text, FTR__LOAD_TEXT, "%s %s", entry->found_dtype, dims);
+    return text;
+}
+
+const char *ftr__load_expected_text(const ftr_load_entry *entry, char text[FTR__LOAD_TEXT]) {
+    char dims[FTR__SHAPE_TEXT];
+    ftr__shape_text(&entry->expected_shape, dims);
+    snprintf(text, FTR__LOAD_TEXT, "%s %s", ftr_dtype_name(entry->expected_dtype), dims);
+    return text;
+}
+
+static void ftr__load_print_entry(const char *outcome, const ftr_load_entry *entry, ftr_write_fn write, void *user) {
+    char text[FTR__LOAD_TEXT];
+    ftr__print(write, user, "%-10s  ", outcome);
+    write(user, entry->name, strlen(entry->name));
+    ftr__print(write, user, ": ");
+    if (entry->found_dtype) ftr__print(write, user, "found %s", ftr__load_found_text(entry, text));
+    if (entry->found_dtype && entry->expected_dtype) ftr__print(write, user, ", ");
+    if (entry->expected_dtype) ftr__print(write, user, "expected %s", ftr__load_expected_text(entry, text));
+    ftr__print(write, user, "\n");
+}
+
+void ftr_load_report_print(const ftr_load_report *report, ftr_write_fn write, void *user) {
+    static const char *const words[FTR_LOAD_OUTCOME_COUNT] = {"loaded", "missing", "unexpected", "mismatched",
+                                                              "skipped"};
+    if (!report || !write) return;
+    write(user, report->path, strlen(report->path));
+    ftr__print(write, user, ": %s", report->refused ? "refused, nothing is changed: " : "");
+    for (int32_t i = 0; i < FTR_LOAD_OUTCOME_COUNT; i++)
+        ftr__print(write, user, "%s%d %s", i ? ", " : "", report->lists[i].count,
+                   i == FTR_LOAD_LOADED && report->refused ? "fit" : words[i]);
+    ftr__print(write, user, "\n");
+    for (int32_t i = FTR_LOAD_MISSING; i < FTR_LOAD_OUTCOME_COUNT; i++)
+        for (int32_t k = 0; k < report->lists[i].count; k++)
+            ftr__load_print_entry(words[i], &report->lists[i].entries[k], write, user);
+}
+
 /* ---- src/io/weights.c ---- */
 
-/* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights. */
+/* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights, whose memory is OHWI
+ * (OIW and OWI of one dimension): the last dimension moves to the second place. */
 typedef struct ftr__weight {
     ftr_tensor tensor;
     const char *name;
     ftr_dtype dtype;
     ftr_shape shape;
     size_t bytes;
-    bool permuted; /* OHWI in memory */
+    bool permuted;
+    int64_t window; /* positions of a permuted one's kernel: H * W */
 } ftr__weight;
 
 static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
@@ -13708,13 +14054,15 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
         .dtype = ftr_dtype_of(tensor),
         .shape = ftr_shape_of(tensor),
         .bytes = variable->bytes,
-        .permuted = variable->conv_weight,
+        .window = 1,
     };
-    if (weight.permuted) {
-        const ftr_shape memory = weight.shape;
-        weight.shape.dim[1] = memory.dim[3];
-        weight.shape.dim[2] = memory.dim[1];
-        weight.shape.dim[3] = memory.dim[2];
+    const ftr_shape memory = weight.shape;
+    weight.permuted = variable->conv_weight && memory.rank > 2;
+    if (!weight.permuted) return weight;
+    weight.shape.dim[1] = memory.dim[memory.rank - 1];
+    for (int32_t i = 2; i < memory.rank; i++) {
+        weight.shape.dim[i] = memory.dim[i - 1];
+        weight.window *= memory.dim[i - 1];
     }
     return weight;
 }
@@ -13763,8 +14111,8 @@ static ftr_status ftr__weights_collect(ftr_graph *graph, unsigned char *data, un
         const ftr_status status = ftr_variable_read(weight.tensor, weight.permuted ? scratch : data, weight.bytes);
         if (status != FTR_OK) return status;
         if (weight.permuted)
-            ftr__weight_transpose(data, scratch, weight.shape.dim[0], weight.shape.dim[2] * weight.shape.dim[3],
-                                  weight.shape.dim[1], ftr_dtype_size(weight.dtype));
+            ftr__weight_transpose(data, scratch, weight.shape.dim[0], weight.window, weight.shape.dim[1],
+                                  ftr_dtype_size(weight.dtype));
         items[i] =
             (ftr_safetensors_item){.name = weight.name, .dtype = weight.dtype, .shape = weight.shape, .data = data};
         data += weight.bytes;
@@ -13794,49 +14142,117 @@ ftr_status ftr_save_weights(ftr_graph *graph, const char *path) {
     return status;
 }
 
+/* ------------------------------------------------------------------------------------------------ floating types -- */
+
+/* The floating types of files that become f32 or f64. */
+typedef enum ftr__file_float {
+    FTR__FILE_NO_FLOAT = 0,
+    FTR__FILE_F16,
+    FTR__FILE_BF16,
+    FTR__FILE_F32,
+    FTR__FILE_F64
+} ftr__file_float;
+
+static ftr__file_float ftr__file_float_of(const ftr_safetensors_entry *entry) {
+    if (entry->dtype == FTR_F32) return FTR__FILE_F32;
+    if (entry->dtype == FTR_F64) return FTR__FILE_F64;
+    if (strcmp(entry->dtype_name, "F16") == 0) return FTR__FILE_F16;
+    return strcmp(entry->dtype_name, "BF16") == 0 ? FTR__FILE_BF16 : FTR__FILE_NO_FLOAT;
+}
+
+static float ftr__float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* IEEE 754 binary16: 1 bit of sign, 5 of exponent with bias 15, 10 of fraction. */
+static float ftr__half_to_float(uint32_t half) {
+    const uint32_t sign = half >> 15 << 31, exponent = half >> 10 & 0x1fu, fraction = half & 0x3ffu;
+    if (exponent == 0x1f) return ftr__float_of_bits(sign | 0x7f800000u | fraction << 13);
+    if (exponent != 0) return ftr__float_of_bits(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
+    const float size = (float)fraction * 0x1p-24f;
+    return sign ? -size : size;
+}
+
+/* Element `index` of a file's floating tensor, without a rounding. */
+static double ftr__file_float_at(const unsigned char *data, ftr__file_float type, size_t index) {
+    uint16_t half;
+    float single;
+    double value;
+    switch (type) {
+    case FTR__FILE_F16: memcpy(&half, data + index * sizeof half, sizeof half); return (double)ftr__half_to_float(half);
+    case FTR__FILE_BF16:
+        memcpy(&half, data + index * sizeof half, sizeof half);
+        return (double)ftr__float_of_bits((uint32_t)half << 16);
+    case FTR__FILE_F32: memcpy(&single, data + index * sizeof single, sizeof single); return (double)single;
+    default: memcpy(&value, data + index * sizeof value, sizeof value); return value;
+    }
+}
+
+/* The conversion to float rounds to nearest, ties to even, and gives infinity beyond the largest (C11, annex F). */
+static void ftr__weight_convert(unsigned char *to, const ftr__weight *weight, const ftr_safetensors_entry *entry) {
+    const ftr__file_float type = ftr__file_float_of(entry);
+    const size_t size = ftr_dtype_size(weight->dtype), count = weight->bytes / size;
+    for (size_t i = 0; i < count; i++) {
+        const double value = ftr__file_float_at(entry->data, type, i);
+        const float single = (float)value;
+        memcpy(to + i * size, weight->dtype == FTR_F32 ? (const void *)&single : (const void *)&value, size);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------- loading -- */
 
-/* "[2, 3]", or the rank alone where it is more than a graph can have. */
-static const char *ftr__weight_entry_text(const ftr_safetensors_entry *entry, char text[FTR__SHAPE_TEXT]) {
-    if (entry->rank > FTR_MAX_RANK) {
-        snprintf(text, FTR__SHAPE_TEXT, "of rank %" PRId32, entry->rank);
-        return text;
-    }
-    ftr_shape shape = {.rank = entry->rank};
-    for (int32_t i = 0; i < entry->rank; i++) shape.dim[i] = entry->dim[i];
-    return ftr__shape_text(&shape, text);
+typedef struct ftr__load {
+    ftr_graph *graph;
+    const char *path;
+    const ftr_load_desc *desc;
+    ftr_safetensors *file;
+    ftr_load_report *report;
+    ftr_safetensors_entry *found; /* by variable: what it is read from; name NULL: it is not read */
+} ftr__load;
+
+static ftr_status ftr__load_out_of_memory(const ftr__load *load, size_t bytes) {
+    return ftr__out_of_memory(load->graph->context, load->path, bytes);
 }
 
-static bool ftr__weight_fits(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
-    if (entry->rank != weight->shape.rank) return false;
-    for (int32_t i = 0; i < entry->rank; i++) {
-        if (entry->dim[i] != weight->shape.dim[i]) return false;
-    }
-    return true;
-}
-
-/* Finds a variable's tensor and compares type and shape. */
-static ftr_status ftr__weight_check(ftr_context *context, const char *path, const ftr__weight *weight,
-                                    const ftr_safetensors *file) {
-    ftr_safetensors_entry entry;
-    char found[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
-    if (!ftr_safetensors_find(file, weight->name, &entry))
-        return ftr__error(context, FTR_ERROR_NAME, "%s: tensor '%.100s' is missing", path, weight->name);
-    if (entry.dtype != weight->dtype)
-        return ftr__error(context, FTR_ERROR_DTYPE, "%s: tensor '%.100s': dtype %s, expected %s", path, weight->name,
-                          entry.dtype == FTR_DTYPE_NONE ? entry.dtype_name : ftr_dtype_name(entry.dtype),
-                          ftr_dtype_name(weight->dtype));
-    if (!ftr__weight_fits(weight, &entry))
-        return ftr__error(context, FTR_ERROR_SHAPE, "%s: tensor '%.100s': shape %s, expected %s", path, weight->name,
-                          ftr__weight_entry_text(&entry, found), ftr__shape_text(&weight->shape, expected));
-    if (entry.dtype != FTR_BOOL) return FTR_OK;
-    for (size_t i = 0; i < entry.bytes; i++) {
-        const int value = ((const unsigned char *)entry.data)[i];
-        if (value > 1)
-            return ftr__error(context, FTR_ERROR_DATA, "%s: tensor '%.100s': element %zu is %d, expected 0 or 1", path,
-                              weight->name, i, value);
+static ftr_status ftr__load_check_desc(ftr_context *context, const ftr_load_desc *desc) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->mode != FTR_LOAD_STRICT && desc->mode != FTR_LOAD_BY_NAME)
+        return ftr__error(context, bad, "ftr_load_weights: mode is %d, expected one of ftr_load_mode", (int)desc->mode);
+    if (desc->skip_count < 0 || (desc->skip_count > 0 && !desc->skip))
+        return ftr__error(context, bad, "ftr_load_weights: skip is %s with a count of %d",
+                          desc->skip ? "given" : "NULL", desc->skip_count);
+    for (int32_t i = 0; i < desc->skip_count; i++) {
+        if (!desc->skip[i]) return ftr__error(context, bad, "ftr_load_weights: skip[%d] is NULL", i);
     }
     return FTR_OK;
+}
+
+static bool ftr__load_skips(const ftr_load_desc *desc, const char *name) {
+    for (int32_t i = 0; i < desc->skip_count; i++) {
+        if (ftr__glob_match(desc->skip[i], name)) return true;
+    }
+    return false;
+}
+
+/* A variable's name in the file; NULL when memory is short. */
+static const char *ftr__load_file_name(const ftr__load *load, const char *name) {
+    const char *prefix = load->desc->file_prefix;
+    if (!prefix || !*prefix) return name;
+    const size_t before = strlen(prefix), size = strlen(name) + 1;
+    char *text = ftr__arena_alloc(&load->report->arena, before + size);
+    if (!text) return NULL;
+    memcpy(text, prefix, before);
+    memcpy(text + before, name, size);
+    return text;
+}
+
+/* A tensor's name without the prefix; NULL if it has another beginning. */
+static const char *ftr__load_graph_name(const ftr__load *load, const char *name) {
+    const char *prefix = load->desc->file_prefix ? load->desc->file_prefix : "";
+    const size_t length = strlen(prefix);
+    return strncmp(name, prefix, length) == 0 ? name + length : NULL;
 }
 
 /* The counter of PyTorch's batch norms, which have no use for it unless their momentum is None. */
@@ -13846,52 +14262,234 @@ static bool ftr__weight_is_counter(const char *name) {
     return length >= sizeof suffix - 1 && strcmp(name + length - (sizeof suffix - 1), suffix) == 0;
 }
 
-/* Every variable is in the file and every entry in the graph. */
-static ftr_status ftr__weights_check(ftr_graph *graph, const char *path, const ftr_safetensors *file) {
-    for (int32_t i = 0; i < graph->variable_count; i++) {
-        const ftr__weight weight = ftr__weight_of(graph, i);
-        const ftr_status status = ftr__weight_check(graph->context, path, &weight, file);
-        if (status != FTR_OK) return status;
+static bool ftr__weight_fits_type(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
+    return entry->dtype == weight->dtype ||
+           (ftr__is_float(weight->dtype) && ftr__file_float_of(entry) != FTR__FILE_NO_FLOAT);
+}
+
+static bool ftr__weight_fits_shape(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
+    if (entry->rank != weight->shape.rank) return false;
+    for (int32_t i = 0; i < entry->rank; i++) {
+        if (entry->dim[i] != weight->shape.dim[i]) return false;
     }
-    ftr_safetensors_entry entry;
-    for (int64_t i = 0; ftr_safetensors_at(file, i, &entry); i++) {
-        if (ftr_is_valid(ftr_variable_find(graph, entry.name)) || ftr__weight_is_counter(entry.name)) continue;
-        return ftr__error(graph->context, FTR_ERROR_NAME, "%s: tensor '%.100s' is not in the graph", path, entry.name);
+    return true;
+}
+
+#define FTR__LOAD_WHY FTR__MESSAGE_SIZE
+
+/* A tensor of other type or shape. */
+static ftr_status ftr__load_mismatch(const char *name, const ftr_load_entry *entry, bool type_fits, bool shape_fits,
+                                     char why[FTR__LOAD_WHY]) {
+    char found[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
+    ftr__dims_text(entry->found_rank, entry->found_dim, found, sizeof found);
+    ftr__shape_text(&entry->expected_shape, expected);
+    const char *type = ftr_dtype_name(entry->expected_dtype);
+    if (type_fits)
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': shape %s, expected %s", name, found, expected);
+    else if (shape_fits)
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': dtype %s, expected %s", name, entry->found_dtype, type);
+    else
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': dtype %s and shape %s, expected %s %s", name, entry->found_dtype,
+                 found, type, expected);
+    return type_fits ? FTR_ERROR_SHAPE : FTR_ERROR_DTYPE;
+}
+
+/* Compares type, shape, and the bytes of a bool. */
+static ftr_status ftr__load_compare(const ftr__weight *weight, const ftr_safetensors_entry *found,
+                                    const ftr_load_entry *entry, char why[FTR__LOAD_WHY]) {
+    const bool type_fits = ftr__weight_fits_type(weight, found), shape_fits = ftr__weight_fits_shape(weight, found);
+    if (!type_fits || !shape_fits) return ftr__load_mismatch(found->name, entry, type_fits, shape_fits, why);
+    for (size_t i = 0; found->dtype == FTR_BOOL && i < found->bytes; i++) {
+        const int value = ((const unsigned char *)found->data)[i];
+        if (value <= 1) continue;
+        snprintf(why, FTR__LOAD_WHY, "tensor '%.100s': element %zu is %d, expected 0 or 1", found->name, i, value);
+        return FTR_ERROR_DATA;
     }
     return FTR_OK;
 }
 
-/* Copies a checked file into the variables. */
-static ftr_status ftr__weights_apply(ftr_graph *graph, const ftr_safetensors *file, unsigned char *scratch) {
-    for (int32_t i = 0; i < graph->variable_count; i++) {
-        const ftr__weight weight = ftr__weight_of(graph, i);
-        ftr_safetensors_entry entry;
-        if (!ftr_safetensors_find(file, weight.name, &entry)) return FTR_ERROR_NAME;
-        if (weight.permuted)
-            ftr__weight_transpose(scratch, entry.data, weight.shape.dim[0], weight.shape.dim[1],
-                                  weight.shape.dim[2] * weight.shape.dim[3], ftr_dtype_size(weight.dtype));
-        const ftr_status status =
-            ftr_variable_write(weight.tensor, weight.permuted ? scratch : entry.data, weight.bytes);
-        if (status != FTR_OK) return status;
+static void ftr__load_set_found(ftr_load_entry *entry, const ftr_safetensors_entry *found) {
+    entry->found_dtype = found->dtype_name;
+    entry->found_rank = found->rank;
+    entry->found_dim = found->dim;
+}
+
+/* Looks a variable up in the file. */
+static ftr_status ftr__load_variable(ftr__load *load, int32_t index) {
+    const ftr__weight weight = ftr__weight_of(load->graph, index);
+    const char *name = ftr__load_file_name(load, weight.name);
+    if (!name) return ftr__load_out_of_memory(load, strlen(weight.name));
+    ftr_load_entry entry = {.name = weight.name, .expected_dtype = weight.dtype, .expected_shape = weight.shape};
+    ftr_load_outcome outcome = FTR_LOAD_LOADED;
+    ftr_safetensors_entry found;
+    char why[FTR__LOAD_WHY] = "", shape[FTR__SHAPE_TEXT];
+    const bool is_there = ftr_safetensors_find(load->file, name, &found);
+    if (is_there) ftr__load_set_found(&entry, &found);
+    if (ftr__load_skips(load->desc, weight.name)) {
+        outcome = FTR_LOAD_SKIPPED;
+    } else if (is_there) {
+        entry.fault = ftr__load_compare(&weight, &found, &entry, why);
+        if (entry.fault != FTR_OK)
+            outcome = FTR_LOAD_MISMATCHED;
+        else
+            load->found[index] = found;
+    } else {
+        outcome = FTR_LOAD_MISSING;
+        if (load->desc->mode == FTR_LOAD_STRICT) entry.fault = FTR_ERROR_NAME;
+        snprintf(why, sizeof why, "tensor '%.100s' of shape %s is missing", name,
+                 ftr__shape_text(&weight.shape, shape));
+    }
+    return ftr__load_report_add(load->report, outcome, &entry, why) ? FTR_OK
+                                                                    : ftr__load_out_of_memory(load, sizeof entry);
+}
+
+/* Looks for a tensor of the file in the graph. Those that are there have been dealt with. */
+static ftr_status ftr__load_tensor(ftr__load *load, const ftr_safetensors_entry *found) {
+    const char *name = ftr__load_graph_name(load, found->name);
+    if (ftr__weight_is_counter(found->name) || ftr_is_valid(ftr_variable_find(load->graph, name))) return FTR_OK;
+    const bool skipped = ftr__load_skips(load->desc, name ? name : found->name);
+    ftr_load_entry entry = {.name = found->name};
+    ftr__load_set_found(&entry, found);
+    if (!skipped && load->desc->mode == FTR_LOAD_STRICT) entry.fault = FTR_ERROR_NAME;
+    char why[FTR__LOAD_WHY], shape[FTR__SHAPE_TEXT];
+    ftr__dims_text(found->rank, found->dim, shape, sizeof shape);
+    if (name)
+        snprintf(why, sizeof why, "tensor '%.100s' of shape %s is not in the graph", found->name, shape);
+    else
+        snprintf(why, sizeof why, "tensor '%.100s' of shape %s lacks the prefix '%.60s'", found->name, shape,
+                 load->desc->file_prefix);
+    return ftr__load_report_add(load->report, skipped ? FTR_LOAD_SKIPPED : FTR_LOAD_UNEXPECTED, &entry, why)
+               ? FTR_OK
+               : ftr__load_out_of_memory(load, sizeof entry);
+}
+
+/* Fills the report and `found`. */
+static ftr_status ftr__load_look_up(ftr__load *load) {
+    const size_t size = (size_t)load->graph->variable_count * sizeof *load->found;
+    load->found = ftr__arena_alloc(&load->report->arena, size);
+    if (!load->found) return ftr__load_out_of_memory(load, size);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < load->graph->variable_count && status == FTR_OK; i++) status = ftr__load_variable(load, i);
+    ftr_safetensors_entry found;
+    for (int64_t i = 0; status == FTR_OK && ftr_safetensors_at(load->file, i, &found); i++)
+        status = ftr__load_tensor(load, &found);
+    return status;
+}
+
+static bool ftr__load_pattern_fits(const ftr__load *load, const char *pattern) {
+    for (int32_t i = 0; i < load->graph->variable_count; i++) {
+        if (ftr__glob_match(pattern, ftr_name_of(ftr_variable_at(load->graph, i)))) return true;
+    }
+    ftr_safetensors_entry found;
+    for (int64_t i = 0; ftr_safetensors_at(load->file, i, &found); i++) {
+        const char *name = ftr__load_graph_name(load, found.name);
+        if (ftr__glob_match(pattern, name ? name : found.name)) return true;
+    }
+    return false;
+}
+
+/* A pattern for nothing is a mistake, and what follows from it is not what should be told. */
+static ftr_status ftr__load_check_patterns(const ftr__load *load) {
+    for (int32_t i = 0; i < load->desc->skip_count; i++) {
+        if (ftr__load_pattern_fits(load, load->desc->skip[i])) continue;
+        return ftr__error(load->graph->context, FTR_ERROR_NAME,
+                          "%s: skip[%d], '%.100s', fits no variable of the graph and no tensor of the file", load->path,
+                          i, load->desc->skip[i]);
     }
     return FTR_OK;
 }
 
-ftr_status ftr_load_weights(ftr_graph *graph, const char *path) {
-    ftr_status status = ftr__weights_begin(graph, path, "ftr_load_weights");
+/* By name all may be missing; that is a mistake all the same. */
+static ftr_status ftr__load_check_any(const ftr__load *load) {
+    const ftr_load_report *report = load->report;
+    ftr_load_entry missing, unexpected;
+    if (load->desc->mode != FTR_LOAD_BY_NAME || ftr_load_report_count(report, FTR_LOAD_LOADED) > 0) return FTR_OK;
+    const char *prefix = load->desc->file_prefix ? load->desc->file_prefix : "";
+    char instance[FTR__LOAD_WHY] = "";
+    if (ftr_load_report_at(report, FTR_LOAD_MISSING, 0, &missing) &&
+        ftr_load_report_at(report, FTR_LOAD_UNEXPECTED, 0, &unexpected))
+        snprintf(instance, sizeof instance, " (for instance '%.60s%.100s'; the file has '%.100s')", prefix,
+                 missing.name, unexpected.name);
+    const int32_t variables = load->graph->variable_count, absent = ftr_load_report_count(report, FTR_LOAD_MISSING);
+    return ftr__error(load->graph->context, FTR_ERROR_NAME,
+                      "%s: nothing to load: of the graph's %d variables %d are skipped and %d are missing%s",
+                      load->path, variables, variables - absent, absent, instance);
+}
+
+static ftr_status ftr__load_check(ftr__load *load) {
+    ftr_status status = ftr__load_look_up(load);
     if (status != FTR_OK) return status;
-    ftr_context *context = graph->context;
-    ftr_safetensors *file = NULL;
-    status = ftr_safetensors_open(context, path, &file);
-    if (status == FTR_OK) status = ftr__weights_check(graph, path, file);
-    if (status == FTR_OK) status = ftr__graph_materialize(graph); /* what may fail comes before the first change */
-    if (status == FTR_OK) {
-        const size_t size = ftr__weights_scratch_size(graph);
-        unsigned char *scratch = ftr__allocate(context, size);
-        status = scratch ? ftr__weights_apply(graph, file, scratch) : ftr__out_of_memory(context, path, size);
-        ftr__release(context, scratch, size);
+    status = ftr__load_check_patterns(load);
+    if (status == FTR_OK) status = ftr__load_report_verdict(load->report);
+    if (status == FTR_OK) status = ftr__load_check_any(load);
+    load->report->refused = status != FTR_OK;
+    return status;
+}
+
+/* Copies the file's tensors into the variables. `converted` and `permuted` have room for the largest that needs them.
+ * */
+static ftr_status ftr__load_copy(const ftr__load *load, unsigned char *converted, unsigned char *permuted) {
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < load->graph->variable_count && status == FTR_OK; i++) {
+        const ftr__weight weight = ftr__weight_of(load->graph, i);
+        const ftr_safetensors_entry *found = &load->found[i];
+        if (!found->name) continue;
+        const void *data = found->data;
+        if (found->dtype != weight.dtype) {
+            ftr__weight_convert(converted, &weight, found);
+            data = converted;
+        }
+        if (weight.permuted) {
+            ftr__weight_transpose(permuted, data, weight.shape.dim[0], weight.shape.dim[1], weight.window,
+                                  ftr_dtype_size(weight.dtype));
+            data = permuted;
+        }
+        status = ftr_variable_write(weight.tensor, data, weight.bytes);
     }
-    ftr_safetensors_close(file);
+    return status;
+}
+
+static ftr_status ftr__load_apply(const ftr__load *load) {
+    ftr_context *context = load->graph->context;
+    size_t convert = 0;
+    for (int32_t i = 0; i < load->graph->variable_count; i++) {
+        const ftr__weight weight = ftr__weight_of(load->graph, i);
+        const ftr_safetensors_entry *found = &load->found[i];
+        if (found->name && found->dtype != weight.dtype && weight.bytes > convert) convert = weight.bytes;
+    }
+    const size_t permute = ftr__weights_scratch_size(load->graph);
+    unsigned char *scratch = ftr__allocate(context, convert + permute);
+    if (!scratch) return ftr__load_out_of_memory(load, convert + permute);
+    const ftr_status status = ftr__load_copy(load, scratch, scratch + convert);
+    ftr__release(context, scratch, convert + permute);
+    return status;
+}
+
+/* The file is open. */
+static ftr_status ftr__load_file(ftr__load *load, ftr_load_report **report) {
+    ftr_context *context = load->graph->context;
+    load->report = ftr__load_report_create(context, load->path);
+    if (!load->report) return context->status;
+    ftr_status status = ftr__load_check(load);
+    if (status == FTR_OK)
+        status = ftr__graph_materialize(load->graph); /* what may fail comes before the first change */
+    if (status == FTR_OK) status = ftr__load_apply(load);
+    if (report && (status == FTR_OK || load->report->refused))
+        *report = load->report;
+    else
+        ftr_load_report_destroy(load->report);
+    return status;
+}
+
+ftr_status ftr_load_weights(ftr_graph *graph, const char *path, const ftr_load_desc *desc, ftr_load_report **report) {
+    const ftr_load_desc strict = {FTR_LOAD_STRICT, NULL, 0, NULL};
+    ftr__load load = {.graph = graph, .path = path, .desc = desc ? desc : &strict};
+    if (report) *report = NULL;
+    ftr_status status = ftr__weights_begin(graph, path, "ftr_load_weights");
+    if (status == FTR_OK) status = ftr__load_check_desc(graph->context, load.desc);
+    if (status == FTR_OK) status = ftr_safetensors_open(graph->context, path, &load.file);
+    if (status == FTR_OK) status = ftr__load_file(&load, report);
+    ftr_safetensors_close(load.file);
     return status;
 }
 
@@ -14058,17 +14656,21 @@ static void ftr__summary_rows(ftr__summary *summary, const ftr_graph *graph, boo
 }
 
 static void ftr__summary_totals(const ftr__summary *summary, const ftr_graph *graph) {
-    int64_t trained = 0, buffers = 0, bytes = 0;
+    int64_t count[3] = {0}, bytes = 0; /* trained, frozen, in buffers */
     for (int32_t i = 0; i < graph->variable_count; i++) {
         const ftr__variable *variable = &graph->variables[i];
-        *(variable->trainable ? &trained : &buffers) += ftr__summary_count(graph, variable->value);
+        const int32_t kind = !variable->trainable ? 2 : variable->frozen ? 1 : 0;
+        count[kind] += ftr__summary_count(graph, variable->value);
         bytes += (int64_t)variable->bytes;
     }
     char a[32], b[32], c[32];
-    ftr__summary_number(a, trained);
-    ftr__summary_number(b, buffers);
+    ftr__summary_number(a, count[0]);
+    ftr__summary_number(b, count[1]);
+    ftr__print(summary->write, summary->user, "parameters: %s trained", a);
+    if (count[1] > 0) ftr__print(summary->write, summary->user, ", %s frozen", b);
+    ftr__summary_number(b, count[2]);
     ftr__summary_number(c, bytes);
-    ftr__print(summary->write, summary->user, "parameters: %s trained, %s in buffers, %s bytes together\n", a, b, c);
+    ftr__print(summary->write, summary->user, ", %s in buffers, %s bytes together\n", b, c);
     ftr__summary_number(a, summary->multiply_adds);
     ftr__summary_number(b, summary->output_bytes);
     ftr__print(summary->write, summary->user,
