@@ -168,6 +168,15 @@ FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
  * ftr_add(x, ftr_stochastic_depth(block, p)). */
 FTR_API ftr_tensor ftr_stochastic_depth(ftr_tensor x, double p);
 
+/* An f32 tensor of random numbers from low to high (not included, unless it equals low), new ones in each step, while
+ * training and in evaluation. The numbers are a pure function of (seed, full name, step, element): with a name, which no
+ * other random tensor has, the rest of the graph does not change them. With NULL the name is "random_uniform_" and the
+ * node's number, which depends on the nodes before it. */
+FTR_API ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_shape shape, double low, double high);
+/* The same, normally distributed with a mean and a standard deviation of 0 or more. No number is further than 5.8 deviations
+ * from the mean. */
+FTR_API ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std);
+
 /* ------------------------------------------------------------------------------------------- indices and scans -- */
 
 /* Rows of weight [rows, width]: indices [..] (i32 or i64) to [.., width]. An index outside 0 to rows - 1 fails the step

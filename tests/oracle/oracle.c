@@ -1303,6 +1303,8 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_avg_pool2d_grad] = {.run = oracle_avg_pool2d_grad, .workspace = pool_workspace},
     [FTR_OP_dropout] = {.run = oracle_dropout},
     [FTR_OP_stochastic_depth] = {.run = oracle_stochastic_depth},
+    [FTR_OP_random_uniform] = {.run = oracle_random_uniform},
+    [FTR_OP_random_normal] = {.run = oracle_random_normal},
     [FTR_OP_reshape] = {.run = oracle_reshape},
     [FTR_OP_expand] = {.run = oracle_expand},
     [FTR_OP_transpose] = {.run = oracle_transpose},

@@ -100,5 +100,7 @@ static inline double activate(ftr_activation activation, double x) {
 /* Number `index` of the stream of a dropout's or a stochastic depth's node. */
 uint32_t dropout_number(const ftr_kernel_call *call, uint64_t index);
 ftr_status oracle_stochastic_depth(const ftr_kernel_call *call);
+ftr_status oracle_random_uniform(const ftr_kernel_call *call);
+ftr_status oracle_random_normal(const ftr_kernel_call *call);
 
 #endif
