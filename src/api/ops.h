@@ -137,6 +137,12 @@ FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
  * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. f32, f64. */
 FTR_API ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpose_b);
+/* Einstein summation of two tensors, or of one if b is a null handle, as torch.einsum: "bij,bjk->bik" names each dimension
+ * by a letter; what the result lacks is summed over. A letter twice in one operand is its diagonal. "..." stands for
+ * dimensions without a name, which broadcast. Of one letter a size of 1 stretches to the other operand's. Without "->" the
+ * result has the dimensions of "...", then the letters that are there once, in the order of ASCII. Spaces do not count.
+ * f32, f64, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over together. */
+FTR_API ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b);
 
 /* Same elements in another shape. One dimension may be -1: it follows from the others. */
 FTR_API ftr_tensor ftr_reshape(ftr_tensor x, ftr_shape shape);

@@ -10,7 +10,7 @@ ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>":
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
 pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
-                    entropy; of ops on indices and along lines; of stochastic depth.
+                    entropy; of ops on indices and along lines; of einsum and stochastic depth.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 
@@ -749,7 +749,56 @@ def indices(cases):
         cases.add("stack", parts, lambda *p, a=axis: torch.stack(p, a), {"axis": axis})
 
 
-# ----------------------------------------------------------------------------------------------------- stochastic depth
+# ------------------------------------------------------------------------------------------- einsum, stochastic depth
+
+
+def einsums(cases):
+    equations = [
+        ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        ("ij,jk", (3, 4), (4, 5)),
+        ("ij,jk->ki", (3, 4), (4, 5)),
+        ("ji,kj->ik", (4, 3), (5, 4)),
+        ("i,i->", (7,), (7,)),
+        ("i,j->ji", (3,), (4,)),
+        ("ij,ij->j", (3, 4), (3, 4)),
+        ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)),
+        ("bqhd,hdm->bqm", (2, 3, 2, 4), (2, 4, 5)),
+        ("ijk,jil->kl", (3, 4, 2), (4, 3, 5)),
+        ("ijx,jky->ik", (3, 4, 2), (4, 5, 3)),
+        ("aibj,bkaj->kji", (2, 3, 4, 2), (4, 3, 2, 2)),
+        ("ij,jk->ik", (3, 1), (4, 5)),
+        ("ij,jk->ijk", (3, 1), (4, 5)),
+        ("bi,bj->bij", (1, 3), (4, 2)),
+        ("bij,bjk->bik", (1, 3, 4), (2, 4, 1)),
+        ("iji,ij->j", (3, 2, 3), (3, 2)),
+        ("...ij,...jk->...ik", (2, 1, 3, 4), (3, 4, 2)),
+        ("i...,...j", (2, 3), (3, 4)),
+        ("i...,...j->...", (2, 3), (3, 4)),
+        ("...i,...i->", (2, 1, 3), (4, 3)),
+        ("...,...", (2, 3), (3,)),
+        (" i j , j k -> i k ", (3, 4), (4, 5)),
+        ("Ba,ac", (2, 3), (3, 4)),
+        (",i->i", (), (5,)),
+        ("ij->ji", (3, 4)),
+        ("ij->i", (3, 4)),
+        ("ij->", (3, 4)),
+        ("ij", (3, 4)),
+        ("ba", (3, 4)),
+        ("Bca", (2, 3, 4)),
+        ("ii->i", (4, 4)),
+        ("ii", (4, 4)),
+        ("iiji->ij", (2, 2, 3, 2)),
+        ("b...", (2, 3, 4)),
+        ("...ij->ij", (2, 3, 4)),
+        ("ij->...ij", (3, 4)),
+        ("", ()),
+    ]
+    for equation, *shapes in equations:
+        inputs = dict(zip("ab", shapes))
+        sums = lambda *x, e=equation: torch.einsum(e, *x).clone()
+        cases.add("einsum", inputs, sums, {"equation": np.array([ord(c) for c in equation], np.int64)})
+    whole = {"a": ints(-9, 9, 3, 4), "b": ints(-9, 9, 4, 5)}
+    cases.add("einsum", whole, lambda a, b: torch.einsum("ij,jk->ki", a, b), {"equation": [ord(c) for c in "ij,jk->ki"]})
 
 
 def depths(cases):
@@ -893,7 +942,7 @@ OP_FILES = {
     "pointwise": (activations,),
     "norms_losses": (row_norms, more_losses),
     "index": (indices,),
-    "rest": (depths,),
+    "rest": (einsums, depths),
 }
 
 

@@ -17,6 +17,8 @@ static ftr_tensor scoped_twice(ftr_graph *g) {
 }
 
 #define A(...) input(g, "a", FTR_F32, FTR_SHAPE(__VA_ARGS__))
+#define B(...) input(g, "b", FTR_F32, FTR_SHAPE(__VA_ARGS__))
+#define NOTHING ((ftr_tensor){0})
 #define A_AS(dtype, ...) input(g, "a", dtype, FTR_SHAPE(__VA_ARGS__))
 
 /* X(name, status, sentence, what is built) */
@@ -57,11 +59,70 @@ static ftr_tensor scoped_twice(ftr_graph *g) {
       ftr_random_normal(g, "noise", FTR_SHAPE(3), 0, -1)) \
     X(random_normal_mean, FTR_ERROR_INVALID_ARGUMENT, \
       "random_normal 'noise': mean inf, std 1: expected finite numbers, std of 0 or more", \
-      ftr_random_normal(g, "noise", FTR_SHAPE(3), 1e39, 1))
+      ftr_random_normal(g, "noise", FTR_SHAPE(3), 1e39, 1)) \
+    X(einsum_null_equation, FTR_ERROR_INVALID_ARGUMENT, "einsum: the equation is NULL", ftr_einsum(NULL, A(3), B(3))) \
+    X(einsum_null, FTR_ERROR_INVALID_TENSOR, "einsum: input 0 is a null tensor", ftr_einsum("i,i", NOTHING, B(3))) \
+    X(einsum_character, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'ij,j1->i': '1' at position 4, expected letters, '...', ',' between operands, one '->'", \
+      ftr_einsum("ij,j1->i", A(3, 4), B(4, 5))) \
+    X(einsum_bytes, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'i\n': '?' at position 1, expected letters, '...', ',' between operands, one '->'", \
+      ftr_einsum("i\n", A(3), NOTHING)) \
+    X(einsum_arrow, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'ij- >i': '-' at position 2, expected letters, '...', ',' between operands, one '->'", \
+      ftr_einsum("ij- >i", A(3, 4), NOTHING)) \
+    X(einsum_two_arrows, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'i->i->i': '-' at position 4, expected letters, '...', ',' between operands, one '->'", \
+      ftr_einsum("i->i->i", A(3), NOTHING)) \
+    X(einsum_comma_in_result, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'ij->i,j': ',' at position 5, expected letters, '...', ',' between operands, one '->'", \
+      ftr_einsum("ij->i,j", A(3, 4), NOTHING)) \
+    X(einsum_dots, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'i..j': '.' at position 1, expected letters, '...', ',' between operands, one '->'", \
+      ftr_einsum("i..j", A(3, 4), NOTHING)) \
+    X(einsum_dots_twice, FTR_ERROR_INVALID_ARGUMENT, "einsum 'i,...j...': operand 1 has '...' twice", \
+      ftr_einsum("i,...j...", A(3), B(3, 4))) \
+    X(einsum_dots_twice_in_result, FTR_ERROR_INVALID_ARGUMENT, "einsum '...j->......': the result has '...' twice", \
+      ftr_einsum("...j->......", A(3, 4), NOTHING)) \
+    X(einsum_three, FTR_ERROR_INVALID_ARGUMENT, "einsum 'i,i,i->i': 3 operands, expected 1 or 2", \
+      ftr_einsum("i,i,i->i", A(3), B(3))) \
+    X(einsum_missing, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'i,i->i': 2 in the equation, 1 given: operands must be as many", ftr_einsum("i,i->i", A(3), NOTHING)) \
+    X(einsum_too_many, FTR_ERROR_INVALID_ARGUMENT, \
+      "einsum 'i->i': 1 in the equation, 2 given: operands must be as many", ftr_einsum("i->i", A(3), B(3))) \
+    X(einsum_rank, FTR_ERROR_RANK, "einsum 'ij,jk->ik': operand 1 has 2 indices, its tensor is [4]", \
+      ftr_einsum("ij,jk->ik", A(3, 4), B(4))) \
+    X(einsum_rank_over, FTR_ERROR_RANK, "einsum 'i->i': operand 0 has 1 index, its tensor is [3, 4]", \
+      ftr_einsum("i->i", A(3, 4), NOTHING)) \
+    X(einsum_rank_dots, FTR_ERROR_RANK, "einsum '...ijk': operand 0 has 3 indices beside '...', its tensor is [3, 4]", \
+      ftr_einsum("...ijk", A(3, 4), NOTHING)) \
+    X(einsum_many_letters, FTR_ERROR_RANK, "einsum 'abcdefgh': operand 0 has 8 indices, its tensor is [3]", \
+      ftr_einsum("abcdefgh", A(3), NOTHING)) \
+    X(einsum_sizes, FTR_ERROR_SHAPE, "einsum 'ij,jk->ik': index 'j' is 4 in operand 0 and 5 in operand 1", \
+      ftr_einsum("ij,jk->ik", A(3, 4), B(5, 6))) \
+    X(einsum_sizes_of_dots, FTR_ERROR_SHAPE, "einsum '...i,...i': index '...' is 2 in operand 0 and 4 in operand 1", \
+      ftr_einsum("...i,...i", A(2, 3), B(4, 3))) \
+    X(einsum_diagonal, FTR_ERROR_SHAPE, "einsum 'ii->i': index 'i' is 1 and 3 in operand 0", \
+      ftr_einsum("ii->i", A(1, 3), NOTHING)) \
+    X(einsum_unknown, FTR_ERROR_INVALID_ARGUMENT, "einsum 'ij->ik': index 'k' of the result is in no operand", \
+      ftr_einsum("ij->ik", A(3, 4), NOTHING)) \
+    X(einsum_result_twice, FTR_ERROR_INVALID_ARGUMENT, "einsum 'ij->ii': index 'i' is twice in the result", \
+      ftr_einsum("ij->ii", A(3, 4), NOTHING)) \
+    X(einsum_result_rank, FTR_ERROR_RANK, "einsum 'abcd,efgh->abcdefgh': the result has rank 8, expected 6 or less", \
+      ftr_einsum("abcd,efgh->abcdefgh", A(1, 1, 1, 1), B(1, 1, 1, 1))) \
+    X(einsum_implied_rank, FTR_ERROR_RANK, "einsum 'abc,...': the result has rank 7, expected 6 or less", \
+      ftr_einsum("abc,...", A(1, 1, 1), B(1, 1, 1, 1))) \
+    X(einsum_bool, FTR_ERROR_DTYPE, "einsum 'i->': operand 0 is bool, expected f32, f64, i32 or i64", \
+      ftr_einsum("i->", A_AS(FTR_BOOL, 3), NOTHING)) \
+    X(einsum_types, FTR_ERROR_DTYPE, "einsum 'i,i': operand 0 is f32, operand 1 is i32: both must have one type", \
+      ftr_einsum("i,i", A(3), input(g, "b", FTR_I32, FTR_SHAPE(3))))
 /* clang-format on */
 
 #define BUILDER(name, code, sentence, expression)                                                                      \
-    static ftr_tensor build_##name(ftr_graph *g) { return expression; }
+    static ftr_tensor build_##name(ftr_graph *g) {                                                                     \
+        (void)g;                                                                                                       \
+        return expression;                                                                                             \
+    }
 OP_ERRORS(BUILDER)
 
 #define ROW(name, code, sentence, expression) {#name, build_##name, code, sentence},
