@@ -127,8 +127,8 @@ FTR_API ftr_axes ftr_all_axes(void);
 FTR_API ftr_tensor ftr_sum(ftr_tensor x, ftr_axes axes, bool keep);
 /* Mean over axes, floating point only. Over nothing: NaN. */
 FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
-/* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax. A reduction over
- * nothing is an error. */
+/* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax; where the maximum is NaN
+ * it is NaN for all. A reduction over nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
 /* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
  * i64. */
@@ -222,7 +222,7 @@ FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
 /* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
 FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
 /* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
- * gradient is softmax(x). */
+ * gradient is e^(x - result), which is softmax(x); where the result is inf, it is NaN for an infinite x, 0 for the others. */
 FTR_API ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep);
 /* Variance over axes: sum of (x - mean)^2 / (n - correction) for n elements; correction 0 (biased) or 1 (unbiased).
  * Floating point only. NaN where n - correction is not positive. */

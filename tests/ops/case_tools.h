@@ -53,6 +53,7 @@ op_case *add(table *t, void (*build)(op_build *), int flags, const char *format,
 /* The families in files of their own. */
 void add_random(table *t);
 void add_einsum(table *t);
+void add_edges(table *t);
 
 /* Sets the parameters of a case. */
 #define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))

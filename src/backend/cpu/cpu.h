@@ -132,6 +132,7 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(prod, ftr__cpu_prod, 0)                                                                           \
     X(prod_grad, ftr__cpu_prod_grad, 0)                                                                 \
     X(logsumexp, ftr__cpu_logsumexp, 0)                                                                 \
+    X(logsumexp_grad, ftr__cpu_logsumexp_grad, 0)                                                       \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -208,6 +209,7 @@ FTR__CPU_RUN(ftr__cpu_cumsum)
 FTR__CPU_RUN(ftr__cpu_prod)
 FTR__CPU_RUN(ftr__cpu_prod_grad)
 FTR__CPU_RUN(ftr__cpu_logsumexp)
+FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
