@@ -800,6 +800,17 @@ static const op_error *builder_error(int32_t index) {
     return &families[f]->rows[index];
 }
 
+bool op_error_names(const char *op) {
+    for (int32_t i = 0; i < builder_errors(); i++) {
+        const char *message = builder_error(i)->message, *after = message + strlen(op);
+        bool same = strncmp(message, op, strlen(op)) == 0;
+        if (same && (strncmp(after, " '", 2) == 0 || strncmp(after, " of '", 5) == 0 || *after == ':')) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int32_t op_error_count(void) { return builder_errors() + LABEL_ERRORS + INDEX_ERRORS; }
 
 const char *op_error_name(int32_t index) {

@@ -24,6 +24,15 @@ static ftr_tensor scoped_twice(ftr_graph *g) {
 /* X(name, status, sentence, what is built) */
 /* clang-format off */
 #define OP_ERRORS(X) \
+    X(input_name, FTR_ERROR_NAME, "input: the name is empty", ftr_input(g, "", FTR_F32, FTR_SHAPE(3))) \
+    X(input_dtype, FTR_ERROR_DTYPE, "input 'x': dtype is 42, expected one of ftr_dtype", \
+      ftr_input(g, "x", (ftr_dtype)42, FTR_SHAPE(3))) \
+    X(parameter_rank, FTR_ERROR_RANK, "parameter 'w': rank is 7, expected 0 to 6", \
+      ftr_parameter(g, "w", FTR_F32, (ftr_shape){.rank = 7}, (ftr_init){0})) \
+    X(buffer_shape, FTR_ERROR_SHAPE, "buffer 'b': shape [3, -1] has a negative or too large size", \
+      ftr_buffer(g, "b", FTR_F32, FTR_SHAPE(3, -1), (ftr_init){0})) \
+    X(constant_data, FTR_ERROR_INVALID_ARGUMENT, "constant: data is NULL, expected 12 bytes", \
+      ftr_constant(g, FTR_F32, FTR_SHAPE(3), NULL)) \
     X(stochastic_depth_p, FTR_ERROR_INVALID_ARGUMENT, "stochastic_depth 'stochastic_depth_1': p 1.5, expected 0 to 1", \
       ftr_stochastic_depth(A(3), 1.5)) \
     X(stochastic_depth_nan, FTR_ERROR_INVALID_ARGUMENT, "stochastic_depth 'stochastic_depth_1': p nan, expected 0 to 1", \
