@@ -74,6 +74,11 @@ typedef union ftr_op_attr {
         uint64_t key; /* the Philox stream of the node; a gradient has the key of its forward node */
     } dropout;
     struct {
+        float a, b;   /* uniform: low, high; normal: mean, standard deviation */
+        uint64_t key; /* the Philox stream of the node */
+        ftr_shape shape;
+    } random;
+    struct {
         ftr_shape shape; /* the result's */
     } shape;
     struct {

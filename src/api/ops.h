@@ -127,8 +127,8 @@ FTR_API ftr_axes ftr_all_axes(void);
 FTR_API ftr_tensor ftr_sum(ftr_tensor x, ftr_axes axes, bool keep);
 /* Mean over axes, floating point only. Over nothing: NaN. */
 FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
-/* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax. A reduction over
- * nothing is an error. */
+/* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax; where the maximum is NaN
+ * it is NaN for all. A reduction over nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
 /* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
  * i64. */
@@ -137,6 +137,12 @@ FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
  * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. f32, f64. */
 FTR_API ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpose_b);
+/* Einstein summation of two tensors, or of one if b is a null handle, as torch.einsum: "bij,bjk->bik" names each dimension
+ * by a letter; what the result lacks is summed over. A letter twice in one operand is its diagonal. "..." stands for
+ * dimensions without a name, which broadcast. Of one letter a size of 1 stretches to the other operand's. Without "->" the
+ * result has the dimensions of "...", then the letters that are there once, in the order of ASCII. Spaces do not count.
+ * f32, f64, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over together. */
+FTR_API ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b);
 
 /* Same elements in another shape. One dimension may be -1: it follows from the others. */
 FTR_API ftr_tensor ftr_reshape(ftr_tensor x, ftr_shape shape);
@@ -162,6 +168,20 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
 /* While training: sets elements to 0 with probability p and scales the others by 1 / (1 - p). In evaluation: x. The mask
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
+/* ftr_dropout() of whole samples, as torchvision's stochastic_depth in mode "row": while training each row of the leading
+ * dimension is set to 0 with probability p, the others are scaled by 1 / (1 - p). The mask is a pure function of (seed,
+ * node, step, row). x of rank 1 or more. A residual block that is left out for some samples (Huang et al., ECCV 2016):
+ * ftr_add(x, ftr_stochastic_depth(block, p)). */
+FTR_API ftr_tensor ftr_stochastic_depth(ftr_tensor x, double p);
+
+/* An f32 tensor of random numbers from low to high (not included, unless it equals low), new ones in each step, while
+ * training and in evaluation. The numbers are a pure function of (seed, full name, step, element): with a name, which no
+ * other random tensor has, the rest of the graph does not change them. With NULL the name is "random_uniform_" and the
+ * node's number, which depends on the nodes before it. */
+FTR_API ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_shape shape, double low, double high);
+/* The same, normally distributed with a mean and a standard deviation of 0 or more. No number is further than 5.8 deviations
+ * from the mean. */
+FTR_API ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std);
 
 /* ------------------------------------------------------------------------------------------- indices and scans -- */
 
@@ -202,7 +222,7 @@ FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
 /* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
 FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
 /* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
- * gradient is softmax(x). */
+ * gradient is e^(x - result), which is softmax(x); where the result is inf, it is NaN for an infinite x, 0 for the others. */
 FTR_API ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep);
 /* Variance over axes: sum of (x - mean)^2 / (n - correction) for n elements; correction 0 (biased) or 1 (unbiased).
  * Floating point only. NaN where n - correction is not positive. */

@@ -7,8 +7,9 @@
 
 typedef enum ftr__rng_purpose {
     FTR__RNG_INIT = 1, /* stream: hash of the parameter's name */
-    FTR__RNG_DROPOUT,  /* stream: the node's key */
-    FTR__RNG_SHUFFLE   /* stream: epoch */
+    FTR__RNG_DROPOUT,  /* dropout and stochastic depth; stream: the node's key */
+    FTR__RNG_SHUFFLE,  /* stream: epoch */
+    FTR__RNG_TENSOR    /* random tensors; stream: the node's key */
 } ftr__rng_purpose;
 
 typedef struct ftr__rng {
@@ -32,8 +33,15 @@ FTR_LIB uint32_t ftr__rng_at(const ftr__rng *rng, uint64_t index);
 FTR_LIB double ftr__rng_uniform(uint32_t bits);
 
 /* Dropout's rule, shared by every backend: an element is dropped when its number is below this threshold, p * 2^32.
- * p == 1 drops all. The element with row-major index i uses number i of the stream (seed, FTR__RNG_DROPOUT, key, step). */
+ * p == 1 drops all. The element with row-major index i uses number i of the stream (seed, FTR__RNG_DROPOUT, key, step);
+ * of stochastic depth it is row i of the leading dimension. */
 FTR_LIB uint64_t ftr__dropout_threshold(double p);
+
+/* The rule of random tensors, shared by every backend. The element with row-major index i comes from the numbers of block
+ * i / 4 of the stream (seed, FTR__RNG_TENSOR, key, step), each made a number u in [0, 1) by ftr__rng_uniform(): uniform is
+ * low + (high - low) u of number i % 4, in f32 below high. Normal is mean + std z, z by Box and Muller (1958) from the pair
+ * of numbers 0 and 1 or 2 and 3: with r = sqrt(-2 log(1 - u)) of the first and v the second, r cos(2 pi v) for an even i and
+ * r sin(2 pi v) for an odd one. */
 
 /* FNV-1a, for names. */
 FTR_LIB uint64_t ftr__hash(const char *text);

@@ -39,6 +39,11 @@ static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
     }
 }
 
+static void ftr__print_random(const ftr__printer *p, const ftr__node *node) {
+    const double a = (double)node->attr.random.a, b = (double)node->attr.random.b;
+    ftr__print(p->write, p->user, node->op == FTR_OP_random_uniform ? " from %g to %g" : " mean %g std %g", a, b);
+}
+
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     const ftr_op_attr *a = &node->attr;
     switch (ftr__op_info_of(node->op)->attr) {
@@ -68,6 +73,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         break;
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
+    case FTR__ATTR_random: ftr__print_random(p, node); break;
     case FTR__ATTR_axes_order: ftr__print_order(p, node); break;
     case FTR__ATTR_axis: ftr__print(p->write, p->user, " axis %d", a->axis.axis); break;
     case FTR__ATTR_slice:

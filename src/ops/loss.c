@@ -235,7 +235,7 @@ ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, 
     return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
 }
 
-/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x), the logarithm being log(1 + e^-|x|) + max(-x, 0). */
+/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x) */
 ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
     ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
     ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
@@ -254,9 +254,7 @@ ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_b
         return ftr__builder_error(graph, FTR_ERROR_SHAPE, "bce_with_logits", NULL,
                                   "pos_weight %s does not broadcast to logits %s",
                                   ftr__shape_text(&shape_weight, text_weight), ftr__shape_text(&shape, text));
-    ftr_tensor zero = ftr_scalar(graph, dtype, 0.0), one = ftr_scalar(graph, dtype, 1.0);
-    ftr_tensor tail = ftr_log(ftr_add(ftr_exp(ftr_neg(ftr__loss_size(logits))), one));
-    ftr_tensor positive = ftr_add(tail, ftr_maximum(ftr_neg(logits), zero));
+    ftr_tensor one = ftr_scalar(graph, dtype, 1.0), positive = ftr_softplus(ftr_neg(logits), 1.0, INFINITY);
     if (weighted) positive = ftr_mul(ftr_add(ftr_mul(ftr_sub(in[2], one), target), one), positive);
     return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
 }
@@ -270,8 +268,7 @@ ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_
     if (reduction == FTR_REDUCE_BATCH_MEAN && ftr_shape_of(input).rank < 1)
         return ftr__builder_error(graph, FTR_ERROR_RANK, "kl_div", NULL,
                                   "input has rank 0, a batch mean needs 1 or more");
-    if (log_target)
-        return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
+    if (log_target) return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
     ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
     ftr_tensor present = ftr_where(absent, ftr_scalar(graph, dtype, 1.0), target);
     return ftr__reduce_real_rows(ftr_mul(target, ftr_sub(ftr_log(present), input)), reduction);

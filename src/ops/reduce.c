@@ -159,7 +159,7 @@ void ftr__grad_mean(ftr__grad *s) {
     s->din[0] = ftr_expand(ftr_mul(ftr__reshape_to(s->dout[0], &kept), scale), shape);
 }
 
-/* Each of k equal maxima gets dy / k. */
+/* Each of k equal maxima gets dy / k. NaN equals nothing: for a maximum of NaN all gradients are 0 / 0, as PyTorch's. */
 void ftr__grad_max(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
     ftr_shape shape = ftr_shape_of(s->in[0]);
@@ -173,5 +173,6 @@ void ftr__grad_max(ftr__grad *s) {
     }
     ftr_tensor at_max = ftr_eq(s->in[0], ftr__reshape_to(s->out[0], &kept));
     ftr_tensor ties = ftr__sum_mask(ftr_cast(at_max, dtype), mask, true);
-    s->din[0] = ftr_where(at_max, ftr_div(dy, ties), ftr_scalar(s->graph, dtype, 0.0));
+    ftr_tensor zero = ftr_div(ftr_scalar(s->graph, dtype, 0.0), ties);
+    s->din[0] = ftr_where(at_max, ftr_div(dy, ties), zero);
 }

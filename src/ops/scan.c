@@ -80,10 +80,10 @@ ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
     if (correction != 0 && correction != 1)
         return ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "var of", ftr_name_of(x),
                                   "correction %d, expected 0 or 1", (int)correction);
-    ftr_tensor difference = ftr_sub(x, ftr_mean(x, axes, true));
+    /* The gradient through the mean is 0, the differences from it adding up to 0. */
+    ftr_tensor difference = ftr_sub(x, ftr_stop_gradient(ftr_mean(x, axes, true)));
     double divisor = count > correction ? (double)(count - correction) : 0.0;
-    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep),
-                   ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
+    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep), ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
 }
 
 /* At 0 the two operands of maximum are equal and their gradients cancel; the square root is taken of 1 instead of 0. */
@@ -130,12 +130,15 @@ ftr_status ftr__infer_logsumexp(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__infer_line(s);
 }
 
-ftr_status ftr__infer_prod_grad(ftr__infer *s) {
+static ftr_status ftr__infer_line_grad(ftr__infer *s) {
     ftr_status status = ftr__check_float(s, 0, "dy");
     if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "x");
     if (status == FTR_OK) status = ftr__check_axis(s, &s->node->attr.axis.axis, s->in[1]->shape.rank);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
 }
+
+ftr_status ftr__infer_prod_grad(ftr__infer *s) { return ftr__infer_line_grad(s); }
+ftr_status ftr__infer_logsumexp_grad(ftr__infer *s) { return ftr__infer_line_grad(s); }
 
 /* ---- gradients */
 
@@ -149,10 +152,9 @@ void ftr__grad_prod(ftr__grad *s) {
     s->din[0] = ftr__emit_two(FTR_OP_prod_grad, &s->node->attr, s->dout[0], s->in[0]);
 }
 
-/* dx = dy softmax(x): e^(x - y) is the same, but y is rounded, which e^ makes a large error where y is large. */
+/* dx = dy e^(x - y), computed as dy softmax(x), for y is rounded, which e^ makes a large error where y is large. The two
+ * differ where an x is infinite, so that softmax itself will not do. */
 void ftr__grad_logsumexp(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
-    int32_t axis = s->node->attr.axis.axis;
-    ftr_shape shape = ftr_shape_of(s->in[0]), kept = ftr__kept_shape(&shape, 1u << axis);
-    s->din[0] = ftr_mul(ftr_softmax(s->in[0], axis), ftr__reshape_to(s->dout[0], &kept));
+    s->din[0] = ftr__emit_two(FTR_OP_logsumexp_grad, &s->node->attr, s->dout[0], s->in[0]);
 }

@@ -1,6 +1,6 @@
 """Writes the golden values that test_goldens.c compares fasttrain with.
 
-    python3 tests/goldens/make_goldens.py            # needs torch, numpy, safetensors, scikit-learn
+    python3 tests/goldens/make_goldens.py            # needs torch, torchvision, numpy, safetensors, scikit-learn
     python3 tests/goldens/make_goldens.py pointwise  # this file only: "ops" or another of OP_FILES; or "transfer": its files
 
 Run by hand; its outputs are committed. Everything follows from fixed seeds, on one thread.
@@ -8,9 +8,10 @@ Run by hand; its outputs are committed. Everything follows from fixed seeds, on 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-pointwise.safetensors, norms_losses.safetensors, index.safetensors
+pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
-                    entropy; of ops on indices and along lines.
+                    entropy; of ops on indices and along lines; of einsum and stochastic depth, and
+                    edges of all: NaN, infinities, ties, empty tensors.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 transfer_*          the same, with the first layers frozen: "frozen" by requires_grad_(False), "still" by eval() as well.
@@ -750,6 +751,171 @@ def indices(cases):
         cases.add("stack", parts, lambda *p, a=axis: torch.stack(p, a), {"axis": axis})
 
 
+# ------------------------------------------------------------------------------------------- einsum, stochastic depth
+
+
+def einsums(cases):
+    equations = [
+        ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+        ("ij,jk", (3, 4), (4, 5)),
+        ("ij,jk->ki", (3, 4), (4, 5)),
+        ("ji,kj->ik", (4, 3), (5, 4)),
+        ("i,i->", (7,), (7,)),
+        ("i,j->ji", (3,), (4,)),
+        ("ij,ij->j", (3, 4), (3, 4)),
+        ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)),
+        ("bqhd,hdm->bqm", (2, 3, 2, 4), (2, 4, 5)),
+        ("ijk,jil->kl", (3, 4, 2), (4, 3, 5)),
+        ("ijx,jky->ik", (3, 4, 2), (4, 5, 3)),
+        ("aibj,bkaj->kji", (2, 3, 4, 2), (4, 3, 2, 2)),
+        ("ij,jk->ik", (3, 1), (4, 5)),
+        ("ij,jk->ijk", (3, 1), (4, 5)),
+        ("bi,bj->bij", (1, 3), (4, 2)),
+        ("bij,bjk->bik", (1, 3, 4), (2, 4, 1)),
+        ("iji,ij->j", (3, 2, 3), (3, 2)),
+        ("...ij,...jk->...ik", (2, 1, 3, 4), (3, 4, 2)),
+        ("i...,...j", (2, 3), (3, 4)),
+        ("i...,...j->...", (2, 3), (3, 4)),
+        ("...i,...i->", (2, 1, 3), (4, 3)),
+        ("...,...", (2, 3), (3,)),
+        (" i j , j k -> i k ", (3, 4), (4, 5)),
+        ("Ba,ac", (2, 3), (3, 4)),
+        (",i->i", (), (5,)),
+        ("ij->ji", (3, 4)),
+        ("ij->i", (3, 4)),
+        ("ij->", (3, 4)),
+        ("ij", (3, 4)),
+        ("ba", (3, 4)),
+        ("Bca", (2, 3, 4)),
+        ("ii->i", (4, 4)),
+        ("ii", (4, 4)),
+        ("iiji->ij", (2, 2, 3, 2)),
+        ("b...", (2, 3, 4)),
+        ("...ij->ij", (2, 3, 4)),
+        ("ij->...ij", (3, 4)),
+        ("", ()),
+    ]
+    for equation, *shapes in equations:
+        inputs = dict(zip("ab", shapes))
+        sums = lambda *x, e=equation: torch.einsum(e, *x).clone()
+        cases.add("einsum", inputs, sums, {"equation": np.array([ord(c) for c in equation], np.int64)})
+    whole = {"a": ints(-9, 9, 3, 4), "b": ints(-9, 9, 4, 5)}
+    cases.add("einsum", whole, lambda a, b: torch.einsum("ij,jk->ki", a, b), {"equation": [ord(c) for c in "ij,jk->ki"]})
+
+
+def depths(cases):
+    """Where the result does not depend on the random numbers."""
+    from torchvision.ops import stochastic_depth
+
+    for p, training in [(0.5, False), (1.0, False), (0.0, True), (1.0, True)]:
+        drop = lambda x, p=p, t=training: stochastic_depth(x, p, "row", t)
+        cases.add("stochastic_depth", {"x": (3, 2, 5)}, drop, {"p": p, "training": int(training)})
+
+
+# --------------------------------------------------------------------------------------------------------------- edges
+
+
+def edges(cases):
+    """NaN, infinities, ties and empty tensors, with gradients."""
+    inf, nan = np.inf, np.nan
+    rows = lambda *lines: np.array(lines, np.float32)
+
+    for op, compute in {"maximum": torch.maximum, "minimum": torch.minimum}.items():
+        cases.add(op, {"a": f32(nan, 1, nan, 1, -0.0, inf, 2), "b": f32(1, nan, nan, 1, 0.0, inf, 3)}, compute)
+    unary = {"sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "log": torch.log, "abs": torch.abs}
+    unary.update({"sign": torch.sign, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sin": torch.sin, "cos": torch.cos})
+    unary.update({"erf": torch.erf, "floor": torch.floor, "round": torch.round, "relu": torch.relu, "neg": torch.neg})
+    unary.update({"silu": F.silu, "hardsigmoid": F.hardsigmoid})
+    for op, compute in unary.items():
+        cases.add(op, {"x": f32(nan, inf, -inf, 0, -0.0, -1, 1)}, compute)
+    wild, infinite = {"x": f32(nan, inf, -inf, 0, -0.0)}, {"x": f32(inf, -inf, 0, -0.0)}
+    cases.add("clamp", wild, lambda x: torch.clamp(x, -1, 1), {"min": -1.0, "max": 1.0})
+    cases.add("leaky_relu", wild, lambda x: F.leaky_relu(x, 0.1), {"slope": 0.1})
+    cases.add("softplus", wild, lambda x: F.softplus(x, 1.0, 20.0), {"beta": 1.0, "threshold": 20.0})
+    # Of NaN the gradients of these are 0 or 1 in PyTorch, those of the others are NaN.
+    cases.add("elu", infinite, lambda x: F.elu(x, 1.5), {"alpha": 1.5})
+    cases.add("hardswish", infinite, F.hardswish)
+    cases.add("relu6", infinite, F.relu6)
+    cases.add("div", {"a": f32(1, 0, inf, -1, 0), "b": f32(0, 0, inf, 0, -0.0)}, torch.div)
+    bases, powers = f32(0, 0, -1, inf, nan, 1, 0), f32(0, -1, 0.5, 0, 0, nan, nan)
+    cases.add("pow", {"a": bases, "b": powers}, torch.pow)
+
+    def line(name, compute, lines, **attributes):
+        """Along the last axis and along the first one."""
+        axis = "axis" in attributes
+        for a, x in ((1, lines), (0, np.ascontiguousarray(lines.T))):
+            where = {"axis": a} if axis else {"axes": np.array([a]), "keep": 0}
+            cases.add(name, {"x": x}, lambda x, a=a: compute(x, a), {**attributes, **where})
+
+    odd = rows([1, nan, 3], [nan, nan, 2], [inf, inf, 3], [-inf, -inf, -inf], [2, 2, 2], [inf, -inf, 0], [-inf, 0, 1])
+    sums = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "logsumexp": torch.logsumexp}
+    for op, compute in sums.items():
+        line(op, compute, odd)
+    line("logsumexp", torch.logsumexp, rows([inf, 0, 1, -inf], [inf, inf, 1e30, -1], [inf, nan, 1, 0], [-1e30, -inf, 0, 0]))
+    line("prod", torch.prod, rows([2, 0, 1], [0, 0, 3], [0, 0, 0], [-1, 2, 3]))
+    for correction in (0, 1):
+        spread = lambda x, a, c=correction: torch.var(x, dim=a, correction=c)
+        line("var", spread, rows([inf, 0, 1], [nan, 2, 1], [3, 3, 3]), correction=correction)
+    for p in (1.0, 2.0, inf):
+        size = lambda x, a, p=p: torch.linalg.vector_norm(x, p, dim=a)
+        some = rows([0, 0, 0], [nan, 1, 2], [inf, 1, 2], [inf, -inf, 2], [-2, 2, 1], [0, 0, -3])
+        line("norm", size, some[some[:, 0] == some[:, 0]] if p == inf else some, p=p)
+    for op, compute in {"softmax": torch.softmax, "log_softmax": torch.log_softmax}.items():
+        line(op, compute, rows([inf, 0, -inf], [-inf, -inf, -inf], [nan, 1, 2], [-inf, 0, 1], [1e30, -1e30, 0]), axis=0)
+    line("cumsum", torch.cumsum, rows([1, inf, 2, -inf, 3], [1, nan, 2, 3, 4]), axis=0, reverse=0)
+    for x in (odd, np.ascontiguousarray(odd.T)):
+        cases.add("argmax", {"x": x}, lambda x: x.argmax(1), {"axis": 1}, grad=[])
+        cases.add("argmax", {"x": x}, lambda x: x.argmax(0), {"axis": 0}, grad=[])
+    # topk gives no promise for ties; a stable sort does.
+    best = lambda x: torch.sort(x, dim=1, descending=True, stable=True)
+    cases.add("topk", {"x": odd}, lambda x: best(x).values[:, :2], {"k": 2})
+    cases.add("topk_indices", {"x": odd}, lambda x: best(x).indices[:, :2], {"k": 2}, grad=[])
+    # Where a window has several NaN, PyTorch's gradient goes to the last of them.
+    images = np.array([[nan, 1, -inf, -inf], [2, 1, -inf, -inf], [1, 1, 3, 4], [1, 1, nan, 3]], np.float32)
+    pool_case(cases, "max_pool2d", None, (2, 2), values=images.reshape(1, 4, 4, 1))
+
+    nothing = np.zeros((2, 0), np.float32)
+    empty = {"sum": torch.sum, "mean": torch.mean, "prod": torch.prod, "logsumexp": torch.logsumexp}
+    for op, compute in empty.items():
+        line(op, compute, nothing)
+    line("var", lambda x, a: torch.var(x, dim=a, correction=0), nothing, correction=0)
+    for p in (1.0, 2.0):
+        line("norm", lambda x, a, p=p: torch.linalg.vector_norm(x, p, dim=a), nothing, p=p)
+    for op, compute in {"softmax": torch.softmax, "log_softmax": torch.log_softmax}.items():
+        line(op, compute, nothing, axis=0)
+    line("cumsum", torch.cumsum, nothing, axis=0, reverse=0)
+    for shape in ((0,), (2, 0)):
+        hot = lambda i: F.one_hot(i.long(), 5)
+        cases.add("one_hot", {"indices": np.zeros(shape, np.int32)}, hot, {"classes": 5})
+
+    names = ("mean", "sum", "none")
+    ignored, some = np.array([-100, -100], np.int32), np.array([-100, 1], np.int32)
+    for reduction, name in enumerate(names):
+        for labels in (ignored, some):
+            entropy_case(cases, (2, 4), labels, reduction, names)
+        for losses, labels in (("cross_entropy", ignored), ("nll", ignored), ("nll", some)):
+            compute = lambda x, t, n=name, l=losses: getattr(F, l if l != "nll" else "nll_loss")(x, t.long(), reduction=n)
+            attributes = {"reduction": reduction, "ignore_index": -100}
+            if losses == "cross_entropy":
+                attributes["label_smoothing"] = 0.0
+            cases.add(losses, {"x": (2, 4), "labels": labels}, compute, attributes, grad=["x"])
+        infinite = rows([-inf, 2, 1], [3, -inf, 1], [1, -inf, 1], [nan, 1, 2])
+        entropy_case(cases, None, np.array([0, 1, 0, 1], np.int32), reduction, names, values=infinite)
+        entropy_case(cases, None, np.array([0], np.int32), reduction, names, values=rows([inf, 2, 1]))
+    small = f32(20, -30, 50, -80, 17, 0.5, -0.5)
+    for targets in (f32(1, 1, 1, 1, 1, 1, 1), f32(0, 0, 0, 0, 0, 0, 0), f32(0.5, 0, 1, 1, 1, 1, 0)):
+        loss = lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="none")
+        cases.add("bce_with_logits", {"x": small, "target": targets}, loss, {"reduction": 2})
+    sure = lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="none")
+    cases.add("bce_with_logits", {"x": f32(18, 25, 40, 80), "target": f32(1, 1, 1, 1)}, sure, {"reduction": 2})
+    cases.add("smooth_l1", {"x": f32(inf, -inf, nan, 1e30), "target": f32(0, 0, 0, 0)},
+              lambda x, t: F.smooth_l1_loss(x, t, reduction="none"), {"reduction": 2, "beta": 1.0})  # fmt: skip
+    cases.add("mse", {"x": f32(inf, -inf, nan, 1e10), "target": f32(0, 0, 0, 0)},
+              lambda x, t: F.mse_loss(x, t, reduction="none"), {"reduction": 2})  # fmt: skip
+    cases.add("kl_div", {"x": f32(-1, -inf, -1, -inf), "target": f32(0, 0.5, -1, 0)},
+              lambda x, t: F.kl_div(x, t, reduction="none"), {"reduction": 2, "log_target": 0}, grad=["x"])  # fmt: skip
+
+
 # ----------------------------------------------------------------------------------------------------------- whole runs
 
 
@@ -910,6 +1076,7 @@ OP_FILES = {
     "pointwise": (activations,),
     "norms_losses": (row_norms, more_losses),
     "index": (indices,),
+    "rest": (einsums, depths, edges),
 }
 
 

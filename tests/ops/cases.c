@@ -1736,7 +1736,7 @@ static void add_more_losses(table *t) {
                  r, form & 1, form / 2, 0);
         }
         for (int32_t form = 0; form < 4; form++) {
-            WITH(add(t, build_bce, OP_NO_DIFFERENCE, "bce_with_logits %s%s %s", reductions[r],
+            WITH(add(t, build_bce, 0, "bce_with_logits %s%s %s", reductions[r],
                      form & 1 ? " class weights" : "", form & 2 ? "far" : "at 0"),
                  r, 0, form & 1, 1 + form / 2);
             WITH(add(t, build_smooth_l1, 0, "smooth_l1 %s%s%s", reductions[r], form & 1 ? " mask" : "",
@@ -1896,6 +1896,9 @@ op_case *op_cases(int32_t *count) {
     add_indices(&t);
     add_scans(&t);
     add_rest(&t);
+    add_random(&t);
+    add_einsum(&t);
+    add_edges(&t);
     *count = t.count;
     return t.cases;
 }

@@ -779,7 +779,10 @@ static void test_index(const index_error *e) {
 enum { LABEL_ERRORS = FTR_TEST_LENGTH(label_errors), INDEX_ERRORS = FTR_TEST_LENGTH(index_errors) };
 
 /* Files errors_<family>.c export a family each. */
-static const op_error_family *const families[] = {&(const op_error_family){errors, FTR_TEST_LENGTH(errors)}};
+static const op_error_family *const families[] = {
+    &(const op_error_family){errors, FTR_TEST_LENGTH(errors)},
+    &rest_errors,
+};
 
 static int32_t builder_errors(void) {
     int32_t count = 0;
@@ -795,6 +798,17 @@ static const op_error *builder_error(int32_t index) {
         index -= families[f]->count;
     }
     return &families[f]->rows[index];
+}
+
+bool op_error_names(const char *op) {
+    for (int32_t i = 0; i < builder_errors(); i++) {
+        const char *message = builder_error(i)->message, *after = message + strlen(op);
+        bool same = strncmp(message, op, strlen(op)) == 0;
+        if (same && (strncmp(after, " '", 2) == 0 || strncmp(after, " of '", 5) == 0 || *after == ':')) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int32_t op_error_count(void) { return builder_errors() + LABEL_ERRORS + INDEX_ERRORS; }

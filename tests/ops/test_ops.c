@@ -5,9 +5,13 @@
  *   gradient         the oracle's gradients against central differences in f64
  *   determinism      the same bits with 1, 2, 3 and 8 threads
  *   error            malformed ops: status and exact sentence (errors.c)
+ *   coverage         every row of ops.def is in some case, every differentiable input in one of the gradient mode, and
+ *                    every op has a malformed case (coverage.c says which cannot have one)
  *
- * and checks that every row of ops.def appears in some case. */
+ * The last line counts the cases of each mode. An argument keeps the tests whose name contains it; the environment's
+ * FTR_TEST_OPS, modes with spaces between them, those of these modes. */
 #include "cases.h"
+#include "coverage.h"
 #include "errors.h"
 #include "oracle.h"
 
@@ -355,28 +359,9 @@ static void test_determinism(void **state) {
 
 /* ------------------------------------------------------------------------------------------------------ coverage -- */
 
-/* Adds the op names that a graph's text contains to `seen`. Names are words: "sum" is not in "sum_3". */
 static void collect_ops(void *user, const char *pass, const ftr_graph *graph) {
-    bool *seen = (bool *)user;
     (void)pass;
-    static ftr_test_text text;
-    text.length = 0;
-    ftr_graph_print(graph, FTR_GRAPH_TEXT, ftr_test_text_write, &text);
-    char word[64];
-    size_t length = 0;
-    for (size_t i = 0; i <= text.length; i++) {
-        char c = i < text.length ? text.text[i] : ' ';
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.') {
-            word[length] = c;
-            length += length + 1 < sizeof word;
-            continue;
-        }
-        word[length] = 0;
-        length = 0;
-        for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT && word[0]; op++) {
-            seen[op] = seen[op] || strcmp(word, ftr_op_name((ftr_op)op)) == 0;
-        }
-    }
+    op_add_ops(graph, (bool *)user);
 }
 
 static void test_coverage(void **state) {
@@ -400,6 +385,81 @@ static void test_coverage(void **state) {
     for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT; op++) {
         if (!seen[op]) {
             print_error("no case has the op '%s'\n", ftr_op_name((ftr_op)op));
+            missing++;
+        }
+    }
+    assert_int_equal(missing, 0);
+}
+
+/* Whether a case's gradients are compared with central differences. */
+static bool has_differences(const op_case *of) { return !(of->flags & (OP_LARGE | OP_NO_DIFFERENCE | OP_NO_LOSS)); }
+
+typedef struct gradients {
+    const op_build *b;
+    const ftr_tensor *wanted;
+    int32_t count;
+    uint32_t covered[FTR_OP_COUNT];
+} gradients;
+
+/* As lowered: without what the mode leaves out. */
+static void collect_gradients(void *user, const char *pass, const ftr_graph *graph) {
+    gradients *g = (gradients *)user;
+    if (strcmp(pass, "lower") == 0) {
+        op_add_gradients(graph, g->b->loss, g->wanted, g->count, g->covered);
+    }
+}
+
+static void test_gradient_coverage(void **state) {
+    const op_test *tests = (const op_test *)*state;
+    gradients g = {.b = NULL};
+    ftr_context *context = ftr_test_context_with(ftr_test_oracle_backend(), SEED, 1, NULL);
+    for (int32_t i = 0; tests[i].of; i++) {
+        op_build b;
+        op_build_case(tests[i].of, context, FTR_F64, &b);
+        if (has_differences(tests[i].of) && ftr_is_valid(b.loss)) {
+            ftr_tensor wanted[64];
+            g.b = &b;
+            g.wanted = wanted;
+            g.count = collect_wanted(&b, wanted);
+            ftr_compile_desc desc = compile_desc(&b, wanted, g.count, true);
+            desc.on_pass = collect_gradients;
+            desc.on_pass_user = &g;
+            ftr_plan *plan = NULL;
+            FTR_TEST_OK(context, ftr_compile(b.graph, &desc, &plan));
+            ftr_plan_destroy(plan);
+        }
+        op_build_free(&b);
+    }
+    ftr_context_destroy(context);
+    int missing = 0;
+    for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT; op++) {
+        uint32_t left = op_differentiable_inputs(op) & ~g.covered[op];
+        for (int32_t i = 0; left >> i; i++) {
+            if (left >> i & 1) {
+                print_error("no case compares the gradient of input %d of '%s' with differences\n", (int)i,
+                            ftr_op_name((ftr_op)op));
+                missing++;
+            }
+        }
+        if (op_facts_of(op)->has_gradient && op_differentiable_inputs(op) == 0) {
+            print_error("'%s' has a gradient, and no input that it is of\n", ftr_op_name((ftr_op)op));
+            missing++;
+        }
+    }
+    assert_int_equal(missing, 0);
+}
+
+static void test_error_coverage(void **state) {
+    (void)state;
+    int missing = 0;
+    for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT; op++) {
+        const char *name = ftr_op_name((ftr_op)op), *why = op_cannot_be_malformed(op);
+        if (!op_error_names(name) && !why) {
+            print_error("no malformed case names the op '%s'\n", name);
+            missing++;
+        }
+        if (op_error_names(name) && why) {
+            print_error("a malformed case names the op '%s', which %s\n", name, why);
             missing++;
         }
     }
@@ -465,9 +525,63 @@ static bool has_level(const char *level) {
     return has;
 }
 
-/* A filter, if given as argument, keeps the tests whose name contains it. */
+/* Whether a name begins with one of the words of a list; NULL has all. */
+static bool begins_with_any(const char *name, const char *words) {
+    while (words && *words) {
+        size_t length = strcspn(words, " ");
+        if (length && strncmp(name, words, length) == 0 && name[length] == ' ') {
+            return true;
+        }
+        words += length + strspn(words + length, " ");
+    }
+    return !words;
+}
+
+/* Keeps the tests whose name contains `part` and which are of one of the modes; NULL keeps all. */
+static void filter(suite *s, const char *part, const char *modes) {
+    size_t kept = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        if ((!part || strstr(s->tests[i].name, part)) && begins_with_any(s->tests[i].name, modes)) {
+            s->tests[kept++] = s->tests[i];
+        } else {
+            free((void *)(uintptr_t)s->tests[i].name);
+        }
+    }
+    s->count = kept;
+}
+
+static int64_t count_tests(const suite *s, const char *mode) {
+    int64_t count = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        count += s->tests[i].initial_state && strncmp(s->tests[i].name, mode, strlen(mode)) == 0;
+    }
+    return count;
+}
+
+static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
+
+/* One line, which tests/run shows. */
+static void print_counts(const suite *s) {
+    static const char *const modes[] = {"gradient", "determinism", "error"};
+    static const char *const names[] = {"gradient", "determinism", "malformed"};
+    const char *before = "oracle ";
+    printf("\nop cases: ");
+    for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
+        char mode[32];
+        snprintf(mode, sizeof mode, "oracle [%s]", levels[l]);
+        int64_t count = count_tests(s, mode);
+        if (count > 0) {
+            printf("%s%s %lld, ", before, levels[l], (long long)count);
+            before = "";
+        }
+    }
+    for (size_t m = 0; m < FTR_TEST_LENGTH(modes); m++) {
+        printf("%s%s %lld", m ? ", " : "", names[m], (long long)count_tests(s, modes[m]));
+    }
+    printf("\n");
+}
+
 int main(int argc, char **argv) {
-    static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
     int32_t case_count;
     op_case *cases = op_cases(&case_count);
     op_test *tests = calloc((size_t)case_count * (1 + FTR_TEST_LENGTH(levels)) + 1, sizeof *tests), *next = tests;
@@ -480,6 +594,8 @@ int main(int argc, char **argv) {
     add_test(&s, "oracle", "is complete", test_oracle_is_complete, NULL);
     add_test(&s, "oracle", "philox known answers", test_philox_answers, NULL);
     add_test(&s, "coverage", "every op of ops.def", test_coverage, tests);
+    add_test(&s, "coverage", "every gradient of ops.def", test_gradient_coverage, tests);
+    add_test(&s, "coverage", "malformed cases of ops.def", test_error_coverage, NULL);
     for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
         char mode[32];
         snprintf(mode, sizeof mode, "oracle [%s]", levels[l]);
@@ -493,7 +609,7 @@ int main(int argc, char **argv) {
         }
     }
     for (int32_t i = 0; i < case_count; i++) {
-        if (!(cases[i].flags & (OP_LARGE | OP_NO_DIFFERENCE | OP_NO_LOSS))) {
+        if (has_differences(&cases[i])) {
             add_test(&s, "gradient", cases[i].name, test_gradient, &tests[i]);
         }
     }
@@ -503,18 +619,9 @@ int main(int argc, char **argv) {
     for (int32_t i = 0; i < op_error_count(); i++) {
         add_test(&s, "error", op_error_name(i), op_error_test, op_error_state(i));
     }
-    if (argc > 1) {
-        size_t kept = 0;
-        for (size_t i = 0; i < s.count; i++) {
-            if (strstr(s.tests[i].name, argv[1])) {
-                s.tests[kept++] = s.tests[i];
-            } else {
-                free((void *)(uintptr_t)s.tests[i].name);
-            }
-        }
-        s.count = kept;
-    }
+    filter(&s, argc > 1 ? argv[1] : NULL, getenv("FTR_TEST_OPS"));
     int failed = _cmocka_run_group_tests("ops", s.tests, s.count, NULL, NULL);
+    print_counts(&s);
     for (size_t i = 0; i < s.count; i++) {
         free((void *)(uintptr_t)s.tests[i].name);
     }

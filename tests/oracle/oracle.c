@@ -138,8 +138,8 @@ static ftr_status oracle_activation_grad(const ftr_kernel_call *call) {
     const ftr_view *dy = &call->in[0], *dx = &call->out[0];
     for (int64_t i = 0; i < dx->count; i++) {
         double y = get(&call->in[1], i);
-        double slope = call->op == FTR_OP_tanh_grad ? 1 - y * y : call->op == FTR_OP_sigmoid_grad ? y * (1 - y) : y > 0;
-        set(dx, i, call->op == FTR_OP_relu_grad && !(y > 0) ? 0.0 : get(dy, i) * slope);
+        double slope = call->op == FTR_OP_tanh_grad ? 1 - y * y : call->op == FTR_OP_sigmoid_grad ? y * (1 - y) : 1;
+        set(dx, i, call->op == FTR_OP_relu_grad && y <= 0 ? 0.0 : get(dy, i) * slope);
     }
     return FTR_OK;
 }
@@ -722,24 +722,10 @@ void ftr_test_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t 
     out[3] = c3;
 }
 
-/* Number `index` of dropout's stream for (seed, node's key, step). Purpose 2 is dropout; one block of (purpose, seed)
- * and one of (key, step) give the key and the upper half of the counter that numbers are then drawn with. */
-static uint32_t dropout_number(uint64_t seed, uint64_t key, uint64_t step, uint64_t index) {
-    uint32_t seed_words[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    uint32_t purpose[4] = {2, 0, 0, UINT32_C(0x66747221)}, purpose_key[4];
-    ftr_test_philox(purpose, seed_words, purpose_key);
-    uint32_t stream[4] = {(uint32_t)key, (uint32_t)(key >> 32), (uint32_t)step, (uint32_t)(step >> 32)}, stream_key[4];
-    ftr_test_philox(stream, purpose_key, stream_key);
-    uint64_t block = index / 4;
-    uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), stream_key[2], stream_key[3]}, numbers[4];
-    ftr_test_philox(counter, stream_key, numbers);
-    return numbers[index % 4];
-}
-
 static ftr_status oracle_dropout(const ftr_kernel_call *call) {
     double p = call->attr->dropout.p;
     for (int64_t i = 0; i < call->out[0].count; i++) {
-        uint32_t number = dropout_number(call->seed, call->attr->dropout.key, call->step, (uint64_t)i);
+        uint32_t number = dropout_number(call, (uint64_t)i);
         bool dropped = number < floor(p * 0x1p32);
         set(&call->out[0], i, dropped ? 0.0 : get(&call->in[0], i) / (1 - p));
     }
@@ -931,7 +917,7 @@ static ftr_status oracle_cross_entropy(const ftr_kernel_call *call) {
             }
             double w = class_weight(weights, label);
             loss = (1 - smoothing) * w * (lse - get(logits, r * classes + label));
-            for (int64_t c = 0; c < classes; c++) {
+            for (int64_t c = 0; c < classes && smoothing > 0; c++) {
                 loss += smoothing / (double)classes * class_weight(weights, c) * (lse - get(logits, r * classes + c));
             }
             weight_sum += w;
@@ -1171,16 +1157,33 @@ static ftr_status oracle_prod_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* Infinite elements are not subtracted from each other. */
+static double line_logsumexp(const ftr_view *x, line l) {
+    double largest = line_largest(x, l), sum = 0;
+    largest = isinf(largest) ? 0 : largest;
+    for (int64_t k = 0; k < l.count; k++) {
+        sum += exp(get(x, l.first + k * l.stride) - largest);
+    }
+    return largest + log(sum);
+}
+
 static ftr_status oracle_logsumexp(const ftr_kernel_call *call) {
-    const ftr_view *x = &call->in[0], *y = &call->out[0];
-    for (int64_t r = 0; r < y->count; r++) {
+    for (int64_t r = 0; r < call->out[0].count; r++) {
+        set(&call->out[0], r, line_logsumexp(&call->in[0], line_at(&call->in[0], call->attr->axis.axis, r)));
+    }
+    return FTR_OK;
+}
+
+/* dx = dy e^(x - y) */
+static ftr_status oracle_logsumexp_grad(const ftr_kernel_call *call) {
+    const ftr_view *dy = &call->in[0], *x = &call->in[1];
+    for (int64_t r = 0; r < line_count(x, call->attr->axis.axis); r++) {
         line l = line_at(x, call->attr->axis.axis, r);
-        double largest = line_largest(x, l), sum = 0;
-        largest = isinf(largest) ? 0 : largest;
+        double y = line_logsumexp(x, l);
         for (int64_t k = 0; k < l.count; k++) {
-            sum += exp(get(x, l.first + k * l.stride) - largest);
+            int64_t i = l.first + k * l.stride;
+            set(&call->out[0], i, get(dy, r) * exp(get(x, i) - y));
         }
-        set(y, r, largest + log(sum));
     }
     return FTR_OK;
 }
@@ -1316,6 +1319,9 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_avg_pool2d] = {.run = oracle_avg_pool2d},
     [FTR_OP_avg_pool2d_grad] = {.run = oracle_avg_pool2d_grad, .workspace = pool_workspace},
     [FTR_OP_dropout] = {.run = oracle_dropout},
+    [FTR_OP_stochastic_depth] = {.run = oracle_stochastic_depth},
+    [FTR_OP_random_uniform] = {.run = oracle_random_uniform},
+    [FTR_OP_random_normal] = {.run = oracle_random_normal},
     [FTR_OP_reshape] = {.run = oracle_reshape},
     [FTR_OP_expand] = {.run = oracle_expand},
     [FTR_OP_transpose] = {.run = oracle_transpose},
@@ -1341,6 +1347,7 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_prod] = {.run = oracle_prod},
     [FTR_OP_prod_grad] = {.run = oracle_prod_grad},
     [FTR_OP_logsumexp] = {.run = oracle_logsumexp},
+    [FTR_OP_logsumexp_grad] = {.run = oracle_logsumexp_grad},
     [FTR_OP_ema_update] = {.run = oracle_ema_update},
     [FTR_OP_count_update] = {.run = oracle_count_update},
     [FTR_OP_sgd_update] = {.run = oracle_sgd_update},

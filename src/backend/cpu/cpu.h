@@ -100,6 +100,9 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
     /* random.c */                                                                                               \
     X(dropout, ftr__cpu_dropout, 0)                                                                     \
+    X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
+    X(random_uniform, ftr__cpu_random, 0)                                                               \
+    X(random_normal, ftr__cpu_random, 0)                                                                \
     /* shape.c */                                                                                                \
     X(reshape, ftr__cpu_reshape, 0)                                                                     \
     X(expand, ftr__cpu_expand, 0)                                                                       \
@@ -129,6 +132,7 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(prod, ftr__cpu_prod, 0)                                                                           \
     X(prod_grad, ftr__cpu_prod_grad, 0)                                                                 \
     X(logsumexp, ftr__cpu_logsumexp, 0)                                                                 \
+    X(logsumexp_grad, ftr__cpu_logsumexp_grad, 0)                                                       \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -176,6 +180,8 @@ FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_dropout)
+FTR__CPU_RUN(ftr__cpu_stochastic_depth)
+FTR__CPU_RUN(ftr__cpu_random)
 FTR__CPU_RUN(ftr__cpu_reshape)
 FTR__CPU_RUN(ftr__cpu_expand)
 FTR__CPU_RUN(ftr__cpu_transpose)
@@ -203,6 +209,7 @@ FTR__CPU_RUN(ftr__cpu_cumsum)
 FTR__CPU_RUN(ftr__cpu_prod)
 FTR__CPU_RUN(ftr__cpu_prod_grad)
 FTR__CPU_RUN(ftr__cpu_logsumexp)
+FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)

@@ -1,4 +1,4 @@
-/* Ops along an axis: cumulative sum, product and its gradient, log-sum-exp. A unit is a tile of neighbouring columns
+/* Ops along an axis: cumulative sum, product, log-sum-exp, and their gradients. A unit is a tile of neighbouring columns
  * (one if the axis is the last one), which are handled together; sums and products are kept in double. */
 #include "backend/cpu/cpu.h"
 
@@ -189,5 +189,42 @@ static void ftr__logsumexp_unit(const ftr__scan_job *job, int64_t outer, int64_t
 ftr_status ftr__cpu_logsumexp(const ftr_kernel_call *call) {
     ftr__scan_job job = {.call = call, .unit = ftr__logsumexp_unit};
     ftr__scan_run(&job, &call->in[0], call->attr->axis.axis);
+    return FTR_OK;
+}
+
+/* dx = dy e^(x - most) / sum. Where the largest is inf, y is too: dy e^(x - y) is NaN for the infinite x, else 0. */
+static inline float ftr__logsumexp_scale(float dy, float most, double sum) {
+    return isinf(most) && most > 0.0f ? dy : (float)((double)dy / sum);
+}
+
+static void ftr__logsumexp_grad_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
+    const ftr__simd_math *math = &ftr__cpu_of(job->call)->simd->math;
+    const int64_t base = outer * job->n * job->inner + column;
+    const float *dy = (const float *)job->call->in[0].data + outer * job->inner + column;
+    const float *x = (const float *)job->call->in[1].data + base;
+    float *dx = (float *)job->call->out[0].data + base, most[FTR__SCAN_TILE], scale[FTR__SCAN_TILE];
+    double sum[FTR__SCAN_TILE] = {0};
+    if (job->inner == 1) {
+        most[0] = math->maximum(job->n, x);
+        scale[0] = ftr__logsumexp_scale(*dy, most[0], math->exp_sum(job->n, x, most[0], dx));
+        math->binary[FTR__BINARY_MUL][FTR__OPERANDS_RIGHT_SCALAR](job->n, dx, scale, dx);
+        return;
+    }
+    for (int64_t j = 0; j < width; j++) most[j] = -INFINITY;
+    math->column_maximum(job->n, width, x, job->inner, most);
+    for (int64_t r = 0; r < job->n; r++) {
+        float *e = dx + r * job->inner;
+        math->binary[FTR__BINARY_SUB][FTR__OPERANDS_ROWS](width, x + r * job->inner, most, e);
+        math->unary[FTR__UNARY_EXP](width, e, e);
+        for (int64_t j = 0; j < width; j++) sum[j] += (double)e[j];
+    }
+    for (int64_t j = 0; j < width; j++) scale[j] = ftr__logsumexp_scale(dy[j], most[j], sum[j]);
+    for (int64_t r = 0; r < job->n; r++)
+        math->binary[FTR__BINARY_MUL][FTR__OPERANDS_ROWS](width, dx + r * job->inner, scale, dx + r * job->inner);
+}
+
+ftr_status ftr__cpu_logsumexp_grad(const ftr_kernel_call *call) {
+    ftr__scan_job job = {.call = call, .unit = ftr__logsumexp_grad_unit};
+    ftr__scan_run(&job, &call->in[1], call->attr->axis.axis);
     return FTR_OK;
 }

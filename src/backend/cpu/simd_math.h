@@ -67,6 +67,12 @@ typedef struct ftr__dropout_stream {
     float scale;                 /* of the others */
 } ftr__dropout_stream;
 
+/* A Philox stream and the distribution that is drawn from it: offset + scale u, at most `most`, or offset + scale z. */
+typedef struct ftr__random_stream {
+    uint32_t key[2], counter[2];
+    float offset, scale, most;
+} ftr__random_stream;
+
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
@@ -155,6 +161,9 @@ typedef struct ftr__simd_math {
 
     /* Element i uses number i of the stream from its block `block` on. */
     void (*dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y);
+    /* The rules of core/rng.h; out begins with the first element of block `block`. */
+    void (*random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
+    void (*random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
 
     void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
     void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);

@@ -740,17 +740,17 @@ FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR
 }
 
 /* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k
- * of block block + l. */
-FTR__INLINE void FTR__S(philox)(const ftr__dropout_stream *stream, uint64_t block, FTR__VU numbers[4]) {
+ * of block block + l. `counter` is the upper half. */
+FTR__INLINE void FTR__S(philox)(const uint32_t key[2], const uint32_t counter[2], uint64_t block, FTR__VU numbers[4]) {
     uint32_t low[FTR__W], high[FTR__W];
     for (int l = 0; l < FTR__W; l++) {
         low[l] = (uint32_t)(block + (uint64_t)l);
         high[l] = (uint32_t)((block + (uint64_t)l) >> 32);
     }
-    FTR__VU c0, c1, c2 = (FTR__VU){0} + stream->counter[0], c3 = (FTR__VU){0} + stream->counter[1];
+    FTR__VU c0, c1, c2 = (FTR__VU){0} + counter[0], c3 = (FTR__VU){0} + counter[1];
     __builtin_memcpy(&c0, low, sizeof c0);
     __builtin_memcpy(&c1, high, sizeof c1);
-    uint32_t k0 = stream->key[0], k1 = stream->key[1];
+    uint32_t k0 = key[0], k1 = key[1];
     for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         FTR__VU high0, low0, high1, low1;
         FTR__S(multiply_wide)(c0, 0xD2511F53u, &high0, &low0);
@@ -770,7 +770,7 @@ static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64
     for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
         FTR__VU numbers[4];
         uint32_t lanes[4][FTR__W];
-        FTR__S(philox)(stream, block, numbers);
+        FTR__S(philox)(stream->key, stream->counter, block, numbers);
         __builtin_memcpy(lanes, numbers, sizeof lanes);
         const int64_t some = n - i < 4 * FTR__W ? n - i : 4 * FTR__W;
         for (int64_t k = 0; k < some; k++) {
@@ -783,6 +783,67 @@ static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64
             bits &= keep;
             __builtin_memcpy(&y[i + k], &bits, sizeof bits);
         }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ random tensors -- */
+
+/* [0, 1) with 24 bits, as ftr__rng_uniform(). */
+FTR__INLINE FTR__VF FTR__S(unit)(FTR__VU number) {
+    return __builtin_convertvector((FTR__VI)(number >> 8), FTR__VF) * FTR__SPLAT(0x1p-24f);
+}
+
+/* Lane l of made[k] is element 4 l + k. */
+FTR__INLINE void FTR__S(store_blocks)(int64_t n, const FTR__VF made[4], float *out) {
+    float lanes[4][FTR__W];
+    __builtin_memcpy(lanes, made, sizeof lanes);
+    for (int64_t k = 0; k < 4 * FTR__W && k < n; k++) out[k] = lanes[k % 4][k / 4];
+}
+
+static void FTR__S(random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out) {
+    const FTR__VF low = FTR__SPLAT(stream->offset), range = FTR__SPLAT(stream->scale), most = FTR__SPLAT(stream->most);
+    for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
+        FTR__VU numbers[4];
+        FTR__VF made[4];
+        FTR__S(philox)(stream->key, stream->counter, block, numbers);
+        for (int k = 0; k < 4; k++) made[k] = FTR__S(minimum_of)(FTR__FMA(range, FTR__S(unit)(numbers[k]), low), most);
+        FTR__S(store_blocks)(n - i, made, out + i);
+    }
+}
+
+/* Cosine and sine of 2 pi v for v in [0, 1): of the angle to the nearest quarter turn, at most pi / 4, by minimax
+ * polynomials (relative error 9e-9), then turned. v has 24 bits, so that the difference is exact. */
+FTR__INLINE void FTR__S(turn)(FTR__VF v, FTR__VF *cosine, FTR__VF *sine) {
+    const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    const FTR__VF shifted = v * 4.0f + round;
+    const FTR__VU quarter = (FTR__VU)shifted - (FTR__VU)round;
+    const FTR__VF a = (v - (shifted - round) * 0.25f) * FTR__SPLAT(6.28318530718f), square = a * a;
+    FTR__VF s = FTR__FMA(FTR__SPLAT(-0.000195152825f), square, FTR__SPLAT(0.0083321603f));
+    s = FTR__FMA(s, square, FTR__SPLAT(-0.166666552f));
+    s = FTR__FMA(s * square, a, a);
+    FTR__VF c = FTR__FMA(FTR__SPLAT(2.44331568e-05f), square, FTR__SPLAT(-0.00138873165f));
+    c = FTR__FMA(c, square, FTR__SPLAT(0.0416666456f));
+    c = FTR__FMA(c * square, square, FTR__FMA(square, FTR__SPLAT(-0.5f), FTR__SPLAT(1.0f)));
+    const FTR__VI odd = (FTR__VI)(quarter & 1u) != 0;
+    *cosine = (FTR__VF)((FTR__VU)FTR__SELECT(odd, s, c) ^ ((quarter + 1u) & 2u) << 30);
+    *sine = (FTR__VF)((FTR__VU)FTR__SELECT(odd, c, s) ^ (quarter & 2u) << 30);
+}
+
+static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out) {
+    const FTR__VF mean = FTR__SPLAT(stream->offset), deviation = FTR__SPLAT(stream->scale);
+    for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
+        FTR__VU numbers[4];
+        FTR__VF made[4];
+        FTR__S(philox)(stream->key, stream->counter, block, numbers);
+        for (int k = 0; k < 4; k += 2) {
+            const FTR__VF log = FTR__S(logarithm)(1.0f - FTR__S(unit)(numbers[k]));
+            const FTR__VF radius = deviation * FTR__S(square_root)(log * -2.0f);
+            FTR__VF cosine, sine;
+            FTR__S(turn)(FTR__S(unit)(numbers[k + 1]), &cosine, &sine);
+            made[k] = FTR__FMA(radius, cosine, mean);
+            made[k + 1] = FTR__FMA(radius, sine, mean);
+        }
+        FTR__S(store_blocks)(n - i, made, out + i);
     }
 }
 
@@ -840,7 +901,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
-        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout), .sgd = FTR__S(sgd),                            \
+        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),                                                    \
+        .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal), .sgd = FTR__S(sgd),          \
         .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
     }
 
