@@ -54,4 +54,7 @@ op_case *add(table *t, void (*build)(op_build *), int flags, const char *format,
 #define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))
 #define LENGTH(array) ((int32_t)FTR_TEST_LENGTH(array))
 
+/* cases_attention.c */
+void add_attention(table *t);
+
 #endif

@@ -724,7 +724,7 @@ void ftr_test_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t 
 
 /* Number `index` of dropout's stream for (seed, node's key, step). Purpose 2 is dropout; one block of (purpose, seed)
  * and one of (key, step) give the key and the upper half of the counter that numbers are then drawn with. */
-static uint32_t dropout_number(uint64_t seed, uint64_t key, uint64_t step, uint64_t index) {
+uint32_t dropout_number(uint64_t seed, uint64_t key, uint64_t step, uint64_t index) {
     uint32_t seed_words[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t purpose[4] = {2, 0, 0, UINT32_C(0x66747221)}, purpose_key[4];
     ftr_test_philox(purpose, seed_words, purpose_key);
@@ -1316,6 +1316,9 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_avg_pool2d] = {.run = oracle_avg_pool2d},
     [FTR_OP_avg_pool2d_grad] = {.run = oracle_avg_pool2d_grad, .workspace = pool_workspace},
     [FTR_OP_dropout] = {.run = oracle_dropout},
+    [FTR_OP_attention] = {.run = oracle_attention},
+    [FTR_OP_attention_grad] = {.run = oracle_attention_grad},
+    [FTR_OP_rotary] = {.run = oracle_rotary},
     [FTR_OP_reshape] = {.run = oracle_reshape},
     [FTR_OP_expand] = {.run = oracle_expand},
     [FTR_OP_transpose] = {.run = oracle_transpose},

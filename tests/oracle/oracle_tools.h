@@ -95,4 +95,12 @@ static inline double activate(ftr_activation activation, double x) {
     return activation == FTR_ACT_RELU && x < 0 ? 0.0 : x;
 }
 
+/* oracle.c */
+uint32_t dropout_number(uint64_t seed, uint64_t key, uint64_t step, uint64_t index);
+
+/* oracle_attention.c */
+ftr_status oracle_attention(const ftr_kernel_call *call);
+ftr_status oracle_attention_grad(const ftr_kernel_call *call);
+ftr_status oracle_rotary(const ftr_kernel_call *call);
+
 #endif

@@ -100,6 +100,10 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
     /* random.c */                                                                                               \
     X(dropout, ftr__cpu_dropout, 0)                                                                     \
+    /* attention.c */                                                                                            \
+    X(attention, ftr__cpu_attention, ftr__cpu_attention_workspace)                                      \
+    X(attention_grad, ftr__cpu_attention_grad, ftr__cpu_attention_grad_workspace)                       \
+    X(rotary, ftr__cpu_rotary, ftr__cpu_rotary_workspace)                                               \
     /* shape.c */                                                                                                \
     X(reshape, ftr__cpu_reshape, 0)                                                                     \
     X(expand, ftr__cpu_expand, 0)                                                                       \
@@ -176,6 +180,12 @@ FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_dropout)
+FTR__CPU_RUN(ftr__cpu_attention)
+FTR__CPU_WORKSPACE(ftr__cpu_attention_workspace)
+FTR__CPU_RUN(ftr__cpu_attention_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_attention_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_rotary)
+FTR__CPU_WORKSPACE(ftr__cpu_rotary_workspace)
 FTR__CPU_RUN(ftr__cpu_reshape)
 FTR__CPU_RUN(ftr__cpu_expand)
 FTR__CPU_RUN(ftr__cpu_transpose)
