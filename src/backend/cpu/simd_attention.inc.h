@@ -82,6 +82,7 @@ FTR__INLINE void FTR__S(dropout_factors)(const ftr__attention_dropout *dropout, 
     const uint32_t limit = (uint32_t)(threshold < all ? threshold : all); /* p = 1: the scale is 0 */
     FTR__VU numbers[4];
     FTR__S(philox)(&dropout->stream, dropout->first + (uint64_t)(k / 4) * dropout->step + (uint64_t)column, numbers);
+    FTR__UNROLL
     for (int32_t i = 0; i < 4; i++)
         factor[i] = (FTR__VF)((FTR__VI)FTR__SPLAT(dropout->stream.scale) & (FTR__VI)(numbers[i] >= limit));
 }
@@ -122,6 +123,7 @@ FTR__INLINE FTR__VF FTR__S(column_weights)(int64_t keys, int64_t stride, FTR__VF
     int64_t k = 0;
     for (; k + 4 <= keys; k += 4, s += 4 * stride) {
         if (dropout) FTR__S(dropout_factors)(dropout, k, column, factor);
+        FTR__UNROLL
         for (int32_t i = 0; i < 4; i++) {
             const FTR__VF p = FTR__S(power_of_two)(FTR__LOAD(s + i * stride) - shift);
             sum[i] += p;
@@ -176,12 +178,16 @@ FTR__INLINE void FTR__S(attention_slope)(FTR__VF log_sum, FTR__VF mean, const FT
 FTR__INLINE void FTR__S(column_slopes)(int64_t keys, int64_t stride, FTR__VF log_sum, FTR__VF mean,
                                        const ftr__attention_dropout *dropout, int64_t column, float *s, float *ds) {
     FTR__VF factor[4];
-    for (int64_t k = 0; k < keys; k += 4) {
-        const int32_t some = keys - k < 4 ? (int32_t)(keys - k) : 4;
+    int64_t k = 0;
+    for (; k + 4 <= keys; k += 4, s += 4 * stride, ds += 4 * stride) {
         if (dropout) FTR__S(dropout_factors)(dropout, k, column, factor);
-        for (int32_t i = 0; i < some; i++, s += stride, ds += stride)
-            FTR__S(attention_slope)(log_sum, mean, dropout ? &factor[i] : NULL, s, ds);
+        FTR__UNROLL
+        for (int32_t i = 0; i < 4; i++)
+            FTR__S(attention_slope)(log_sum, mean, dropout ? &factor[i] : NULL, s + i * stride, ds + i * stride);
     }
+    if (dropout && k < keys) FTR__S(dropout_factors)(dropout, k, column, factor);
+    for (int32_t i = 0; k + i < keys; i++, s += stride, ds += stride)
+        FTR__S(attention_slope)(log_sum, mean, dropout ? &factor[i] : NULL, s, ds);
 }
 
 static void FTR__S(attention_softmax_grad)(int64_t keys, int64_t columns, int64_t stride,
