@@ -626,8 +626,8 @@ FTR_API ftr_axes ftr_all_axes(void);
 FTR_API ftr_tensor ftr_sum(ftr_tensor x, ftr_axes axes, bool keep);
 /* Mean over axes, floating point only. Over nothing: NaN. */
 FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
-/* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax. A reduction over
- * nothing is an error. */
+/* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax; where the maximum is NaN
+ * it is NaN for all. A reduction over nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
 /* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
  * i64. */
@@ -636,6 +636,12 @@ FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
  * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. f32, f64. */
 FTR_API ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpose_b);
+/* Einstein summation of two tensors, or of one if b is a null handle, as torch.einsum: "bij,bjk->bik" names each dimension
+ * by a letter; what the result lacks is summed over. A letter twice in one operand is its diagonal. "..." stands for
+ * dimensions without a name, which broadcast. Of one letter a size of 1 stretches to the other operand's. Without "->" the
+ * result has the dimensions of "...", then the letters that are there once, in the order of ASCII. Spaces do not count.
+ * f32, f64, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over together. */
+FTR_API ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b);
 
 /* Same elements in another shape. One dimension may be -1: it follows from the others. */
 FTR_API ftr_tensor ftr_reshape(ftr_tensor x, ftr_shape shape);
@@ -661,6 +667,60 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
 /* While training: sets elements to 0 with probability p and scales the others by 1 / (1 - p). In evaluation: x. The mask
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
+/* ftr_dropout() of whole samples, as torchvision's stochastic_depth in mode "row": while training each row of the leading
+ * dimension is set to 0 with probability p, the others are scaled by 1 / (1 - p). The mask is a pure function of (seed,
+ * node, step, row). x of rank 1 or more. A residual block that is left out for some samples (Huang et al., ECCV 2016):
+ * ftr_add(x, ftr_stochastic_depth(block, p)). */
+FTR_API ftr_tensor ftr_stochastic_depth(ftr_tensor x, double p);
+
+/* An f32 tensor of random numbers from low to high (not included, unless it equals low), new ones in each step, while
+ * training and in evaluation. The numbers are a pure function of (seed, full name, step, element): with a name, which no
+ * other random tensor has, the rest of the graph does not change them. With NULL the name is "random_uniform_" and the
+ * node's number, which depends on the nodes before it. */
+FTR_API ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_shape shape, double low, double high);
+/* The same, normally distributed with a mean and a standard deviation of 0 or more. No number is further than 5.8 deviations
+ * from the mean. */
+FTR_API ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std);
+
+/* --------------------------------------------------------------------------------------------------- attention -- */
+
+/* From ftr_attention_defaults(). */
+typedef struct ftr_attention_desc {
+    uint32_t cookie;
+    bool causal;     /* query i sees the keys 0 to i, whatever tq and tk are, as PyTorch's is_causal; false */
+    ftr_tensor mask; /* added to the scores; broadcasts to [n, heads, tq, tk]; -inf excludes a key. A null handle: none */
+    double scale;    /* of the scores; 0 is 1 / sqrt(d); 0 */
+    double dropout;  /* while training: probability that a weight is set to 0; the others are scaled; 0 */
+} ftr_attention_desc;
+
+/* No mask, scale 1 / sqrt(d), no dropout. */
+FTR_API ftr_attention_desc ftr_attention_defaults(void);
+
+/* Scaled dot-product attention (Vaswani et al.: Attention Is All You Need, 2017): softmax over the keys of
+ * scale * query . key + mask, times the values. query [n, tq, heads, d], key [n, tk, kv_heads, d], value [n, tk,
+ * kv_heads, dv] give [n, tq, heads, dv]; kv_heads divides heads, and heads / kv_heads neighbouring query heads share
+ * one of key and value (grouped-query attention, Ainslie et al. 2023). Causal and a mask both apply if both are given.
+ * A query that sees no key gives 0, with gradient 0, as PyTorch's. The matrix of scores is never in memory: it is
+ * computed by tiles, in the gradient once more (Dao et al.: FlashAttention, 2022). f32 and f64, all of one type. The
+ * mask has a gradient. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_attention(ftr_tensor query, ftr_tensor key, ftr_tensor value, const ftr_attention_desc *desc);
+
+/* From ftr_rotary_defaults(). */
+typedef struct ftr_rotary_desc {
+    uint32_t cookie;
+    double base;      /* 10000 */
+    int64_t first;    /* position of row 0; 0 */
+    int32_t dims;     /* how many of the d elements are rotated, the first ones; even; 0 is all; 0 */
+    bool interleaved; /* a pair is elements 2 i and 2 i + 1, as in GPT-J, instead of i and i + dims / 2, as in GPT-NeoX
+                       * and Llama; false */
+} ftr_rotary_desc;
+
+/* Base 10000, from position 0, all of d, pairs of halves. */
+FTR_API ftr_rotary_desc ftr_rotary_defaults(void);
+
+/* Rotary position embedding (Su et al.: RoFormer, 2021) of queries or keys [n, t, heads, d]: pair i of row p is rotated
+ * by the angle (first + p) * base^(-2 i / dims). Elements from `dims` on stay. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_rotary(ftr_tensor x, const ftr_rotary_desc *desc);
 
 /* ------------------------------------------------------------------------------------------- indices and scans -- */
 
@@ -701,7 +761,7 @@ FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
 /* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
 FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
 /* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
- * gradient is softmax(x). */
+ * gradient is e^(x - result), which is softmax(x); where the result is inf, it is NaN for an infinite x, 0 for the others. */
 FTR_API ftr_tensor ftr_logsumexp(ftr_tensor x, ftr_axes axes, bool keep);
 /* Variance over axes: sum of (x - mean)^2 / (n - correction) for n elements; correction 0 (biased) or 1 (unbiased).
  * Floating point only. NaN where n - correction is not positive. */
@@ -1423,6 +1483,14 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(avg_pool2d_grad, pool, 1, 1, 1, 0x0, 0x0, ANY) /* dy */ \
     /* random */ \
     D(dropout, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(stochastic_depth, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
+    N(random_uniform, random, 0, 0, 1, 0x0, 0x0, NONE) \
+    N(random_normal, random, 0, 0, 1, 0x0, 0x0, NONE) \
+    /* attention: query, key, value, mask; y, log of the sum of e^score of each row [n, heads, tq] */ \
+    D(attention, attention, 3, 4, 2, 0xf, 0x0, LOW) \
+    /* dy, query, key, value, y, log-sums, mask; gives dquery, dkey, dvalue, dmask, of shape [0] if not wanted */ \
+    N(attention_grad, attention, 6, 7, 4, 0x0, 0x0, LOW) \
+    D(rotary, rotary, 1, 1, 1, 0x1, 0x1, F32) \
     /* shape */ \
     D(reshape, shape, 1, 1, 1, 0x1, 0x1, ANY) \
     D(expand, shape, 1, 1, 1, 0x1, 0x0, ANY) \
@@ -1456,6 +1524,7 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     D(prod, axis, 1, 1, 1, 0x1, 0x0, F32) \
     N(prod_grad, axis, 2, 2, 1, 0x0, 0x0, F32) /* dy, x */ \
     D(logsumexp, axis, 1, 1, 1, 0x1, 0x0, F32) \
+    N(logsumexp_grad, axis, 2, 2, 1, 0x0, 0x2, F32) /* dy, x */ \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
     N(ema_update, ema, 2, 2, 0, 0x0, 0x0, NONE) /* state, value: state += weight * (value - state) */ \
     N(count_update, none, 1, 1, 0, 0x0, 0x0, NONE) /* i64 scalar: state += 1 */ \
@@ -1533,6 +1602,25 @@ typedef union ftr_op_attr {
         double p;
         uint64_t key; /* the Philox stream of the node; a gradient has the key of its forward node */
     } dropout;
+    struct {
+        float a, b;   /* uniform: low, high; normal: mean, standard deviation */
+        uint64_t key; /* the Philox stream of the node */
+        ftr_shape shape;
+    } random;
+    struct {
+        double scale, dropout;
+        /* The dropout's Philox stream, as of an op dropout. The weight of query i and key j of head h of sample b uses
+         * number j % 4 of block ((b * heads + h) * ceil(tk / 4) + j / 4) * tq + i. */
+        uint64_t key;
+        uint32_t wanted; /* of a gradient: bit i is set if output i is used; the others are of shape [0] */
+        bool causal;
+    } attention;
+    struct {
+        double base;
+        int64_t first;
+        int32_t dims;
+        bool interleaved, inverse; /* inverse: by the negative angles, which is the gradient */
+    } rotary;
     struct {
         ftr_shape shape; /* the result's */
     } shape;
@@ -1769,8 +1857,9 @@ FTR_LIB bool ftr__stderr_is_terminal(void);
 
 typedef enum ftr__rng_purpose {
     FTR__RNG_INIT = 1, /* stream: hash of the parameter's name */
-    FTR__RNG_DROPOUT,  /* stream: the node's key */
-    FTR__RNG_SHUFFLE   /* stream: epoch */
+    FTR__RNG_DROPOUT,  /* dropout and stochastic depth; stream: the node's key */
+    FTR__RNG_SHUFFLE,  /* stream: epoch */
+    FTR__RNG_TENSOR    /* random tensors; stream: the node's key */
 } ftr__rng_purpose;
 
 typedef struct ftr__rng {
@@ -1794,8 +1883,15 @@ FTR_LIB uint32_t ftr__rng_at(const ftr__rng *rng, uint64_t index);
 FTR_LIB double ftr__rng_uniform(uint32_t bits);
 
 /* Dropout's rule, shared by every backend: an element is dropped when its number is below this threshold, p * 2^32.
- * p == 1 drops all. The element with row-major index i uses number i of the stream (seed, FTR__RNG_DROPOUT, key, step). */
+ * p == 1 drops all. The element with row-major index i uses number i of the stream (seed, FTR__RNG_DROPOUT, key, step);
+ * of stochastic depth it is row i of the leading dimension. */
 FTR_LIB uint64_t ftr__dropout_threshold(double p);
+
+/* The rule of random tensors, shared by every backend. The element with row-major index i comes from the numbers of block
+ * i / 4 of the stream (seed, FTR__RNG_TENSOR, key, step), each made a number u in [0, 1) by ftr__rng_uniform(): uniform is
+ * low + (high - low) u of number i % 4, in f32 below high. Normal is mean + std z, z by Box and Muller (1958) from the pair
+ * of numbers 0 and 1 or 2 and 3: with r = sqrt(-2 log(1 - u)) of the first and v the second, r cos(2 pi v) for an even i and
+ * r sin(2 pi v) for an odd one. */
 
 /* FNV-1a, for names. */
 FTR_LIB uint64_t ftr__hash(const char *text);
@@ -3240,6 +3336,9 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_row_norm,
     FTR__ATTR_pool,
     FTR__ATTR_dropout,
+    FTR__ATTR_random,
+    FTR__ATTR_attention,
+    FTR__ATTR_rotary,
     FTR__ATTR_shape,
     FTR__ATTR_axes_order,
     FTR__ATTR_axis,
@@ -3926,6 +4025,11 @@ static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
     }
 }
 
+static void ftr__print_random(const ftr__printer *p, const ftr__node *node) {
+    const double a = (double)node->attr.random.a, b = (double)node->attr.random.b;
+    ftr__print(p->write, p->user, node->op == FTR_OP_random_uniform ? " from %g to %g" : " mean %g std %g", a, b);
+}
+
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     const ftr_op_attr *a = &node->attr;
     switch (ftr__op_info_of(node->op)->attr) {
@@ -3955,6 +4059,16 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         break;
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
+    case FTR__ATTR_random: ftr__print_random(p, node); break;
+    case FTR__ATTR_attention:
+        ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
+        if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
+        break;
+    case FTR__ATTR_rotary:
+        ftr__print(p->write, p->user, "%s%s base %g first %lld dims %d", a->rotary.inverse ? " inverse" : "",
+                   a->rotary.interleaved ? " interleaved" : "", a->rotary.base, (long long)a->rotary.first,
+                   a->rotary.dims);
+        break;
     case FTR__ATTR_axes_order: ftr__print_order(p, node); break;
     case FTR__ATTR_axis: ftr__print(p->write, p->user, " axis %d", a->axis.axis); break;
     case FTR__ATTR_slice:
@@ -4831,7 +4945,7 @@ void ftr__grad_mean(ftr__grad *s) {
     s->din[0] = ftr_expand(ftr_mul(ftr__reshape_to(s->dout[0], &kept), scale), shape);
 }
 
-/* Each of k equal maxima gets dy / k. */
+/* Each of k equal maxima gets dy / k. NaN equals nothing: for a maximum of NaN all gradients are 0 / 0, as PyTorch's. */
 void ftr__grad_max(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
     ftr_shape shape = ftr_shape_of(s->in[0]);
@@ -4845,7 +4959,8 @@ void ftr__grad_max(ftr__grad *s) {
     }
     ftr_tensor at_max = ftr_eq(s->in[0], ftr__reshape_to(s->out[0], &kept));
     ftr_tensor ties = ftr__sum_mask(ftr_cast(at_max, dtype), mask, true);
-    s->din[0] = ftr_where(at_max, ftr_div(dy, ties), ftr_scalar(s->graph, dtype, 0.0));
+    ftr_tensor zero = ftr_div(ftr_scalar(s->graph, dtype, 0.0), ties);
+    s->din[0] = ftr_where(at_max, ftr_div(dy, ties), zero);
 }
 
 /* ---- src/ops/matmul.c ---- */
@@ -4981,6 +5096,423 @@ void ftr__grad_linear(ftr__grad *s) {
     }
     if (s->wanted[1]) s->din[1] = ftr_matmul(dy, ftr__as_rows(s->in[0]), true, false);
     if (s->node->in_count > 2 && s->wanted[2]) s->din[2] = ftr__sum_mask(dy, 1u, false);
+}
+
+/* ---- src/ops/einsum.c ---- */
+/* Einstein summation. It makes no op of its own: it is built of diagonals (a slice of a reshape), sums, transposes, and one
+ * product of what remains: a matrix product if an index is summed over that both operands have, else mul. */
+
+/* Indices: a letter's character code, or for the dimensions of '...' those from here on, counted from the last one. */
+#define FTR__EINSUM_DOTS 128
+
+/* One operand, or the result (x is null, size unused). */
+typedef struct ftr__einsum_term {
+    ftr_tensor x;
+    int32_t rank; /* while the equation is read: the number of letters, of which the first FTR_MAX_RANK are kept */
+    int32_t dots; /* letters before '...'; -1: there is none */
+    int32_t index[FTR_MAX_RANK];
+    int64_t size[FTR_MAX_RANK];
+} ftr__einsum_term;
+
+typedef struct ftr__einsum {
+    ftr_graph *graph;
+    const char *equation;
+    ftr__einsum_term in[2], out;
+    int32_t count; /* of operands */
+} ftr__einsum;
+
+#define FTR__EINSUM_ERROR(e, status, ...)                                                                              \
+    ((void)ftr__builder_error((e)->graph, status, "einsum", (e)->equation, __VA_ARGS__), false)
+
+/* ---- reading the equation */
+
+static bool ftr__einsum_is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/* Reads letters and '...' up to what does not belong to a term. `what` names the term in the sentence. */
+static bool ftr__einsum_read_term(const ftr__einsum *e, const char **at, ftr__einsum_term *term, const char *what) {
+    for (const char *c = *at;; c++) {
+        if (*c == ' ') continue;
+        if (ftr__einsum_is_letter(*c)) {
+            if (term->rank < FTR_MAX_RANK) term->index[term->rank] = *c;
+            term->rank++;
+        } else if (strncmp(c, "...", 3) == 0) {
+            if (term->dots >= 0) return FTR__EINSUM_ERROR(e, FTR_ERROR_INVALID_ARGUMENT, "%s has '...' twice", what);
+            term->dots = term->rank;
+            c += 2;
+        } else {
+            *at = c;
+            return true;
+        }
+    }
+}
+
+/* Operands, and the result if the equation has it: then *explicit is set. */
+static bool ftr__einsum_read(ftr__einsum *e, bool *explicit_result) {
+    static const char *const names[2] = {"operand 0", "operand 1"};
+    const char *at = e->equation;
+    int32_t terms = 0;
+    e->in[0].dots = e->in[1].dots = e->out.dots = -1;
+    for (bool next = true; next; terms++) {
+        ftr__einsum_term more = {.dots = -1}; /* operands past the second are read, to count them */
+        ftr__einsum_term *term = terms < 2 ? &e->in[terms] : &more;
+        if (!ftr__einsum_read_term(e, &at, term, terms < 2 ? names[terms] : "an operand")) return false;
+        next = *at == ',';
+        if (next) at++;
+    }
+    *explicit_result = strncmp(at, "->", 2) == 0;
+    if (*explicit_result) {
+        at += 2;
+        if (!ftr__einsum_read_term(e, &at, &e->out, "the result")) return false;
+    }
+    if (*at != '\0')
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_INVALID_ARGUMENT,
+                                 "'%c' at position %d, expected letters, '...', ',' between operands, one '->'",
+                                 *at > ' ' && *at <= '~' ? *at : '?', (int)(at - e->equation));
+    if (terms > 2) return FTR__EINSUM_ERROR(e, FTR_ERROR_INVALID_ARGUMENT, "%d operands, expected 1 or 2", (int)terms);
+    if (terms != e->count)
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_INVALID_ARGUMENT,
+                                 "%d in the equation, %d given: operands must be as many", (int)terms, (int)e->count);
+    return true;
+}
+
+/* ---- what the indices are */
+
+/* Puts `dots` dimensions in the place of '...', if the term has it. */
+static void ftr__einsum_spread(ftr__einsum_term *term, int32_t dots) {
+    if (term->dots < 0) return;
+    for (int32_t d = term->rank - 1; d >= term->dots; d--) term->index[d + dots] = term->index[d];
+    for (int32_t d = 0; d < dots; d++) term->index[term->dots + d] = FTR__EINSUM_DOTS + dots - 1 - d;
+    term->rank += dots;
+}
+
+/* The position of an index in a term; -1 if it is not there. */
+static int32_t ftr__einsum_find(const ftr__einsum_term *term, int32_t index) {
+    for (int32_t d = 0; d < term->rank; d++)
+        if (term->index[d] == index) return d;
+    return -1;
+}
+
+/* An operand's indices against its tensor; *dots grows to the dimensions of its '...'. */
+static bool ftr__einsum_match(ftr__einsum *e, int32_t operand, int32_t *dots) {
+    ftr__einsum_term *term = &e->in[operand];
+    const ftr_shape shape = ftr_shape_of(term->x);
+    const ftr_dtype dtype = ftr_dtype_of(term->x), first = ftr_dtype_of(e->in[0].x);
+    char text[FTR__SHAPE_TEXT];
+    if (!ftr__is_float(dtype) && dtype != FTR_I32 && dtype != FTR_I64)
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand %d is %s, expected f32, f64, i32 or i64", (int)operand,
+                                 ftr_dtype_name(dtype));
+    if (dtype != first)
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand 0 is %s, operand 1 is %s: both must have one type",
+                                 ftr_dtype_name(first), ftr_dtype_name(dtype));
+    const int32_t rest = shape.rank - term->rank;
+    if (rest < 0 || (rest > 0 && term->dots < 0))
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_RANK, "operand %d has %d %s%s, its tensor is %s", (int)operand,
+                                 (int)term->rank, term->rank == 1 ? "index" : "indices",
+                                 term->dots < 0 ? "" : " beside '...'", ftr__shape_text(&shape, text));
+    ftr__einsum_spread(term, rest);
+    memcpy(term->size, shape.dim, sizeof term->size);
+    if (term->dots >= 0 && rest > *dots) *dots = rest;
+    return true;
+}
+
+static const char *ftr__einsum_name(int32_t index, char text[4]) {
+    text[0] = (char)index;
+    text[1] = '\0';
+    return index < FTR__EINSUM_DOTS ? text : "...";
+}
+
+/* Equal sizes of one index; between two operands one of them may be 1. */
+static bool ftr__einsum_check_sizes(const ftr__einsum *e) {
+    char text[4];
+    for (int32_t o = 0; o < e->count; o++)
+        for (int32_t d = 0; d < e->in[o].rank; d++) {
+            const ftr__einsum_term *term = &e->in[o];
+            const int32_t before = ftr__einsum_find(term, term->index[d]);
+            const int32_t other = o > 0 ? ftr__einsum_find(&e->in[0], term->index[d]) : -1;
+            const int64_t size = term->size[d], size_other = other >= 0 ? e->in[0].size[other] : size;
+            if (term->size[before] != size)
+                return FTR__EINSUM_ERROR(e, FTR_ERROR_SHAPE, "index '%s' is %lld and %lld in operand %d",
+                                         ftr__einsum_name(term->index[d], text), (long long)term->size[before],
+                                         (long long)size, (int)o);
+            if (size != size_other && size != 1 && size_other != 1)
+                return FTR__EINSUM_ERROR(e, FTR_ERROR_SHAPE, "index '%s' is %lld in operand 0 and %lld in operand 1",
+                                         ftr__einsum_name(term->index[d], text), (long long)size_other,
+                                         (long long)size);
+        }
+    return true;
+}
+
+/* How often the operands have an index. */
+static int32_t ftr__einsum_uses(const ftr__einsum *e, int32_t index) {
+    int32_t uses = 0;
+    for (int32_t o = 0; o < e->count; o++)
+        for (int32_t d = 0; d < e->in[o].rank; d++) uses += e->in[o].index[d] == index;
+    return uses;
+}
+
+/* Without "->": the dimensions of '...', then the letters that are there once, in the order of their codes. */
+static void ftr__einsum_imply(ftr__einsum *e, bool has_dots) {
+    e->out.dots = has_dots ? 0 : -1;
+    for (int32_t index = 'A'; index <= 'z'; index++)
+        if (ftr__einsum_uses(e, index) == 1) {
+            if (e->out.rank < FTR_MAX_RANK) e->out.index[e->out.rank] = index;
+            e->out.rank++;
+        }
+}
+
+static bool ftr__einsum_check_result(ftr__einsum *e, int32_t dots) {
+    ftr__einsum_term *out = &e->out;
+    const int32_t rank = out->rank + (out->dots >= 0 ? dots : 0);
+    if (rank > FTR_MAX_RANK)
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_RANK, "the result has rank %d, expected %d or less", (int)rank,
+                                 FTR_MAX_RANK);
+    for (int32_t d = 0; d < out->rank; d++) {
+        if (ftr__einsum_uses(e, out->index[d]) == 0)
+            return FTR__EINSUM_ERROR(e, FTR_ERROR_INVALID_ARGUMENT, "index '%c' of the result is in no operand",
+                                     (char)out->index[d]);
+        if (ftr__einsum_find(out, out->index[d]) != d)
+            return FTR__EINSUM_ERROR(e, FTR_ERROR_INVALID_ARGUMENT, "index '%c' is twice in the result",
+                                     (char)out->index[d]);
+    }
+    ftr__einsum_spread(out, dots);
+    return true;
+}
+
+/* ---- an operand by itself */
+
+static void ftr__einsum_remove(ftr__einsum_term *term, int32_t d) {
+    term->rank--;
+    for (; d < term->rank; d++) {
+        term->index[d] = term->index[d + 1];
+        term->size[d] = term->size[d + 1];
+    }
+}
+
+static ftr_shape ftr__einsum_shape(const ftr__einsum_term *term) {
+    ftr_shape shape = {term->rank, {0}};
+    for (int32_t d = 0; d < term->rank; d++) shape.dim[d] = term->size[d];
+    return shape;
+}
+
+/* Orders the dimensions so that the index at place i of `order` is dimension i; `order` has all of them. */
+static void ftr__einsum_arrange(ftr__einsum_term *term, const int32_t *order) {
+    const ftr__einsum_term from = *term;
+    ftr_axes axes = {term->rank, {0}};
+    bool same = true;
+    for (int32_t i = 0; i < term->rank; i++) {
+        axes.axis[i] = ftr__einsum_find(&from, order[i]);
+        same = same && axes.axis[i] == i;
+        term->index[i] = order[i];
+        term->size[i] = from.size[axes.axis[i]];
+    }
+    if (!same) term->x = ftr_transpose(from.x, axes);
+}
+
+/* An index that is there twice: of the dimensions [n, n] at the end the elements 0, n + 1, 2 (n + 1), ... are kept. */
+static void ftr__einsum_take_diagonal(ftr__einsum_term *term, int32_t first, int32_t second) {
+    const int64_t n = term->size[first];
+    const int32_t index = term->index[first];
+    ftr_axes axes = {term->rank, {0}};
+    int32_t kept = 0;
+    for (int32_t d = 0; d < term->rank; d++)
+        if (d != first && d != second) axes.axis[kept++] = d;
+    axes.axis[kept] = first;
+    axes.axis[kept + 1] = second;
+    term->x = ftr_transpose(term->x, axes);
+    ftr__einsum_remove(term, second);
+    ftr__einsum_remove(term, first);
+    term->index[term->rank] = index;
+    term->size[term->rank++] = n * n;
+    const ftr_shape flat = ftr__einsum_shape(term);
+    term->x = ftr_slice(ftr__reshape_to(term->x, &flat), term->rank - 1, 0, n * n, n + 1);
+    term->size[term->rank - 1] = n;
+}
+
+static void ftr__einsum_take_diagonals(ftr__einsum_term *term) {
+    for (int32_t d = 1; d < term->rank; d++) {
+        const int32_t first = ftr__einsum_find(term, term->index[d]);
+        if (first == d) continue;
+        ftr__einsum_take_diagonal(term, first, d);
+        d = 0; /* the dimensions have moved */
+    }
+}
+
+/* Takes out dimensions of size 1 that the other operand has larger: they broadcast. */
+static void ftr__einsum_squeeze(ftr__einsum_term *term, const ftr__einsum_term *other) {
+    for (int32_t d = term->rank - 1; d >= 0; d--) {
+        const int32_t there = ftr__einsum_find(other, term->index[d]);
+        if (there >= 0 && term->size[d] == 1 && other->size[there] != 1) ftr__einsum_remove(term, d);
+    }
+    const ftr_shape shape = ftr__einsum_shape(term);
+    term->x = ftr__reshape_to(term->x, &shape);
+}
+
+/* Sums over what neither the other operand nor the result has. */
+static void ftr__einsum_sum(ftr__einsum_term *term, const ftr__einsum_term *other, const ftr__einsum_term *out) {
+    uint32_t mask = 0;
+    for (int32_t d = 0; d < term->rank; d++)
+        if (ftr__einsum_find(other, term->index[d]) < 0 && ftr__einsum_find(out, term->index[d]) < 0)
+            mask |= 1u << (uint32_t)d;
+    if (mask != 0) term->x = ftr__sum_mask(term->x, mask, false);
+    for (int32_t d = term->rank - 1; d >= 0; d--)
+        if ((mask >> d & 1u) != 0) ftr__einsum_remove(term, d);
+}
+
+/* ---- the product of two operands, whose indices are the other's or the result's by now */
+
+/* The indices of `term` that the other operand has or lacks (shared) and that the result has or lacks (kept), in the order
+ * in which `order` has them. */
+static ftr__einsum_term ftr__einsum_select(const ftr__einsum *e, const ftr__einsum_term *order,
+                                           const ftr__einsum_term *term, const ftr__einsum_term *other, bool shared,
+                                           bool kept) {
+    ftr__einsum_term list;
+    memset(&list, 0, sizeof list);
+    for (int32_t d = 0; d < order->rank; d++) {
+        const int32_t index = order->index[d], at = ftr__einsum_find(term, index);
+        if (at < 0 || (ftr__einsum_find(other, index) >= 0) != shared) continue;
+        if ((ftr__einsum_find(&e->out, index) >= 0) != kept) continue;
+        list.index[list.rank] = index;
+        list.size[list.rank++] = term->size[at];
+    }
+    return list;
+}
+
+static int64_t ftr__einsum_elements(const ftr__einsum_term *list) {
+    int64_t count = 1;
+    for (int32_t d = 0; d < list->rank; d++) count *= list->size[d];
+    return count;
+}
+
+/* Appends the indices of a list to a term. */
+static void ftr__einsum_append(ftr__einsum_term *term, const ftr__einsum_term *list) {
+    for (int32_t d = 0; d < list->rank; d++) {
+        term->index[term->rank] = list->index[d];
+        term->size[term->rank++] = list->size[d];
+    }
+}
+
+/* Nothing to sum over: both in the order of the result, with size 1 for what they lack. */
+static ftr_tensor ftr__einsum_multiply(ftr__einsum *e) {
+    ftr_tensor factor[2];
+    for (int32_t o = 0; o < 2; o++) {
+        ftr__einsum_term *term = &e->in[o];
+        ftr_shape wide = {e->out.rank, {0}};
+        int32_t order[FTR_MAX_RANK], count = 0;
+        for (int32_t d = 0; d < e->out.rank; d++) {
+            const int32_t at = ftr__einsum_find(term, e->out.index[d]);
+            wide.dim[d] = at >= 0 ? term->size[at] : 1;
+            if (at >= 0) order[count++] = e->out.index[d];
+        }
+        ftr__einsum_arrange(term, order);
+        factor[o] = ftr__reshape_to(term->x, &wide);
+    }
+    return ftr_mul(factor[0], factor[1]);
+}
+
+typedef struct ftr__einsum_matrix {
+    ftr_tensor x;
+    int64_t batch, free, summed;
+    bool summed_first; /* [batch, summed, free]; otherwise [batch, free, summed] */
+} ftr__einsum_matrix;
+
+/* Joins the dimensions of an operand by kind, and orders them if they do not lie in one of the two orders. */
+static ftr__einsum_matrix ftr__einsum_as_matrix(ftr__einsum_term *term, const ftr__einsum_term *batch,
+                                                const ftr__einsum_term *rows, const ftr__einsum_term *summed) {
+    ftr__einsum_term order[2];
+    memset(order, 0, sizeof order);
+    for (int32_t form = 0; form < 2; form++) {
+        ftr__einsum_append(&order[form], batch);
+        ftr__einsum_append(&order[form], form == 0 ? rows : summed);
+        ftr__einsum_append(&order[form], form == 0 ? summed : rows);
+    }
+    const bool summed_first = memcmp(term->index, order[1].index, (size_t)term->rank * sizeof term->index[0]) == 0;
+    ftr__einsum_arrange(term, order[summed_first ? 1 : 0].index);
+    return (ftr__einsum_matrix){term->x, ftr__einsum_elements(batch), ftr__einsum_elements(rows),
+                                ftr__einsum_elements(summed), summed_first};
+}
+
+/* [batch, free of a, free of b]: of floats by matmul; of integers, which it does not take, as a sum of products. */
+static ftr_tensor ftr__einsum_matrix_product(const ftr__einsum_matrix *a, const ftr__einsum_matrix *b) {
+    const int64_t batch = a->batch, m = a->free, n = b->free, k = a->summed;
+    ftr_shape left = a->summed_first ? FTR_SHAPE(batch, k, m) : FTR_SHAPE(batch, m, k);
+    ftr_shape right = b->summed_first ? FTR_SHAPE(batch, k, n) : FTR_SHAPE(batch, n, k);
+    ftr_tensor x = ftr__reshape_to(a->x, &left), y = ftr__reshape_to(b->x, &right);
+    if (ftr__is_float(ftr_dtype_of(x))) return ftr_matmul(x, y, a->summed_first, !b->summed_first);
+    if (a->summed_first) x = ftr_transpose(x, FTR_AXES(0, 2, 1));
+    if (b->summed_first) y = ftr_transpose(y, FTR_AXES(0, 2, 1));
+    x = ftr_reshape(x, FTR_SHAPE(batch, m, 1, k));
+    y = ftr_reshape(y, FTR_SHAPE(batch, 1, n, k));
+    return ftr__sum_mask(ftr_mul(x, y), 1u << 3, false);
+}
+
+/* The operands as matrices; `a` is the one whose free indices come first in the result. */
+static ftr_tensor ftr__einsum_contract(const ftr__einsum *e, ftr__einsum_term *a, ftr__einsum_term *b) {
+    const ftr__einsum_term batch = ftr__einsum_select(e, &e->out, a, b, true, true);
+    const ftr__einsum_term summed = ftr__einsum_select(e, a, a, b, true, false);
+    const ftr__einsum_term free_a = ftr__einsum_select(e, &e->out, a, b, false, true);
+    const ftr__einsum_term free_b = ftr__einsum_select(e, &e->out, b, a, false, true);
+    const ftr__einsum_matrix left = ftr__einsum_as_matrix(a, &batch, &free_a, &summed);
+    const ftr__einsum_matrix right = ftr__einsum_as_matrix(b, &batch, &free_b, &summed);
+    ftr__einsum_term made;
+    memset(&made, 0, sizeof made);
+    ftr__einsum_append(&made, &batch);
+    ftr__einsum_append(&made, &free_a);
+    ftr__einsum_append(&made, &free_b);
+    const ftr_shape shape = ftr__einsum_shape(&made);
+    made.x = ftr__einsum_matrix_product(&left, &right);
+    made.x = ftr__reshape_to(made.x, &shape);
+    ftr__einsum_arrange(&made, e->out.index);
+    return made.x;
+}
+
+static ftr_tensor ftr__einsum_product(ftr__einsum *e) {
+    ftr__einsum_term *a = &e->in[0], *b = &e->in[1];
+    const ftr__einsum_term *out = &e->out;
+    bool contracts = false;
+    for (int32_t d = 0; d < a->rank; d++) contracts = contracts || ftr__einsum_find(out, a->index[d]) < 0;
+    if (!contracts) return ftr__einsum_multiply(e);
+    for (int32_t d = 0; d < out->rank; d++) {
+        const bool in_a = ftr__einsum_find(a, out->index[d]) >= 0, in_b = ftr__einsum_find(b, out->index[d]) >= 0;
+        if (in_a && in_b) continue;
+        return in_a ? ftr__einsum_contract(e, a, b) : ftr__einsum_contract(e, b, a);
+    }
+    return ftr__einsum_contract(e, a, b);
+}
+
+/* ---- builder */
+
+/* Reads and checks everything; nothing is built before. */
+static bool ftr__einsum_prepare(ftr__einsum *e) {
+    bool explicit_result;
+    int32_t dots = 0;
+    if (!ftr__einsum_read(e, &explicit_result)) return false;
+    const bool has_dots = e->in[0].dots >= 0 || e->in[1].dots >= 0;
+    for (int32_t o = 0; o < e->count; o++)
+        if (!ftr__einsum_match(e, o, &dots)) return false;
+    if (!ftr__einsum_check_sizes(e)) return false;
+    if (!explicit_result) ftr__einsum_imply(e, has_dots);
+    return ftr__einsum_check_result(e, dots);
+}
+
+ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b) {
+    const ftr_tensor none = {NULL, 0}, in[2] = {a, b};
+    ftr__einsum e;
+    memset(&e, 0, sizeof e);
+    e.graph = ftr__common_graph("einsum", in, 2, 1);
+    if (e.graph == NULL) return none;
+    if (equation == NULL)
+        return ftr__builder_error(e.graph, FTR_ERROR_INVALID_ARGUMENT, "einsum", NULL, "the equation is NULL");
+    e.equation = equation;
+    e.count = ftr_is_valid(b) ? 2 : 1;
+    e.in[0].x = a;
+    e.in[1].x = b;
+    if (!ftr__einsum_prepare(&e)) return none;
+    for (int32_t o = 0; o < e.count; o++) ftr__einsum_take_diagonals(&e.in[o]);
+    for (int32_t o = 0; o < e.count; o++) ftr__einsum_squeeze(&e.in[o], &e.in[1 - o]);
+    for (int32_t o = 0; o < e.count; o++) ftr__einsum_sum(&e.in[o], &e.in[1 - o], &e.out);
+    if (e.count == 2) return ftr__einsum_product(&e);
+    ftr__einsum_arrange(&e.in[0], e.out.index);
+    return e.in[0].x;
 }
 
 /* ---- src/ops/conv.c ---- */
@@ -5660,12 +6192,16 @@ void ftr__grad_avg_pool2d(ftr__grad *s) {
 }
 
 /* ---- src/ops/random.c ---- */
-/* Dropout (Srivastava et al., JMLR 2014), scaled while training. */
+/* Dropout (Srivastava et al., JMLR 2014) and stochastic depth (Huang et al., ECCV 2016), scaled while training; random
+ * tensors. */
 
-ftr_tensor ftr_dropout(ftr_tensor x, double p) {
+static ftr_tensor ftr__drop(ftr_op op, ftr_tensor x, double p) {
     ftr_op_attr attr = {.dropout = {p, 0}};
-    return ftr__emit_one(FTR_OP_dropout, &attr, x);
+    return ftr__emit_one(op, &attr, x);
 }
+
+ftr_tensor ftr_dropout(ftr_tensor x, double p) { return ftr__drop(FTR_OP_dropout, x, p); }
+ftr_tensor ftr_stochastic_depth(ftr_tensor x, double p) { return ftr__drop(FTR_OP_stochastic_depth, x, p); }
 
 /* The key comes from the node's name, which depends on the program alone; a gradient brings its forward node's. */
 ftr_status ftr__infer_dropout(ftr__infer *s) {
@@ -5680,9 +6216,245 @@ ftr_status ftr__infer_dropout(ftr__infer *s) {
     return ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
 }
 
-void ftr__grad_dropout(ftr__grad *s) {
+ftr_status ftr__infer_stochastic_depth(ftr__infer *s) {
+    if (s->in[0]->shape.rank < 1)
+        return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank 0, expected 1 or more (n, ...)");
+    return ftr__infer_dropout(s);
+}
+
+/* The same op with the same key: the same mask. */
+static void ftr__grad_drop(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
-    s->din[0] = ftr__emit_one(FTR_OP_dropout, &s->node->attr, s->dout[0]);
+    s->din[0] = ftr__emit_one(s->node->op, &s->node->attr, s->dout[0]);
+}
+
+void ftr__grad_dropout(ftr__grad *s) { ftr__grad_drop(s); }
+void ftr__grad_stochastic_depth(ftr__grad *s) { ftr__grad_drop(s); }
+
+/* ---- random tensors */
+
+static ftr_tensor ftr__random_tensor(ftr_graph *graph, ftr_op op, const char *name, const ftr_shape *shape, double a,
+                                     double b) {
+    ftr_tensor none = {NULL, 0};
+    if (graph == NULL) return none;
+    if (name != NULL && name[0] == '\0')
+        return ftr__builder_error(graph, FTR_ERROR_NAME, ftr_op_name(op), NULL, "the name is empty");
+    ftr_op_attr attr = {.random = {(float)a, (float)b, 0, *shape}};
+    ftr_tensor tensor = ftr__emit(graph, op, name, &attr, NULL, 0);
+    const ftr__node *node = ftr__producer(tensor);
+    for (int32_t i = 0; node != NULL && i < graph->node_count; i++) {
+        const ftr__node *other = &graph->nodes[i];
+        bool random = other->op == FTR_OP_random_uniform || other->op == FTR_OP_random_normal;
+        if (random && other != node && strcmp(other->name, node->name) == 0)
+            return ftr__builder_error(graph, FTR_ERROR_NAME, ftr_op_name(op), node->name,
+                                      "the name is used by another random tensor");
+    }
+    return tensor;
+}
+
+ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_shape shape, double low, double high) {
+    return ftr__random_tensor(graph, FTR_OP_random_uniform, name, &shape, low, high);
+}
+
+ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std) {
+    return ftr__random_tensor(graph, FTR_OP_random_normal, name, &shape, mean, std);
+}
+
+static ftr_status ftr__infer_random(ftr__infer *s) {
+    ftr_op_attr *attr = &s->node->attr;
+    const ftr_shape *shape = &attr->random.shape;
+    char text[FTR__SHAPE_TEXT];
+    if (shape->rank < 0 || shape->rank > FTR_MAX_RANK)
+        return ftr__infer_error(s, FTR_ERROR_RANK, "rank is %d, expected 0 to %d", (int)shape->rank, FTR_MAX_RANK);
+    if (ftr_shape_count(shape) < 0)
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "shape %s has a negative or too large size",
+                                ftr__shape_text(shape, text));
+    attr->random.key = ftr__hash(s->node->name);
+    return ftr__set_output(s, 0, FTR_F32, shape);
+}
+
+ftr_status ftr__infer_random_uniform(ftr__infer *s) {
+    const float low = s->node->attr.random.a, high = s->node->attr.random.b;
+    if (!(low <= high) || !isfinite(high - low))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "low %g, high %g: expected low <= high and a difference that f32 holds", (double)low,
+                                (double)high);
+    return ftr__infer_random(s);
+}
+
+ftr_status ftr__infer_random_normal(ftr__infer *s) {
+    const float mean = s->node->attr.random.a, std = s->node->attr.random.b;
+    if (!isfinite(mean) || !isfinite(std) || std < 0.0f)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "mean %g, std %g: expected finite numbers, std of 0 or more", (double)mean,
+                                (double)std);
+    return ftr__infer_random(s);
+}
+
+/* ---- src/ops/attention.c ---- */
+/* Scaled dot-product attention and rotary position embedding. */
+
+#define FTR__COOKIE_ATTENTION 0x4154544eu
+#define FTR__COOKIE_ROTARY 0x524f5445u
+
+/* ---- builders */
+
+ftr_attention_desc ftr_attention_defaults(void) {
+    ftr_attention_desc desc = {FTR__COOKIE_ATTENTION, false, {NULL, 0}, 0.0, 0.0};
+    return desc;
+}
+
+ftr_tensor ftr_attention(ftr_tensor query, ftr_tensor key, ftr_tensor value, const ftr_attention_desc *desc) {
+    const ftr_attention_desc d = desc != NULL ? *desc : ftr_attention_defaults();
+    const bool known = d.cookie == FTR__COOKIE_ATTENTION;
+    const ftr_tensor none = {NULL, 0}, in[4] = {query, key, value, known ? d.mask : none};
+    ftr_graph *graph = ftr__common_graph("attention", in, 4, 3);
+    if (graph == NULL) return none;
+    if (!known)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "attention", NULL,
+                                  "desc was not made by ftr_attention_defaults()");
+    const ftr_op_attr attr = {.attention = {.scale = d.scale, .dropout = d.dropout, .causal = d.causal}};
+    return ftr__emit(graph, FTR_OP_attention, NULL, &attr, in, 4);
+}
+
+ftr_rotary_desc ftr_rotary_defaults(void) {
+    ftr_rotary_desc desc = {FTR__COOKIE_ROTARY, 10000.0, 0, 0, false};
+    return desc;
+}
+
+ftr_tensor ftr_rotary(ftr_tensor x, const ftr_rotary_desc *desc) {
+    const ftr_rotary_desc d = desc != NULL ? *desc : ftr_rotary_defaults();
+    ftr_graph *graph = ftr__common_graph("rotary", &x, 1, 1);
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    if (d.cookie != FTR__COOKIE_ROTARY)
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "rotary", NULL,
+                                  "desc was not made by ftr_rotary_defaults()");
+    const ftr_op_attr attr = {
+        .rotary = {.base = d.base, .first = d.first, .dims = d.dims, .interleaved = d.interleaved}};
+    return ftr__emit_one(FTR_OP_rotary, &attr, x);
+}
+
+/* ---- shapes and types */
+
+/* Input `index`, and the two after it, are query, key and value that fit together. */
+static ftr_status ftr__attention_check(ftr__infer *s, int32_t index) {
+    static const char *const what[3] = {"query", "key", "value"};
+    static const char *const layout[3] = {"n, tq, heads, d", "n, tk, kv_heads, d", "n, tk, kv_heads, dv"};
+    ftr_status status = ftr__check_float(s, index, what[0]);
+    for (int32_t i = 0; i < 3 && status == FTR_OK; i++) {
+        status = ftr__check_rank(s, index + i, what[i], 4, layout[i]);
+        if (status == FTR_OK && i > 0) status = ftr__check_same_type(s, index, index + i, what[0], what[i]);
+    }
+    if (status != FTR_OK) return status;
+    const ftr_shape *q = &s->in[index]->shape, *k = &s->in[index + 1]->shape, *v = &s->in[index + 2]->shape;
+    char text_a[FTR__SHAPE_TEXT], text_b[FTR__SHAPE_TEXT];
+    if (q->dim[0] != k->dim[0] || q->dim[3] != k->dim[3])
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "query is %s, key is %s: both must have one n and one d",
+                                ftr__shape_text(q, text_a), ftr__shape_text(k, text_b));
+    if (k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1] || k->dim[2] != v->dim[2])
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "key is %s, value is %s: both must have one n, tk and kv_heads",
+                                ftr__shape_text(k, text_a), ftr__shape_text(v, text_b));
+    if (k->dim[2] < 1 || q->dim[2] % k->dim[2] != 0)
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "query has %lld heads, which the %lld of key do not divide",
+                                (long long)q->dim[2], (long long)k->dim[2]);
+    return FTR_OK;
+}
+
+/* The mask, if it is given, has the queries' type and broadcasts to the scores. */
+static ftr_status ftr__attention_mask(ftr__infer *s, int32_t query, int32_t mask) {
+    if (mask >= s->in_count || s->in[mask] == NULL) return FTR_OK;
+    const ftr_shape *q = &s->in[query]->shape, *m = &s->in[mask]->shape;
+    const ftr_shape scores = FTR_SHAPE(q->dim[0], q->dim[2], q->dim[1], s->in[query + 1]->shape.dim[1]);
+    ftr_shape both;
+    char text[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
+    const ftr_status status = ftr__check_same_type(s, query, mask, "query", "mask");
+    if (status != FTR_OK) return status;
+    if (ftr__broadcast_shape(m, &scores, &both) && ftr_shape_equal(&both, &scores)) return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "mask is %s, which does not broadcast to %s (n, heads, tq, tk)",
+                            ftr__shape_text(m, text), ftr__shape_text(&scores, expected));
+}
+
+/* [n, heads, tq] */
+static ftr_shape ftr__attention_rows(const ftr_shape *query) {
+    return FTR_SHAPE(query->dim[0], query->dim[2], query->dim[1]);
+}
+
+/* Completes the attributes: the scale, and the stream of a dropout (as ftr__infer_dropout() makes it). */
+static ftr_status ftr__attention_attributes(ftr__infer *s) {
+    const double scale = s->node->attr.attention.scale, p = s->node->attr.attention.dropout;
+    const int64_t d = s->in[0]->shape.dim[3];
+    if (!isfinite(scale))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "scale %g, expected a finite number", scale);
+    if (!(p >= 0.0 && p <= 1.0))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dropout %g, expected 0 to 1", p);
+    if (scale == 0.0) s->node->attr.attention.scale = d > 0 ? 1.0 / sqrt((double)d) : 1.0;
+    const uint64_t key = ftr__hash(s->node->name);
+    s->node->attr.attention.key = key != 0 ? key : 1;
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_attention(ftr__infer *s) {
+    ftr_status status = ftr__attention_check(s, 0);
+    if (status == FTR_OK) status = ftr__attention_mask(s, 0, 3);
+    if (status == FTR_OK) status = ftr__attention_attributes(s);
+    if (status != FTR_OK) return status;
+    ftr_shape y = s->in[0]->shape;
+    const ftr_shape rows = ftr__attention_rows(&y);
+    y.dim[3] = s->in[2]->shape.dim[3];
+    status = ftr__set_output(s, 0, s->in[0]->dtype, &y);
+    return status == FTR_OK ? ftr__set_output(s, 1, s->in[0]->dtype, &rows) : status;
+}
+
+ftr_status ftr__infer_attention_grad(ftr__infer *s) {
+    ftr_status status = ftr__attention_check(s, 1);
+    if (status == FTR_OK) status = ftr__attention_mask(s, 1, 6);
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 4, "dy", "y");
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "query");
+    if (status != FTR_OK) return status;
+    const ftr_shape nothing = FTR_SHAPE(0);
+    for (int32_t i = 0; i < 4 && status == FTR_OK; i++) {
+        const int32_t input = i < 3 ? 1 + i : 6;
+        const bool wanted = (s->node->attr.attention.wanted >> i & 1u) != 0 && input < s->in_count && s->in[input];
+        status = ftr__set_output(s, i, s->in[1]->dtype, wanted ? &s->in[input]->shape : &nothing);
+    }
+    return status;
+}
+
+ftr_status ftr__infer_rotary(ftr__infer *s) {
+    const int32_t dims = s->node->attr.rotary.dims;
+    const double base = s->node->attr.rotary.base;
+    ftr_status status = ftr__check_float(s, 0, "input");
+    if (status == FTR_OK) status = ftr__check_rank(s, 0, "input", 4, "n, t, heads, d");
+    if (status != FTR_OK) return status;
+    const int64_t d = s->in[0]->shape.dim[3], rotated = dims != 0 ? dims : d;
+    if (!(base > 0.0) || !isfinite(base))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "base %g, expected a finite number above 0", base);
+    if (rotated < 0 || rotated > d || rotated % 2 != 0 || rotated > INT32_MAX)
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "dims %lld of rows of %lld, expected an even number up to that",
+                                (long long)rotated, (long long)d);
+    s->node->attr.rotary.dims = (int32_t)rotated;
+    return ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
+}
+
+/* ---- gradients */
+
+void ftr__grad_attention(ftr__grad *s) {
+    ftr_op_attr attr = s->node->attr;
+    attr.attention.wanted = 0;
+    for (int32_t i = 0; i < s->node->in_count; i++)
+        if (ftr_is_valid(s->in[i]) && s->wanted[i]) attr.attention.wanted |= 1u << i;
+    if (!ftr__has_gradient(s) || attr.attention.wanted == 0) return;
+    const ftr_tensor in[7] = {s->dout[0], s->in[0], s->in[1], s->in[2], s->out[0], s->out[1], s->in[3]};
+    const ftr_tensor first = ftr__emit(s->graph, FTR_OP_attention_grad, NULL, &attr, in, 7);
+    for (int32_t i = 0; i < s->node->in_count && ftr_is_valid(first); i++)
+        if (attr.attention.wanted >> i & 1u) s->din[i] = ftr__output(first, i);
+}
+
+void ftr__grad_rotary(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    ftr_op_attr attr = s->node->attr;
+    attr.rotary.inverse = !attr.rotary.inverse;
+    s->din[0] = ftr__emit_one(FTR_OP_rotary, &attr, s->dout[0]);
 }
 
 /* ---- src/ops/shape.c ---- */
@@ -6295,7 +7067,7 @@ ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, 
     return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
 }
 
-/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x), the logarithm being log(1 + e^-|x|) + max(-x, 0). */
+/* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x) */
 ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
     ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
     ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
@@ -6314,9 +7086,7 @@ ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_b
         return ftr__builder_error(graph, FTR_ERROR_SHAPE, "bce_with_logits", NULL,
                                   "pos_weight %s does not broadcast to logits %s",
                                   ftr__shape_text(&shape_weight, text_weight), ftr__shape_text(&shape, text));
-    ftr_tensor zero = ftr_scalar(graph, dtype, 0.0), one = ftr_scalar(graph, dtype, 1.0);
-    ftr_tensor tail = ftr_log(ftr_add(ftr_exp(ftr_neg(ftr__loss_size(logits))), one));
-    ftr_tensor positive = ftr_add(tail, ftr_maximum(ftr_neg(logits), zero));
+    ftr_tensor one = ftr_scalar(graph, dtype, 1.0), positive = ftr_softplus(ftr_neg(logits), 1.0, INFINITY);
     if (weighted) positive = ftr_mul(ftr_add(ftr_mul(ftr_sub(in[2], one), target), one), positive);
     return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
 }
@@ -6330,8 +7100,7 @@ ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_
     if (reduction == FTR_REDUCE_BATCH_MEAN && ftr_shape_of(input).rank < 1)
         return ftr__builder_error(graph, FTR_ERROR_RANK, "kl_div", NULL,
                                   "input has rank 0, a batch mean needs 1 or more");
-    if (log_target)
-        return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
+    if (log_target) return ftr__reduce_real_rows(ftr_mul(ftr_exp(target), ftr_sub(target, input)), reduction);
     ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
     ftr_tensor present = ftr_where(absent, ftr_scalar(graph, dtype, 1.0), target);
     return ftr__reduce_real_rows(ftr_mul(target, ftr_sub(ftr_log(present), input)), reduction);
@@ -6690,10 +7459,10 @@ ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
     if (correction != 0 && correction != 1)
         return ftr__builder_error(x.graph, FTR_ERROR_INVALID_ARGUMENT, "var of", ftr_name_of(x),
                                   "correction %d, expected 0 or 1", (int)correction);
-    ftr_tensor difference = ftr_sub(x, ftr_mean(x, axes, true));
+    /* The gradient through the mean is 0, the differences from it adding up to 0. */
+    ftr_tensor difference = ftr_sub(x, ftr_stop_gradient(ftr_mean(x, axes, true)));
     double divisor = count > correction ? (double)(count - correction) : 0.0;
-    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep),
-                   ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
+    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep), ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
 }
 
 /* At 0 the two operands of maximum are equal and their gradients cancel; the square root is taken of 1 instead of 0. */
@@ -6740,12 +7509,15 @@ ftr_status ftr__infer_logsumexp(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__infer_line(s);
 }
 
-ftr_status ftr__infer_prod_grad(ftr__infer *s) {
+static ftr_status ftr__infer_line_grad(ftr__infer *s) {
     ftr_status status = ftr__check_float(s, 0, "dy");
     if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "x");
     if (status == FTR_OK) status = ftr__check_axis(s, &s->node->attr.axis.axis, s->in[1]->shape.rank);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[1]->dtype, &s->in[1]->shape);
 }
+
+ftr_status ftr__infer_prod_grad(ftr__infer *s) { return ftr__infer_line_grad(s); }
+ftr_status ftr__infer_logsumexp_grad(ftr__infer *s) { return ftr__infer_line_grad(s); }
 
 /* ---- gradients */
 
@@ -6759,12 +7531,11 @@ void ftr__grad_prod(ftr__grad *s) {
     s->din[0] = ftr__emit_two(FTR_OP_prod_grad, &s->node->attr, s->dout[0], s->in[0]);
 }
 
-/* dx = dy softmax(x): e^(x - y) is the same, but y is rounded, which e^ makes a large error where y is large. */
+/* dx = dy e^(x - y), computed as dy softmax(x), for y is rounded, which e^ makes a large error where y is large. The two
+ * differ where an x is infinite, so that softmax itself will not do. */
 void ftr__grad_logsumexp(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
-    int32_t axis = s->node->attr.axis.axis;
-    ftr_shape shape = ftr_shape_of(s->in[0]), kept = ftr__kept_shape(&shape, 1u << axis);
-    s->din[0] = ftr_mul(ftr_softmax(s->in[0], axis), ftr__reshape_to(s->dout[0], &kept));
+    s->din[0] = ftr__emit_two(FTR_OP_logsumexp_grad, &s->node->attr, s->dout[0], s->in[0]);
 }
 
 /* ---- src/ops/update.c ---- */
@@ -7119,7 +7890,7 @@ struct ftr_plan {
     uint64_t steps_done;
 };
 
-/* Fixes what depends on the mode: batch norm's statistics and their updates, dropout. */
+/* Fixes what depends on the mode: batch norm's statistics and their updates, dropout, stochastic depth. */
 FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
 
 /* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
@@ -7171,8 +7942,10 @@ static void ftr__lower_node(ftr_plan *plan, int32_t index) {
         const ftr__node copy = *node;
         if (copy.attr.norm.training) ftr__emit_statistics_update(graph, &copy);
         else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
-    } else if (node->op == FTR_OP_dropout && (!training || node->attr.dropout.p <= 0.0)) {
-        ftr__plan_rename(plan, node->first_out, node->in[0]);
+    } else if (node->op == FTR_OP_dropout || node->op == FTR_OP_stochastic_depth) {
+        if (!training || node->attr.dropout.p <= 0.0) ftr__plan_rename(plan, node->first_out, node->in[0]);
+    } else if (node->op == FTR_OP_attention && !training) {
+        node->attr.attention.dropout = 0.0;
     }
 }
 
@@ -8253,6 +9026,12 @@ typedef struct ftr__dropout_stream {
     float scale;                 /* of the others */
 } ftr__dropout_stream;
 
+/* A Philox stream and the distribution that is drawn from it: offset + scale u, at most `most`, or offset + scale z. */
+typedef struct ftr__random_stream {
+    uint32_t key[2], counter[2];
+    float offset, scale, most;
+} ftr__random_stream;
+
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
     float lr, weight_decay, momentum;
@@ -8341,6 +9120,9 @@ typedef struct ftr__simd_math {
 
     /* Element i uses number i of the stream from its block `block` on. */
     void (*dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y);
+    /* The rules of core/rng.h; out begins with the first element of block `block`. */
+    void (*random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
+    void (*random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
 
     void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
     void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);
@@ -8393,12 +9175,58 @@ typedef struct ftr__simd_gemm {
                           int64_t y_stride, float *sum);
 } ftr__simd_gemm;
 
+/* ---- src/backend/cpu/simd_attention.h ---- */
+/* SIMD functions of attention and rotary embedding. A tile of scores lies transposed: a row is a key, a column (a lane of
+ * a vector) is a query, and rows are `stride` elements apart, a multiple of two vectors. Columns that fill up the last
+ * vector are computed too, from whatever is there; none of them touches another. Scores are in units of log 2: e^score
+ * is 2^(what lies in the tile). */
+
+/* Dropout of a tile whose first key is a multiple of 4: the weight of key k and column c has number k % 4 of block
+ * first + k / 4 * step + c of the stream. */
+typedef struct ftr__attention_dropout {
+    ftr__dropout_stream stream;
+    uint64_t first, step;
+} ftr__attention_dropout;
+
+typedef struct ftr__simd_attention {
+    /* As `tile` of ftr__simd_gemm, A being a[k * a_stride + i]. Only the first `rows` rows are needed. */
+    void (*tile_columns)(int64_t rows, int64_t depth, const float *a, int64_t a_stride, const float *b,
+                         int64_t b_stride, const ftr__gemm_tile *tile);
+
+    /* s[k][c] += factor * x[k * x_stride + c], or factor * x[k]. */
+    void (*add_tile)(int64_t keys, int64_t columns, int64_t stride, float factor, const float *x, int64_t x_stride,
+                     float *s);
+    void (*add_keys)(int64_t keys, int64_t columns, int64_t stride, float factor, const float *x, float *s);
+
+    /* One step of the softmax over tiles of keys: the maximum and the sum of 2^(score - maximum) of each column move on,
+     * rescale[c] = 2^(old maximum - new), and s becomes 2^(score - maximum), after the sum with dropout if there is
+     * one. A maximum of -inf counts as 0. */
+    void (*softmax)(int64_t keys, int64_t columns, int64_t stride, const ftr__attention_dropout *dropout,
+                    float *maximum, float *sum, float *rescale, float *s);
+    /* Of all tiles together: log_sum[c] = ln(sum * 2^maximum), inverse[c] = 1 / sum; -inf and 0 where the sum is 0. */
+    void (*softmax_end)(int64_t columns, const float *maximum, const float *sum, float *log_sum, float *inverse);
+    /* The weights once more, and the gradient of the scores from that of the weights: p = e^(score - log_sum[c]), s = p,
+     * ds = p * (ds - mean[c]); with dropout s = p * f and ds = p * (f * ds - mean[c]), f being 0 or the scale. */
+    void (*softmax_grad)(int64_t keys, int64_t columns, int64_t stride, const ftr__attention_dropout *dropout,
+                         const float *log_sum, const float *mean, float *s, float *ds);
+
+    /* y = factor[r * factor_step] * x of each row r. */
+    void (*scale_rows)(int64_t rows, int64_t columns, const float *factor, int64_t factor_step, const float *x,
+                       int64_t x_stride, float *y, int64_t y_stride);
+
+    /* Rotates pairs of a row of 2 * half elements by angles of cosine c[i] and sine s[i]: elements i and i + half, or 2 i
+     * and 2 i + 1; there c and s have each number twice, and s has the sign that the other element gets. */
+    void (*rotate_halves)(int64_t half, const float *c, const float *s, const float *x, float *y);
+    void (*rotate_pairs)(int64_t half, const float *c, const float *s, const float *x, float *y);
+} ftr__simd_attention;
+
 /* ---- src/backend/cpu/simd.h ---- */
 /* SIMD functions, one table an instruction set. They are written once, in simd_*.inc.h, with vector extensions, and
  * instantiated by simd.c. */
 
 typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
+    ftr__simd_attention attention;
     ftr__simd_math math; /* everything else */
 } ftr__simd;
 
@@ -8502,6 +9330,13 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
     /* random.c */                                                                                               \
     X(dropout, ftr__cpu_dropout, 0)                                                                     \
+    X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
+    X(random_uniform, ftr__cpu_random, 0)                                                               \
+    X(random_normal, ftr__cpu_random, 0)                                                                \
+    /* attention.c */                                                                                            \
+    X(attention, ftr__cpu_attention, ftr__cpu_attention_workspace)                                      \
+    X(attention_grad, ftr__cpu_attention_grad, ftr__cpu_attention_grad_workspace)                       \
+    X(rotary, ftr__cpu_rotary, ftr__cpu_rotary_workspace)                                               \
     /* shape.c */                                                                                                \
     X(reshape, ftr__cpu_reshape, 0)                                                                     \
     X(expand, ftr__cpu_expand, 0)                                                                       \
@@ -8531,6 +9366,7 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(prod, ftr__cpu_prod, 0)                                                                           \
     X(prod_grad, ftr__cpu_prod_grad, 0)                                                                 \
     X(logsumexp, ftr__cpu_logsumexp, 0)                                                                 \
+    X(logsumexp_grad, ftr__cpu_logsumexp_grad, 0)                                                       \
     /* update.c */                                                                                               \
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
@@ -8578,6 +9414,14 @@ FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_dropout)
+FTR__CPU_RUN(ftr__cpu_stochastic_depth)
+FTR__CPU_RUN(ftr__cpu_random)
+FTR__CPU_RUN(ftr__cpu_attention)
+FTR__CPU_WORKSPACE(ftr__cpu_attention_workspace)
+FTR__CPU_RUN(ftr__cpu_attention_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_attention_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_rotary)
+FTR__CPU_WORKSPACE(ftr__cpu_rotary_workspace)
 FTR__CPU_RUN(ftr__cpu_reshape)
 FTR__CPU_RUN(ftr__cpu_expand)
 FTR__CPU_RUN(ftr__cpu_transpose)
@@ -8605,6 +9449,7 @@ FTR__CPU_RUN(ftr__cpu_cumsum)
 FTR__CPU_RUN(ftr__cpu_prod)
 FTR__CPU_RUN(ftr__cpu_prod_grad)
 FTR__CPU_RUN(ftr__cpu_logsumexp)
+FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
@@ -11448,9 +12293,9 @@ ftr_status ftr__cpu_avg_pool2d_grad(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/random.c ---- */
-/* Dropout. An element's fate depends on its index and the stream alone. */
+/* Dropout, stochastic depth, random tensors. An element's or a row's fate depends on its index and the stream alone. */
 
-#define FTR__DROPOUT_GRAIN 16384 /* a multiple of 4, the numbers of a Philox block */
+#define FTR__RANDOM_GRAIN 16384 /* a multiple of 4, the numbers of a Philox block */
 
 typedef struct ftr__dropout_job {
     const ftr__simd_math *math;
@@ -11462,8 +12307,8 @@ typedef struct ftr__dropout_job {
 
 static void ftr__dropout_task(void *arg, int64_t task, int32_t worker) {
     const ftr__dropout_job *job = arg;
-    const int64_t begin = task * FTR__DROPOUT_GRAIN;
-    const int64_t n = job->count - begin < FTR__DROPOUT_GRAIN ? job->count - begin : FTR__DROPOUT_GRAIN;
+    const int64_t begin = task * FTR__RANDOM_GRAIN;
+    const int64_t n = job->count - begin < FTR__RANDOM_GRAIN ? job->count - begin : FTR__RANDOM_GRAIN;
     (void)worker;
     job->math->dropout(n, &job->stream, (uint64_t)begin / 4, job->x + begin, job->y + begin);
 }
@@ -11481,8 +12326,760 @@ ftr_status ftr__cpu_dropout(const ftr_kernel_call *call) {
                    .threshold = ftr__dropout_threshold(p),
                    .scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f},
     };
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job.count + FTR__DROPOUT_GRAIN - 1) / FTR__DROPOUT_GRAIN, ftr__dropout_task,
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.count + FTR__RANDOM_GRAIN - 1) / FTR__RANDOM_GRAIN, ftr__dropout_task,
                   &job);
+    return FTR_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------- stochastic depth -- */
+
+typedef struct ftr__depth_job {
+    const ftr__simd_math *math;
+    const float *x;
+    float *y;
+    int64_t count, row; /* elements: all, and of a row */
+    ftr__rng rng;
+    uint64_t threshold;
+    float scale;
+} ftr__depth_job;
+
+/* A task is a piece of the elements, of one row or of several. */
+static void ftr__depth_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__depth_job *job = arg;
+    const int64_t begin = task * FTR__RANDOM_GRAIN;
+    const int64_t end = job->count - begin < FTR__RANDOM_GRAIN ? job->count : begin + FTR__RANDOM_GRAIN;
+    (void)worker;
+    for (int64_t at = begin; at < end;) {
+        const int64_t row = at / job->row, left = (row + 1) * job->row - at, n = left < end - at ? left : end - at;
+        if (ftr__rng_at(&job->rng, (uint64_t)row) < job->threshold)
+            memset(job->y + at, 0, (size_t)n * sizeof *job->y);
+        else
+            job->math->binary[FTR__BINARY_MUL][FTR__OPERANDS_RIGHT_SCALAR](n, job->x + at, &job->scale, job->y + at);
+        at += n;
+    }
+}
+
+ftr_status ftr__cpu_stochastic_depth(const ftr_kernel_call *call) {
+    const double p = call->attr->dropout.p;
+    const ftr_view *x = &call->in[0];
+    if (x->count == 0) return FTR_OK;
+    ftr__depth_job job = {
+        .math = &ftr__cpu_of(call)->simd->math,
+        .x = x->data,
+        .y = call->out[0].data,
+        .count = x->count,
+        .row = x->count / x->shape.dim[0],
+        .rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->dropout.key, call->step),
+        .threshold = ftr__dropout_threshold(p),
+        .scale = p < 1.0 ? (float)(1.0 / (1.0 - p)) : 0.0f,
+    };
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.count + FTR__RANDOM_GRAIN - 1) / FTR__RANDOM_GRAIN, ftr__depth_task,
+                  &job);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ random tensors -- */
+
+typedef struct ftr__random_job {
+    void (*fill)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
+    float *out;
+    int64_t count;
+    ftr__random_stream stream;
+} ftr__random_job;
+
+static void ftr__random_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__random_job *job = arg;
+    const int64_t begin = task * FTR__RANDOM_GRAIN;
+    const int64_t n = job->count - begin < FTR__RANDOM_GRAIN ? job->count - begin : FTR__RANDOM_GRAIN;
+    (void)worker;
+    job->fill(n, &job->stream, (uint64_t)begin / 4, job->out + begin);
+}
+
+ftr_status ftr__cpu_random(const ftr_kernel_call *call) {
+    const ftr__simd_math *math = &ftr__cpu_of(call)->simd->math;
+    const ftr__rng rng = ftr__rng_make(call->seed, FTR__RNG_TENSOR, call->attr->random.key, call->step);
+    const float a = call->attr->random.a, b = call->attr->random.b;
+    const bool uniform = call->op == FTR_OP_random_uniform;
+    ftr__random_job job = {
+        .fill = uniform ? math->random_uniform : math->random_normal,
+        .out = call->out[0].data,
+        .count = call->out[0].count,
+        .stream = {.key = {rng.key[0], rng.key[1]},
+                   .counter = {rng.stream[0], rng.stream[1]},
+                   .offset = a,
+                   .scale = uniform ? b - a : b,
+                   .most = uniform && a < b ? nextafterf(b, a) : b},
+    };
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.count + FTR__RANDOM_GRAIN - 1) / FTR__RANDOM_GRAIN, ftr__random_task,
+                  &job);
+    return FTR_OK;
+}
+
+/* ---- src/backend/cpu/attention.c ---- */
+/* Attention by tiles of queries and keys, with an online softmax (Milakov, Gimelshein: Online normalizer calculation for
+ * softmax, 2018; Dao et al.: FlashAttention, 2022): the scores of all queries and keys are never in memory. A tile of
+ * scores lies transposed, queries along a row, so that all of the softmax goes across rows of vectors, and both products
+ * with it read it as it lies. Tasks are cut, and sums ordered, by the problem alone. */
+
+#define FTR__ATTENTION_QUERIES 64    /* of a tile; the last one takes up to half as many more */
+#define FTR__ATTENTION_KEYS 112      /* of a tile, at most */
+#define FTR__ATTENTION_TASKS 32      /* wanted of the forward pass */
+#define FTR__ATTENTION_GRAD_TASKS 16 /* wanted of the gradient: more cost memory */
+
+static const float ftr__attention_log2_e = 1.44269504f;
+
+/* Sizes and operands of an attention node or of its gradient. */
+typedef struct ftr__attention {
+    const ftr_kernel_call *call;
+    const ftr__simd *simd;
+    int64_t n, tq, tk, heads, kv_heads, group, d, dv; /* group: query heads of one head of key and value */
+    const float *query, *key, *value, *mask;
+    bool masked;                   /* there is a mask, also while a plan is made */
+    const float *dy, *y, *log_sum; /* gradient */
+    int64_t mask_step[4];          /* over n, heads, tq, tk; 0 where it is broadcast */
+    bool causal;
+    float scale;
+    double p;
+    ftr__attention_dropout dropout;
+
+    int64_t query_tiles, key_tiles;
+    int64_t stride; /* of a row of scores: the widest tile's queries, padded */
+    int64_t keys;   /* of a tile */
+    int64_t d_pad, dv_pad;
+    int64_t pieces;      /* tasks that share a head of key and value */
+    int64_t piece_tiles; /* gradient: tiles of keys of one piece, at most */
+    bool grad;
+
+    unsigned char *scratch; /* of worker 0 */
+    size_t scratch_bytes;   /* of a worker */
+    float *partial;         /* gradient of the queries: one of each piece, if there are several */
+} ftr__attention;
+
+/* A worker's memory. */
+typedef struct ftr__attention_memory {
+    float *query_panels, *dy_panels; /* [panel][element][nr]: the B operands of products with keys and values */
+    float *queries, *dy;             /* rows of d_pad, dv_pad */
+    float *keys, *values;            /* the same, of the keys of the task */
+    float *dkeys, *dvalues;
+    float *scores, *dscores, *mask, *dmask;                    /* [keys][stride] */
+    float *result;                                             /* y, or the gradient of the queries */
+    float *maximum, *sum, *rescale, *inverse, *log_sum, *mean; /* of each query */
+    float *none;                                               /* where rows go that do not exist */
+    const float **rows;                                        /* pointers to rows of an A operand */
+} ftr__attention_memory;
+
+/* A tile of scores. */
+typedef struct ftr__attention_tile {
+    int64_t b, h, q0, queries, k0, keys;
+    bool diagonal; /* some of its keys are hidden from some of its queries */
+} ftr__attention_tile;
+
+/* ---------------------------------------------------------------------------------------------------- the problem -- */
+
+static int64_t ftr__attention_pad(int64_t size, int64_t multiple) { return ftr__gemm_ceil(size, multiple) * multiple; }
+
+static bool ftr__attention_wants(const ftr__attention *a, int32_t output) {
+    return (a->call->attr->attention.wanted >> output & 1u) != 0;
+}
+
+static void ftr__attention_set_mask(ftr__attention *a, const ftr_view *mask) {
+    if (!mask) return;
+    a->mask = (const float *)mask->data;
+    a->masked = true;
+    int64_t step = 1;
+    for (int32_t i = 3; i >= 0; i--) {
+        const int32_t own = i - (4 - mask->shape.rank);
+        const int64_t size = own >= 0 ? mask->shape.dim[own] : 1;
+        a->mask_step[i] = size == 1 ? 0 : step;
+        step *= size;
+    }
+}
+
+static void ftr__attention_set_dropout(ftr__attention *a) {
+    const ftr_kernel_call *call = a->call;
+    a->p = call->attr->attention.dropout;
+    if (a->p <= 0.0) return;
+    const ftr__rng rng = ftr__rng_make(call->seed, FTR__RNG_DROPOUT, call->attr->attention.key, call->step);
+    a->dropout.stream = (ftr__dropout_stream){.key = {rng.key[0], rng.key[1]},
+                                              .counter = {rng.stream[0], rng.stream[1]},
+                                              .threshold = ftr__dropout_threshold(a->p),
+                                              .scale = a->p < 1.0 ? (float)(1.0 / (1.0 - a->p)) : 0.0f};
+    a->dropout.step = (uint64_t)a->tq;
+}
+
+/* Tiles, and how the work on a head of key and value is cut. */
+static void ftr__attention_cut(ftr__attention *a) {
+    const int64_t mr = a->simd->gemm.mr, nr = a->simd->gemm.nr, heads = ftr__gemm_max(a->n * a->kv_heads, 1);
+    const int64_t rest = FTR__ATTENTION_QUERIES / 2 - 1;
+    a->query_tiles = ftr__gemm_max((a->tq + rest) / FTR__ATTENTION_QUERIES, 1);
+    a->stride = ftr__attention_pad(a->tq - (a->query_tiles - 1) * FTR__ATTENTION_QUERIES, nr);
+    if (a->query_tiles > 1) a->stride = ftr__gemm_max(a->stride, FTR__ATTENTION_QUERIES);
+    a->keys = FTR__ATTENTION_KEYS / (2 * mr) * (2 * mr);
+    a->key_tiles = ftr__gemm_ceil(a->tk, a->keys);
+    a->d_pad = ftr__attention_pad(a->d, nr);
+    a->dv_pad = ftr__attention_pad(a->dv, nr);
+    const int64_t tiles = a->grad ? a->key_tiles : a->query_tiles * a->group;
+    const int64_t wanted = a->grad ? FTR__ATTENTION_GRAD_TASKS : FTR__ATTENTION_TASKS;
+    a->pieces = ftr__gemm_max(ftr__gemm_min(wanted / heads, tiles), 1);
+    a->piece_tiles = ftr__gemm_ceil(a->key_tiles, a->pieces);
+}
+
+static ftr__attention ftr__attention_of(const ftr_kernel_call *call) {
+    const bool grad = call->op == FTR_OP_attention_grad;
+    const ftr_view *q = &call->in[grad ? 1 : 0], *k = q + 1, *v = q + 2;
+    ftr__attention a = {.call = call, .simd = ftr__cpu_of(call)->simd, .grad = grad};
+    a.query = (const float *)q->data, a.key = (const float *)k->data, a.value = (const float *)v->data;
+    a.n = q->shape.dim[0], a.tq = q->shape.dim[1], a.heads = q->shape.dim[2], a.d = q->shape.dim[3];
+    a.tk = k->shape.dim[1], a.kv_heads = k->shape.dim[2], a.dv = v->shape.dim[3];
+    a.group = a.heads / a.kv_heads;
+    a.causal = call->attr->attention.causal;
+    a.scale = (float)call->attr->attention.scale;
+    if (grad) {
+        a.dy = (const float *)call->in[0].data;
+        a.y = (const float *)call->in[4].data;
+        a.log_sum = (const float *)call->in[5].data;
+    }
+    ftr__attention_set_mask(&a, ftr__optional_input(call, grad ? 6 : 3));
+    ftr__attention_set_dropout(&a);
+    ftr__attention_cut(&a);
+    return a;
+}
+
+/* Takes `floats` from memory at *offset, which may be NULL. */
+static float *ftr__attention_take(unsigned char *memory, size_t *offset, int64_t floats) {
+    float *taken = memory ? (float *)(void *)(memory + *offset) : NULL;
+    *offset += ftr__gemm_align((size_t)floats * sizeof(float));
+    return taken;
+}
+
+/* Divides a worker's scratch; returns the bytes. `scratch` is NULL while a plan is made. */
+static size_t ftr__attention_divide(const ftr__attention *a, unsigned char *scratch, ftr__attention_memory *m) {
+    const int64_t nr = a->simd->gemm.nr, columns = a->stride, tile = a->keys * a->stride;
+    const int64_t keys = a->grad ? a->piece_tiles * a->keys : a->tk;
+    size_t bytes = 0;
+    memset(m, 0, sizeof *m);
+    m->query_panels = ftr__attention_take(scratch, &bytes, columns * a->d);
+    m->queries = ftr__attention_take(scratch, &bytes, columns * a->d_pad);
+    m->scores = ftr__attention_take(scratch, &bytes, tile);
+    m->result = ftr__attention_take(scratch, &bytes, columns * (a->grad ? a->d_pad : a->dv_pad));
+    m->keys = ftr__attention_take(scratch, &bytes, keys * a->d_pad);
+    m->values = ftr__attention_take(scratch, &bytes, keys * a->dv_pad);
+    m->log_sum = ftr__attention_take(scratch, &bytes, columns);
+    m->none = ftr__attention_take(scratch, &bytes, nr);
+    if (a->masked) m->mask = ftr__attention_take(scratch, &bytes, tile);
+    if (a->grad) {
+        m->dy_panels = ftr__attention_take(scratch, &bytes, columns * a->dv);
+        m->dscores = ftr__attention_take(scratch, &bytes, tile);
+        m->dy = ftr__attention_take(scratch, &bytes, columns * a->dv_pad);
+        m->dkeys = ftr__attention_take(scratch, &bytes, keys * a->d_pad);
+        m->dvalues = ftr__attention_take(scratch, &bytes, keys * a->dv_pad);
+        m->mean = ftr__attention_take(scratch, &bytes, columns);
+        if (ftr__attention_wants(a, 3)) m->dmask = ftr__attention_take(scratch, &bytes, tile);
+    } else {
+        m->maximum = ftr__attention_take(scratch, &bytes, columns);
+        m->sum = ftr__attention_take(scratch, &bytes, columns);
+        m->rescale = ftr__attention_take(scratch, &bytes, columns);
+        m->inverse = ftr__attention_take(scratch, &bytes, columns);
+    }
+    if (scratch) m->rows = (const float **)(void *)(scratch + bytes);
+    return bytes + ftr__gemm_align((size_t)(a->keys + a->stride + nr) * sizeof(float *));
+}
+
+/* Sizes the scratch of a worker; the bytes of all of them. */
+static size_t ftr__attention_scratch(ftr__attention *a) {
+    ftr__attention_memory m;
+    a->scratch_bytes = ftr__attention_divide(a, NULL, &m);
+    return a->scratch_bytes * (size_t)ftr__pool_threads(ftr__cpu_of(a->call)->pool);
+}
+
+/* ------------------------------------------------------------------------------------------------------- products -- */
+
+static void ftr__attention_point(const float **rows, const float *first, int64_t stride, int64_t count, int64_t mr) {
+    for (int64_t i = 0; i < count; i++) rows[i] = first + i * stride;
+    for (int64_t i = count; i < ftr__attention_pad(count, mr); i++) rows[i] = first;
+}
+
+static void ftr__attention_result(ftr__gemm_tile *tile, int64_t mr, int64_t rows, float *c, int64_t stride,
+                                  float *none) {
+    for (int64_t r = 0; r < mr; r++) tile->c[r] = r < rows ? c + r * stride : none;
+}
+
+/* out[k][q] = x[k] . panel's column q: the scores, or the gradient of the weights. What is hidden may be left out. */
+static void ftr__attention_against_panels(const ftr__attention *a, const ftr__attention_memory *m,
+                                          const ftr__attention_tile *t, const float *x, int64_t x_stride, int64_t depth,
+                                          const float *panels, float *out) {
+    const int64_t mr = a->simd->gemm.mr, nr = a->simd->gemm.nr;
+    ftr__attention_point(m->rows, x, x_stride, t->keys, mr);
+    for (int64_t k = 0; k < t->keys; k += mr) {
+        const int64_t rows = ftr__gemm_min(mr, t->keys - k);
+        for (int64_t q = 0; q < t->queries; q += nr) {
+            if (t->diagonal && t->k0 + k > t->q0 + q + nr - 1) continue;
+            ftr__gemm_tile tile = {.narrow = t->queries - q <= nr / 2};
+            ftr__attention_result(&tile, mr, rows, out + k * a->stride + q, a->stride, m->none);
+            a->simd->gemm.tile_rows(rows, 1, depth, m->rows + k, panels + q * depth, nr, &tile);
+        }
+    }
+}
+
+/* out[q] (+)= sum over k of s[k][q] x[k]: the values by the weights, or the keys by the gradient of the scores. */
+static void ftr__attention_sum_keys(const ftr__attention *a, const ftr__attention_memory *m,
+                                    const ftr__attention_tile *t, const float *s, const float *x, int64_t width,
+                                    bool load, float *out) {
+    const int64_t mr = a->simd->gemm.mr, nr = a->simd->gemm.nr, x_stride = ftr__attention_pad(width, nr);
+    for (int64_t e = 0; e < width; e += nr) {
+        for (int64_t q = 0; q < t->queries; q += mr) {
+            const int64_t rows = ftr__gemm_min(mr, t->queries - q);
+            const int64_t depth = t->diagonal ? ftr__gemm_min(t->keys, t->q0 + q + rows - t->k0) : t->keys;
+            if (load && depth <= 0) continue;
+            ftr__gemm_tile tile = {.load = load, .narrow = width - e <= nr / 2};
+            ftr__attention_result(&tile, mr, rows, out + q * x_stride + e, x_stride, m->none);
+            a->simd->attention.tile_columns(rows, depth, s + q, a->stride, x + e, x_stride, &tile);
+        }
+    }
+}
+
+/* out[k] += sum over q of s[k][q] x[q]: the gradients of values and keys. */
+static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__attention_memory *m,
+                                       const ftr__attention_tile *t, const float *s, const float *x, int64_t width,
+                                       float *out) {
+    const int64_t mr = a->simd->gemm.mr, nr = a->simd->gemm.nr, x_stride = ftr__attention_pad(width, nr);
+    for (int64_t k = 0; k < t->keys; k += mr) {
+        const int64_t rows = ftr__gemm_min(mr, t->keys - k);
+        const int64_t first = t->diagonal ? ftr__gemm_max(t->k0 + k - t->q0, 0) : 0;
+        if (first >= t->queries) continue;
+        ftr__attention_point(m->rows, s + k * a->stride + first, a->stride, rows, mr);
+        for (int64_t e = 0; e < width; e += nr) {
+            ftr__gemm_tile tile = {.load = true, .narrow = width - e <= nr / 2};
+            ftr__attention_result(&tile, mr, rows, out + k * x_stride + e, x_stride, m->none);
+            a->simd->gemm.tile_rows(rows, 1, t->queries - first, m->rows, x + first * x_stride + e, x_stride, &tile);
+        }
+    }
+}
+
+/* Padded rows as panels [panel][element][nr], multiplied. Columns that fill up the last panel are 0. */
+static void ftr__attention_pack(const ftr__attention *a, const ftr__attention_memory *m, const float *x, int64_t count,
+                                int64_t depth, float factor, float *to) {
+    const int64_t nr = a->simd->gemm.nr, stride = ftr__attention_pad(depth, nr);
+    for (int64_t i = 0; i < count; i += nr, to += nr * depth) {
+        const int64_t some = ftr__gemm_min(nr, count - i);
+        for (int64_t r = 0; r < some; r++) m->rows[r] = x + (i + r) * stride;
+        a->simd->gemm.interleave(some, depth, m->rows, to, nr);
+        ftr__gemm_clear(depth, nr - some, nr, to + some);
+        if (factor != 1.0f) a->simd->attention.scale_rows(1, depth * nr, &factor, 0, to, 0, to, 0);
+    }
+}
+
+/* Rows one after another, padded to a multiple of nr with 0. */
+static void ftr__attention_copy(const ftr__attention *a, const float *x, int64_t stride, int64_t count, int64_t width,
+                                float *to) {
+    const int64_t padded = ftr__attention_pad(width, a->simd->gemm.nr);
+    if (width == 0) return;
+    ftr__gemm_copy(count, width, padded, x, stride, to);
+    ftr__gemm_clear(count, padded - width, padded, to + width);
+}
+
+/* --------------------------------------------------------------------------------------------------------- a tile -- */
+
+static ftr__attention_tile ftr__attention_query_tile(const ftr__attention *a, int64_t b, int64_t h, int64_t index) {
+    ftr__attention_tile t = {.b = b, .h = h, .q0 = index * FTR__ATTENTION_QUERIES};
+    t.queries = index + 1 == a->query_tiles ? a->tq - t.q0 : FTR__ATTENTION_QUERIES;
+    return t;
+}
+
+/* Moves on to a tile of keys; false if the queries see none of them. */
+static bool ftr__attention_key_tile(const ftr__attention *a, int64_t index, ftr__attention_tile *t) {
+    t->k0 = index * a->keys;
+    t->keys = ftr__gemm_min(a->keys, a->tk - t->k0);
+    if (!a->causal) return t->keys > 0;
+    t->keys = ftr__gemm_min(t->keys, t->q0 + t->queries - t->k0);
+    t->diagonal = t->k0 + t->keys - 1 > t->q0;
+    return t->keys > 0;
+}
+
+static int64_t ftr__attention_row(const ftr__attention *a, const ftr__attention_tile *t) {
+    return (t->b * a->tq + t->q0) * a->heads + t->h;
+}
+
+/* Adds the mask to a tile of scores. */
+static void ftr__attention_add_mask(const ftr__attention *a, const ftr__attention_memory *m,
+                                    const ftr__attention_tile *t) {
+    const int64_t *step = a->mask_step, nr = a->simd->gemm.nr;
+    const float *mask = a->mask + t->b * step[0] + t->h * step[1] + t->q0 * step[2] + t->k0 * step[3];
+    if (step[2] == 0) {
+        for (int64_t k = 0; k < t->keys; k++) m->mask[k] = mask[k * step[3]];
+        a->simd->attention.add_keys(t->keys, t->queries, a->stride, ftr__attention_log2_e, m->mask, m->scores);
+        return;
+    }
+    if (step[3] == 0) {
+        for (int64_t q = 0; q < t->queries; q++) m->mask[q] = mask[q * step[2]];
+        a->simd->attention.add_tile(t->keys, t->queries, a->stride, ftr__attention_log2_e, m->mask, 0, m->scores);
+        return;
+    }
+    for (int64_t q = 0; q < t->queries; q += nr) {
+        const int64_t some = ftr__gemm_min(nr, t->queries - q);
+        for (int64_t i = 0; i < some; i++) m->rows[i] = mask + (q + i) * step[2];
+        a->simd->gemm.interleave(some, t->keys, m->rows, m->mask + q, a->stride);
+    }
+    a->simd->attention.add_tile(t->keys, t->queries, a->stride, ftr__attention_log2_e, m->mask, a->stride, m->scores);
+}
+
+/* Sets the elements of hidden keys. */
+static void ftr__attention_hide(const ftr__attention *a, const ftr__attention_tile *t, float value, float *s) {
+    for (int64_t k = ftr__gemm_max(t->q0 - t->k0, 0); k < t->keys; k++) {
+        const int64_t hidden = ftr__gemm_min(t->k0 + k - t->q0, t->queries);
+        for (int64_t q = 0; q < hidden; q++) s[k * a->stride + q] = value;
+    }
+}
+
+/* The scores of a tile; `keys` are its keys. */
+static void ftr__attention_scores(const ftr__attention *a, const ftr__attention_memory *m, const ftr__attention_tile *t,
+                                  const float *keys) {
+    ftr__attention_against_panels(a, m, t, keys, a->d_pad, a->d, m->query_panels, m->scores);
+    if (a->masked) ftr__attention_add_mask(a, m, t);
+    if (t->diagonal) ftr__attention_hide(a, t, -INFINITY, m->scores);
+}
+
+/* The tile's dropout, in *to; NULL if there is none. */
+static const ftr__attention_dropout *ftr__attention_dropout_of(const ftr__attention *a, const ftr__attention_tile *t,
+                                                               ftr__attention_dropout *to) {
+    if (a->p <= 0.0) return NULL;
+    const int64_t group = (t->b * a->heads + t->h) * ftr__gemm_ceil(a->tk, 4) + t->k0 / 4;
+    *to = a->dropout;
+    to->first = (uint64_t)(group * a->tq + t->q0);
+    return to;
+}
+
+/* The whole matrix product of a tile of queries takes its scale along: scores are in units of log 2. */
+static void ftr__attention_load_queries(const ftr__attention *a, const ftr__attention_memory *m,
+                                        const ftr__attention_tile *t) {
+    const float *query = a->query + ftr__attention_row(a, t) * a->d;
+    ftr__attention_copy(a, query, a->heads * a->d, t->queries, a->d, m->queries);
+    ftr__attention_pack(a, m, m->queries, t->queries, a->d, a->scale * ftr__attention_log2_e, m->query_panels);
+}
+
+/* -------------------------------------------------------------------------------------------------------- forward -- */
+
+static void ftr__attention_forward_tile(const ftr__attention *a, const ftr__attention_memory *m,
+                                        ftr__attention_tile *t) {
+    const ftr__simd_attention *simd = &a->simd->attention;
+    bool begun = false;
+    for (int64_t q = 0; q < a->stride; q++) m->maximum[q] = -INFINITY, m->sum[q] = 0.0f;
+    ftr__attention_load_queries(a, m, t);
+    for (int64_t i = 0; i < a->key_tiles && ftr__attention_key_tile(a, i, t); i++) {
+        ftr__attention_dropout dropout;
+        ftr__attention_scores(a, m, t, m->keys + t->k0 * a->d_pad);
+        simd->softmax(t->keys, t->queries, a->stride, ftr__attention_dropout_of(a, t, &dropout), m->maximum, m->sum,
+                      m->rescale, m->scores);
+        if (begun) simd->scale_rows(t->queries, a->dv_pad, m->rescale, 1, m->result, a->dv_pad, m->result, a->dv_pad);
+        ftr__attention_sum_keys(a, m, t, m->scores, m->values + t->k0 * a->dv_pad, a->dv, begun, m->result);
+        begun = true;
+    }
+    if (!begun) ftr__gemm_clear(t->queries, a->dv_pad, a->dv_pad, m->result);
+    float *y = (float *)a->call->out[0].data + ftr__attention_row(a, t) * a->dv;
+    float *log_sum = (float *)a->call->out[1].data + (t->b * a->heads + t->h) * a->tq + t->q0;
+    simd->softmax_end(t->queries, m->maximum, m->sum, m->log_sum, m->inverse);
+    memcpy(log_sum, m->log_sum, (size_t)t->queries * sizeof(float));
+    simd->scale_rows(t->queries, a->dv, m->inverse, 1, m->result, a->dv_pad, y, a->heads * a->dv);
+}
+
+/* Some of the tiles of queries of one head of key and value. */
+static void ftr__attention_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__attention *a = (const ftr__attention *)arg;
+    const int64_t piece = task % a->pieces, g = task / a->pieces % a->kv_heads, b = task / a->pieces / a->kv_heads;
+    ftr__attention_memory m;
+    ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
+    const int64_t first = b * a->tk * a->kv_heads + g, seen = a->causal ? ftr__gemm_min(a->tq, a->tk) : a->tk;
+    ftr__attention_copy(a, a->key + first * a->d, a->kv_heads * a->d, seen, a->d, m.keys);
+    ftr__attention_copy(a, a->value + first * a->dv, a->kv_heads * a->dv, seen, a->dv, m.values);
+    for (int64_t i = piece; i < a->group * a->query_tiles; i += a->pieces) {
+        ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
+        ftr__attention_forward_tile(a, &m, &t);
+    }
+}
+
+size_t ftr__cpu_attention_workspace(const ftr_kernel_call *call) {
+    ftr__attention a = ftr__attention_of(call);
+    return ftr__attention_scratch(&a);
+}
+
+ftr_status ftr__cpu_attention(const ftr_kernel_call *call) {
+    ftr__attention a = ftr__attention_of(call);
+    if (call->out[1].count == 0) return FTR_OK;
+    (void)ftr__attention_scratch(&a);
+    a.scratch = (unsigned char *)call->workspace;
+    ftr__pool_run(ftr__cpu_of(call)->pool, a.n * a.kv_heads * a.pieces, ftr__attention_task, &a);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- gradient -- */
+
+/* Queries, gradient of y, log-sums, and the mean of the weights' gradients, which is y . dy. */
+static void ftr__attention_load_rows(const ftr__attention *a, const ftr__attention_memory *m,
+                                     const ftr__attention_tile *t) {
+    const int64_t row = ftr__attention_row(a, t), stride = a->heads * a->dv;
+    const float *dy = a->dy + row * a->dv, *y = a->y + row * a->dv;
+    ftr__attention_load_queries(a, m, t);
+    ftr__attention_copy(a, dy, stride, t->queries, a->dv, m->dy);
+    ftr__attention_pack(a, m, m->dy, t->queries, a->dv, 1.0f, m->dy_panels);
+    memcpy(m->log_sum, a->log_sum + (t->b * a->heads + t->h) * a->tq + t->q0, (size_t)t->queries * sizeof(float));
+    for (int64_t q = 0; q < t->queries; q++)
+        m->mean[q] = (float)a->simd->math.dot(a->dv, m->dy + q * a->dv_pad, y + q * stride);
+}
+
+/* The weights of a tile, and the gradient of its scores. */
+static void ftr__attention_slopes(const ftr__attention *a, const ftr__attention_memory *m, const ftr__attention_tile *t,
+                                  const float *keys, const float *values) {
+    ftr__attention_dropout dropout;
+    ftr__attention_scores(a, m, t, keys);
+    ftr__attention_against_panels(a, m, t, values, a->dv_pad, a->dv, m->dy_panels, m->dscores);
+    if (t->diagonal) ftr__attention_hide(a, t, 0.0f, m->dscores);
+    a->simd->attention.softmax_grad(t->keys, t->queries, a->stride, ftr__attention_dropout_of(a, t, &dropout),
+                                    m->log_sum, m->mean, m->scores, m->dscores);
+}
+
+/* A tile of queries against the keys of a piece. */
+static void ftr__attention_backward_tile(const ftr__attention *a, const ftr__attention_memory *m, int64_t piece,
+                                         ftr__attention_tile *t) {
+    const int64_t row = ftr__attention_row(a, t), size = a->n * a->tq * a->heads * a->d;
+    bool begun = false;
+    ftr__attention_load_rows(a, m, t);
+    for (int64_t i = piece; i < a->key_tiles && ftr__attention_key_tile(a, i, t); i += a->pieces) {
+        const int64_t first = i / a->pieces * a->keys;
+        const float *keys = m->keys + first * a->d_pad, *values = m->values + first * a->dv_pad;
+        ftr__attention_slopes(a, m, t, keys, values);
+        if (ftr__attention_wants(a, 2))
+            ftr__attention_sum_queries(a, m, t, m->scores, m->dy, a->dv, m->dvalues + first * a->dv_pad);
+        if (ftr__attention_wants(a, 1))
+            ftr__attention_sum_queries(a, m, t, m->dscores, m->queries, a->d, m->dkeys + first * a->d_pad);
+        if (ftr__attention_wants(a, 0)) ftr__attention_sum_keys(a, m, t, m->dscores, keys, a->d, begun, m->result);
+        begun = true;
+    }
+    if (!ftr__attention_wants(a, 0)) return;
+    if (!begun) ftr__gemm_clear(t->queries, a->d_pad, a->d_pad, m->result);
+    float *dquery = a->pieces > 1 ? a->partial + piece * size : (float *)a->call->out[0].data;
+    a->simd->attention.scale_rows(t->queries, a->d, &a->scale, 0, m->result, a->d_pad, dquery + row * a->d,
+                                  a->heads * a->d);
+}
+
+/* Some of the keys of one head, against all queries. */
+static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__attention *a = (const ftr__attention *)arg;
+    const int64_t piece = task % a->pieces, g = task / a->pieces % a->kv_heads, b = task / a->pieces / a->kv_heads;
+    const int64_t keys = a->piece_tiles * a->keys, stride = a->kv_heads * a->d, v_stride = a->kv_heads * a->dv;
+    ftr__attention_memory m;
+    ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
+    ftr__gemm_clear(keys, a->d_pad, a->d_pad, m.dkeys);
+    ftr__gemm_clear(keys, a->dv_pad, a->dv_pad, m.dvalues);
+    for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
+        const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), to = i / a->pieces * a->keys;
+        const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
+        ftr__attention_copy(a, a->key + first * a->d, stride, count, a->d, m.keys + to * a->d_pad);
+        ftr__attention_copy(a, a->value + first * a->dv, v_stride, count, a->dv, m.values + to * a->dv_pad);
+    }
+    for (int64_t i = 0; i < a->group * a->query_tiles; i++) {
+        ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
+        if (t.queries > 0) ftr__attention_backward_tile(a, &m, piece, &t);
+    }
+    for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
+        const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), from = i / a->pieces * a->keys;
+        const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
+        const float one = 1.0f;
+        if (ftr__attention_wants(a, 1))
+            a->simd->attention.scale_rows(count, a->d, &a->scale, 0, m.dkeys + from * a->d_pad, a->d_pad,
+                                          (float *)a->call->out[1].data + first * a->d, stride);
+        if (ftr__attention_wants(a, 2))
+            a->simd->attention.scale_rows(count, a->dv, &one, 0, m.dvalues + from * a->dv_pad, a->dv_pad,
+                                          (float *)a->call->out[2].data + first * a->dv, v_stride);
+    }
+}
+
+#define FTR__ATTENTION_SUM_CHUNK 4096
+
+/* Adds the pieces of the queries' gradient in their order. */
+static void ftr__attention_sum_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__attention *a = (const ftr__attention *)arg;
+    const int64_t size = a->n * a->tq * a->heads * a->d, first = task * FTR__ATTENTION_SUM_CHUNK;
+    const int64_t count = ftr__gemm_min(FTR__ATTENTION_SUM_CHUNK, size - first);
+    float *to = (float *)a->call->out[0].data + first;
+    (void)worker;
+    memcpy(to, a->partial + first, (size_t)count * sizeof(float));
+    for (int64_t p = 1; p < a->pieces; p++) a->simd->gemm.accumulate(count, a->partial + p * size + first, to);
+}
+
+/* A part of the mask: of one sample and head, or all of them, and of a tile of queries and keys, or all tiles, as the
+ * mask was broadcast. */
+typedef struct ftr__attention_part {
+    int64_t begin[4], end[4]; /* samples, heads, tiles of queries, tiles of keys */
+} ftr__attention_part;
+
+static ftr__attention_part ftr__attention_part_of(const ftr__attention *a, int64_t task) {
+    const int64_t size[4] = {a->n, a->heads, a->query_tiles, a->key_tiles};
+    ftr__attention_part part;
+    for (int32_t i = 3; i >= 0; i--) {
+        const bool one = a->mask_step[i] != 0;
+        part.begin[i] = one ? task % size[i] : 0;
+        part.end[i] = one ? part.begin[i] + 1 : size[i];
+        if (one) task /= size[i];
+    }
+    return part;
+}
+
+static int64_t ftr__attention_part_count(const ftr__attention *a) {
+    const int64_t size[4] = {a->n, a->heads, a->query_tiles, a->key_tiles};
+    int64_t count = 1;
+    for (int32_t i = 0; i < 4; i++) count *= a->mask_step[i] ? size[i] : 1;
+    return count;
+}
+
+/* Adds the gradients of all scores that a tile of queries has in a part. */
+static void ftr__attention_mask_tile(const ftr__attention *a, const ftr__attention_memory *m,
+                                     const ftr__attention_part *part, ftr__attention_tile *t) {
+    ftr__attention_load_rows(a, m, t);
+    for (int64_t j = part->begin[3]; j < part->end[3] && ftr__attention_key_tile(a, j, t); j++) {
+        const int64_t first = (t->b * a->tk + t->k0) * a->kv_heads + t->h / a->group;
+        ftr__attention_copy(a, a->key + first * a->d, a->kv_heads * a->d, t->keys, a->d, m->keys);
+        ftr__attention_copy(a, a->value + first * a->dv, a->kv_heads * a->dv, t->keys, a->dv, m->values);
+        ftr__attention_slopes(a, m, t, m->keys, m->values);
+        for (int64_t k = 0; k < t->keys; k++)
+            a->simd->gemm.accumulate(t->queries, m->dscores + k * a->stride, m->dmask + k * a->stride);
+    }
+}
+
+/* Of the tile of sums, what one element of the mask was added to; q or k is -1 for all of them. */
+static float ftr__attention_mask_sum(const ftr__attention *a, const float *tile, int64_t q, int64_t k) {
+    const int64_t q0 = q < 0 ? 0 : q, q1 = q < 0 ? a->stride : q + 1, k0 = k < 0 ? 0 : k, k1 = k < 0 ? a->keys : k + 1;
+    double sum = 0.0;
+    for (int64_t i = k0; i < k1; i++)
+        for (int64_t j = q0; j < q1; j++) sum += (double)tile[i * a->stride + j];
+    return (float)sum;
+}
+
+static void ftr__attention_mask_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__attention *a = (const ftr__attention *)arg;
+    const ftr__attention_part part = ftr__attention_part_of(a, task);
+    const int64_t *step = a->mask_step;
+    ftr__attention_memory m;
+    ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
+    ftr__gemm_clear(a->keys, a->stride, a->stride, m.dmask);
+    for (int64_t b = part.begin[0]; b < part.end[0]; b++)
+        for (int64_t h = part.begin[1]; h < part.end[1]; h++)
+            for (int64_t i = part.begin[2]; i < part.end[2]; i++) {
+                ftr__attention_tile t = ftr__attention_query_tile(a, b, h, i);
+                if (t.queries > 0) ftr__attention_mask_tile(a, &m, &part, &t);
+            }
+    const ftr__attention_tile t = ftr__attention_query_tile(a, part.begin[0], part.begin[1], part.begin[2]);
+    const int64_t k0 = part.begin[3] * a->keys, keys = step[3] ? ftr__gemm_min(a->keys, a->tk - k0) : 1;
+    const int64_t queries = step[2] ? t.queries : 1;
+    float *to = (float *)a->call->out[3].data + t.b * step[0] + t.h * step[1] + t.q0 * step[2] + k0 * step[3];
+    for (int64_t q = 0; q < queries; q++)
+        for (int64_t k = 0; k < keys; k++)
+            to[q * step[2] + k * step[3]] = ftr__attention_mask_sum(a, m.dmask, step[2] ? q : -1, step[3] ? k : -1);
+}
+
+static size_t ftr__attention_partial_bytes(const ftr__attention *a) {
+    if (a->pieces == 1 || !ftr__attention_wants(a, 0)) return 0;
+    return (size_t)(a->pieces * a->n * a->tq * a->heads * a->d) * sizeof(float);
+}
+
+size_t ftr__cpu_attention_grad_workspace(const ftr_kernel_call *call) {
+    ftr__attention a = ftr__attention_of(call);
+    return ftr__attention_scratch(&a) + ftr__attention_partial_bytes(&a);
+}
+
+ftr_status ftr__cpu_attention_grad(const ftr_kernel_call *call) {
+    ftr__attention a = ftr__attention_of(call);
+    ftr__pool *pool = ftr__cpu_of(call)->pool;
+    const size_t scratch = ftr__attention_scratch(&a);
+    a.scratch = (unsigned char *)call->workspace;
+    a.partial = (float *)(void *)(a.scratch + scratch);
+    if ((call->attr->attention.wanted & 7u) != 0)
+        ftr__pool_run(pool, a.n * a.kv_heads * a.pieces, ftr__attention_grad_task, &a);
+    if (ftr__attention_partial_bytes(&a) > 0)
+        ftr__pool_run(pool, ftr__gemm_ceil(call->out[0].count, FTR__ATTENTION_SUM_CHUNK), ftr__attention_sum_task, &a);
+    if (call->out[3].count > 0) ftr__pool_run(pool, ftr__attention_part_count(&a), ftr__attention_mask_task, &a);
+    return FTR_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------------- rotary -- */
+
+#define FTR__ROTARY_GRAIN 65536 /* elements of a task */
+
+typedef struct ftr__rotary {
+    const ftr_kernel_call *call;
+    const ftr__simd_attention *simd;
+    int64_t n, t, heads, d, half, rows_per_task;
+    double *scratch;
+    int64_t scratch_size; /* doubles, of a worker */
+} ftr__rotary;
+
+static ftr__rotary ftr__rotary_of(const ftr_kernel_call *call) {
+    const ftr_shape *x = &call->in[0].shape;
+    ftr__rotary r = {.call = call, .simd = &ftr__cpu_of(call)->simd->attention, .half = call->attr->rotary.dims / 2};
+    r.n = x->dim[0], r.t = x->dim[1], r.heads = x->dim[2], r.d = x->dim[3];
+    r.rows_per_task = 1 + FTR__ROTARY_GRAIN / ftr__gemm_max(r.n * r.heads * r.d, 1);
+    r.scratch_size = 6 * r.half + FTR__ALIGNMENT / (int64_t)sizeof(double);
+    r.scratch = (double *)call->workspace;
+    return r;
+}
+
+/* Cosines and sines as the SIMD functions read them. */
+static void ftr__rotary_row(const ftr__rotary *r, const double *turn, float *c, float *s) {
+    const bool pairs = r->call->attr->rotary.interleaved, inverse = r->call->attr->rotary.inverse;
+    for (int64_t i = 0; i < r->half; i++) {
+        const float cosine = (float)turn[2 * i], sine = (float)(inverse ? -turn[2 * i + 1] : turn[2 * i + 1]);
+        if (pairs) {
+            c[2 * i] = c[2 * i + 1] = cosine;
+            s[2 * i] = -sine;
+            s[2 * i + 1] = sine;
+        } else {
+            c[i] = cosine;
+            s[i] = sine;
+        }
+    }
+}
+
+/* Some positions, of all samples. From one position to the next angles grow by a constant: their cosines and sines follow
+ * from the first ones by the addition theorem, in double. */
+static void ftr__rotary_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__rotary *r = (const ftr__rotary *)arg;
+    const int64_t begin = task * r->rows_per_task, end = ftr__gemm_min(begin + r->rows_per_task, r->t);
+    double *turn = r->scratch + worker * r->scratch_size, *step = turn + 2 * r->half;
+    float *c = (float *)(void *)(step + 2 * r->half), *s = c + 2 * r->half;
+    for (int64_t i = 0; i < r->half; i++) {
+        const double angle = pow(r->call->attr->rotary.base, -(double)i / (double)r->half);
+        const double first = (double)(r->call->attr->rotary.first + begin) * angle;
+        turn[2 * i] = cos(first), turn[2 * i + 1] = sin(first);
+        step[2 * i] = cos(angle), step[2 * i + 1] = sin(angle);
+    }
+    for (int64_t p = begin; p < end; p++) {
+        ftr__rotary_row(r, turn, c, s);
+        for (int64_t i = 0; i < r->n * r->heads; i++) {
+            const int64_t at = ((i / r->heads * r->t + p) * r->heads + i % r->heads) * r->d, rest = r->d - 2 * r->half;
+            const float *x = (const float *)r->call->in[0].data + at;
+            float *y = (float *)r->call->out[0].data + at;
+            if (r->call->attr->rotary.interleaved)
+                r->simd->rotate_pairs(r->half, c, s, x, y);
+            else
+                r->simd->rotate_halves(r->half, c, s, x, y);
+            if (rest > 0 && x != y) memcpy(y + 2 * r->half, x + 2 * r->half, (size_t)rest * sizeof(float));
+        }
+        for (int64_t i = 0; i < r->half; i++) {
+            const double cosine = turn[2 * i], sine = turn[2 * i + 1];
+            turn[2 * i] = cosine * step[2 * i] - sine * step[2 * i + 1];
+            turn[2 * i + 1] = sine * step[2 * i] + cosine * step[2 * i + 1];
+        }
+    }
+}
+
+size_t ftr__cpu_rotary_workspace(const ftr_kernel_call *call) {
+    const ftr__rotary r = ftr__rotary_of(call);
+    return (size_t)(r.scratch_size * ftr__pool_threads(ftr__cpu_of(call)->pool)) * sizeof(double);
+}
+
+ftr_status ftr__cpu_rotary(const ftr_kernel_call *call) {
+    ftr__rotary r = ftr__rotary_of(call);
+    if (call->out[0].count == 0) return FTR_OK;
+    ftr__pool_run(ftr__cpu_of(call)->pool, ftr__gemm_ceil(r.t, r.rows_per_task), ftr__rotary_task, &r);
     return FTR_OK;
 }
 
@@ -12621,7 +14218,7 @@ ftr_status ftr__cpu_topk(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/scan.c ---- */
-/* Ops along an axis: cumulative sum, product and its gradient, log-sum-exp. A unit is a tile of neighbouring columns
+/* Ops along an axis: cumulative sum, product, log-sum-exp, and their gradients. A unit is a tile of neighbouring columns
  * (one if the axis is the last one), which are handled together; sums and products are kept in double. */
 
 #define FTR__SCAN_GRAIN 16384 /* elements of a task */
@@ -12809,6 +14406,43 @@ static void ftr__logsumexp_unit(const ftr__scan_job *job, int64_t outer, int64_t
 ftr_status ftr__cpu_logsumexp(const ftr_kernel_call *call) {
     ftr__scan_job job = {.call = call, .unit = ftr__logsumexp_unit};
     ftr__scan_run(&job, &call->in[0], call->attr->axis.axis);
+    return FTR_OK;
+}
+
+/* dx = dy e^(x - most) / sum. Where the largest is inf, y is too: dy e^(x - y) is NaN for the infinite x, else 0. */
+static inline float ftr__logsumexp_scale(float dy, float most, double sum) {
+    return isinf(most) && most > 0.0f ? dy : (float)((double)dy / sum);
+}
+
+static void ftr__logsumexp_grad_unit(const ftr__scan_job *job, int64_t outer, int64_t column, int64_t width) {
+    const ftr__simd_math *math = &ftr__cpu_of(job->call)->simd->math;
+    const int64_t base = outer * job->n * job->inner + column;
+    const float *dy = (const float *)job->call->in[0].data + outer * job->inner + column;
+    const float *x = (const float *)job->call->in[1].data + base;
+    float *dx = (float *)job->call->out[0].data + base, most[FTR__SCAN_TILE], scale[FTR__SCAN_TILE];
+    double sum[FTR__SCAN_TILE] = {0};
+    if (job->inner == 1) {
+        most[0] = math->maximum(job->n, x);
+        scale[0] = ftr__logsumexp_scale(*dy, most[0], math->exp_sum(job->n, x, most[0], dx));
+        math->binary[FTR__BINARY_MUL][FTR__OPERANDS_RIGHT_SCALAR](job->n, dx, scale, dx);
+        return;
+    }
+    for (int64_t j = 0; j < width; j++) most[j] = -INFINITY;
+    math->column_maximum(job->n, width, x, job->inner, most);
+    for (int64_t r = 0; r < job->n; r++) {
+        float *e = dx + r * job->inner;
+        math->binary[FTR__BINARY_SUB][FTR__OPERANDS_ROWS](width, x + r * job->inner, most, e);
+        math->unary[FTR__UNARY_EXP](width, e, e);
+        for (int64_t j = 0; j < width; j++) sum[j] += (double)e[j];
+    }
+    for (int64_t j = 0; j < width; j++) scale[j] = ftr__logsumexp_scale(dy[j], most[j], sum[j]);
+    for (int64_t r = 0; r < job->n; r++)
+        math->binary[FTR__BINARY_MUL][FTR__OPERANDS_ROWS](width, dx + r * job->inner, scale, dx + r * job->inner);
+}
+
+ftr_status ftr__cpu_logsumexp_grad(const ftr_kernel_call *call) {
+    ftr__scan_job job = {.call = call, .unit = ftr__logsumexp_grad_unit};
+    ftr__scan_run(&job, &call->in[1], call->attr->axis.axis);
     return FTR_OK;
 }
 
@@ -16368,58 +18002,62 @@ static void FTR__S(window_mean)(int64_t channels, const float *x, int64_t rows, 
 
 /* ------------------------------------------------------------------------------------------------------- dropout -- */
 
-/* Both halves of the products of 32-bit numbers. The odd ones are moved to even places for a second multiplication. */
-FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR__VU *low) {
-    typedef uint64_t wide __attribute__((vector_size(4 * FTR__W)));
-    const wide even_factor = (wide)a & 0xffffffffu, odd_factor = (wide)a >> 32, factor = (wide){0} + b;
+typedef uint64_t FTR__S(vw) __attribute__((vector_size(4 * FTR__W)));
+
+/* Products of the lower halves of 64-bit numbers. */
+FTR__INLINE FTR__S(vw) FTR__S(multiply_wide)(FTR__S(vw) a, FTR__S(vw) b) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    const wide even = (wide)_mm512_mul_epu32((__m512i)even_factor, (__m512i)factor);
-    const wide odd = (wide)_mm512_mul_epu32((__m512i)odd_factor, (__m512i)factor);
+    return (FTR__S(vw))_mm512_mul_epu32((__m512i)a, (__m512i)b);
 #elif FTR__SIMD_LEVEL == 2
-    const wide even = (wide)_mm256_mul_epu32((__m256i)even_factor, (__m256i)factor);
-    const wide odd = (wide)_mm256_mul_epu32((__m256i)odd_factor, (__m256i)factor);
+    return (FTR__S(vw))_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif FTR__SIMD_LEVEL == 0 && defined(__x86_64__)
-    const wide even = (wide)_mm_mul_epu32((__m128i)even_factor, (__m128i)factor);
-    const wide odd = (wide)_mm_mul_epu32((__m128i)odd_factor, (__m128i)factor);
+    return (FTR__S(vw))_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
-    const wide even = even_factor * factor, odd = odd_factor * factor;
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
 #endif
-    *low = (FTR__VU)((even & 0xffffffffu) | (odd << 32));
-    *high = (FTR__VU)((even >> 32) | (odd & UINT64_C(0xffffffff00000000)));
+}
+
+/* The upper halves as lower ones; what the upper ones become does not matter. */
+FTR__INLINE FTR__S(vw) FTR__S(upper_half)(FTR__S(vw) a) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__S(vw))_mm512_movehdup_ps((__m512)a);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__S(vw))_mm256_movehdup_ps((__m256)a);
+#else
+    return a >> 32;
+#endif
 }
 
 /* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k
- * of block block + l. */
-FTR__INLINE void FTR__S(philox)(const ftr__dropout_stream *stream, uint64_t block, FTR__VU numbers[4]) {
-    uint32_t low[FTR__W], high[FTR__W];
-    for (int l = 0; l < FTR__W; l++) {
-        low[l] = (uint32_t)(block + (uint64_t)l);
-        high[l] = (uint32_t)((block + (uint64_t)l) >> 32);
+ * of block block + l. `counter` is the upper half. Even and odd blocks are computed apart (c and d), each number in the lower half of 64 bits, as
+ * multiplications have it; what is in the upper halves does not matter. */
+FTR__INLINE void FTR__S(philox)(const uint32_t key[2], const uint32_t counter[2], uint64_t block, FTR__VU numbers[4]) {
+    const FTR__S(vw) zero = {0}, factor0 = zero + 0xD2511F53u, factor1 = zero + 0xCD9E8D57u;
+    const uint64_t even[8] = {0, 2, 4, 6, 8, 10, 12, 14};
+    FTR__S(vw) c0, c2 = zero + counter[0], c3 = zero + counter[1], d2 = c2, d3 = c3;
+    __builtin_memcpy(&c0, even, sizeof c0);
+    c0 += block;
+    FTR__S(vw) d0 = c0 + 1, c1 = c0 >> 32, d1 = d0 >> 32;
+    FTR__S(vw) key0 = zero + key[0], key1 = zero + key[1];
+    for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
+        const FTR__S(vw) c_first = FTR__S(multiply_wide)(c0, factor0), c_second = FTR__S(multiply_wide)(c2, factor1);
+        const FTR__S(vw) d_first = FTR__S(multiply_wide)(d0, factor0), d_second = FTR__S(multiply_wide)(d2, factor1);
+        c0 = FTR__S(upper_half)(c_second) ^ (c1 ^ key0), c2 = FTR__S(upper_half)(c_first) ^ (c3 ^ key1);
+        d0 = FTR__S(upper_half)(d_second) ^ (d1 ^ key0), d2 = FTR__S(upper_half)(d_first) ^ (d3 ^ key1);
+        c1 = c_second, c3 = c_first;
+        d1 = d_second, d3 = d_first;
     }
-    FTR__VU c0, c1, c2 = (FTR__VU){0} + stream->counter[0], c3 = (FTR__VU){0} + stream->counter[1];
-    __builtin_memcpy(&c0, low, sizeof c0);
-    __builtin_memcpy(&c1, high, sizeof c1);
-    uint32_t k0 = stream->key[0], k1 = stream->key[1];
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        FTR__VU high0, low0, high1, low1;
-        FTR__S(multiply_wide)(c0, 0xD2511F53u, &high0, &low0);
-        FTR__S(multiply_wide)(c2, 0xCD9E8D57u, &high1, &low1);
-        c0 = high1 ^ c1 ^ k0;
-        c2 = high0 ^ c3 ^ k1;
-        c1 = low1;
-        c3 = low0;
-    }
-    numbers[0] = c0;
-    numbers[1] = c1;
-    numbers[2] = c2;
-    numbers[3] = c3;
+    numbers[0] = (FTR__VU)((c0 & 0xffffffffu) | (d0 << 32));
+    numbers[1] = (FTR__VU)((c1 & 0xffffffffu) | (d1 << 32));
+    numbers[2] = (FTR__VU)((c2 & 0xffffffffu) | (d2 << 32));
+    numbers[3] = (FTR__VU)((c3 & 0xffffffffu) | (d3 << 32));
 }
 
 static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y) {
     for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
         FTR__VU numbers[4];
         uint32_t lanes[4][FTR__W];
-        FTR__S(philox)(stream, block, numbers);
+        FTR__S(philox)(stream->key, stream->counter, block, numbers);
         __builtin_memcpy(lanes, numbers, sizeof lanes);
         const int64_t some = n - i < 4 * FTR__W ? n - i : 4 * FTR__W;
         for (int64_t k = 0; k < some; k++) {
@@ -16432,6 +18070,67 @@ static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64
             bits &= keep;
             __builtin_memcpy(&y[i + k], &bits, sizeof bits);
         }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ random tensors -- */
+
+/* [0, 1) with 24 bits, as ftr__rng_uniform(). */
+FTR__INLINE FTR__VF FTR__S(unit)(FTR__VU number) {
+    return __builtin_convertvector((FTR__VI)(number >> 8), FTR__VF) * FTR__SPLAT(0x1p-24f);
+}
+
+/* Lane l of made[k] is element 4 l + k. */
+FTR__INLINE void FTR__S(store_blocks)(int64_t n, const FTR__VF made[4], float *out) {
+    float lanes[4][FTR__W];
+    __builtin_memcpy(lanes, made, sizeof lanes);
+    for (int64_t k = 0; k < 4 * FTR__W && k < n; k++) out[k] = lanes[k % 4][k / 4];
+}
+
+static void FTR__S(random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out) {
+    const FTR__VF low = FTR__SPLAT(stream->offset), range = FTR__SPLAT(stream->scale), most = FTR__SPLAT(stream->most);
+    for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
+        FTR__VU numbers[4];
+        FTR__VF made[4];
+        FTR__S(philox)(stream->key, stream->counter, block, numbers);
+        for (int k = 0; k < 4; k++) made[k] = FTR__S(minimum_of)(FTR__FMA(range, FTR__S(unit)(numbers[k]), low), most);
+        FTR__S(store_blocks)(n - i, made, out + i);
+    }
+}
+
+/* Cosine and sine of 2 pi v for v in [0, 1): of the angle to the nearest quarter turn, at most pi / 4, by minimax
+ * polynomials (relative error 9e-9), then turned. v has 24 bits, so that the difference is exact. */
+FTR__INLINE void FTR__S(turn)(FTR__VF v, FTR__VF *cosine, FTR__VF *sine) {
+    const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    const FTR__VF shifted = v * 4.0f + round;
+    const FTR__VU quarter = (FTR__VU)shifted - (FTR__VU)round;
+    const FTR__VF a = (v - (shifted - round) * 0.25f) * FTR__SPLAT(6.28318530718f), square = a * a;
+    FTR__VF s = FTR__FMA(FTR__SPLAT(-0.000195152825f), square, FTR__SPLAT(0.0083321603f));
+    s = FTR__FMA(s, square, FTR__SPLAT(-0.166666552f));
+    s = FTR__FMA(s * square, a, a);
+    FTR__VF c = FTR__FMA(FTR__SPLAT(2.44331568e-05f), square, FTR__SPLAT(-0.00138873165f));
+    c = FTR__FMA(c, square, FTR__SPLAT(0.0416666456f));
+    c = FTR__FMA(c * square, square, FTR__FMA(square, FTR__SPLAT(-0.5f), FTR__SPLAT(1.0f)));
+    const FTR__VI odd = (FTR__VI)(quarter & 1u) != 0;
+    *cosine = (FTR__VF)((FTR__VU)FTR__SELECT(odd, s, c) ^ ((quarter + 1u) & 2u) << 30);
+    *sine = (FTR__VF)((FTR__VU)FTR__SELECT(odd, c, s) ^ (quarter & 2u) << 30);
+}
+
+static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out) {
+    const FTR__VF mean = FTR__SPLAT(stream->offset), deviation = FTR__SPLAT(stream->scale);
+    for (int64_t i = 0; i < n; i += 4 * FTR__W, block += FTR__W) {
+        FTR__VU numbers[4];
+        FTR__VF made[4];
+        FTR__S(philox)(stream->key, stream->counter, block, numbers);
+        for (int k = 0; k < 4; k += 2) {
+            const FTR__VF log = FTR__S(logarithm)(1.0f - FTR__S(unit)(numbers[k]));
+            const FTR__VF radius = deviation * FTR__S(square_root)(log * -2.0f);
+            FTR__VF cosine, sine;
+            FTR__S(turn)(FTR__S(unit)(numbers[k + 1]), &cosine, &sine);
+            made[k] = FTR__FMA(radius, cosine, mean);
+            made[k + 1] = FTR__FMA(radius, sine, mean);
+        }
+        FTR__S(store_blocks)(n - i, made, out + i);
     }
 }
 
@@ -16489,12 +18188,12 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
-        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout), .sgd = FTR__S(sgd),                            \
+        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),                                                    \
+        .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal), .sgd = FTR__S(sgd),          \
         .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
     }
 
 #undef FTR__COLUMN_VECTORS
-#undef FTR__UNROLL
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
 #undef FTR__LOAD_SOME
@@ -16739,12 +18438,260 @@ static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const flo
 #else
 #define FTR__SIMD_GEMM_MR 6
 #endif
-#undef FTR__MR
-#undef FTR__ROWS
+
+/* ---- src/backend/cpu/simd_attention.inc.h ---- */
+/* ftr__simd_attention of one instruction set. Included once a level, after simd_math.inc.h and simd_gemm.inc.h. */
+#undef FTR__SIMD_ATTENTION_FUNCTIONS
+
+/* ----------------------------------------------------------------------------------------------- matrix products -- */
+
+#define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
+#define FTR__TILE_STEP(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+        lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
+    }
+#define FTR__TILE_STORE(i)                                                                                             \
+    if (i < rows) {                                                                                                    \
+        FTR__S(gemm_store)(tile, i, 0, lo##i);                                                                         \
+        if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
+    }
+
+/* `rows` and `narrow` are constants where this is used. */
+FTR__INLINE void FTR__S(attention_columns)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t a_stride,
+                                           const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
+    FTR__ROWS(FTR__TILE_ZERO)
+    for (int64_t k = 0; k < depth; k++) {
+        const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+        FTR__ROWS(FTR__TILE_STEP)
+        a += a_stride;
+        b += b_stride;
+    }
+    FTR__ROWS(FTR__TILE_STORE)
+}
+#undef FTR__TILE_ZERO
+#undef FTR__TILE_STEP
+#undef FTR__TILE_STORE
+
+static void FTR__S(attention_tile_columns)(int64_t rows, int64_t depth, const float *a, int64_t a_stride,
+                                           const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
+    if (rows <= 4)
+        FTR__S(attention_columns)(4, false, depth, a, a_stride, b, b_stride, tile);
+#if FTR__MR > 8
+    else if (rows <= 8)
+        FTR__S(attention_columns)(8, false, depth, a, a_stride, b, b_stride, tile);
+#endif
+    else if (tile->narrow)
+        FTR__S(attention_columns)(FTR__MR, true, depth, a, a_stride, b, b_stride, tile);
+    else
+        FTR__S(attention_columns)(FTR__MR, false, depth, a, a_stride, b, b_stride, tile);
+}
+
+/* ------------------------------------------------------------------------------------------------------- softmax -- */
+
+/* a if it is larger, otherwise b: also if one of them is NaN. */
+FTR__INLINE FTR__VF FTR__S(larger)(FTR__VF a, FTR__VF b) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_max_ps((__m512)a, (__m512)b);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return FTR__SELECT(a > b, a, b);
+#endif
+}
+
+/* 2^x for x <= 0 and NaN; below 2^-126 it is 0. x = n + r with |r| <= 1/2; 2^r = 1 + r P(r), P a minimax polynomial
+ * (relative error 1e-7); n is added to the exponent. */
+FTR__INLINE FTR__VF FTR__S(power_of_two)(FTR__VF x) {
+    const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    const FTR__VF shifted = x + round;
+    const FTR__VF r = x - (shifted - round);
+    FTR__VF p = FTR__SPLAT(0.00132647273f);
+    p = FTR__FMA(p, r, FTR__SPLAT(0.00967151299f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.0555073358f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.240222424f));
+    p = FTR__FMA(p, r, FTR__SPLAT(0.693147004f));
+    p = FTR__FMA(p, r, FTR__SPLAT(1.0f));
+    p = (FTR__VF)((FTR__VU)p + ((FTR__VU)shifted << 23));
+    return (FTR__VF)((FTR__VI)p & ~(x < -126.0f));
+}
+
+/* What the weights of keys k to k + 3 are multiplied by: 0 or the scale. */
+FTR__INLINE void FTR__S(dropout_factors)(const ftr__attention_dropout *dropout, int64_t k, int64_t column,
+                                         FTR__VF factor[4]) {
+    const uint64_t all = 0xffffffffu, threshold = dropout->stream.threshold;
+    const uint32_t limit = (uint32_t)(threshold < all ? threshold : all); /* p = 1: the scale is 0 */
+    FTR__VU numbers[4];
+    FTR__S(philox)(dropout->stream.key, dropout->stream.counter, dropout->first + (uint64_t)(k / 4) * dropout->step + (uint64_t)column, numbers);
+    FTR__UNROLL
+    for (int32_t i = 0; i < 4; i++)
+        factor[i] = (FTR__VF)((FTR__VI)FTR__SPLAT(dropout->stream.scale) & (FTR__VI)(numbers[i] >= limit));
+}
+
+static void FTR__S(attention_add_tile)(int64_t keys, int64_t columns, int64_t stride, float factor, const float *x,
+                                       int64_t x_stride, float *s) {
+    for (int64_t k = 0; k < keys; k++, x += x_stride, s += stride) {
+        for (int64_t c = 0; c < columns; c += FTR__W)
+            FTR__STORE(s + c, FTR__FMA(FTR__LOAD(x + c), FTR__SPLAT(factor), FTR__LOAD(s + c)));
+    }
+}
+
+static void FTR__S(attention_add_keys)(int64_t keys, int64_t columns, int64_t stride, float factor, const float *x,
+                                       float *s) {
+    for (int64_t k = 0; k < keys; k++, s += stride) {
+        const FTR__VF add = FTR__SPLAT(factor * x[k]);
+        for (int64_t c = 0; c < columns; c += FTR__W) FTR__STORE(s + c, FTR__LOAD(s + c) + add);
+    }
+}
+
+/* One vector of columns; four rows are on their way at a time. */
+FTR__INLINE FTR__VF FTR__S(column_maxima)(int64_t keys, int64_t stride, const float *s, FTR__VF most) {
+    FTR__VF m0 = most, m1 = most, m2 = most, m3 = most;
+    int64_t k = 0;
+    for (; k + 4 <= keys; k += 4, s += 4 * stride) {
+        m0 = FTR__S(larger)(FTR__LOAD(s), m0);
+        m1 = FTR__S(larger)(FTR__LOAD(s + stride), m1);
+        m2 = FTR__S(larger)(FTR__LOAD(s + 2 * stride), m2);
+        m3 = FTR__S(larger)(FTR__LOAD(s + 3 * stride), m3);
+    }
+    for (; k < keys; k++, s += stride) m0 = FTR__S(larger)(FTR__LOAD(s), m0);
+    return FTR__S(larger)(FTR__S(larger)(m0, m1), FTR__S(larger)(m2, m3));
+}
+
+FTR__INLINE FTR__VF FTR__S(column_weights)(int64_t keys, int64_t stride, FTR__VF shift,
+                                           const ftr__attention_dropout *dropout, int64_t column, float *s) {
+    FTR__VF sum[4] = {{0}, {0}, {0}, {0}}, factor[4];
+    int64_t k = 0;
+    for (; k + 4 <= keys; k += 4, s += 4 * stride) {
+        if (dropout) FTR__S(dropout_factors)(dropout, k, column, factor);
+        FTR__UNROLL
+        for (int32_t i = 0; i < 4; i++) {
+            const FTR__VF p = FTR__S(power_of_two)(FTR__LOAD(s + i * stride) - shift);
+            sum[i] += p;
+            FTR__STORE(s + i * stride, dropout ? p * factor[i] : p);
+        }
+    }
+    if (dropout && k < keys) FTR__S(dropout_factors)(dropout, k, column, factor);
+    for (int32_t i = 0; k + i < keys; i++, s += stride) {
+        const FTR__VF p = FTR__S(power_of_two)(FTR__LOAD(s) - shift);
+        sum[0] += p;
+        FTR__STORE(s, dropout ? p * factor[i] : p);
+    }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+static void FTR__S(attention_softmax)(int64_t keys, int64_t columns, int64_t stride,
+                                      const ftr__attention_dropout *dropout, float *maximum, float *sum, float *rescale,
+                                      float *s) {
+    for (int64_t c = 0; c < columns; c += FTR__W) {
+        const FTR__VF before = FTR__LOAD(maximum + c), most = FTR__S(column_maxima)(keys, stride, s + c, before);
+        const FTR__VF shift = FTR__SELECT(most == -__builtin_inff(), FTR__SPLAT(0.0f), most);
+        const FTR__VF factor = FTR__S(power_of_two)(before - shift);
+        const FTR__VF more = dropout ? FTR__S(column_weights)(keys, stride, shift, dropout, c, s + c)
+                                     : FTR__S(column_weights)(keys, stride, shift, NULL, c, s + c);
+        FTR__STORE(maximum + c, most);
+        FTR__STORE(rescale + c, factor);
+        FTR__STORE(sum + c, FTR__FMA(FTR__LOAD(sum + c), factor, more));
+    }
+}
+
+static void FTR__S(attention_softmax_end)(int64_t columns, const float *maximum, const float *sum, float *log_sum,
+                                          float *inverse) {
+    for (int64_t c = 0; c < columns; c += FTR__W) {
+        const FTR__VF total = FTR__LOAD(sum + c), most = FTR__LOAD(maximum + c);
+        const FTR__VI none = total == 0.0f;
+        const FTR__VF log = FTR__FMA(most, FTR__SPLAT(0.693147181f), FTR__S(logarithm)(total));
+        FTR__STORE(log_sum + c, FTR__SELECT(none, FTR__SPLAT(-__builtin_inff()), log));
+        FTR__STORE(inverse + c, FTR__SELECT(none, FTR__SPLAT(0.0f), 1.0f / total));
+    }
+}
+
+/* One element; `factor` is NULL without dropout. The product with log2(e) is not rounded before the difference: both are
+ * large where scores are. */
+FTR__INLINE void FTR__S(attention_slope)(FTR__VF log_sum, FTR__VF mean, const FTR__VF *factor, float *s, float *ds) {
+    const FTR__VF p = FTR__S(power_of_two)(FTR__FMA(log_sum, FTR__SPLAT(-1.44269504f), FTR__LOAD(s)));
+    FTR__VF d = FTR__LOAD(ds);
+    if (factor) d *= *factor;
+    FTR__STORE(ds, p * (d - mean));
+    FTR__STORE(s, factor ? p * *factor : p);
+}
+
+FTR__INLINE void FTR__S(column_slopes)(int64_t keys, int64_t stride, FTR__VF log_sum, FTR__VF mean,
+                                       const ftr__attention_dropout *dropout, int64_t column, float *s, float *ds) {
+    FTR__VF factor[4];
+    int64_t k = 0;
+    for (; k + 4 <= keys; k += 4, s += 4 * stride, ds += 4 * stride) {
+        if (dropout) FTR__S(dropout_factors)(dropout, k, column, factor);
+        FTR__UNROLL
+        for (int32_t i = 0; i < 4; i++)
+            FTR__S(attention_slope)(log_sum, mean, dropout ? &factor[i] : NULL, s + i * stride, ds + i * stride);
+    }
+    if (dropout && k < keys) FTR__S(dropout_factors)(dropout, k, column, factor);
+    for (int32_t i = 0; k + i < keys; i++, s += stride, ds += stride)
+        FTR__S(attention_slope)(log_sum, mean, dropout ? &factor[i] : NULL, s, ds);
+}
+
+static void FTR__S(attention_softmax_grad)(int64_t keys, int64_t columns, int64_t stride,
+                                           const ftr__attention_dropout *dropout, const float *log_sum,
+                                           const float *mean, float *s, float *ds) {
+    for (int64_t c = 0; c < columns; c += FTR__W) {
+        const FTR__VF natural = FTR__LOAD(log_sum + c), average = FTR__LOAD(mean + c);
+        /* Where no key is seen all weights are 0. */
+        const FTR__VF log = FTR__SELECT(natural == -__builtin_inff(), FTR__SPLAT(__builtin_inff()), natural);
+        if (dropout)
+            FTR__S(column_slopes)(keys, stride, log, average, dropout, c, s + c, ds + c);
+        else
+            FTR__S(column_slopes)(keys, stride, log, average, NULL, c, s + c, ds + c);
+    }
+}
+
+static void FTR__S(attention_scale_rows)(int64_t rows, int64_t columns, const float *factor, int64_t factor_step,
+                                         const float *x, int64_t x_stride, float *y, int64_t y_stride) {
+    for (int64_t r = 0; r < rows; r++, factor += factor_step, x += x_stride, y += y_stride) {
+        const FTR__VF scale = FTR__SPLAT(*factor);
+        int64_t c = *factor == 1.0f && x == y ? columns : 0;
+        for (; c + FTR__W <= columns; c += FTR__W) FTR__STORE(y + c, FTR__LOAD(x + c) * scale);
+        for (; c < columns; c++) y[c] = x[c] * *factor;
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------------- rotary -- */
+
+static void FTR__S(rotate_halves)(int64_t half, const float *c, const float *s, const float *x, float *y) {
+    for (int64_t i = 0; i < half; i += FTR__W) {
+        const int64_t left = half - i;
+        const FTR__VF cosine = FTR__S(load_some)(c + i, left), sine = FTR__S(load_some)(s + i, left);
+        const FTR__VF a = FTR__S(load_some)(x + i, left), b = FTR__S(load_some)(x + half + i, left);
+        FTR__S(store_some)(y + i, FTR__FMA(a, cosine, -(b * sine)), left);
+        FTR__S(store_some)(y + half + i, FTR__FMA(b, cosine, a * sine), left);
+    }
+}
+
+static void FTR__S(rotate_pairs)(int64_t half, const float *c, const float *s, const float *x, float *y) {
+    typedef uint64_t pair __attribute__((vector_size(4 * FTR__W)));
+    for (int64_t i = 0; i < 2 * half; i += FTR__W) {
+        const int64_t left = 2 * half - i;
+        const FTR__VF a = FTR__S(load_some)(x + i, left);
+        const FTR__VF other = (FTR__VF)(((pair)a << 32) | ((pair)a >> 32));
+        const FTR__VF turned = other * FTR__S(load_some)(s + i, left);
+        FTR__S(store_some)(y + i, FTR__FMA(a, FTR__S(load_some)(c + i, left), turned), left);
+    }
+}
+
+#define FTR__SIMD_ATTENTION_FUNCTIONS                                                                                  \
+    {                                                                                                                  \
+        .tile_columns = FTR__S(attention_tile_columns), .add_tile = FTR__S(attention_add_tile),                        \
+        .add_keys = FTR__S(attention_add_keys), .softmax = FTR__S(attention_softmax),                                  \
+        .softmax_end = FTR__S(attention_softmax_end), .softmax_grad = FTR__S(attention_softmax_grad),                  \
+        .scale_rows = FTR__S(attention_scale_rows), .rotate_halves = FTR__S(rotate_halves),                            \
+        .rotate_pairs = FTR__S(rotate_pairs),                                                                          \
+    }
 
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
+    .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
 };
 
 /* ---- src/backend/cpu/simd_end.inc.h ---- */
@@ -16759,6 +18706,9 @@ static const ftr__simd FTR__S(simd) = {
 #undef FTR__TARGET
 #undef FTR__S
 #undef FTR__W
+#undef FTR__UNROLL
+#undef FTR__MR
+#undef FTR__ROWS
 #undef FTR__VF
 #undef FTR__VI
 #undef FTR__VU

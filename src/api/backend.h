@@ -79,6 +79,20 @@ typedef union ftr_op_attr {
         ftr_shape shape;
     } random;
     struct {
+        double scale, dropout;
+        /* The dropout's Philox stream, as of an op dropout. The weight of query i and key j of head h of sample b uses
+         * number j % 4 of block ((b * heads + h) * ceil(tk / 4) + j / 4) * tq + i. */
+        uint64_t key;
+        uint32_t wanted; /* of a gradient: bit i is set if output i is used; the others are of shape [0] */
+        bool causal;
+    } attention;
+    struct {
+        double base;
+        int64_t first;
+        int32_t dims;
+        bool interleaved, inverse; /* inverse: by the negative angles, which is the gradient */
+    } rotary;
+    struct {
         ftr_shape shape; /* the result's */
     } shape;
     struct {

@@ -183,6 +183,46 @@ FTR_API ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_sh
  * from the mean. */
 FTR_API ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std);
 
+/* --------------------------------------------------------------------------------------------------- attention -- */
+
+/* From ftr_attention_defaults(). */
+typedef struct ftr_attention_desc {
+    uint32_t cookie;
+    bool causal;     /* query i sees the keys 0 to i, whatever tq and tk are, as PyTorch's is_causal; false */
+    ftr_tensor mask; /* added to the scores; broadcasts to [n, heads, tq, tk]; -inf excludes a key. A null handle: none */
+    double scale;    /* of the scores; 0 is 1 / sqrt(d); 0 */
+    double dropout;  /* while training: probability that a weight is set to 0; the others are scaled; 0 */
+} ftr_attention_desc;
+
+/* No mask, scale 1 / sqrt(d), no dropout. */
+FTR_API ftr_attention_desc ftr_attention_defaults(void);
+
+/* Scaled dot-product attention (Vaswani et al.: Attention Is All You Need, 2017): softmax over the keys of
+ * scale * query . key + mask, times the values. query [n, tq, heads, d], key [n, tk, kv_heads, d], value [n, tk,
+ * kv_heads, dv] give [n, tq, heads, dv]; kv_heads divides heads, and heads / kv_heads neighbouring query heads share
+ * one of key and value (grouped-query attention, Ainslie et al. 2023). Causal and a mask both apply if both are given.
+ * A query that sees no key gives 0, with gradient 0, as PyTorch's. The matrix of scores is never in memory: it is
+ * computed by tiles, in the gradient once more (Dao et al.: FlashAttention, 2022). f32 and f64, all of one type. The
+ * mask has a gradient. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_attention(ftr_tensor query, ftr_tensor key, ftr_tensor value, const ftr_attention_desc *desc);
+
+/* From ftr_rotary_defaults(). */
+typedef struct ftr_rotary_desc {
+    uint32_t cookie;
+    double base;      /* 10000 */
+    int64_t first;    /* position of row 0; 0 */
+    int32_t dims;     /* how many of the d elements are rotated, the first ones; even; 0 is all; 0 */
+    bool interleaved; /* a pair is elements 2 i and 2 i + 1, as in GPT-J, instead of i and i + dims / 2, as in GPT-NeoX
+                       * and Llama; false */
+} ftr_rotary_desc;
+
+/* Base 10000, from position 0, all of d, pairs of halves. */
+FTR_API ftr_rotary_desc ftr_rotary_defaults(void);
+
+/* Rotary position embedding (Su et al.: RoFormer, 2021) of queries or keys [n, t, heads, d]: pair i of row p is rotated
+ * by the angle (first + p) * base^(-2 i / dims). Elements from `dims` on stay. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_rotary(ftr_tensor x, const ftr_rotary_desc *desc);
+
 /* ------------------------------------------------------------------------------------------- indices and scans -- */
 
 /* Rows of weight [rows, width]: indices [..] (i32 or i64) to [.., width]. An index outside 0 to rows - 1 fails the step

@@ -50,6 +50,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_pool,
     FTR__ATTR_dropout,
     FTR__ATTR_random,
+    FTR__ATTR_attention,
+    FTR__ATTR_rotary,
     FTR__ATTR_shape,
     FTR__ATTR_axes_order,
     FTR__ATTR_axis,

@@ -74,6 +74,15 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_random: ftr__print_random(p, node); break;
+    case FTR__ATTR_attention:
+        ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
+        if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
+        break;
+    case FTR__ATTR_rotary:
+        ftr__print(p->write, p->user, "%s%s base %g first %lld dims %d", a->rotary.inverse ? " inverse" : "",
+                   a->rotary.interleaved ? " interleaved" : "", a->rotary.base, (long long)a->rotary.first,
+                   a->rotary.dims);
+        break;
     case FTR__ATTR_axes_order: ftr__print_order(p, node); break;
     case FTR__ATTR_axis: ftr__print(p->write, p->user, " axis %d", a->axis.axis); break;
     case FTR__ATTR_slice:

@@ -37,6 +37,7 @@ typedef struct golden_family {
 } golden_family;
 
 extern const golden_family golden_rest;
+extern const golden_family golden_attention; /* golden_attention.c */
 
 /* Op number `index` of all families; NULL past the last. */
 const golden_op *golden_op_at(size_t index);

@@ -8,10 +8,10 @@ Run by hand; its outputs are committed. Everything follows from fixed seeds, on 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors
+pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors, attention.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
                     entropy; of ops on indices and along lines; of einsum and stochastic depth, and
-                    edges of all: NaN, infinities, ties, empty tensors.
+                    edges of all: NaN, infinities, ties, empty tensors; of attention and rotary embedding.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 transfer_*          the same, with the first layers frozen: "frozen" by requires_grad_(False), "still" by eval() as well.
@@ -914,6 +914,94 @@ def edges(cases):
               lambda x, t: F.mse_loss(x, t, reduction="none"), {"reduction": 2})  # fmt: skip
     cases.add("kl_div", {"x": f32(-1, -inf, -1, -inf), "target": f32(0, 0.5, -1, 0)},
               lambda x, t: F.kl_div(x, t, reduction="none"), {"reduction": 2, "log_target": 0}, grad=["x"])  # fmt: skip
+# ------------------------------------------------------------------------------------------------------------ attention
+
+
+def attention_case(cases, n, tq, tk, heads, kv_heads, d, dv, mask=None, causal=0, scale=0.0, grad=None):
+    inputs = {"query": (n, tq, heads, d), "key": (n, tk, kv_heads, d), "value": (n, tk, kv_heads, dv)}
+    if mask is not None:
+        inputs["mask"] = mask
+
+    def compute(query, key, value, mask=None):
+        if causal and mask is not None:  # PyTorch takes one of both
+            hidden = torch.ones(tq, tk, dtype=torch.bool).triu(1)
+            mask = mask.expand(n, heads, tq, tk).masked_fill(hidden, -np.inf)
+        y = F.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            mask,
+            is_causal=bool(causal) and mask is None,
+            scale=scale or None,
+            enable_gqa=heads != kv_heads,
+        )
+        return y.transpose(1, 2)
+
+    cases.add("attention", inputs, compute, {"causal": causal, "scale": scale}, grad)
+
+
+def attention(cases):
+    """The cases of attention.safetensors."""
+    inf, nan = np.inf, np.nan
+
+    def holes(*shape, blind=0):
+        """Masks with -inf here and there, and in the first `blind` elements."""
+
+        def fill(rng):
+            values = np.where(rng.random(shape) < 0.3, -inf, rng.standard_normal(shape))
+            values.reshape(-1)[:blind] = -inf
+            return values
+
+        return fill
+
+    for causal in (0, 1):
+        attention_case(cases, 2, 5, 5, 2, 2, 8, 8, causal=causal)
+        attention_case(cases, 1, 3, 7, 4, 2, 4, 6, causal=causal)
+        attention_case(cases, 1, 7, 3, 3, 1, 5, 2, causal=causal)
+        attention_case(cases, 1, 70, 130, 1, 1, 20, 9, causal=causal)
+        attention_case(cases, 2, 4, 5, 2, 1, 4, 4, mask=(2, 2, 4, 5), causal=causal)
+        attention_case(cases, 2, 4, 5, 2, 1, 4, 4, mask=holes(2, 2, 4, 5, blind=5), causal=causal)
+        attention_case(cases, 1, 1, 1, 1, 1, 1, 1, causal=causal)
+    for mask in [(4, 5), (2, 1, 1, 5), (2, 4, 1), (2, 1, 4, 5), (2, 2, 4, 1)]:
+        # The gradients of a row's scores add up to 0: where the mask has one element for all of them, PyTorch has rounding.
+        grad = ["query", "key", "value"] if mask[-1] == 1 else None
+        attention_case(cases, 2, 4, 5, 2, 2, 4, 4, mask=mask, grad=grad)
+        attention_case(cases, 2, 4, 5, 2, 2, 4, 4, mask=holes(*mask, blind=5), grad=grad)
+    attention_case(cases, 2, 5, 6, 2, 2, 8, 8, scale=0.3)
+    attention_case(cases, 2, 5, 6, 2, 2, 8, 8, scale=-2.0)
+    attention_case(cases, 2, 3, 0, 2, 2, 4, 4)
+    attention_case(cases, 2, 3, 4, 2, 2, 0, 4, scale=1.0)
+    special = np.zeros((3, 4), np.float32)
+    special[0, 1], special[1, 2] = nan, inf
+    attention_case(cases, 1, 3, 4, 1, 1, 4, 4, mask=special, grad=[])
+    attention_case(cases, 1, 3, 4, 1, 1, 4, 4, mask=f32(0, -1e4, 0, -1e9))
+
+
+def rotary(cases):
+    def add(shape, base=10000.0, first=0, dims=0, interleaved=0):
+        size = dims or shape[3]
+        position = torch.arange(first, first + shape[1], dtype=torch.float64)
+        angle = torch.outer(position, base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size))[:, None]
+
+        def compute(x):
+            turned, rest = x[..., :size], x[..., size:]
+            if interleaved:  # pairs are complex numbers
+                pairs = torch.view_as_complex(turned.reshape(*shape[:3], size // 2, 2).contiguous())
+                turned = torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+            else:
+                cosine, sine = torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()
+                a, b = turned.chunk(2, -1)
+                turned = turned * cosine + torch.cat([-b, a], -1) * sine
+            return torch.cat([turned, rest], -1)
+
+        attributes = {"base": base, "first": first, "dims": dims, "interleaved": interleaved}
+        cases.add("rotary", {"x": shape}, compute, attributes)
+
+    for interleaved in (0, 1):
+        add((2, 5, 3, 8), interleaved=interleaved)
+        add((1, 4, 2, 10), base=100.0, first=7, dims=6, interleaved=interleaved)
+        add((1, 40, 1, 34), base=500000.0, first=4000, interleaved=interleaved)
+        add((1, 3, 1, 2), first=-1, interleaved=interleaved)
 
 
 # ----------------------------------------------------------------------------------------------------------- whole runs
@@ -1077,6 +1165,7 @@ OP_FILES = {
     "norms_losses": (row_norms, more_losses),
     "index": (indices,),
     "rest": (einsums, depths, edges),
+    "attention": (attention, rotary),
 }
 
 

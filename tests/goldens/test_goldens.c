@@ -11,6 +11,7 @@ static const char *const op_files[] = {
     GOLDEN_PATH("norms_losses.safetensors"),
     GOLDEN_PATH("index.safetensors"),
     GOLDEN_PATH("rest.safetensors"),
+    GOLDEN_PATH("attention.safetensors"),
 };
 
 /* One context for each instruction set that this machine has. */

@@ -59,4 +59,7 @@ void add_edges(table *t);
 #define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))
 #define LENGTH(array) ((int32_t)FTR_TEST_LENGTH(array))
 
+/* cases_attention.c */
+void add_attention(table *t);
+
 #endif

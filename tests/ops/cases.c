@@ -1895,6 +1895,7 @@ op_case *op_cases(int32_t *count) {
     add_more_losses(&t);
     add_indices(&t);
     add_scans(&t);
+    add_attention(&t);
     add_rest(&t);
     add_random(&t);
     add_einsum(&t);

@@ -782,6 +782,7 @@ enum { LABEL_ERRORS = FTR_TEST_LENGTH(label_errors), INDEX_ERRORS = FTR_TEST_LEN
 static const op_error_family *const families[] = {
     &(const op_error_family){errors, FTR_TEST_LENGTH(errors)},
     &rest_errors,
+    &attention_errors,
 };
 
 static int32_t builder_errors(void) {

@@ -725,7 +725,7 @@ void ftr_test_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t 
 static ftr_status oracle_dropout(const ftr_kernel_call *call) {
     double p = call->attr->dropout.p;
     for (int64_t i = 0; i < call->out[0].count; i++) {
-        uint32_t number = dropout_number(call, (uint64_t)i);
+        uint32_t number = dropout_number(call, call->attr->dropout.key, (uint64_t)i);
         bool dropped = number < floor(p * 0x1p32);
         set(&call->out[0], i, dropped ? 0.0 : get(&call->in[0], i) / (1 - p));
     }
@@ -1322,6 +1322,9 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_stochastic_depth] = {.run = oracle_stochastic_depth},
     [FTR_OP_random_uniform] = {.run = oracle_random_uniform},
     [FTR_OP_random_normal] = {.run = oracle_random_normal},
+    [FTR_OP_attention] = {.run = oracle_attention},
+    [FTR_OP_attention_grad] = {.run = oracle_attention_grad},
+    [FTR_OP_rotary] = {.run = oracle_rotary},
     [FTR_OP_reshape] = {.run = oracle_reshape},
     [FTR_OP_expand] = {.run = oracle_expand},
     [FTR_OP_transpose] = {.run = oracle_transpose},

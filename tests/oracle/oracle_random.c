@@ -17,8 +17,8 @@ static uint32_t stream_number(uint64_t seed, uint32_t purpose, uint64_t key, uin
 
 enum { PURPOSE_DROPOUT = 2, PURPOSE_TENSOR = 4 };
 
-uint32_t dropout_number(const ftr_kernel_call *call, uint64_t index) {
-    return stream_number(call->seed, PURPOSE_DROPOUT, call->attr->dropout.key, call->step, index);
+uint32_t dropout_number(const ftr_kernel_call *call, uint64_t key, uint64_t index) {
+    return stream_number(call->seed, PURPOSE_DROPOUT, key, call->step, index);
 }
 
 /* As dropout, but an element's number is that of its row. */
@@ -27,7 +27,7 @@ ftr_status oracle_stochastic_depth(const ftr_kernel_call *call) {
     int64_t rows = call->in[0].shape.dim[0];
     for (int64_t i = 0; i < call->out[0].count; i++) {
         int64_t row = i / (call->out[0].count / rows);
-        bool dropped = dropout_number(call, (uint64_t)row) < floor(p * 0x1p32);
+        bool dropped = dropout_number(call, call->attr->dropout.key, (uint64_t)row) < floor(p * 0x1p32);
         set(&call->out[0], i, dropped ? 0.0 : get(&call->in[0], i) / (1 - p));
     }
     return FTR_OK;

@@ -97,10 +97,15 @@ static inline double activate(ftr_activation activation, double x) {
 
 /* oracle_random.c */
 
-/* Number `index` of the stream of a dropout's or a stochastic depth's node. */
-uint32_t dropout_number(const ftr_kernel_call *call, uint64_t index);
+/* Number `index` of the dropout stream with a node's key. */
+uint32_t dropout_number(const ftr_kernel_call *call, uint64_t key, uint64_t index);
 ftr_status oracle_stochastic_depth(const ftr_kernel_call *call);
 ftr_status oracle_random_uniform(const ftr_kernel_call *call);
 ftr_status oracle_random_normal(const ftr_kernel_call *call);
+
+/* oracle_attention.c */
+ftr_status oracle_attention(const ftr_kernel_call *call);
+ftr_status oracle_attention_grad(const ftr_kernel_call *call);
+ftr_status oracle_rotary(const ftr_kernel_call *call);
 
 #endif

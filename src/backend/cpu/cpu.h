@@ -103,6 +103,10 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
     X(random_uniform, ftr__cpu_random, 0)                                                               \
     X(random_normal, ftr__cpu_random, 0)                                                                \
+    /* attention.c */                                                                                            \
+    X(attention, ftr__cpu_attention, ftr__cpu_attention_workspace)                                      \
+    X(attention_grad, ftr__cpu_attention_grad, ftr__cpu_attention_grad_workspace)                       \
+    X(rotary, ftr__cpu_rotary, ftr__cpu_rotary_workspace)                                               \
     /* shape.c */                                                                                                \
     X(reshape, ftr__cpu_reshape, 0)                                                                     \
     X(expand, ftr__cpu_expand, 0)                                                                       \
@@ -182,6 +186,12 @@ FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)
+FTR__CPU_RUN(ftr__cpu_attention)
+FTR__CPU_WORKSPACE(ftr__cpu_attention_workspace)
+FTR__CPU_RUN(ftr__cpu_attention_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_attention_grad_workspace)
+FTR__CPU_RUN(ftr__cpu_rotary)
+FTR__CPU_WORKSPACE(ftr__cpu_rotary_workspace)
 FTR__CPU_RUN(ftr__cpu_reshape)
 FTR__CPU_RUN(ftr__cpu_expand)
 FTR__CPU_RUN(ftr__cpu_transpose)

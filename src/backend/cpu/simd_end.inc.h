@@ -9,6 +9,9 @@
 #undef FTR__TARGET
 #undef FTR__S
 #undef FTR__W
+#undef FTR__UNROLL
+#undef FTR__MR
+#undef FTR__ROWS
 #undef FTR__VF
 #undef FTR__VI
 #undef FTR__VU

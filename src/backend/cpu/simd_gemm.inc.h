@@ -228,5 +228,3 @@ static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const flo
 #else
 #define FTR__SIMD_GEMM_MR 6
 #endif
-#undef FTR__MR
-#undef FTR__ROWS

@@ -719,51 +719,55 @@ static void FTR__S(window_mean)(int64_t channels, const float *x, int64_t rows, 
 
 /* ------------------------------------------------------------------------------------------------------- dropout -- */
 
-/* Both halves of the products of 32-bit numbers. The odd ones are moved to even places for a second multiplication. */
-FTR__INLINE void FTR__S(multiply_wide)(FTR__VU a, uint32_t b, FTR__VU *high, FTR__VU *low) {
-    typedef uint64_t wide __attribute__((vector_size(4 * FTR__W)));
-    const wide even_factor = (wide)a & 0xffffffffu, odd_factor = (wide)a >> 32, factor = (wide){0} + b;
+typedef uint64_t FTR__S(vw) __attribute__((vector_size(4 * FTR__W)));
+
+/* Products of the lower halves of 64-bit numbers. */
+FTR__INLINE FTR__S(vw) FTR__S(multiply_wide)(FTR__S(vw) a, FTR__S(vw) b) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    const wide even = (wide)_mm512_mul_epu32((__m512i)even_factor, (__m512i)factor);
-    const wide odd = (wide)_mm512_mul_epu32((__m512i)odd_factor, (__m512i)factor);
+    return (FTR__S(vw))_mm512_mul_epu32((__m512i)a, (__m512i)b);
 #elif FTR__SIMD_LEVEL == 2
-    const wide even = (wide)_mm256_mul_epu32((__m256i)even_factor, (__m256i)factor);
-    const wide odd = (wide)_mm256_mul_epu32((__m256i)odd_factor, (__m256i)factor);
+    return (FTR__S(vw))_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif FTR__SIMD_LEVEL == 0 && defined(__x86_64__)
-    const wide even = (wide)_mm_mul_epu32((__m128i)even_factor, (__m128i)factor);
-    const wide odd = (wide)_mm_mul_epu32((__m128i)odd_factor, (__m128i)factor);
+    return (FTR__S(vw))_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
-    const wide even = even_factor * factor, odd = odd_factor * factor;
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
 #endif
-    *low = (FTR__VU)((even & 0xffffffffu) | (odd << 32));
-    *high = (FTR__VU)((even >> 32) | (odd & UINT64_C(0xffffffff00000000)));
+}
+
+/* The upper halves as lower ones; what the upper ones become does not matter. */
+FTR__INLINE FTR__S(vw) FTR__S(upper_half)(FTR__S(vw) a) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__S(vw))_mm512_movehdup_ps((__m512)a);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__S(vw))_mm256_movehdup_ps((__m256)a);
+#else
+    return a >> 32;
+#endif
 }
 
 /* Philox 4x32-10 for FTR__W blocks from `block` on, one a lane, as ftr__philox(). Lane l of numbers[k] is number k
- * of block block + l. `counter` is the upper half. */
+ * of block block + l. `counter` is the upper half. Even and odd blocks are computed apart (c and d), each number in the lower half of 64 bits, as
+ * multiplications have it; what is in the upper halves does not matter. */
 FTR__INLINE void FTR__S(philox)(const uint32_t key[2], const uint32_t counter[2], uint64_t block, FTR__VU numbers[4]) {
-    uint32_t low[FTR__W], high[FTR__W];
-    for (int l = 0; l < FTR__W; l++) {
-        low[l] = (uint32_t)(block + (uint64_t)l);
-        high[l] = (uint32_t)((block + (uint64_t)l) >> 32);
+    const FTR__S(vw) zero = {0}, factor0 = zero + 0xD2511F53u, factor1 = zero + 0xCD9E8D57u;
+    const uint64_t even[8] = {0, 2, 4, 6, 8, 10, 12, 14};
+    FTR__S(vw) c0, c2 = zero + counter[0], c3 = zero + counter[1], d2 = c2, d3 = c3;
+    __builtin_memcpy(&c0, even, sizeof c0);
+    c0 += block;
+    FTR__S(vw) d0 = c0 + 1, c1 = c0 >> 32, d1 = d0 >> 32;
+    FTR__S(vw) key0 = zero + key[0], key1 = zero + key[1];
+    for (int round = 0; round < 10; round++, key0 += 0x9E3779B9u, key1 += 0xBB67AE85u) {
+        const FTR__S(vw) c_first = FTR__S(multiply_wide)(c0, factor0), c_second = FTR__S(multiply_wide)(c2, factor1);
+        const FTR__S(vw) d_first = FTR__S(multiply_wide)(d0, factor0), d_second = FTR__S(multiply_wide)(d2, factor1);
+        c0 = FTR__S(upper_half)(c_second) ^ (c1 ^ key0), c2 = FTR__S(upper_half)(c_first) ^ (c3 ^ key1);
+        d0 = FTR__S(upper_half)(d_second) ^ (d1 ^ key0), d2 = FTR__S(upper_half)(d_first) ^ (d3 ^ key1);
+        c1 = c_second, c3 = c_first;
+        d1 = d_second, d3 = d_first;
     }
-    FTR__VU c0, c1, c2 = (FTR__VU){0} + counter[0], c3 = (FTR__VU){0} + counter[1];
-    __builtin_memcpy(&c0, low, sizeof c0);
-    __builtin_memcpy(&c1, high, sizeof c1);
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        FTR__VU high0, low0, high1, low1;
-        FTR__S(multiply_wide)(c0, 0xD2511F53u, &high0, &low0);
-        FTR__S(multiply_wide)(c2, 0xCD9E8D57u, &high1, &low1);
-        c0 = high1 ^ c1 ^ k0;
-        c2 = high0 ^ c3 ^ k1;
-        c1 = low1;
-        c3 = low0;
-    }
-    numbers[0] = c0;
-    numbers[1] = c1;
-    numbers[2] = c2;
-    numbers[3] = c3;
+    numbers[0] = (FTR__VU)((c0 & 0xffffffffu) | (d0 << 32));
+    numbers[1] = (FTR__VU)((c1 & 0xffffffffu) | (d1 << 32));
+    numbers[2] = (FTR__VU)((c2 & 0xffffffffu) | (d2 << 32));
+    numbers[3] = (FTR__VU)((c3 & 0xffffffffu) | (d3 << 32));
 }
 
 static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64_t block, const float *x, float *y) {
@@ -907,7 +911,6 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     }
 
 #undef FTR__COLUMN_VECTORS
-#undef FTR__UNROLL
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
 #undef FTR__LOAD_SOME
