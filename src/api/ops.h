@@ -162,6 +162,11 @@ FTR_API ftr_tensor ftr_log_softmax(ftr_tensor x, int32_t axis);
 /* While training: sets elements to 0 with probability p and scales the others by 1 / (1 - p). In evaluation: x. The mask
  * is a pure function of (seed, node, step, element). 0 <= p <= 1. */
 FTR_API ftr_tensor ftr_dropout(ftr_tensor x, double p);
+/* ftr_dropout() of whole samples, as torchvision's stochastic_depth in mode "row": while training each row of the leading
+ * dimension is set to 0 with probability p, the others are scaled by 1 / (1 - p). The mask is a pure function of (seed,
+ * node, step, row). x of rank 1 or more. A residual block that is left out for some samples (Huang et al., ECCV 2016):
+ * ftr_add(x, ftr_stochastic_depth(block, p)). */
+FTR_API ftr_tensor ftr_stochastic_depth(ftr_tensor x, double p);
 
 /* ------------------------------------------------------------------------------------------- indices and scans -- */
 

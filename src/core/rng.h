@@ -7,7 +7,7 @@
 
 typedef enum ftr__rng_purpose {
     FTR__RNG_INIT = 1, /* stream: hash of the parameter's name */
-    FTR__RNG_DROPOUT,  /* stream: the node's key */
+    FTR__RNG_DROPOUT,  /* dropout and stochastic depth; stream: the node's key */
     FTR__RNG_SHUFFLE   /* stream: epoch */
 } ftr__rng_purpose;
 
@@ -32,7 +32,8 @@ FTR_LIB uint32_t ftr__rng_at(const ftr__rng *rng, uint64_t index);
 FTR_LIB double ftr__rng_uniform(uint32_t bits);
 
 /* Dropout's rule, shared by every backend: an element is dropped when its number is below this threshold, p * 2^32.
- * p == 1 drops all. The element with row-major index i uses number i of the stream (seed, FTR__RNG_DROPOUT, key, step). */
+ * p == 1 drops all. The element with row-major index i uses number i of the stream (seed, FTR__RNG_DROPOUT, key, step);
+ * of stochastic depth it is row i of the leading dimension. */
 FTR_LIB uint64_t ftr__dropout_threshold(double p);
 
 /* FNV-1a, for names. */

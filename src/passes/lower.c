@@ -25,8 +25,8 @@ static void ftr__lower_node(ftr_plan *plan, int32_t index) {
         const ftr__node copy = *node;
         if (training) ftr__emit_statistics_update(graph, &copy);
         else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
-    } else if (node->op == FTR_OP_dropout && (!training || node->attr.dropout.p <= 0.0)) {
-        ftr__plan_rename(plan, node->first_out, node->in[0]);
+    } else if (node->op == FTR_OP_dropout || node->op == FTR_OP_stochastic_depth) {
+        if (!training || node->attr.dropout.p <= 0.0) ftr__plan_rename(plan, node->first_out, node->in[0]);
     }
 }
 

@@ -59,7 +59,7 @@ struct ftr_plan {
     uint64_t steps_done;
 };
 
-/* Fixes what depends on the mode: batch norm's statistics and their updates, dropout. */
+/* Fixes what depends on the mode: batch norm's statistics and their updates, dropout, stochastic depth. */
 FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
 
 /* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into

@@ -533,7 +533,10 @@ static const golden_op plain_ops[] = {
 };
 
 /* Files golden_<family>.c export a family each. */
-static const golden_family *const families[] = {&(const golden_family){plain_ops, FTR_TEST_LENGTH(plain_ops)}};
+static const golden_family *const families[] = {
+    &(const golden_family){plain_ops, FTR_TEST_LENGTH(plain_ops)},
+    &golden_rest,
+};
 
 const golden_op *golden_op_at(size_t index) {
     for (size_t f = 0; f < FTR_TEST_LENGTH(families); f++) {

@@ -36,6 +36,8 @@ typedef struct golden_family {
     size_t count;
 } golden_family;
 
+extern const golden_family golden_rest;
+
 /* Op number `index` of all families; NULL past the last. */
 const golden_op *golden_op_at(size_t index);
 

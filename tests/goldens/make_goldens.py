@@ -1,6 +1,6 @@
 """Writes the golden values that test_goldens.c compares fasttrain with.
 
-    python3 tests/goldens/make_goldens.py            # needs torch, numpy, safetensors, scikit-learn
+    python3 tests/goldens/make_goldens.py            # needs torch, torchvision, numpy, safetensors, scikit-learn
     python3 tests/goldens/make_goldens.py pointwise  # this file only: "ops" or another of OP_FILES
 
 Run by hand; its outputs are committed. Everything follows from fixed seeds, on one thread.
@@ -8,9 +8,9 @@ Run by hand; its outputs are committed. Everything follows from fixed seeds, on 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-pointwise.safetensors, norms_losses.safetensors, index.safetensors
+pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
-                    entropy; of ops on indices and along lines.
+                    entropy; of ops on indices and along lines; of stochastic depth.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 
@@ -749,6 +749,18 @@ def indices(cases):
         cases.add("stack", parts, lambda *p, a=axis: torch.stack(p, a), {"axis": axis})
 
 
+# ----------------------------------------------------------------------------------------------------- stochastic depth
+
+
+def depths(cases):
+    """Where the result does not depend on the random numbers."""
+    from torchvision.ops import stochastic_depth
+
+    for p, training in [(0.5, False), (1.0, False), (0.0, True), (1.0, True)]:
+        drop = lambda x, p=p, t=training: stochastic_depth(x, p, "row", t)
+        cases.add("stochastic_depth", {"x": (3, 2, 5)}, drop, {"p": p, "training": int(training)})
+
+
 # ----------------------------------------------------------------------------------------------------------- whole runs
 
 
@@ -881,6 +893,7 @@ OP_FILES = {
     "pointwise": (activations,),
     "norms_losses": (row_norms, more_losses),
     "index": (indices,),
+    "rest": (depths,),
 }
 
 

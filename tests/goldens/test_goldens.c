@@ -10,6 +10,7 @@ static const char *const op_files[] = {
     GOLDEN_PATH("pointwise.safetensors"),
     GOLDEN_PATH("norms_losses.safetensors"),
     GOLDEN_PATH("index.safetensors"),
+    GOLDEN_PATH("rest.safetensors"),
 };
 
 /* One context for each instruction set that this machine has. */

@@ -50,6 +50,9 @@ typedef struct table {
 /* Adds a case; `format` and what follows make its name. */
 op_case *add(table *t, void (*build)(op_build *), int flags, const char *format, ...);
 
+/* The families in files of their own. */
+void add_random(table *t);
+
 /* Sets the parameters of a case. */
 #define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))
 #define LENGTH(array) ((int32_t)FTR_TEST_LENGTH(array))

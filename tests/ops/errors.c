@@ -779,7 +779,10 @@ static void test_index(const index_error *e) {
 enum { LABEL_ERRORS = FTR_TEST_LENGTH(label_errors), INDEX_ERRORS = FTR_TEST_LENGTH(index_errors) };
 
 /* Files errors_<family>.c export a family each. */
-static const op_error_family *const families[] = {&(const op_error_family){errors, FTR_TEST_LENGTH(errors)}};
+static const op_error_family *const families[] = {
+    &(const op_error_family){errors, FTR_TEST_LENGTH(errors)},
+    &rest_errors,
+};
 
 static int32_t builder_errors(void) {
     int32_t count = 0;

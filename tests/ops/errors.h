@@ -18,6 +18,8 @@ typedef struct op_error_family {
     int32_t count;
 } op_error_family;
 
+extern const op_error_family rest_errors;
+
 int32_t op_error_count(void);
 const char *op_error_name(int32_t index);
 const void *op_error_state(int32_t index);

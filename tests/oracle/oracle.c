@@ -722,24 +722,10 @@ void ftr_test_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t 
     out[3] = c3;
 }
 
-/* Number `index` of dropout's stream for (seed, node's key, step). Purpose 2 is dropout; one block of (purpose, seed)
- * and one of (key, step) give the key and the upper half of the counter that numbers are then drawn with. */
-static uint32_t dropout_number(uint64_t seed, uint64_t key, uint64_t step, uint64_t index) {
-    uint32_t seed_words[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    uint32_t purpose[4] = {2, 0, 0, UINT32_C(0x66747221)}, purpose_key[4];
-    ftr_test_philox(purpose, seed_words, purpose_key);
-    uint32_t stream[4] = {(uint32_t)key, (uint32_t)(key >> 32), (uint32_t)step, (uint32_t)(step >> 32)}, stream_key[4];
-    ftr_test_philox(stream, purpose_key, stream_key);
-    uint64_t block = index / 4;
-    uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), stream_key[2], stream_key[3]}, numbers[4];
-    ftr_test_philox(counter, stream_key, numbers);
-    return numbers[index % 4];
-}
-
 static ftr_status oracle_dropout(const ftr_kernel_call *call) {
     double p = call->attr->dropout.p;
     for (int64_t i = 0; i < call->out[0].count; i++) {
-        uint32_t number = dropout_number(call->seed, call->attr->dropout.key, call->step, (uint64_t)i);
+        uint32_t number = dropout_number(call, (uint64_t)i);
         bool dropped = number < floor(p * 0x1p32);
         set(&call->out[0], i, dropped ? 0.0 : get(&call->in[0], i) / (1 - p));
     }
@@ -1316,6 +1302,7 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_avg_pool2d] = {.run = oracle_avg_pool2d},
     [FTR_OP_avg_pool2d_grad] = {.run = oracle_avg_pool2d_grad, .workspace = pool_workspace},
     [FTR_OP_dropout] = {.run = oracle_dropout},
+    [FTR_OP_stochastic_depth] = {.run = oracle_stochastic_depth},
     [FTR_OP_reshape] = {.run = oracle_reshape},
     [FTR_OP_expand] = {.run = oracle_expand},
     [FTR_OP_transpose] = {.run = oracle_transpose},

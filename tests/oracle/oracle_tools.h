@@ -95,4 +95,10 @@ static inline double activate(ftr_activation activation, double x) {
     return activation == FTR_ACT_RELU && x < 0 ? 0.0 : x;
 }
 
+/* oracle_random.c */
+
+/* Number `index` of the stream of a dropout's or a stochastic depth's node. */
+uint32_t dropout_number(const ftr_kernel_call *call, uint64_t index);
+ftr_status oracle_stochastic_depth(const ftr_kernel_call *call);
+
 #endif

@@ -100,6 +100,7 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
     /* random.c */                                                                                               \
     X(dropout, ftr__cpu_dropout, 0)                                                                     \
+    X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
     /* shape.c */                                                                                                \
     X(reshape, ftr__cpu_reshape, 0)                                                                     \
     X(expand, ftr__cpu_expand, 0)                                                                       \
@@ -176,6 +177,7 @@ FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_dropout)
+FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_reshape)
 FTR__CPU_RUN(ftr__cpu_expand)
 FTR__CPU_RUN(ftr__cpu_transpose)
