@@ -37,7 +37,8 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
-.PHONY: all help lib amalgamate demo examples bench test test-split deps data lint asan tsan avx512 fuzz check-dropin size format clean
+.PHONY: all help lib amalgamate demo examples bench test test-split deps data lint asan tsan avx512 fuzz parity check-dropin size format \
+        clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -149,6 +150,15 @@ $B/$1/$(basename $(notdir $2)): $B/$1/$(2:.c=.o) \
 endef
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,split,$t,$B/libfasttrain.a)))
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,single,$t,$(if $(filter tests/core/%,$t),,$B/single/libfasttrain.a))))
+
+# The models against PyTorch's. PYTHON has torch, torchvision, numpy, safetensors, efficientnet-lite-pytorch. MODELS: names.
+PYTHON ?= python3
+MODELS ?=
+parity: $B/parity ## the models against PyTorch's (PYTHON=/path/to/python; MODELS="resnet18 ...": these)
+	@$(PYTHON) tests/parity/parity.py $B/parity $(MODELS)
+
+$B/parity: $B/split/tests/parity/parity.o $B/split/support.a $B/libfasttrain.a
+	$(CC) $(SANITIZE) $^ -o $@ $(LIBS)
 
 check-dropin: ## a project outside the tree that only has the header
 	@tests/dropin/run

@@ -15,6 +15,14 @@
 #define FTR_API extern
 #endif
 
+/* Behind a function whose argument number `text` is a format of printf() for those from number `first` on: the compiler
+ * compares them. */
+#if defined(__GNUC__) || defined(__clang__)
+#define FTR_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define FTR_PRINTF(text, first)
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif

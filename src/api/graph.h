@@ -32,6 +32,12 @@ FTR_API ftr_status ftr_graph_status(const ftr_graph *graph);
 /* The sentence of the first failure of a builder on this graph; "" if none. Owned by the graph. */
 FTR_API const char *ftr_graph_error(const ftr_graph *graph);
 
+/* For builders of your own: records a mistake as the library's builders do. The sentence, made as by printf(), becomes
+ * "what 'scope.name': sentence"; `name` may be NULL. The first mistake sticks to the graph, later ones change nothing.
+ * `status` FTR_OK counts as FTR_ERROR_INVALID_ARGUMENT. `graph` may be NULL. Returns an invalid handle. */
+FTR_API ftr_tensor ftr_graph_fail(ftr_graph *graph, ftr_status status, const char *what, const char *name,
+                                  const char *format, ...) FTR_PRINTF(5, 6);
+
 /* Whether the handle names a value of a graph. */
 FTR_API bool ftr_is_valid(ftr_tensor tensor);
 

@@ -13,11 +13,7 @@
 #define FTR_LIB extern
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
-#define FTR__PRINTF(text, first) __attribute__((format(printf, text, first)))
-#else
-#define FTR__PRINTF(text, first)
-#endif
+#define FTR__PRINTF(text, first) FTR_PRINTF(text, first)
 
 #define FTR__ALIGNMENT 64
 #define FTR__MESSAGE_SIZE 512

@@ -78,6 +78,20 @@ ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *w
     return ftr__null_tensor;
 }
 
+ftr_tensor ftr_graph_fail(ftr_graph *graph, ftr_status status, const char *what, const char *name, const char *format,
+                          ...) {
+    if (!graph || graph->status) return ftr__null_tensor;
+    char sentence[FTR__MESSAGE_SIZE], full[FTR__MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    const bool named = name && *name, scoped = graph->scope[0] != '\0';
+    snprintf(full, sizeof full, "%s%s%.200s", graph->scope, named && scoped ? "." : "", named ? name : "");
+    return ftr__builder_error(graph, status == FTR_OK ? FTR_ERROR_INVALID_ARGUMENT : status,
+                              what && *what ? what : "graph", *full ? full : NULL, "%s", sentence);
+}
+
 static ftr_tensor ftr__graph_out_of_memory(ftr_graph *graph) {
     return ftr__builder_error(graph, FTR_ERROR_OUT_OF_MEMORY, "graph", NULL, "a node could not be allocated");
 }

@@ -1,0 +1,146 @@
+#include "model_zoo.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* -------------------------------------------------------------------------------------------------------- models -- */
+
+static ftr_tensor zoo_mlp_of(ftr_tensor x, const zoo_options *options, ftr_mlp_desc desc) {
+    static const int64_t hidden[] = {64, 32};
+    desc.hidden = hidden;
+    desc.hidden_count = 2;
+    desc.classes = options->classes;
+    desc.features_only = options->features_only;
+    return ftr_mlp(x, &desc);
+}
+
+static ftr_tensor zoo_mlp(ftr_tensor x, const zoo_options *options) {
+    return zoo_mlp_of(x, options, (ftr_mlp_desc){.activation = ftr_silu});
+}
+
+static ftr_tensor zoo_mnist_cnn(ftr_tensor image, const zoo_options *options) {
+    ftr_mnist_cnn_desc desc = ftr_mnist_cnn_defaults();
+    desc.classes = options->classes;
+    desc.features_only = options->features_only;
+    if (!options->random) desc.dropout1 = desc.dropout2 = 0.0;
+    return ftr_mnist_cnn(image, &desc);
+}
+
+static const zoo_model zoo_models[] = {
+    {"mlp", FTR_F32, {2, {1, 20}}, zoo_mlp},
+    {"mnist_cnn", FTR_F32, {4, {1, 28, 28, 1}}, zoo_mnist_cnn},
+};
+
+const zoo_model *zoo_at(int32_t index) {
+    const int32_t count = (int32_t)(sizeof zoo_models / sizeof zoo_models[0]);
+    return index >= 0 && index < count ? &zoo_models[index] : NULL;
+}
+
+const zoo_model *zoo_find(const char *name) {
+    for (int32_t i = 0; zoo_at(i); i++)
+        if (strcmp(zoo_at(i)->name, name) == 0) return zoo_at(i);
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------- weights -- */
+
+int64_t zoo_file_index(const ftr_shape *shape, int64_t index) {
+    if (shape->rank != 4) return index;
+    const int64_t pixels = shape->dim[1] * shape->dim[2], in = shape->dim[3];
+    const int64_t out = index / (pixels * in), pixel = index / in % pixels, channel = index % in;
+    return (out * in + channel) * pixels + pixel;
+}
+
+static uint64_t zoo_hash(const char *name) {
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (; *name; name++) hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static uint64_t zoo_bits(uint64_t hash, int64_t index) {
+    uint64_t z = hash + (uint64_t)(index + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static double zoo_unit(uint64_t bits) { return (double)(bits >> 40) * 0x1p-24; }
+
+double zoo_uniform(const char *name, int64_t index) { return zoo_unit(zoo_bits(zoo_hash(name), index)); }
+
+static bool zoo_ends_with(const char *name, const char *end) {
+    const size_t length = strlen(name), size = strlen(end);
+    return length >= size && strcmp(name + length - size, end) == 0;
+}
+
+/* Whether a variable belongs to a normalization: the weight of its layer is a vector. */
+static bool zoo_is_norm(ftr_graph *graph, const char *name) {
+    char weight[300];
+    const char *dot = strrchr(name, '.');
+    const int length = dot ? (int)(dot - name) : 0;
+    snprintf(weight, sizeof weight, "%.*s.weight", length, name);
+    const ftr_tensor found = ftr_variable_find(graph, weight);
+    return ftr_is_valid(found) && ftr_shape_of(found).rank == 1;
+}
+
+/* Both are rounded to f32 first: the product is exact then, and the sum rounds once, on any machine and in Python. */
+static float zoo_spread(double u, double low, double width) {
+    return (float)((double)(float)low + (double)(float)width * u);
+}
+
+void zoo_fill_image(const char *name, float *data, int64_t count) {
+    const uint64_t hash = zoo_hash(name);
+    const double bound = sqrt(3.0);
+    for (int64_t i = 0; i < count; i++) data[i] = zoo_spread(zoo_unit(zoo_bits(hash, i)), -bound, 2.0 * bound);
+}
+
+void zoo_fill_integers(const char *name, int32_t *data, int64_t count, int64_t limit) {
+    const uint64_t hash = zoo_hash(name);
+    for (int64_t i = 0; i < count; i++) data[i] = (int32_t)(zoo_unit(zoo_bits(hash, i)) * (double)limit);
+}
+
+/* What a variable's values are: low + width * u, u from zoo_uniform(); with `two_sided` low + width * (u - 1) for
+ * u < 1/2. */
+typedef struct zoo_range {
+    double low, width;
+    bool two_sided;
+} zoo_range;
+
+static zoo_range zoo_range_of(ftr_graph *graph, const char *name, const ftr_shape *shape, double bias) {
+    if (zoo_ends_with(name, "running_var")) return (zoo_range){0.5, 1.0, false};
+    if (zoo_ends_with(name, "running_mean")) return (zoo_range){-0.1, 0.2, false};
+    if (shape->rank >= 2) {
+        const double bound = sqrt(6.0 * (double)shape->dim[0] / (double)ftr_shape_count(shape));
+        return (zoo_range){-bound, 2.0 * bound, false};
+    }
+    if (zoo_is_norm(graph, name))
+        return zoo_ends_with(name, "weight") ? (zoo_range){0.75, 0.5, false} : (zoo_range){0.0, bias, true};
+    return (zoo_range){-0.1, 0.2, false};
+}
+
+static ftr_status zoo_fill_variable(ftr_tensor variable, double bias) {
+    const char *name = ftr_name_of(variable);
+    const ftr_shape shape = ftr_shape_of(variable);
+    const zoo_range range = zoo_range_of(variable.graph, name, &shape, bias);
+    const uint64_t hash = zoo_hash(name);
+    const int64_t count = ftr_shape_count(&shape);
+    float *data = malloc((size_t)count * sizeof *data);
+    if (!data) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < count; i++) {
+        double u = zoo_unit(zoo_bits(hash, zoo_file_index(&shape, i)));
+        if (range.two_sided && u < 0.5) u -= 1.0;
+        data[i] = zoo_spread(u, range.low, range.width);
+    }
+    const ftr_status status = ftr_variable_write(variable, data, (size_t)count * sizeof *data);
+    free(data);
+    return status;
+}
+
+ftr_status zoo_fill_weights(ftr_graph *graph, double bias) {
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < ftr_variable_count(graph) && status == FTR_OK; i++)
+        status = zoo_fill_variable(ftr_variable_at(graph, i), bias);
+    return status;
+}
