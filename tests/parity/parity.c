@@ -137,7 +137,7 @@ static int run(ftr_context *context, ftr_graph *graph, const zoo_model *model, c
     const network net = build(graph, model, shape);
     float *eval = malloc(bytes_of(net.logits) + 1), *trained = malloc(bytes_of(net.logits) + 1);
     double loss = 0;
-    status = eval && trained ? ftr_load_weights(graph, path_in(directory, "weights")) : FTR_ERROR_OUT_OF_MEMORY;
+    status = eval && trained ? ftr_load_weights(graph, path_in(directory, "weights"), NULL, NULL) : FTR_ERROR_OUT_OF_MEMORY;
     if (status == FTR_OK) status = evaluate(graph, &net, input, eval);
     if (status == FTR_OK) status = train(graph, &net, input, trained, &loss);
     if (status == FTR_OK) status = write_logits(context, path_in(directory, "logits"), &net, eval, trained, loss);

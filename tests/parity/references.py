@@ -40,9 +40,45 @@ class MnistCnn(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
+def vit(size, width, classes=1000):
+    from torchvision.models import VisionTransformer
+    return VisionTransformer(size, 16, num_layers=12, num_heads=width // 64, hidden_dim=width, mlp_dim=4 * width,
+                             num_classes=classes)
+
+
+class Gpt(nn.Module):
+    """Hugging Face's GPT2LMHeadModel (PyPI: transformers), its matrix for the logits not listed a second time if it is the
+    tokens' embedding. `bare`: the names are those of GPT2Model and of published files, without "transformer."."""
+
+    def __init__(self, bare=False, untied=False, **config):
+        super().__init__()
+        from transformers import GPT2Config, GPT2LMHeadModel
+        model = GPT2LMHeadModel(GPT2Config(embd_pdrop=0, attn_pdrop=0, resid_pdrop=0, tie_word_embeddings=not untied,
+                                           use_cache=False, **config))
+        self.__dict__["model"] = model  # not a submodule
+        if bare:
+            for name in ("wte", "wpe", "h", "ln_f"):
+                self.add_module(name, getattr(model.transformer, name))
+        else:
+            self.transformer = model.transformer
+        if untied:
+            self.lm_head = model.lm_head
+
+    def forward(self, tokens):
+        return self.model.train(self.training)(tokens).logits
+
+
+CHARS = {"vocab_size": 256, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+
 REFERENCES = {
     "mlp": Reference(mlp, (8, 20), 10),
     "mnist_cnn": Reference(MnistCnn, (4, 28, 28, 1), 10),
+    "vit_ti_16": Reference(lambda: vit(48, 192), (3, 48, 48, 3), 1000),
+    "vit_s_16": Reference(lambda: vit(64, 384), (2, 64, 64, 3), 1000),
+    "vit_b_16": Reference(lambda: vit(64, 768), (2, 64, 64, 3), 1000),
+    "gpt2": Reference(Gpt, (2, 16), 50257, tokens=50257),
+    "gpt_chars": Reference(lambda: Gpt(**CHARS), (4, 40), 256, tokens=256),
+    "gpt_untied": Reference(lambda: Gpt(bare=True, untied=True, n_inner=200, **CHARS), (4, 64), 256, tokens=256),
 }
 
 

@@ -28,9 +28,56 @@ static ftr_tensor zoo_mnist_cnn(ftr_tensor image, const zoo_options *options) {
     return ftr_mnist_cnn(image, &desc);
 }
 
+static ftr_tensor zoo_vit(ftr_tensor image, const zoo_options *options, ftr_vit_size size) {
+    ftr_vit_desc desc = ftr_vit_defaults(size);
+    if (options->classes > 0) desc.classes = options->classes;
+    desc.features_only = options->features_only;
+    if (options->random) desc.dropout = desc.attention_dropout = 0.1;
+    return ftr_vit(image, &desc);
+}
+
+static ftr_tensor zoo_vit_tiny(ftr_tensor image, const zoo_options *options) {
+    return zoo_vit(image, options, FTR_VIT_TINY);
+}
+static ftr_tensor zoo_vit_small(ftr_tensor image, const zoo_options *options) {
+    return zoo_vit(image, options, FTR_VIT_SMALL);
+}
+static ftr_tensor zoo_vit_base(ftr_tensor image, const zoo_options *options) {
+    return zoo_vit(image, options, FTR_VIT_BASE);
+}
+
+static ftr_tensor zoo_gpt(ftr_tensor tokens, const zoo_options *options, ftr_gpt_desc desc) {
+    if (options->classes > 0) desc.vocabulary = options->classes;
+    desc.features_only = options->features_only;
+    const double p = options->random ? 0.1 : 0.0;
+    desc.embedding_dropout = desc.attention_dropout = desc.residual_dropout = p;
+    return ftr_gpt(tokens, &desc);
+}
+
+static ftr_tensor zoo_gpt2(ftr_tensor tokens, const zoo_options *options) {
+    return zoo_gpt(tokens, options, ftr_gpt_defaults(FTR_GPT2));
+}
+static ftr_tensor zoo_gpt_chars(ftr_tensor tokens, const zoo_options *options) {
+    return zoo_gpt(tokens, options, ftr_gpt_defaults(FTR_GPT_CHARS));
+}
+
+/* The other names of GPT-2, and a matrix of its own for the logits. */
+static ftr_tensor zoo_gpt_untied(ftr_tensor tokens, const zoo_options *options) {
+    ftr_gpt_desc desc = ftr_gpt_defaults(FTR_GPT_CHARS);
+    desc.mlp_width = 200;
+    desc.bare_names = desc.untied = true;
+    return zoo_gpt(tokens, options, desc);
+}
+
 static const zoo_model zoo_models[] = {
     {"mlp", FTR_F32, {2, {1, 20}}, zoo_mlp},
     {"mnist_cnn", FTR_F32, {4, {1, 28, 28, 1}}, zoo_mnist_cnn},
+    {"vit_ti_16", FTR_F32, {4, {1, 48, 48, 3}}, zoo_vit_tiny},
+    {"vit_s_16", FTR_F32, {4, {1, 64, 64, 3}}, zoo_vit_small},
+    {"vit_b_16", FTR_F32, {4, {1, 64, 64, 3}}, zoo_vit_base},
+    {"gpt2", FTR_I32, {2, {1, 16}}, zoo_gpt2},
+    {"gpt_chars", FTR_I32, {2, {1, 64}}, zoo_gpt_chars},
+    {"gpt_untied", FTR_I32, {2, {1, 64}}, zoo_gpt_untied},
 };
 
 const zoo_model *zoo_at(int32_t index) {
