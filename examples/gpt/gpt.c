@@ -1,8 +1,8 @@
-/* Trains a small GPT on the bytes of a text, in a loop of its own, and lets it write. README.md has examples; `gpt --help`
- * lists the options.
+/* Trains a small GPT on the bytes of a text, in a loop of its own, and lets it write. README.md has examples;
+ * `gpt --help` lists the options.
  *
- * There are two graphs with equal weights: one for training, with a batch of sequences, and one that writes, with a single
- * sequence. Weights are copied from the first to the second before it writes. */
+ * There are two graphs with equal weights: one for training, with a batch of sequences, and one that writes, with a
+ * single sequence. Weights are copied from the first to the second before it writes. */
 #define FASTTRAIN_IMPLEMENTATION
 #include "fasttrain.h"
 
@@ -479,8 +479,8 @@ static int64_t start_text(const program *p, int32_t *tokens) {
     return length - skip;
 }
 
-/* Prints text: each byte is drawn by what the network makes of the `context` bytes before it. The places behind them are
- * filled with token 0, which no earlier place sees. */
+/* Prints text: each byte is drawn by what the network makes of the `context` bytes before it. The places behind them
+ * are filled with token 0, which no earlier place sees. */
 static bool write_text(program *p) {
     int64_t context = p->writer.context, count = p->words.count;
     int32_t *tokens = calloc((size_t)context, sizeof *tokens);
@@ -548,7 +548,7 @@ static double learning_rate(const options *chosen, int64_t step) {
     return chosen->lr * (0.55 + 0.45 * cos(3.14159265358979323846 * share));
 }
 
-/* Which sequences a step sees is a function of the seed and the step: all places of the text come in a shuffled order. */
+/* Which sequences a step sees follows from the seed and the step: all places of the text come in a shuffled order. */
 static bool learn_step(program *p, int64_t step, ftr_step_info *info) {
     int64_t places = p->corpus.trained - p->learner.context, batch = p->learner.batch;
     for (int64_t row = 0; row < batch; row++) {

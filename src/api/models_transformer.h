@@ -8,8 +8,8 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------------------------------------
- * Transformers. What is said above of models holds for these too: names, shapes and first values are those of the PyTorch
- * model that the comment names, and a mistake is the graph's sticky error. */
+ * Transformers. What is said above of models holds for these too: names, shapes and first values are those of the
+ * PyTorch model that the comment names, and a mistake is the graph's sticky error. */
 
 /* Sizes of ftr_vit(), by embedding width, layers and heads. */
 typedef enum ftr_vit_size {
@@ -32,16 +32,16 @@ typedef struct ftr_vit_desc {
     bool features_only;       /* without the classifier: the result is the class token, [n, width] */
 } ftr_vit_desc;
 
-/* A size of the table, patches of 16, 1000 classes, no dropout. A `size` that is none gives a description that ftr_vit()
- * refuses. */
+/* A size of the table, patches of 16, 1000 classes, no dropout. A `size` that is none gives a description that
+ * ftr_vit() refuses. */
 FTR_API ftr_vit_desc ftr_vit_defaults(ftr_vit_size size);
 
-/* Vision transformer (Dosovitskiy and others, arXiv:2010.11929): image [n, h, w, channels] to logits [n, classes]. Names
- * are those of torchvision's VisionTransformer: class_token, conv_proj, encoder.pos_embedding,
- * encoder.layers.encoder_layer_0.ln_1, .self_attention.in_proj_weight, .self_attention.out_proj, .ln_2, .mlp.0, .mlp.3,
- * encoder.ln, heads.head; so are the first values: the classifier starts at 0. Layer norms add 1e-6. `desc` NULL is
- * ViT-B/16. The position embedding has a row for the class token and one for each patch, hence the image's size is part of
- * the weights' shapes; image height and width may differ. */
+/* Vision transformer (Dosovitskiy and others, arXiv:2010.11929): image [n, h, w, channels] to logits [n, classes].
+ * Names are those of torchvision's VisionTransformer: class_token, conv_proj, encoder.pos_embedding,
+ * encoder.layers.encoder_layer_0.ln_1, .self_attention.in_proj_weight, .self_attention.out_proj, .ln_2, .mlp.0,
+ * .mlp.3, encoder.ln, heads.head; so are the first values: the classifier starts at 0. Layer norms add 1e-6. `desc`
+ * NULL is ViT-B/16. The position embedding has a row for the class token and one for each patch, hence the image's
+ * size is part of the weights' shapes; image height and width may differ. */
 FTR_API ftr_tensor ftr_vit(ftr_tensor image, const ftr_vit_desc *desc);
 
 /* Sizes of ftr_gpt(). */
@@ -75,11 +75,11 @@ FTR_API ftr_gpt_desc ftr_gpt_defaults(ftr_gpt_size size);
  *
  * Names, shapes and first values are those of Hugging Face's GPT2LMHeadModel: transformer.wte.weight,
  * transformer.wpe.weight, transformer.h.0.ln_1, .attn.c_attn, .attn.c_proj, .ln_2, .mlp.c_fc, .mlp.c_proj,
- * transformer.ln_f. The weights of c_attn, c_proj and c_fc are [in, out], as its Conv1D has them, unlike a linear layer's.
- * The embedding of tokens is also the matrix that makes the logits, hence there is no lm_head unless desc->untied is set.
- * Published files (huggingface.co/openai-community/gpt2, model.safetensors) have the names without "transformer.":
- * desc->bare_names is for those. They also hold causal masks, which a graph has no use for: ftr_load_desc.skip takes
- * "h.*.attn.bias". `desc` NULL is FTR_GPT2. */
+ * transformer.ln_f. The weights of c_attn, c_proj and c_fc are [in, out], as its Conv1D has them, unlike a linear
+ * layer's. The embedding of tokens is also the matrix that makes the logits, hence there is no lm_head unless
+ * desc->untied is set. Published files (huggingface.co/openai-community/gpt2, model.safetensors) have the names
+ * without "transformer.": desc->bare_names is for those. They also hold causal masks, which a graph has no use for:
+ * ftr_load_desc.skip takes "h.*.attn.bias". `desc` NULL is FTR_GPT2. */
 FTR_API ftr_tensor ftr_gpt(ftr_tensor tokens, const ftr_gpt_desc *desc);
 
 #ifdef __cplusplus

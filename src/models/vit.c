@@ -45,8 +45,8 @@ static ftr_tensor ftr__vit_norm(ftr_tensor x, const char *name) {
     return ftr_layer_norm(x, name, &desc);
 }
 
-/* Multi-head attention of x [n, t, width] with itself, as nn.MultiheadAttention: one matrix makes queries, keys and values,
- * one after another in its rows. */
+/* Multi-head attention of x [n, t, width] with itself, as nn.MultiheadAttention: one matrix makes queries, keys and
+ * values, one after another in its rows. */
 static ftr_tensor ftr__vit_attention(ftr_tensor x, const ftr_vit_desc *d) {
     ftr_graph *graph = x.graph;
     const ftr_shape shape = ftr_shape_of(x);
@@ -106,8 +106,8 @@ static ftr_tensor ftr__vit_tokens(ftr_tensor image, const ftr_vit_desc *d) {
     return ftr_concat(part, 2, 1);
 }
 
-/* [n, t, width] to the class token's row, [n, width]. The last norm is over that row alone: the result is that of a norm
- * over all rows and taking the first. */
+/* [n, t, width] to the class token's row, [n, width]. The last norm is over that row alone: the result is that of a
+ * norm over all rows and taking the first. */
 static ftr_tensor ftr__vit_encoder(ftr_tensor x, const ftr_vit_desc *d) {
     ftr_graph *graph = x.graph;
     const ftr_shape shape = ftr_shape_of(x);

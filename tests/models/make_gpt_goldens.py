@@ -3,8 +3,8 @@ numpy, safetensors, and Debian's bible-kjv for the text). Run by hand; its outpu
 
 genesis1.txt         the first chapter of the King James Bible, which is in the public domain
 gpt_run.safetensors  the losses of 100 steps of AdamW of a small GPT-2 on that text, of PyTorch in double and in single
-                     precision ("losses", "losses_f32"), and of each parameter after the run in double precision its norm
-                     ("norm/<name>") and SKETCHES sums of its elements with random signs ("sketch/<name>")
+                     precision ("losses", "losses_f32"), and of each parameter after the run in double precision its
+                     norm ("norm/<name>") and SKETCHES sums of its elements with random signs ("sketch/<name>")
 
 The first weights are those of tests/parity/weights.py. Sequence `row` of step `step` starts at byte
 (BATCH * step + row) * STRIDE mod the number of places.
@@ -85,8 +85,9 @@ def main():
     path.chmod(0o644)
     off = {name: np.linalg.norm(final_f32[name] - v) / np.linalg.norm(v) for name, v in final.items()}
     worst = max(off, key=off.get)
-    print(f"{len(text)} bytes, vocabulary {len(vocabulary)}; loss {losses[0]:.4f} to {losses[-1]:.4f}; f32 differs from f64 "
-          f"by {np.max(np.abs(losses_f32 / losses - 1)):.1e} in the loss, {off[worst]:.1e} in {worst} (both relative)")
+    loss_off = np.max(np.abs(losses_f32 / losses - 1))
+    print(f"{len(text)} bytes, vocabulary {len(vocabulary)}; loss {losses[0]:.4f} to {losses[-1]:.4f}; f32 differs from "
+          f"f64 by {loss_off:.1e} in the loss, {off[worst]:.1e} in {worst} (both relative)")
 
 
 if __name__ == "__main__":

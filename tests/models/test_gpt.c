@@ -1,5 +1,5 @@
-/* Trains a small GPT-2 as PyTorch did (make_gpt_goldens.py): losses and final weights, with each instruction set, and the
- * same bits for any number of threads. */
+/* Trains a small GPT-2 as PyTorch did (make_gpt_goldens.py): losses and final weights, with each instruction set, and
+ * the same bits for any number of threads. */
 #include "ftr_test.h"
 #include "model_zoo.h"
 

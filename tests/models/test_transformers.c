@@ -47,7 +47,7 @@ static void assert_shape(ftr_tensor tensor, ftr_shape expected) {
     if (!ftr_shape_equal(&shape, &expected)) fail_msg("'%s' has another shape than expected", ftr_name_of(tensor));
 }
 
-/* ------------------------------------------------------------------------------------------------ sizes and names -- */
+/* ----------------------------------------------------------------------------------------------- sizes and names -- */
 
 /* Counts are torchvision's for ViT-B/16 and Hugging Face's for GPT-2; those of Ti and S are in arXiv:2012.12877. */
 static void sizes_have_their_parameters(void **state) {
@@ -126,7 +126,7 @@ static void sizes_follow_the_options(void **state) {
     FTR_TEST_GRAPH_OK(f->graph);
 }
 
-/* --------------------------------------------------------------------------------------------------- first values -- */
+/* -------------------------------------------------------------------------------------------------- first values -- */
 
 /* How many, smallest and largest value, mean and standard deviation. */
 typedef struct moments {
@@ -226,7 +226,7 @@ static void gpt_starts_as_hugging_faces(void **state) {
     assert_constant(f, "transformer.ln_f.bias", 0);
 }
 
-/* ------------------------------------------------------------------------------------------------------- behaviour -- */
+/* ----------------------------------------------------------------------------------------------------- behaviour -- */
 
 enum { N = 2, T = 6, VOCABULARY = 11 };
 
@@ -327,7 +327,7 @@ static void names_load_with_a_prefix(void **state) {
     rmdir(directory);
 }
 
-/* -------------------------------------------------------------------------------------------------------- mistakes -- */
+/* ------------------------------------------------------------------------------------------------------ mistakes -- */
 
 static ftr_tensor vit_with(ftr_graph *graph, ftr_vit_desc desc, ftr_shape shape, ftr_dtype dtype) {
     return ftr_vit(ftr_input(graph, "image", dtype, shape), &desc);
@@ -343,7 +343,8 @@ static ftr_tensor gpt_with(ftr_graph *graph, ftr_gpt_desc desc, ftr_shape shape,
 /* X(name, status, sentence, "vit" or "gpt", what is changed in the description, the input) */
 /* clang-format off */
 #define MISTAKES(X) \
-    X(vit_cookie, FTR_ERROR_INVALID_ARGUMENT, "vit: desc was not made by ftr_vit_defaults()", vit, d.cookie = 0, IMAGE) \
+    X(vit_cookie, FTR_ERROR_INVALID_ARGUMENT, "vit: desc was not made by ftr_vit_defaults()", \
+      vit, d.cookie = 0, IMAGE) \
     X(vit_size, FTR_ERROR_INVALID_ARGUMENT, "vit: desc was not made by ftr_vit_defaults()", vit, \
       d = ftr_vit_defaults((ftr_vit_size)3), IMAGE) \
     X(vit_classes, FTR_ERROR_INVALID_ARGUMENT, "vit: classes is 0, expected 1 or more", vit, d.classes = 0, IMAGE) \
@@ -356,22 +357,27 @@ static ftr_tensor gpt_with(ftr_graph *graph, ftr_gpt_desc desc, ftr_shape shape,
       FTR_SHAPE(2, 0, 16, 3), FTR_F32) \
     X(vit_channels, FTR_ERROR_SHAPE, "vit: the image has 0 channels, expected 1 or more", vit, , \
       FTR_SHAPE(2, 16, 16, 0), FTR_F32) \
-    X(vit_rank, FTR_ERROR_RANK, "vit: the image has rank 3, expected 4 (n, h, w, c)", vit, , FTR_SHAPE(16, 16, 3), FTR_F32) \
+    X(vit_rank, FTR_ERROR_RANK, "vit: the image has rank 3, expected 4 (n, h, w, c)", \
+      vit, , FTR_SHAPE(16, 16, 3), FTR_F32) \
     X(vit_dtype, FTR_ERROR_DTYPE, "vit: the image is u8, expected f32 or f64", vit, , FTR_SHAPE(2, 16, 16, 3), FTR_U8) \
     X(vit_layers, FTR_ERROR_INVALID_ARGUMENT, "vit: layers is 0, expected 1 or more", vit, d.layers = 0, IMAGE) \
     X(vit_heads, FTR_ERROR_INVALID_ARGUMENT, "vit: heads is -1, expected 1 or more", vit, d.heads = -1, IMAGE) \
-    X(vit_divides, FTR_ERROR_INVALID_ARGUMENT, "vit: width is 13, expected a multiple of heads, 3, from 3 to 2147483647", \
+    X(vit_divides, FTR_ERROR_INVALID_ARGUMENT, \
+      "vit: width is 13, expected a multiple of heads, 3, from 3 to 2147483647", \
       vit, d.width = 13, IMAGE) \
     X(vit_large, FTR_ERROR_INVALID_ARGUMENT, \
-      "vit: width is 3000000000, expected a multiple of heads, 3, from 3 to 2147483647", vit, d.width = 3000000000, IMAGE) \
+      "vit: width is 3000000000, expected a multiple of heads, 3, from 3 to 2147483647", \
+      vit, d.width = 3000000000, IMAGE) \
     X(vit_mlp, FTR_ERROR_INVALID_ARGUMENT, "vit: mlp_width is -4, expected 0 or more", vit, d.mlp_width = -4, IMAGE) \
     X(vit_dropout, FTR_ERROR_INVALID_ARGUMENT, "vit: dropout is 1.5, expected 0 to 1", vit, d.dropout = 1.5, IMAGE) \
     X(vit_attention, FTR_ERROR_INVALID_ARGUMENT, "vit: attention_dropout is nan, expected 0 to 1", vit, \
       d.attention_dropout = (double)NAN, IMAGE) \
-    X(gpt_cookie, FTR_ERROR_INVALID_ARGUMENT, "gpt: desc was not made by ftr_gpt_defaults()", gpt, d.cookie = 1, TOKENS) \
+    X(gpt_cookie, FTR_ERROR_INVALID_ARGUMENT, "gpt: desc was not made by ftr_gpt_defaults()", \
+      gpt, d.cookie = 1, TOKENS) \
     X(gpt_size, FTR_ERROR_INVALID_ARGUMENT, "gpt: desc was not made by ftr_gpt_defaults()", gpt, \
       d = ftr_gpt_defaults((ftr_gpt_size)-1), TOKENS) \
-    X(gpt_vocabulary, FTR_ERROR_INVALID_ARGUMENT, "gpt: vocabulary is 0, expected 1 or more", gpt, d.vocabulary = 0, TOKENS) \
+    X(gpt_vocabulary, FTR_ERROR_INVALID_ARGUMENT, "gpt: vocabulary is 0, expected 1 or more", \
+      gpt, d.vocabulary = 0, TOKENS) \
     X(gpt_context, FTR_ERROR_INVALID_ARGUMENT, "gpt: context is 0, expected 1 or more", gpt, d.context = 0, TOKENS) \
     X(gpt_layers, FTR_ERROR_INVALID_ARGUMENT, "gpt: layers is 0, expected 1 or more", gpt, d.layers = 0, TOKENS) \
     X(gpt_heads, FTR_ERROR_INVALID_ARGUMENT, "gpt: heads is 0, expected 1 or more", gpt, d.heads = 0, TOKENS) \
