@@ -103,7 +103,7 @@ static ftr_tensor ftr__gpt_attention(ftr_tensor x, int64_t n, const ftr_gpt_desc
     x = ftr_reshape(x, shape);
     x = ftr__gpt_linear(x, "c_proj", d->width, ftr__gpt_residual_deviation(d));
     ftr_scope_pop(graph);
-    return ftr__model_dropout(x, d->residual_dropout);
+    return ftr_dropout(x, d->residual_dropout);
 }
 
 static ftr_tensor ftr__gpt_mlp(ftr_tensor x, const ftr_gpt_desc *d) {
@@ -112,7 +112,7 @@ static ftr_tensor ftr__gpt_mlp(ftr_tensor x, const ftr_gpt_desc *d) {
     x = ftr__gpt_linear(x, "c_fc", d->mlp_width > 0 ? d->mlp_width : 4 * d->width, 0.02);
     x = ftr__gpt_linear(ftr_gelu(x, FTR_GELU_TANH), "c_proj", d->width, ftr__gpt_residual_deviation(d));
     ftr_scope_pop(graph);
-    return ftr__model_dropout(x, d->residual_dropout);
+    return ftr_dropout(x, d->residual_dropout);
 }
 
 static ftr_tensor ftr__gpt_block(ftr_tensor x, int32_t index, int64_t n, const ftr_gpt_desc *d) {
@@ -133,7 +133,7 @@ static ftr_tensor ftr__gpt_embedding(ftr_tensor tokens, ftr_tensor token_weight,
         ftr_parameter(tokens.graph, "wpe.weight", FTR_F32, FTR_SHAPE(d->context, d->width), ftr__gpt_normal(0.02));
     const ftr_tensor places = shape.dim[1] < d->context ? ftr_slice(place_weight, 0, 0, shape.dim[1], 1) : place_weight;
     const ftr_tensor x = ftr_add(ftr_embedding_with(token_weight, tokens), places);
-    return ftr_reshape(ftr__model_dropout(x, d->embedding_dropout), FTR_SHAPE(shape.dim[0] * shape.dim[1], d->width));
+    return ftr_reshape(ftr_dropout(x, d->embedding_dropout), FTR_SHAPE(shape.dim[0] * shape.dim[1], d->width));
 }
 
 ftr_tensor ftr_gpt(ftr_tensor tokens, const ftr_gpt_desc *desc) {

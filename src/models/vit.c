@@ -62,7 +62,7 @@ static ftr_tensor ftr__vit_attention(ftr_tensor x, const ftr_vit_desc *d) {
     x = ftr_reshape(x, shape);
     x = ftr_linear(x, "out_proj", d->width, &(ftr_linear_desc){.bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}});
     ftr_scope_pop(graph);
-    return ftr__model_dropout(x, d->dropout);
+    return ftr_dropout(x, d->dropout);
 }
 
 static ftr_tensor ftr__vit_mlp(ftr_tensor x, const ftr_vit_desc *d) {
@@ -71,10 +71,10 @@ static ftr_tensor ftr__vit_mlp(ftr_tensor x, const ftr_vit_desc *d) {
     ftr_graph *graph = x.graph;
     ftr_scope_push(graph, "mlp");
     x = ftr_linear(x, "0", d->mlp_width > 0 ? d->mlp_width : 4 * d->width, &linear);
-    x = ftr__model_dropout(ftr_gelu(x, FTR_GELU_EXACT), d->dropout);
+    x = ftr_dropout(ftr_gelu(x, FTR_GELU_EXACT), d->dropout);
     x = ftr_linear(x, "3", d->width, &linear);
     ftr_scope_pop(graph);
-    return ftr__model_dropout(x, d->dropout);
+    return ftr_dropout(x, d->dropout);
 }
 
 static ftr_tensor ftr__vit_block(ftr_tensor x, int32_t index, const ftr_vit_desc *d) {
@@ -115,7 +115,7 @@ static ftr_tensor ftr__vit_encoder(ftr_tensor x, const ftr_vit_desc *d) {
     const ftr_tensor position =
         ftr_parameter(graph, "pos_embedding", ftr_dtype_of(x), FTR_SHAPE(1, shape.dim[1], d->width),
                       (ftr_init){FTR_INIT_NORMAL, 0.0, 0.02});
-    x = ftr__model_dropout(ftr_add(x, position), d->dropout);
+    x = ftr_dropout(ftr_add(x, position), d->dropout);
     ftr_scope_push(graph, "layers");
     for (int32_t i = 0; i < d->layers; i++) x = ftr__vit_block(x, i, d);
     ftr_scope_pop(graph);

@@ -6,7 +6,7 @@ gpt_run.safetensors  the losses of 100 steps of AdamW of a small GPT-2 on that t
                      precision ("losses", "losses_f32"), and of each parameter after the run in double precision its
                      norm ("norm/<name>") and SKETCHES sums of its elements with random signs ("sketch/<name>")
 
-The first weights are those of tests/parity/weights.py. Sequence `row` of step `step` starts at byte
+First weights are functions of name and index, see first_weight(). Sequence `row` of step `step` starts at byte
 (BATCH * step + row) * STRIDE mod the number of places.
 """
 
@@ -44,14 +44,24 @@ def batch(tokens, step):
     return rows[:, :-1], rows[:, 1:]
 
 
+def first_weight(name, shape):
+    u = weights.uniform(name, int(np.prod(shape)))
+    value = 0.3 * (u - 0.5) if len(shape) == 2 else u + 0.5 if name.endswith("weight") else 0.2 * (u - 0.5)
+    return torch.from_numpy(value.astype(np.float32).reshape(shape))
+
+
+def make_model(vocabulary):
+    return Gpt(vocab_size=vocabulary, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, bos_token_id=0,
+               eos_token_id=0)
+
+
 def sketch(name, value):
     signs = [np.where(weights.uniform(f"{name}/{k}", value.size) < 0.5, -1.0, 1.0) for k in range(SKETCHES)]
     return np.array([sign @ value.ravel() for sign in signs])
 
 
 def run(start, tokens, vocabulary, dtype):
-    model = Gpt(vocab_size=vocabulary, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, bos_token_id=0,
-                eos_token_id=0)
+    model = make_model(vocabulary)
     model.load_state_dict(start)
     model = model.to(dtype).train()
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
@@ -71,9 +81,7 @@ def main():
     torch.use_deterministic_algorithms(True)
     text = read_text()
     vocabulary, tokens = np.unique(text, return_inverse=True)
-    shapes = {name: p.shape for name, p in Gpt(vocab_size=len(vocabulary), n_positions=CONTEXT, n_embd=WIDTH,
-              n_layer=LAYERS, n_head=HEADS, bos_token_id=0, eos_token_id=0).named_parameters()}
-    start = {name: torch.from_numpy(value) for name, value in weights.weights(shapes, 0.1).items()}
+    start = {name: first_weight(name, tuple(p.shape)) for name, p in make_model(len(vocabulary)).named_parameters()}
     (losses, final), (losses_f32, final_f32) = (run(start, tokens.astype(np.int64), len(vocabulary), dtype)
                                                 for dtype in (torch.float64, torch.float32))
     out = {"losses": losses, "losses_f32": losses_f32}
