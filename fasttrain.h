@@ -183,6 +183,14 @@
 #define FTR_API extern
 #endif
 
+/* Behind a function whose argument number `text` is a format of printf() for those from number `first` on: the compiler
+ * compares them. */
+#if defined(__GNUC__) || defined(__clang__)
+#define FTR_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define FTR_PRINTF(text, first)
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -385,6 +393,12 @@ FTR_API ftr_status ftr_graph_status(const ftr_graph *graph);
 
 /* The sentence of the first failure of a builder on this graph; "" if none. Owned by the graph. */
 FTR_API const char *ftr_graph_error(const ftr_graph *graph);
+
+/* For builders of your own: records a mistake as the library's builders do. The sentence, made as by printf(), becomes
+ * "what 'scope.name': sentence"; `name` may be NULL. The first mistake sticks to the graph, later ones change nothing.
+ * `status` FTR_OK counts as FTR_ERROR_INVALID_ARGUMENT. `graph` may be NULL. Returns an invalid handle. */
+FTR_API ftr_tensor ftr_graph_fail(ftr_graph *graph, ftr_status status, const char *what, const char *name,
+                                  const char *format, ...) FTR_PRINTF(5, 6);
 
 /* Whether the handle names a value of a graph. */
 FTR_API bool ftr_is_valid(ftr_tensor tensor);
@@ -954,6 +968,147 @@ FTR_API ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, doubl
 
 /* Share of rows whose largest logit is at the label: a scalar, without a gradient. logits [.., classes], labels [..]. */
 FTR_API ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/models.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Models. Each builder adds one network to the graph of its input and returns the logits [n, classes]. They are written
+ * with the functions of this header alone, so each can serve as a pattern for a network of your own.
+ *
+ * Parameters and buffers lie in the current scope and are named and initialized as in the PyTorch model that the comment
+ * names: ftr_load_weights() reads its state_dict, saved as safetensors, and the other way round.
+ *
+ * Images are f32 [n, h, w, channels] with any number of channels. `desc` may be NULL. With `features_only` the classifier
+ * is left out, its dropout and its hidden layer included, and the result is what it would have got, [n, features].
+ *
+ * A mistake (an image that is too small or of another rank, an option outside what is documented) is the graph's sticky
+ * error: FTR_ERROR_INVALID_TENSOR, FTR_ERROR_RANK, FTR_ERROR_DTYPE, FTR_ERROR_SHAPE or FTR_ERROR_INVALID_ARGUMENT. */
+
+/* 0 in a field means its default. */
+typedef struct ftr_mlp_desc {
+    const int64_t *hidden;                  /* sizes of the hidden layers; read while building */
+    int32_t hidden_count;                   /* default 0: a linear classifier */
+    int64_t classes;                        /* size of the last layer; default 10 */
+    ftr_tensor (*activation)(ftr_tensor x); /* after each hidden layer; default ftr_relu() */
+    double dropout;                         /* after each activation; default 0, no dropout */
+    bool features_only;                     /* without the last layer */
+} ftr_mlp_desc;
+
+/* Multi-layer perceptron on x [.., features]; result [.., classes]. Names are those of an nn.Sequential of Linear,
+ * activation, Linear, activation, ..., Linear: "0.weight", "0.bias", "2.weight", ...; with dropout each hidden layer has
+ * three members: "0.weight", "0.bias", "3.weight", ... PyTorch's default initialization. */
+FTR_API ftr_tensor ftr_mlp(ftr_tensor x, const ftr_mlp_desc *desc);
+
+/* From ftr_mnist_cnn_defaults(). */
+typedef struct ftr_mnist_cnn_desc {
+    uint32_t cookie;
+    int64_t classes; /* 10 */
+    double dropout1; /* after the pooling; 0.25 */
+    double dropout2; /* after fc1; 0.5 */
+    bool features_only;
+} ftr_mnist_cnn_desc;
+
+/* 10 classes, dropout 0.25 and 0.5. */
+FTR_API ftr_mnist_cnn_desc ftr_mnist_cnn_defaults(void);
+
+/* The network of PyTorch's MNIST example (github.com/pytorch/examples, mnist/main.py) up to its logits: conv1 (32, 3x3),
+ * conv2 (64, 3x3), maximum pooling 2x2, dropout, fc1 (128), dropout, fc2. Images of 6x6 or more; 28x28 is what its weights
+ * fit. Names conv1, conv2, fc1, fc2; fc1 reads its inputs in PyTorch's order of channel, row, column. PyTorch's default
+ * initialization. With `features_only` the result is [n, 128], after fc1 and its activation. */
+FTR_API ftr_tensor ftr_mnist_cnn(ftr_tensor image, const ftr_mnist_cnn_desc *desc);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/models_transformer.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Transformers. What is said above of models holds for these too: names, shapes and first values are those of the
+ * PyTorch model that the comment names, and a mistake is the graph's sticky error. */
+
+/* Sizes of ftr_vit(), by embedding width, layers and heads. */
+typedef enum ftr_vit_size {
+    FTR_VIT_TINY = 0, /* Ti: 192, 12, 3; the sizes Ti and S are those of Touvron and others, arXiv:2012.12877 */
+    FTR_VIT_SMALL,    /* S: 384, 12, 6 */
+    FTR_VIT_BASE      /* B: 768, 12, 12 */
+} ftr_vit_size;
+
+/* From ftr_vit_defaults(); then any field may be changed. */
+typedef struct ftr_vit_desc {
+    uint32_t cookie;
+    int64_t classes;          /* 1000 */
+    int64_t patch;            /* side of a patch in pixels, which divides the image's height and width; 16 */
+    int64_t width;            /* of the embedding; the heads divide it */
+    int32_t layers;           /* 1 or more */
+    int32_t heads;            /* 1 or more */
+    int64_t mlp_width;        /* of the hidden layer of a block's MLP; 0: 4 times the width; 0 */
+    double dropout;           /* of the embeddings, and after each linear layer of a block but the first; 0 */
+    double attention_dropout; /* of the attention's weights; 0 */
+    bool features_only;       /* without the classifier: the result is the class token, [n, width] */
+} ftr_vit_desc;
+
+/* A size of the table, patches of 16, 1000 classes, no dropout. A `size` that is none gives a description that
+ * ftr_vit() refuses. */
+FTR_API ftr_vit_desc ftr_vit_defaults(ftr_vit_size size);
+
+/* Vision transformer (Dosovitskiy and others, arXiv:2010.11929): image [n, h, w, channels] to logits [n, classes].
+ * Names are those of torchvision's VisionTransformer: class_token, conv_proj, encoder.pos_embedding,
+ * encoder.layers.encoder_layer_0.ln_1, .self_attention.in_proj_weight, .self_attention.out_proj, .ln_2, .mlp.0,
+ * .mlp.3, encoder.ln, heads.head; so are the first values: the classifier starts at 0. Layer norms add 1e-6. `desc`
+ * NULL is ViT-B/16. The position embedding has a row for the class token and one for each patch, hence the image's
+ * size is part of the weights' shapes; image height and width may differ. */
+FTR_API ftr_tensor ftr_vit(ftr_tensor image, const ftr_vit_desc *desc);
+
+/* Sizes of ftr_gpt(). */
+typedef enum ftr_gpt_size {
+    FTR_GPT2 = 0, /* GPT-2 of 124,439,808 parameters: vocabulary 50257, context 1024, width 768, 12 layers, 12 heads,
+                   * dropout 0.1 everywhere */
+    FTR_GPT_CHARS /* a small one for characters or bytes: 256, context 64, width 128, 4 layers, 4 heads, no dropout */
+} ftr_gpt_size;
+
+/* From ftr_gpt_defaults(); then any field may be changed. */
+typedef struct ftr_gpt_desc {
+    uint32_t cookie;
+    int64_t vocabulary; /* tokens are 0 to vocabulary - 1 */
+    int64_t context;    /* longest sequence: rows of the position embedding */
+    int64_t width;      /* of the embedding; the heads divide it */
+    int32_t layers;     /* 1 or more */
+    int32_t heads;      /* 1 or more */
+    int64_t mlp_width;  /* of the hidden layer of a block's MLP; 0: 4 times the width; 0 */
+    double embedding_dropout, attention_dropout, residual_dropout; /* embd_pdrop, attn_pdrop, resid_pdrop */
+    bool untied;        /* a matrix of its own, "lm_head.weight", in place of the token embedding; false */
+    bool bare_names;    /* leave "transformer." out of the names, as GPT2Model does; false */
+    bool features_only; /* without the logits: the result is [n, t, width]; false */
+} ftr_gpt_desc;
+
+/* A size of the table. A `size` that is none gives a description that ftr_gpt() refuses. */
+FTR_API ftr_gpt_desc ftr_gpt_defaults(ftr_gpt_size size);
+
+/* GPT-2 (Radford and others: Language Models are Unsupervised Multitask Learners, 2019): tokens [n, t], i32 or i64, to
+ * logits [n, t, vocabulary] of the token that follows each; t is at most desc->context. A token outside the vocabulary
+ * fails the step with FTR_ERROR_DATA.
+ *
+ * Names, shapes and first values are those of Hugging Face's GPT2LMHeadModel: transformer.wte.weight,
+ * transformer.wpe.weight, transformer.h.0.ln_1, .attn.c_attn, .attn.c_proj, .ln_2, .mlp.c_fc, .mlp.c_proj,
+ * transformer.ln_f. The weights of c_attn, c_proj and c_fc are [in, out], as its Conv1D has them, unlike a linear
+ * layer's. The embedding of tokens is also the matrix that makes the logits, hence there is no lm_head unless
+ * desc->untied is set. Published files (huggingface.co/openai-community/gpt2, model.safetensors) have the names
+ * without "transformer.": desc->bare_names is for those. They also hold causal masks, which a graph has no use for:
+ * ftr_load_desc.skip takes "h.*.attn.bias". `desc` NULL is FTR_GPT2. */
+FTR_API ftr_tensor ftr_gpt(ftr_tensor tokens, const ftr_gpt_desc *desc);
 
 #ifdef __cplusplus
 }
@@ -1765,11 +1920,7 @@ FTR_API void ftr_backend_release(ftr_context *context, void *memory, size_t size
 #define FTR_LIB extern
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
-#define FTR__PRINTF(text, first) __attribute__((format(printf, text, first)))
-#else
-#define FTR__PRINTF(text, first)
-#endif
+#define FTR__PRINTF(text, first) FTR_PRINTF(text, first)
 
 #define FTR__ALIGNMENT 64
 #define FTR__MESSAGE_SIZE 512
@@ -3438,6 +3589,20 @@ ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *w
     else snprintf(graph->message, sizeof graph->message, "%.100s: %s", what, text);
     ftr__error(graph->context, status, "%s", graph->message);
     return ftr__null_tensor;
+}
+
+ftr_tensor ftr_graph_fail(ftr_graph *graph, ftr_status status, const char *what, const char *name, const char *format,
+                          ...) {
+    if (!graph || graph->status) return ftr__null_tensor;
+    char sentence[FTR__MESSAGE_SIZE], full[FTR__MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    const bool named = name && *name, scoped = graph->scope[0] != '\0';
+    snprintf(full, sizeof full, "%s%s%.200s", graph->scope, named && scoped ? "." : "", named ? name : "");
+    return ftr__builder_error(graph, status == FTR_OK ? FTR_ERROR_INVALID_ARGUMENT : status,
+                              what && *what ? what : "graph", *full ? full : NULL, "%s", sentence);
 }
 
 static ftr_tensor ftr__graph_out_of_memory(ftr_graph *graph) {
@@ -17179,6 +17344,479 @@ ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_
     if (result) ftr__fit_result(&fit, result);
     ftr__fit_free(&fit);
     return status;
+}
+
+/* ---- src/models/blocks.h ---- */
+/* What several models are built of. Written, as all of models/, on the public API alone. */
+
+#ifndef FTR_LIB
+#define FTR_LIB extern
+#endif
+
+/* The graph of an f32 image [n, h, w, c] of at least min_size x min_size pixels and one channel; NULL with the mistake
+ * recorded under the model's name, or if the graph has failed before. */
+FTR_LIB ftr_graph *ftr__model_image(const char *model, ftr_tensor image, int64_t min_size);
+
+/* Whether a probability is one, NaN being none; otherwise the mistake is recorded with the option's name. */
+FTR_LIB bool ftr__model_probability(ftr_graph *graph, const char *model, const char *option, double p);
+
+/* `asked`, or `otherwise` where it is 0; 0 with the mistake recorded if it is negative. */
+FTR_LIB int64_t ftr__model_classes(ftr_graph *graph, const char *model, int64_t asked, int64_t otherwise);
+
+/* ftr_dropout(), or x itself where p is 0. */
+FTR_LIB ftr_tensor ftr__model_dropout(ftr_tensor x, double p);
+
+/* ---- src/models/blocks.c ---- */
+
+static ftr_graph *ftr__model_image_error(ftr_graph *graph, ftr_status status, const char *model, const char *sentence) {
+    (void)ftr_graph_fail(graph, status, model, NULL, "%s", sentence);
+    return NULL;
+}
+
+ftr_graph *ftr__model_image(const char *model, ftr_tensor image, int64_t min_size) {
+    ftr_graph *graph = image.graph;
+    if (ftr_graph_status(graph) != FTR_OK) return NULL;
+    if (!ftr_is_valid(image))
+        return ftr__model_image_error(graph, FTR_ERROR_INVALID_TENSOR, model, "the image is a null tensor");
+    const ftr_shape shape = ftr_shape_of(image);
+    if (shape.rank != 4)
+        (void)ftr_graph_fail(graph, FTR_ERROR_RANK, model, NULL, "the image has rank %d, expected 4 (n, h, w, c)",
+                             (int)shape.rank);
+    else if (ftr_dtype_of(image) != FTR_F32 && ftr_dtype_of(image) != FTR_F64)
+        (void)ftr_graph_fail(graph, FTR_ERROR_DTYPE, model, NULL, "the image is %s, expected f32 or f64",
+                             ftr_dtype_name(ftr_dtype_of(image)));
+    else if (shape.dim[1] < min_size || shape.dim[2] < min_size)
+        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, model, NULL,
+                             "the image has %lld x %lld pixels, expected %lld x %lld or more", (long long)shape.dim[1],
+                             (long long)shape.dim[2], (long long)min_size, (long long)min_size);
+    else if (shape.dim[3] < 1)
+        return ftr__model_image_error(graph, FTR_ERROR_SHAPE, model, "the image has 0 channels, expected 1 or more");
+    return ftr_graph_status(graph) == FTR_OK ? graph : NULL;
+}
+
+bool ftr__model_probability(ftr_graph *graph, const char *model, const char *option, double p) {
+    if (p >= 0.0 && p <= 1.0) return true;
+    (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "%s is %g, expected 0 to 1", option, p);
+    return false;
+}
+
+int64_t ftr__model_classes(ftr_graph *graph, const char *model, int64_t asked, int64_t otherwise) {
+    if (asked >= 0) return asked == 0 ? otherwise : asked;
+    (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "classes is %lld, expected 1 or more",
+                         (long long)asked);
+    return 0;
+}
+
+ftr_tensor ftr__model_dropout(ftr_tensor x, double p) { return p == 0.0 ? x : ftr_dropout(x, p); }
+
+/* ---- src/models/mlp.c ---- */
+/* Multi-layer perceptron, and the small network of PyTorch's MNIST example. */
+
+#define FTR__COOKIE_MNIST_CNN 0x4d4e4953u
+
+/* ---- multi-layer perceptron */
+
+static bool ftr__mlp_is_valid(ftr_graph *graph, ftr_tensor x, const ftr_mlp_desc *d) {
+    if (!ftr_is_valid(x))
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_TENSOR, "mlp", NULL, "the input is a null tensor");
+    else if (d->hidden_count < 0)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "mlp", NULL, "hidden_count is %d, expected 0 or more",
+                             (int)d->hidden_count);
+    else if (d->hidden_count > 0 && d->hidden == NULL)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "mlp", NULL, "hidden is NULL, expected %d sizes",
+                             (int)d->hidden_count);
+    else
+        return ftr__model_probability(graph, "mlp", "dropout", d->dropout);
+    return false;
+}
+
+/* Linear layer number `index` of the sequence. */
+static ftr_tensor ftr__mlp_layer(ftr_tensor x, int32_t index, int64_t size) {
+    char name[16];
+    (void)snprintf(name, sizeof name, "%d", (int)index);
+    return ftr_linear(x, name, size, NULL);
+}
+
+ftr_tensor ftr_mlp(ftr_tensor x, const ftr_mlp_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    const ftr_mlp_desc defaults = {.hidden = NULL}, *d = desc != NULL ? desc : &defaults;
+    if (ftr_graph_status(x.graph) != FTR_OK || !ftr__mlp_is_valid(x.graph, x, d)) return none;
+    const int64_t classes = ftr__model_classes(x.graph, "mlp", d->classes, 10);
+    if (classes == 0) return none;
+    const int32_t members = d->dropout > 0.0 ? 3 : 2; /* of the sequence, each hidden layer */
+    for (int32_t i = 0; i < d->hidden_count; i++) {
+        x = ftr__mlp_layer(x, i * members, d->hidden[i]);
+        x = d->activation != NULL ? d->activation(x) : ftr_relu(x);
+        x = ftr__model_dropout(x, d->dropout);
+    }
+    return d->features_only ? x : ftr__mlp_layer(x, d->hidden_count * members, classes);
+}
+
+/* ---- MNIST */
+
+ftr_mnist_cnn_desc ftr_mnist_cnn_defaults(void) {
+    return (ftr_mnist_cnn_desc){.cookie = FTR__COOKIE_MNIST_CNN, .classes = 10, .dropout1 = 0.25, .dropout2 = 0.5};
+}
+
+ftr_tensor ftr_mnist_cnn(ftr_tensor image, const ftr_mnist_cnn_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("mnist_cnn", image, 6);
+    if (graph == NULL) return none;
+    const ftr_mnist_cnn_desc d = desc != NULL ? *desc : ftr_mnist_cnn_defaults();
+    if (d.cookie != FTR__COOKIE_MNIST_CNN)
+        return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "mnist_cnn", NULL,
+                              "desc was not made by ftr_mnist_cnn_defaults()");
+    const int64_t classes = ftr__model_classes(graph, "mnist_cnn", d.classes, 10);
+    if (classes == 0 || !ftr__model_probability(graph, "mnist_cnn", "dropout1", d.dropout1) ||
+        !ftr__model_probability(graph, "mnist_cnn", "dropout2", d.dropout2))
+        return none;
+    ftr_tensor x = ftr_relu(ftr_conv2d(image, "conv1", 32, 3, NULL));
+    x = ftr_relu(ftr_conv2d(x, "conv2", 64, 3, NULL));
+    x = ftr__model_dropout(ftr_max_pool2d(x, 2, 2, NULL), d.dropout1);
+    x = ftr_flatten(ftr_transpose(x, FTR_AXES(0, 3, 1, 2)), 1); /* as PyTorch flattens */
+    x = ftr_relu(ftr_linear(x, "fc1", 128, NULL));
+    return d.features_only ? x : ftr_linear(ftr__model_dropout(x, d.dropout2), "fc2", classes, NULL);
+}
+
+/* ---- src/models/transformer.h ---- */
+/* What the transformers share. */
+
+typedef struct ftr__transformer_size {
+    int64_t width, mlp_width; /* mlp_width 0: 4 * width */
+    int32_t layers, heads;
+} ftr__transformer_size;
+
+/* Whether the sizes are possible; otherwise the mistake is recorded under the model's name. */
+FTR_LIB bool ftr__transformer_is_valid(ftr_graph *graph, const char *model, ftr__transformer_size size);
+
+/* Attention of n sequences of length t with themselves. x is [n * t, 3 * width] or [n, t, 3 * width]: queries, keys and
+ * values, one after another. The result is [n, t, heads, width / heads]. */
+FTR_LIB ftr_tensor ftr__transformer_attention(ftr_tensor x, int64_t n, int64_t t, int32_t heads,
+                                              const ftr_attention_desc *desc);
+
+/* ---- src/models/transformer.c ---- */
+
+bool ftr__transformer_is_valid(ftr_graph *graph, const char *model, ftr__transformer_size size) {
+    if (size.layers < 1)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "layers is %d, expected 1 or more",
+                             (int)size.layers);
+    else if (size.heads < 1)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "heads is %d, expected 1 or more",
+                             (int)size.heads);
+    else if (size.width < 1 || size.width > INT32_MAX || size.width % size.heads != 0)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL,
+                             "width is %lld, expected a multiple of heads, %d, from %d to %d", (long long)size.width,
+                             (int)size.heads, (int)size.heads, INT32_MAX);
+    else if (size.mlp_width < 0)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "mlp_width is %lld, expected 0 or more",
+                             (long long)size.mlp_width);
+    else
+        return true;
+    return false;
+}
+
+ftr_tensor ftr__transformer_attention(ftr_tensor x, int64_t n, int64_t t, int32_t heads,
+                                      const ftr_attention_desc *desc) {
+    const ftr_shape shape = ftr_shape_of(x);
+    if (shape.rank < 1) return (ftr_tensor){NULL, 0};
+    const int64_t width = shape.dim[shape.rank - 1] / 3;
+    ftr_tensor part[3];
+    ftr_split(x, -1, NULL, 3, part);
+    for (int i = 0; i < 3; i++) part[i] = ftr_reshape(part[i], FTR_SHAPE(n, t, heads, width / heads));
+    return ftr_attention(part[0], part[1], part[2], desc);
+}
+
+/* ---- src/models/vit.c ---- */
+/* Vision transformer. */
+
+#define FTR__COOKIE_VIT 0x56495431u
+
+ftr_vit_desc ftr_vit_defaults(ftr_vit_size size) {
+    static const int32_t widths[] = {192, 384, 768};
+    if (size < FTR_VIT_TINY || size > FTR_VIT_BASE) return (ftr_vit_desc){.cookie = 0};
+    return (ftr_vit_desc){.cookie = FTR__COOKIE_VIT,
+                          .classes = 1000,
+                          .patch = 16,
+                          .width = widths[size],
+                          .layers = 12,
+                          .heads = widths[size] / 64};
+}
+
+/* The options; the image was checked before. */
+static bool ftr__vit_is_valid(ftr_graph *graph, ftr_shape image, const ftr_vit_desc *d) {
+    if (d->cookie != FTR__COOKIE_VIT)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "vit", NULL, "desc was not made by ftr_vit_defaults()");
+    else if (d->classes < 1 && !d->features_only)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "vit", NULL, "classes is %lld, expected 1 or more",
+                             (long long)d->classes);
+    else if (d->patch < 1 || d->patch > INT32_MAX)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "vit", NULL, "patch is %lld, expected 1 or more",
+                             (long long)d->patch);
+    else if (image.dim[1] % d->patch != 0 || image.dim[2] % d->patch != 0)
+        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, "vit", NULL,
+                             "the image has %lld x %lld pixels, expected multiples of the patch, %lld",
+                             (long long)image.dim[1], (long long)image.dim[2], (long long)d->patch);
+    else
+        return ftr__transformer_is_valid(graph, "vit",
+                                         (ftr__transformer_size){d->width, d->mlp_width, d->layers, d->heads}) &&
+               ftr__model_probability(graph, "vit", "dropout", d->dropout) &&
+               ftr__model_probability(graph, "vit", "attention_dropout", d->attention_dropout);
+    return false;
+}
+
+static ftr_tensor ftr__vit_norm(ftr_tensor x, const char *name) {
+    ftr_layer_norm_desc desc = ftr_layer_norm_defaults();
+    desc.eps = 1e-6;
+    return ftr_layer_norm(x, name, &desc);
+}
+
+/* Multi-head attention of x [n, t, width] with itself, as nn.MultiheadAttention: one matrix makes queries, keys and
+ * values, one after another in its rows. */
+static ftr_tensor ftr__vit_attention(ftr_tensor x, const ftr_vit_desc *d) {
+    ftr_graph *graph = x.graph;
+    const ftr_shape shape = ftr_shape_of(x);
+    const ftr_dtype dtype = ftr_dtype_of(x);
+    ftr_scope_push(graph, "self_attention");
+    const ftr_tensor weight = ftr_parameter(graph, "in_proj_weight", dtype, FTR_SHAPE(3 * d->width, d->width),
+                                            (ftr_init){FTR_INIT_XAVIER_UNIFORM, 0.0, 0.0});
+    const ftr_tensor bias =
+        ftr_parameter(graph, "in_proj_bias", dtype, FTR_SHAPE(3 * d->width), (ftr_init){FTR_INIT_ZEROS, 0.0, 0.0});
+    ftr_attention_desc attention = ftr_attention_defaults();
+    attention.dropout = d->attention_dropout;
+    x = ftr__transformer_attention(ftr_linear_with(x, weight, bias), shape.dim[0], shape.dim[1], d->heads, &attention);
+    x = ftr_reshape(x, shape);
+    x = ftr_linear(x, "out_proj", d->width, &(ftr_linear_desc){.bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}});
+    ftr_scope_pop(graph);
+    return ftr_dropout(x, d->dropout);
+}
+
+static ftr_tensor ftr__vit_mlp(ftr_tensor x, const ftr_vit_desc *d) {
+    const ftr_linear_desc linear = {.weight_init = {FTR_INIT_XAVIER_UNIFORM, 0.0, 0.0},
+                                    .bias_init = {FTR_INIT_NORMAL, 0.0, 1e-6}};
+    ftr_graph *graph = x.graph;
+    ftr_scope_push(graph, "mlp");
+    x = ftr_linear(x, "0", d->mlp_width > 0 ? d->mlp_width : 4 * d->width, &linear);
+    x = ftr_dropout(ftr_gelu(x, FTR_GELU_EXACT), d->dropout);
+    x = ftr_linear(x, "3", d->width, &linear);
+    ftr_scope_pop(graph);
+    return ftr_dropout(x, d->dropout);
+}
+
+static ftr_tensor ftr__vit_block(ftr_tensor x, int32_t index, const ftr_vit_desc *d) {
+    ftr_graph *graph = x.graph;
+    char name[32];
+    (void)snprintf(name, sizeof name, "encoder_layer_%d", (int)index);
+    ftr_scope_push(graph, name);
+    x = ftr_add(x, ftr__vit_attention(ftr__vit_norm(x, "ln_1"), d));
+    x = ftr_add(x, ftr__vit_mlp(ftr__vit_norm(x, "ln_2"), d));
+    ftr_scope_pop(graph);
+    return x;
+}
+
+/* The class token and the patches: [n, 1 + patches, width]. */
+static ftr_tensor ftr__vit_tokens(ftr_tensor image, const ftr_vit_desc *d) {
+    ftr_graph *graph = image.graph;
+    const ftr_shape shape = ftr_shape_of(image);
+    const int64_t n = shape.dim[0], patches = shape.dim[1] / d->patch * (shape.dim[2] / d->patch);
+    const int32_t patch = (int32_t)d->patch;
+    const ftr_conv2d_desc conv = {
+        .stride = {patch, patch},
+        .weight_init = {FTR_INIT_TRUNCATED_NORMAL, 0.0, sqrt(1.0 / (double)(shape.dim[3] * d->patch * d->patch))},
+        .bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}};
+    const ftr_tensor token = ftr_parameter(graph, "class_token", ftr_dtype_of(image), FTR_SHAPE(1, 1, d->width),
+                                           (ftr_init){FTR_INIT_ZEROS, 0.0, 0.0});
+    const ftr_tensor x = ftr_conv2d(image, "conv_proj", d->width, patch, &conv);
+    const ftr_tensor part[2] = {ftr_expand(token, FTR_SHAPE(n, 1, d->width)),
+                                ftr_reshape(x, FTR_SHAPE(n, patches, d->width))};
+    return ftr_concat(part, 2, 1);
+}
+
+/* [n, t, width] to the class token's row, [n, width]. The last norm is over that row alone: the result is that of a
+ * norm over all rows and taking the first. */
+static ftr_tensor ftr__vit_encoder(ftr_tensor x, const ftr_vit_desc *d) {
+    ftr_graph *graph = x.graph;
+    const ftr_shape shape = ftr_shape_of(x);
+    ftr_scope_push(graph, "encoder");
+    const ftr_tensor position =
+        ftr_parameter(graph, "pos_embedding", ftr_dtype_of(x), FTR_SHAPE(1, shape.dim[1], d->width),
+                      (ftr_init){FTR_INIT_NORMAL, 0.0, 0.02});
+    x = ftr_dropout(ftr_add(x, position), d->dropout);
+    ftr_scope_push(graph, "layers");
+    for (int32_t i = 0; i < d->layers; i++) x = ftr__vit_block(x, i, d);
+    ftr_scope_pop(graph);
+    x = ftr_reshape(ftr_slice(x, 1, 0, 1, 1), FTR_SHAPE(shape.dim[0], d->width));
+    x = ftr__vit_norm(x, "ln");
+    ftr_scope_pop(graph);
+    return x;
+}
+
+ftr_tensor ftr_vit(ftr_tensor image, const ftr_vit_desc *desc) {
+    ftr_graph *graph = ftr__model_image("vit", image, 1);
+    const ftr_vit_desc d = desc != NULL ? *desc : ftr_vit_defaults(FTR_VIT_BASE);
+    if (graph == NULL || !ftr__vit_is_valid(graph, ftr_shape_of(image), &d)) return (ftr_tensor){NULL, 0};
+    ftr_tensor x = ftr__vit_encoder(ftr__vit_tokens(image, &d), &d);
+    if (d.features_only) return x;
+    const ftr_linear_desc zeros = {.weight_init = {FTR_INIT_ZEROS, 0.0, 0.0}, .bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}};
+    ftr_scope_push(graph, "heads");
+    x = ftr_linear(x, "head", d.classes, &zeros);
+    ftr_scope_pop(graph);
+    return x;
+}
+
+/* ---- src/models/gpt.c ---- */
+/* GPT-2. All between the embedding and the logits is on rows, [n * t, width]. */
+
+#define FTR__COOKIE_GPT 0x47505432u
+
+ftr_gpt_desc ftr_gpt_defaults(ftr_gpt_size size) {
+    switch (size) {
+    case FTR_GPT2:
+        return (ftr_gpt_desc){.cookie = FTR__COOKIE_GPT,
+                              .vocabulary = 50257,
+                              .context = 1024,
+                              .width = 768,
+                              .layers = 12,
+                              .heads = 12,
+                              .embedding_dropout = 0.1,
+                              .attention_dropout = 0.1,
+                              .residual_dropout = 0.1};
+    case FTR_GPT_CHARS:
+        return (ftr_gpt_desc){
+            .cookie = FTR__COOKIE_GPT, .vocabulary = 256, .context = 64, .width = 128, .layers = 4, .heads = 4};
+    }
+    return (ftr_gpt_desc){.cookie = 0};
+}
+
+/* ---- checks */
+
+static ftr_tensor ftr__gpt_wrong(ftr_graph *graph, const char *field, int64_t value) {
+    return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "gpt", NULL, "%s is %lld, expected 1 or more", field,
+                          (long long)value);
+}
+
+static bool ftr__gpt_desc_is_valid(ftr_graph *graph, const ftr_gpt_desc *d) {
+    if (d->cookie != FTR__COOKIE_GPT)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "gpt", NULL, "desc was not made by ftr_gpt_defaults()");
+    else if (d->vocabulary < 1)
+        (void)ftr__gpt_wrong(graph, "vocabulary", d->vocabulary);
+    else if (d->context < 1)
+        (void)ftr__gpt_wrong(graph, "context", d->context);
+    else
+        return ftr__transformer_is_valid(graph, "gpt",
+                                         (ftr__transformer_size){d->width, d->mlp_width, d->layers, d->heads}) &&
+               ftr__model_probability(graph, "gpt", "embedding_dropout", d->embedding_dropout) &&
+               ftr__model_probability(graph, "gpt", "attention_dropout", d->attention_dropout) &&
+               ftr__model_probability(graph, "gpt", "residual_dropout", d->residual_dropout);
+    return false;
+}
+
+static bool ftr__gpt_tokens_are_valid(ftr_tensor tokens, const ftr_gpt_desc *d) {
+    ftr_graph *graph = tokens.graph;
+    const ftr_shape shape = ftr_shape_of(tokens);
+    const ftr_dtype dtype = ftr_dtype_of(tokens);
+    if (!ftr_is_valid(tokens))
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_TENSOR, "gpt", NULL, "tokens is a null tensor");
+    else if (shape.rank != 2)
+        (void)ftr_graph_fail(graph, FTR_ERROR_RANK, "gpt", NULL, "tokens have rank %d, expected 2 (n, t)",
+                             (int)shape.rank);
+    else if (dtype != FTR_I32 && dtype != FTR_I64)
+        (void)ftr_graph_fail(graph, FTR_ERROR_DTYPE, "gpt", NULL, "tokens are %s, expected i32 or i64",
+                             ftr_dtype_name(dtype));
+    else if (shape.dim[0] < 1)
+        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, "gpt", NULL, "no sequences, expected 1 or more");
+    else if (shape.dim[1] < 1 || shape.dim[1] > d->context)
+        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, "gpt", NULL,
+                             "sequences of %lld tokens, expected 1 to the context, %lld", (long long)shape.dim[1],
+                             (long long)d->context);
+    else
+        return true;
+    return false;
+}
+
+/* ---- blocks */
+
+static ftr_init ftr__gpt_normal(double deviation) { return (ftr_init){FTR_INIT_NORMAL, 0.0, deviation}; }
+
+/* x [rows, in] weight + bias, the weight being [in, out], as Hugging Face's Conv1D. */
+static ftr_tensor ftr__gpt_linear(ftr_tensor x, const char *name, int64_t out, double deviation) {
+    ftr_graph *graph = x.graph;
+    const ftr_shape shape = ftr_shape_of(x);
+    ftr_scope_push(graph, name);
+    const ftr_tensor weight =
+        ftr_parameter(graph, "weight", FTR_F32, FTR_SHAPE(shape.dim[1], out), ftr__gpt_normal(deviation));
+    const ftr_tensor bias = ftr_parameter(graph, "bias", FTR_F32, FTR_SHAPE(out), (ftr_init){FTR_INIT_ZEROS, 0.0, 0.0});
+    x = ftr_add(ftr_matmul(x, weight, false, false), bias);
+    ftr_scope_pop(graph);
+    return x;
+}
+
+/* What adds to the residual stream starts smaller, so that the stream's variance does not grow with the depth. */
+static double ftr__gpt_residual_deviation(const ftr_gpt_desc *d) { return 0.02 / sqrt(2.0 * (double)d->layers); }
+
+static ftr_tensor ftr__gpt_attention(ftr_tensor x, int64_t n, const ftr_gpt_desc *d) {
+    ftr_graph *graph = x.graph;
+    const ftr_shape shape = ftr_shape_of(x);
+    ftr_attention_desc attention = ftr_attention_defaults();
+    attention.causal = true;
+    attention.dropout = d->attention_dropout;
+    ftr_scope_push(graph, "attn");
+    x = ftr__transformer_attention(ftr__gpt_linear(x, "c_attn", 3 * d->width, 0.02), n, shape.dim[0] / n, d->heads,
+                                   &attention);
+    x = ftr_reshape(x, shape);
+    x = ftr__gpt_linear(x, "c_proj", d->width, ftr__gpt_residual_deviation(d));
+    ftr_scope_pop(graph);
+    return ftr_dropout(x, d->residual_dropout);
+}
+
+static ftr_tensor ftr__gpt_mlp(ftr_tensor x, const ftr_gpt_desc *d) {
+    ftr_graph *graph = x.graph;
+    ftr_scope_push(graph, "mlp");
+    x = ftr__gpt_linear(x, "c_fc", d->mlp_width > 0 ? d->mlp_width : 4 * d->width, 0.02);
+    x = ftr__gpt_linear(ftr_gelu(x, FTR_GELU_TANH), "c_proj", d->width, ftr__gpt_residual_deviation(d));
+    ftr_scope_pop(graph);
+    return ftr_dropout(x, d->residual_dropout);
+}
+
+static ftr_tensor ftr__gpt_block(ftr_tensor x, int32_t index, int64_t n, const ftr_gpt_desc *d) {
+    ftr_graph *graph = x.graph;
+    char name[16];
+    (void)snprintf(name, sizeof name, "%d", (int)index);
+    ftr_scope_push(graph, name);
+    x = ftr_add(x, ftr__gpt_attention(ftr_layer_norm(x, "ln_1", NULL), n, d));
+    x = ftr_add(x, ftr__gpt_mlp(ftr_layer_norm(x, "ln_2", NULL), d));
+    ftr_scope_pop(graph);
+    return x;
+}
+
+/* The embeddings of tokens and places, as rows. */
+static ftr_tensor ftr__gpt_embedding(ftr_tensor tokens, ftr_tensor token_weight, const ftr_gpt_desc *d) {
+    const ftr_shape shape = ftr_shape_of(tokens);
+    const ftr_tensor place_weight =
+        ftr_parameter(tokens.graph, "wpe.weight", FTR_F32, FTR_SHAPE(d->context, d->width), ftr__gpt_normal(0.02));
+    const ftr_tensor places = shape.dim[1] < d->context ? ftr_slice(place_weight, 0, 0, shape.dim[1], 1) : place_weight;
+    const ftr_tensor x = ftr_add(ftr_embedding_with(token_weight, tokens), places);
+    return ftr_reshape(ftr_dropout(x, d->embedding_dropout), FTR_SHAPE(shape.dim[0] * shape.dim[1], d->width));
+}
+
+ftr_tensor ftr_gpt(ftr_tensor tokens, const ftr_gpt_desc *desc) {
+    ftr_graph *graph = tokens.graph;
+    const ftr_gpt_desc d = desc != NULL ? *desc : ftr_gpt_defaults(FTR_GPT2);
+    if (ftr_graph_status(graph) != FTR_OK || !ftr__gpt_desc_is_valid(graph, &d) ||
+        !ftr__gpt_tokens_are_valid(tokens, &d))
+        return (ftr_tensor){NULL, 0};
+    const ftr_shape shape = ftr_shape_of(tokens), matrix = FTR_SHAPE(d.vocabulary, d.width);
+    if (!d.bare_names) ftr_scope_push(graph, "transformer");
+    ftr_tensor head = ftr_parameter(graph, "wte.weight", FTR_F32, matrix, ftr__gpt_normal(0.02));
+    ftr_tensor x = ftr__gpt_embedding(tokens, head, &d);
+    ftr_scope_push(graph, "h");
+    for (int32_t i = 0; i < d.layers; i++) x = ftr__gpt_block(x, i, shape.dim[0], &d);
+    ftr_scope_pop(graph);
+    x = ftr_layer_norm(x, "ln_f", NULL);
+    if (!d.bare_names) ftr_scope_pop(graph);
+    if (d.features_only) return ftr_reshape(x, FTR_SHAPE(shape.dim[0], shape.dim[1], d.width));
+    if (d.untied) head = ftr_parameter(graph, "lm_head.weight", FTR_F32, matrix, ftr__gpt_normal(0.02));
+    x = ftr_linear_with(x, head, (ftr_tensor){NULL, 0});
+    return ftr_reshape(x, FTR_SHAPE(shape.dim[0], shape.dim[1], d.vocabulary));
 }
 
 #endif /* FASTTRAIN_IMPLEMENTATION */
