@@ -335,6 +335,32 @@ static void deep_graphs_need_no_stack_and_little_memory(void **state) {
     ftr_context_destroy(context);
 }
 
+/* Forward and gradient of attention need a small part of what the scores of all queries and keys would. */
+static void attention_memory_has_no_scores(void **state) {
+    (void)state;
+    enum { LENGTH = 8192 };
+    ftr_context *context = ftr_test_context_with(NULL, 1, 2, NULL);
+    ftr_graph *graph = ftr_graph_create(context);
+    ftr_tensor in[3];
+    const char *const names[] = {"q", "k", "v"};
+    for (int i = 0; i < 3; i++) in[i] = ftr_input(graph, names[i], FTR_F32, FTR_SHAPE(1, LENGTH, 2, 8));
+    ftr_attention_desc desc = ftr_attention_defaults();
+    desc.causal = true;
+    desc.dropout = 0.1;
+    desc.mask = ftr_input(graph, "mask", FTR_F32, FTR_SHAPE(LENGTH));
+    const ftr_tensor y = ftr_attention(in[0], in[1], in[2], &desc);
+    const ftr_tensor loss = ftr_sum(ftr_mul(y, y), ftr_all_axes(), false);
+    const ftr_tensor wanted[] = {in[0], in[1], in[2], desc.mask};
+    ftr_plan *plan;
+    FTR_TEST_OK(context, ftr_compile(graph, &(ftr_compile_desc){.loss = loss, .gradients_of = wanted, .gradient_count = 4},
+                                     &plan));
+    const ftr_memory m = ftr_plan_memory(plan);
+    assert_in_range(m.activations + m.workspace, 1, sizeof(float) * LENGTH * LENGTH / 16);
+    ftr_plan_destroy(plan);
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_what_the_plan_says),
@@ -346,6 +372,7 @@ int main(void) {
         cmocka_unit_test(plans_share_the_parameters),
         cmocka_unit_test(evaluation_needs_no_batch_mask),
         cmocka_unit_test(deep_graphs_need_no_stack_and_little_memory),
+        cmocka_unit_test(attention_memory_has_no_scores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,6 +59,7 @@ typedef struct ftr__attention_memory {
 typedef struct ftr__attention_tile {
     int64_t b, h, q0, queries, k0, keys;
     bool diagonal; /* some of its keys are hidden from some of its queries */
+    bool first;    /* gradient: nothing was added to that of the keys and values yet */
 } ftr__attention_tile;
 
 /* ---------------------------------------------------------------------------------------------------- the problem -- */
@@ -225,7 +226,7 @@ static void ftr__attention_sum_keys(const ftr__attention *a, const ftr__attentio
     }
 }
 
-/* out[k] += sum over q of s[k][q] x[q]: the gradients of values and keys. */
+/* out[k] (+)= sum over q of s[k][q] x[q]: the gradients of values and keys. */
 static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                        const ftr__attention_tile *t, const float *s, const float *x, int64_t width,
                                        float *out) {
@@ -236,7 +237,7 @@ static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__atten
         if (first >= t->queries) continue;
         ftr__attention_point(m->rows, s + k * a->stride + first, a->stride, rows, mr);
         for (int64_t e = 0; e < width; e += nr) {
-            ftr__gemm_tile tile = {.load = true, .narrow = width - e <= nr / 2};
+            ftr__gemm_tile tile = {.load = !t->first, .narrow = width - e <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + k * x_stride + e, x_stride, m->none);
             a->simd->gemm.tile_rows(rows, 1, t->queries - first, m->rows, x + first * x_stride + e, x_stride, &tile);
         }
@@ -455,8 +456,12 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     const int64_t keys = a->piece_tiles * a->keys, stride = a->kv_heads * a->d, v_stride = a->kv_heads * a->dv;
     ftr__attention_memory m;
     ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
-    ftr__gemm_clear(keys, a->d_pad, a->d_pad, m.dkeys);
-    ftr__gemm_clear(keys, a->dv_pad, a->dv_pad, m.dvalues);
+    /* Otherwise the first tile of queries reaches all keys. */
+    const bool clear = a->causal || a->tq == 0 || a->heads == 0;
+    if (clear) {
+        ftr__gemm_clear(keys, a->d_pad, a->d_pad, m.dkeys);
+        ftr__gemm_clear(keys, a->dv_pad, a->dv_pad, m.dvalues);
+    }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
         const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), to = i / a->pieces * a->keys;
         const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
@@ -465,6 +470,7 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     }
     for (int64_t i = 0; i < a->group * a->query_tiles; i++) {
         ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
+        t.first = !clear && i == 0;
         if (t.queries > 0) ftr__attention_backward_tile(a, &m, piece, &t);
     }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
