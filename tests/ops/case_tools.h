@@ -62,4 +62,7 @@ void add_edges(table *t);
 /* cases_attention.c */
 void add_attention(table *t);
 
+/* cases_image.c */
+void add_image(table *t);
+
 #endif

@@ -1,13 +1,7 @@
+#include "backend/cpu/conv.h"
 #include "backend/cpu/gemm.h"
 
 #include <string.h>
-
-/* Sizes of a convolution, the same for the op and its gradients. Pairs are height, width. */
-typedef struct ftr__conv {
-    int64_t n, in[2], out[2], c, o; /* x is [n, in, c], y is [n, out, o] */
-    int64_t kernel[2], stride[2], dilation[2], before[2];
-    int64_t groups, cg, og, taps;
-} ftr__conv;
 
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
@@ -24,8 +18,6 @@ static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x,
     v.og = v.o / v.groups;
     return v;
 }
-
-static bool ftr__conv_is_depthwise(const ftr__conv *v) { return v->cg == 1 && v->og == 1; }
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Gathering: point (a, b) of a grid reads, for tap (s, t), the pixel (origin + a * step + s * tap_step, ...) of an image;
@@ -223,15 +215,6 @@ static float *ftr__conv_phase_row(const void *source, int64_t batch, int64_t row
     return p->dx + ((n * v->in[0] + y) * v->in[1] + x) * v->c + batch * v->cg;
 }
 
-static int64_t ftr__conv_gcd(int64_t a, int64_t b) {
-    while (b) {
-        const int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
 /* Input pixel i gets from output pixel (i + before - tap * dilation) / stride where that is whole. The pixels of one
  * residue of i modulo the stride share the taps that hit, every `period`-th, and read neighbours in dy. */
 static void ftr__conv_phase(const ftr__conv *v, int32_t d, int64_t phase, ftr__conv_product *p) {
@@ -279,142 +262,11 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 }
 
 /* ------------------------------------------------------------------------------------------------------------------
- * Depthwise: vectors over channels. */
-
-typedef struct ftr__depthwise {
-    const ftr__cpu *cpu;
-    ftr__conv conv;
-    bool gradient; /* of the input: `from` is dy */
-    const float *from, *other;
-    float *to;
-    float *weight; /* [taps, c] */
-    const float *bias;
-    bool relu;
-    int64_t rows, task_rows; /* image rows of the result, in all and a task */
-    const float **pointers;  /* 2 * taps a worker */
-    float *partial;          /* [pieces, taps, c] */
-} ftr__depthwise;
-
-/* The pixel of the other side that tap `tap` connects with pixel i, or -1. */
-static int64_t ftr__depthwise_partner(const ftr__depthwise *w, int32_t d, int64_t i, int64_t tap) {
-    const ftr__conv *v = &w->conv;
-    if (!w->gradient) {
-        const int64_t at = i * v->stride[d] + tap * v->dilation[d] - v->before[d];
-        return at >= 0 && at < v->in[d] ? at : -1;
-    }
-    const int64_t at = i + v->before[d] - tap * v->dilation[d];
-    return at >= 0 && at % v->stride[d] == 0 && at / v->stride[d] < v->out[d] ? at / v->stride[d] : -1;
-}
-
-/* Rows of the result, pixel by pixel, over the taps that hit. */
-static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__depthwise *w = (const ftr__depthwise *)arg;
-    const ftr__conv *v = &w->conv;
-    const int64_t *to_size = w->gradient ? v->in : v->out, *from_size = w->gradient ? v->out : v->in;
-    const float **x = w->pointers + 2 * v->taps * worker, **k = x + v->taps;
-    const int64_t end = ftr__gemm_min((task + 1) * w->task_rows, w->rows);
-    for (int64_t row = task * w->task_rows; row < end; row++) {
-        const int64_t n = row / to_size[0], a = row % to_size[0];
-        for (int64_t b = 0; b < to_size[1]; b++) {
-            int64_t taps = 0;
-            for (int64_t s = 0; s < v->kernel[0]; s++) {
-                const int64_t y = ftr__depthwise_partner(w, 0, a, s);
-                for (int64_t t = 0; t < v->kernel[1] && y >= 0; t++) {
-                    const int64_t at = ftr__depthwise_partner(w, 1, b, t);
-                    if (at < 0) continue;
-                    x[taps] = w->from + ((n * from_size[0] + y) * from_size[1] + at) * v->c;
-                    k[taps++] = w->weight + (s * v->kernel[1] + t) * v->c;
-                }
-            }
-            w->cpu->simd->gemm.depthwise(v->c, taps, x, k, w->bias, w->relu, w->to + (row * to_size[1] + b) * v->c);
-        }
-    }
-}
-
-static size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v) {
-    const size_t pointers = (size_t)(2 * v->taps * ftr__pool_threads(ftr__cpu_of(call)->pool)) * sizeof(float *);
-    return ftr__gemm_align(pointers) + ftr__gemm_align((size_t)(v->taps * v->c) * sizeof(float));
-}
-
-/* The forward op or the input's gradient. */
-static void ftr__depthwise_run(const ftr_kernel_call *call, const ftr__conv *v, bool gradient) {
-    ftr__depthwise w = {.cpu = ftr__cpu_of(call), .conv = *v, .gradient = gradient};
-    const float *weight = (const float *)call->in[1].data;
-    const size_t pointers = (size_t)(2 * v->taps * ftr__pool_threads(w.cpu->pool)) * sizeof(float *);
-    w.from = (const float *)call->in[0].data;
-    w.to = (float *)call->out[0].data;
-    w.pointers = (const float **)call->workspace;
-    w.weight = (float *)(void *)((unsigned char *)call->workspace + ftr__gemm_align(pointers));
-    for (int64_t t = 0; t < v->taps; t++) {
-        for (int64_t c = 0; c < v->c; c++) w.weight[t * v->c + c] = weight[c * v->taps + t];
-    }
-    if (!gradient) {
-        w.bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        w.relu = call->attr->conv.activation == FTR_ACT_RELU;
-    }
-    w.rows = v->n * (gradient ? v->in[0] : v->out[0]);
-    const int64_t work = (gradient ? v->in[1] : v->out[1]) * v->c * v->taps;
-    w.task_rows = (1 << 16) / ftr__gemm_max(work, 1) + 1;
-    if (call->out[0].count == 0) return;
-    ftr__pool_run(w.cpu->pool, ftr__gemm_ceil(w.rows, w.task_rows), ftr__depthwise_task, &w);
-}
-
-/* One piece of the weight's gradient: some rows of dy against the pixels that they meet, tap by tap. */
-static void ftr__depthwise_weight_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__depthwise *w = (const ftr__depthwise *)arg;
-    const ftr__conv *v = &w->conv;
-    float *sum = w->partial + task * v->taps * v->c;
-    const int64_t end = ftr__gemm_min((task + 1) * w->task_rows, w->rows), stride = v->stride[1];
-    (void)worker;
-    memset(sum, 0, (size_t)(v->taps * v->c) * sizeof(float));
-    for (int64_t row = task * w->task_rows; row < end; row++) {
-        const int64_t n = row / v->out[0], a = row % v->out[0];
-        for (int64_t tap = 0; tap < v->taps; tap++) {
-            const int64_t y = ftr__depthwise_partner(w, 0, a, tap / v->kernel[1]);
-            const int64_t x0 = tap % v->kernel[1] * v->dilation[1] - v->before[1];
-            const int64_t first = x0 < 0 ? ftr__gemm_ceil(-x0, stride) : 0;
-            const int64_t last = x0 < v->in[1] ? ftr__gemm_min(ftr__gemm_ceil(v->in[1] - x0, stride), v->out[1]) : 0;
-            if (y < 0 || last <= first) continue;
-            const float *dy = w->other + (row * v->out[1] + first) * v->c;
-            const float *x = w->from + ((n * v->in[0] + y) * v->in[1] + x0 + first * stride) * v->c;
-            w->cpu->simd->gemm.depthwise_sum(v->c, last - first, dy, v->c, x, stride * v->c, sum + tap * v->c);
-        }
-    }
-}
-
-static int64_t ftr__depthwise_piece_rows(const ftr__conv *v) {
-    return ftr__gemm_max(ftr__gemm_ceil(v->n * v->out[0], 16), 1);
-}
-
-static int64_t ftr__depthwise_pieces(const ftr__conv *v) {
-    return ftr__gemm_ceil(v->n * v->out[0], ftr__depthwise_piece_rows(v));
-}
-
-static void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v) {
-    ftr__depthwise w = {.cpu = ftr__cpu_of(call), .conv = *v};
-    float *dw = (float *)call->out[0].data;
-    w.other = (const float *)call->in[0].data;
-    w.from = (const float *)call->in[1].data;
-    w.partial = (float *)call->workspace;
-    w.rows = v->n * v->out[0];
-    w.task_rows = ftr__depthwise_piece_rows(v);
-    const int64_t pieces = ftr__depthwise_pieces(v), size = v->taps * v->c;
-    ftr__pool_run(w.cpu->pool, pieces, ftr__depthwise_weight_task, &w);
-    for (int64_t c = 0; c < v->c; c++) {
-        for (int64_t t = 0; t < v->taps; t++) {
-            float sum = 0;
-            for (int64_t s = 0; s < pieces; s++) sum += w.partial[s * size + t * v->c + c];
-            dw[c * v->taps + t] = sum;
-        }
-    }
-}
-
-/* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v);
+    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, &p);
     return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -423,7 +275,7 @@ size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise_run(call, &v, false);
+        ftr__depthwise(call, &v, false);
         return FTR_OK;
     }
     ftr__conv_product p;
@@ -435,7 +287,7 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
 
 size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v);
+    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, true);
     size_t most = 0;
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
         for (int64_t x = 0; x < ftr__gemm_min(v.stride[1], v.in[1]); x++) {
@@ -451,7 +303,7 @@ size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise_run(call, &v, true);
+        ftr__depthwise(call, &v, true);
         return FTR_OK;
     }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));
@@ -467,9 +319,7 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
 
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) {
-        return ftr__gemm_align((size_t)(ftr__depthwise_pieces(&v) * v.taps * v.c) * sizeof(float));
-    }
+    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, &p);
     return ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);

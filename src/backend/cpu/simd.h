@@ -4,6 +4,7 @@
 #define FTR_BACKEND_CPU_SIMD_H
 
 #include "backend/cpu/simd_attention.h"
+#include "backend/cpu/simd_depthwise.h"
 #include "backend/cpu/simd_gemm.h"
 #include "backend/cpu/simd_math.h"
 #include "core/platform.h"
@@ -11,6 +12,7 @@
 typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
     ftr__simd_attention attention;
+    ftr__simd_depthwise depthwise;
     ftr__simd_math math; /* everything else */
 } ftr__simd;
 

@@ -37,14 +37,6 @@ typedef struct ftr__simd_gemm {
 
     /* y[i] += x[i]. */
     void (*accumulate)(int64_t count, const float *x, float *y);
-
-    /* y[c] = relu(bias[c] + sum over t of x[t][c] * w[t][c]); bias may be NULL. */
-    void (*depthwise)(int64_t channels, int64_t taps, const float *const *x, const float *const *w, const float *bias,
-                      bool relu, float *y);
-
-    /* sum[c] += sum over r of x[r * x_stride + c] * y[r * y_stride + c]. */
-    void (*depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
-                          int64_t y_stride, float *sum);
 } ftr__simd_gemm;
 
 #endif

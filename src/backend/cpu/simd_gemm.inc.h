@@ -172,53 +172,10 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     for (; i < count; i++) y[i] += x[i];
 }
 
-static void FTR__S(gemm_depthwise)(int64_t channels, int64_t taps, const float *const *x, const float *const *w,
-                                   const float *bias, bool relu, float *y) {
-    int64_t c = 0;
-    for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
-        FTR__VF s0 = bias ? FTR__LOAD(bias + c) : (FTR__VF){0};
-        FTR__VF s1 = bias ? FTR__LOAD(bias + c + FTR__W) : (FTR__VF){0};
-        for (int64_t t = 0; t < taps; t++) {
-            s0 = FTR__FMA(FTR__LOAD(x[t] + c), FTR__LOAD(w[t] + c), s0);
-            s1 = FTR__FMA(FTR__LOAD(x[t] + c + FTR__W), FTR__LOAD(w[t] + c + FTR__W), s1);
-        }
-        if (relu) {
-            s0 = FTR__SELECT(s0 < (FTR__VF){0}, (FTR__VF){0}, s0);
-            s1 = FTR__SELECT(s1 < (FTR__VF){0}, (FTR__VF){0}, s1);
-        }
-        FTR__STORE(y + c, s0);
-        FTR__STORE(y + c + FTR__W, s1);
-    }
-    for (; c < channels; c++) {
-        float sum = bias ? bias[c] : 0;
-        for (int64_t t = 0; t < taps; t++) sum += x[t][c] * w[t][c];
-        y[c] = relu && sum < 0 ? 0 : sum;
-    }
-}
-
-static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
-                                       int64_t y_stride, float *sum) {
-    int64_t c = 0;
-    for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
-        FTR__VF s0 = FTR__LOAD(sum + c), s1 = FTR__LOAD(sum + c + FTR__W);
-        for (int64_t r = 0; r < rows; r++) {
-            const float *const xr = x + r * x_stride + c, *const yr = y + r * y_stride + c;
-            s0 = FTR__FMA(FTR__LOAD(xr), FTR__LOAD(yr), s0);
-            s1 = FTR__FMA(FTR__LOAD(xr + FTR__W), FTR__LOAD(yr + FTR__W), s1);
-        }
-        FTR__STORE(sum + c, s0);
-        FTR__STORE(sum + c + FTR__W, s1);
-    }
-    for (; c < channels; c++) {
-        for (int64_t r = 0; r < rows; r++) sum[c] += x[r * x_stride + c] * y[r * y_stride + c];
-    }
-}
-
 #define FTR__SIMD_GEMM_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
         .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .accumulate = FTR__S(gemm_accumulate),       \
-        .depthwise = FTR__S(gemm_depthwise), .depthwise_sum = FTR__S(gemm_depthwise_sum),                              \
     }
 #undef FTR__SIMD_GEMM_MR
 #if FTR__MR == 14

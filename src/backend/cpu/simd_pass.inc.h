@@ -4,9 +4,11 @@
 #include "backend/cpu/simd_math.inc.h"
 #include "backend/cpu/simd_gemm.inc.h"
 #include "backend/cpu/simd_attention.inc.h"
+#include "backend/cpu/simd_depthwise.inc.h"
 
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
+    .depthwise = FTR__SIMD_DEPTHWISE_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
     .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
 };

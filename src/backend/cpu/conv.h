@@ -1,0 +1,32 @@
+/* What the convolution kernels share. */
+#ifndef FTR_BACKEND_CPU_CONV_H
+#define FTR_BACKEND_CPU_CONV_H
+
+#include "backend/cpu/cpu.h"
+
+/* Sizes of a convolution, the same for the op and its gradients. Pairs are height, width. */
+typedef struct ftr__conv {
+    int64_t n, in[2], out[2], c, o; /* x is [n, in, c], y is [n, out, o] */
+    int64_t kernel[2], stride[2], dilation[2], before[2];
+    int64_t groups, cg, og, taps;
+} ftr__conv;
+
+/* Whether depthwise.c is the one to compute it: few channels a group. */
+FTR_LIB bool ftr__conv_is_depthwise(const ftr__conv *v);
+
+/* For such a convolution: the op or its gradient of the input, and the gradient of the weight. */
+FTR_LIB size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v, bool gradient);
+FTR_LIB void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient);
+FTR_LIB size_t ftr__depthwise_weight_workspace(const ftr_kernel_call *call, const ftr__conv *v);
+FTR_LIB void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v);
+
+static inline int64_t ftr__conv_gcd(int64_t a, int64_t b) {
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+#endif
