@@ -9330,14 +9330,6 @@ typedef struct ftr__simd_gemm {
 
     /* y[i] += x[i]. */
     void (*accumulate)(int64_t count, const float *x, float *y);
-
-    /* y[c] = relu(bias[c] + sum over t of x[t][c] * w[t][c]); bias may be NULL. */
-    void (*depthwise)(int64_t channels, int64_t taps, const float *const *x, const float *const *w, const float *bias,
-                      bool relu, float *y);
-
-    /* sum[c] += sum over r of x[r * x_stride + c] * y[r * y_stride + c]. */
-    void (*depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
-                          int64_t y_stride, float *sum);
 } ftr__simd_gemm;
 
 /* ---- src/backend/cpu/simd_attention.h ---- */
@@ -9385,6 +9377,57 @@ typedef struct ftr__simd_attention {
     void (*rotate_pairs)(int64_t half, const float *c, const float *s, const float *x, float *y);
 } ftr__simd_attention;
 
+/* ---- src/backend/cpu/simd_depthwise.h ---- */
+/* SIMD functions of convolutions that work channel by channel: vectors run along the channels, pixels are blocked in
+ * registers. One table an instruction set. Places and steps are in elements. */
+
+#define FTR__DEPTHWISE_BLOCK 6 /* pixels or rows of the result, at most, that are computed at once */
+#define FTR__DEPTHWISE_TAPS 5  /* neighbouring taps, at most, whose sums are computed at once */
+
+/* Up to FTR__DEPTHWISE_BLOCK rows of the result, or pixels of a row, that have the same taps: x, w and y say where their
+ * first one and its first tap are; those of a row and a pixel are added. */
+typedef struct ftr__depthwise_span {
+    int64_t x, w, y, count, taps;
+} ftr__depthwise_span;
+
+/* For each pair of a row and a pixel:
+ * y[c] = relu(bias[c] + sum over planes, the row's taps, the pixel's taps of x[tap][c] * w[tap][c]). */
+typedef struct ftr__depthwise_run {
+    int64_t channels;
+    int64_t chunk; /* channels that go through all rows together */
+    int64_t planes, row_span_count, pixel_span_count;
+    const ftr__depthwise_span *row_spans, *pixel_spans;
+    int64_t x_row, y_row, x_pixel, y_pixel; /* from one of a span to the next */
+    const float *x;
+    int64_t x_plane, x_tap_row, x_tap;
+    const float *w;
+    int64_t w_plane, w_tap_row, w_tap;
+    const float *bias; /* NULL: none */
+    bool relu;
+    float *y;
+} ftr__depthwise_run;
+
+/* What some taps get from rows of dy that all rows of these taps meet x in; column t of the taps meets it from pixel
+ * first[t] up to, not including, last[t]:
+ * sum[s][t][c] += sum over rows and pixels of dy[pixel][c] * x[at + tap (s, t) + pixel][c]. */
+typedef struct ftr__depthwise_sums {
+    int64_t channels, rows;
+    int64_t tap_rows, taps; /* taps: 1, 3 or FTR__DEPTHWISE_TAPS */
+    int64_t first[FTR__DEPTHWISE_TAPS], last[FTR__DEPTHWISE_TAPS];
+    const float *dy;
+    int64_t dy_row, dy_pixel;
+    const float *x;
+    int64_t at; /* of pixel 0 of the first tap; may lie in front of x */
+    int64_t x_row, x_pixel, x_tap_row, x_tap;
+    float *sum;
+    int64_t sum_tap_row, sum_tap;
+} ftr__depthwise_sums;
+
+typedef struct ftr__simd_depthwise {
+    void (*run)(const ftr__depthwise_run *run);
+    void (*sums)(const ftr__depthwise_sums *sums);
+} ftr__simd_depthwise;
+
 /* ---- src/backend/cpu/simd.h ---- */
 /* SIMD functions, one table an instruction set. They are written once, in simd_*.inc.h, with vector extensions, and
  * instantiated by simd.c. */
@@ -9392,6 +9435,7 @@ typedef struct ftr__simd_attention {
 typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
     ftr__simd_attention attention;
+    ftr__simd_depthwise depthwise;
     ftr__simd_math math; /* everything else */
 } ftr__simd;
 
@@ -9688,6 +9732,34 @@ static inline size_t ftr__gemm_align(size_t bytes) {
 static inline int64_t ftr__gemm_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ftr__gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ftr__gemm_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* ---- src/backend/cpu/conv.h ---- */
+/* What the convolution kernels share. */
+
+/* Sizes of a convolution, the same for the op and its gradients. Pairs are height, width. */
+typedef struct ftr__conv {
+    int64_t n, in[2], out[2], c, o; /* x is [n, in, c], y is [n, out, o] */
+    int64_t kernel[2], stride[2], dilation[2], before[2];
+    int64_t groups, cg, og, taps;
+} ftr__conv;
+
+/* Whether depthwise.c is the one to compute it: few channels a group. */
+FTR_LIB bool ftr__conv_is_depthwise(const ftr__conv *v);
+
+/* For such a convolution: the op or its gradient of the input, and the gradient of the weight. */
+FTR_LIB size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v, bool gradient);
+FTR_LIB void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient);
+FTR_LIB size_t ftr__depthwise_weight_workspace(const ftr_kernel_call *call, const ftr__conv *v);
+FTR_LIB void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v);
+
+static inline int64_t ftr__conv_gcd(int64_t a, int64_t b) {
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
 
 /* ---- src/backend/cpu/simd.c ---- */
 
@@ -11158,13 +11230,6 @@ ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
 
 /* ---- src/backend/cpu/conv.c ---- */
 
-/* Sizes of a convolution, the same for the op and its gradients. Pairs are height, width. */
-typedef struct ftr__conv {
-    int64_t n, in[2], out[2], c, o; /* x is [n, in, c], y is [n, out, o] */
-    int64_t kernel[2], stride[2], dilation[2], before[2];
-    int64_t groups, cg, og, taps;
-} ftr__conv;
-
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
     for (int32_t d = 0; d < 2; d++) {
@@ -11180,8 +11245,6 @@ static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x,
     v.og = v.o / v.groups;
     return v;
 }
-
-static bool ftr__conv_is_depthwise(const ftr__conv *v) { return v->cg == 1 && v->og == 1; }
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Gathering: point (a, b) of a grid reads, for tap (s, t), the pixel (origin + a * step + s * tap_step, ...) of an image;
@@ -11379,15 +11442,6 @@ static float *ftr__conv_phase_row(const void *source, int64_t batch, int64_t row
     return p->dx + ((n * v->in[0] + y) * v->in[1] + x) * v->c + batch * v->cg;
 }
 
-static int64_t ftr__conv_gcd(int64_t a, int64_t b) {
-    while (b) {
-        const int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
 /* Input pixel i gets from output pixel (i + before - tap * dilation) / stride where that is whole. The pixels of one
  * residue of i modulo the stride share the taps that hit, every `period`-th, and read neighbours in dy. */
 static void ftr__conv_phase(const ftr__conv *v, int32_t d, int64_t phase, ftr__conv_product *p) {
@@ -11435,142 +11489,11 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 }
 
 /* ------------------------------------------------------------------------------------------------------------------
- * Depthwise: vectors over channels. */
-
-typedef struct ftr__depthwise {
-    const ftr__cpu *cpu;
-    ftr__conv conv;
-    bool gradient; /* of the input: `from` is dy */
-    const float *from, *other;
-    float *to;
-    float *weight; /* [taps, c] */
-    const float *bias;
-    bool relu;
-    int64_t rows, task_rows; /* image rows of the result, in all and a task */
-    const float **pointers;  /* 2 * taps a worker */
-    float *partial;          /* [pieces, taps, c] */
-} ftr__depthwise;
-
-/* The pixel of the other side that tap `tap` connects with pixel i, or -1. */
-static int64_t ftr__depthwise_partner(const ftr__depthwise *w, int32_t d, int64_t i, int64_t tap) {
-    const ftr__conv *v = &w->conv;
-    if (!w->gradient) {
-        const int64_t at = i * v->stride[d] + tap * v->dilation[d] - v->before[d];
-        return at >= 0 && at < v->in[d] ? at : -1;
-    }
-    const int64_t at = i + v->before[d] - tap * v->dilation[d];
-    return at >= 0 && at % v->stride[d] == 0 && at / v->stride[d] < v->out[d] ? at / v->stride[d] : -1;
-}
-
-/* Rows of the result, pixel by pixel, over the taps that hit. */
-static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__depthwise *w = (const ftr__depthwise *)arg;
-    const ftr__conv *v = &w->conv;
-    const int64_t *to_size = w->gradient ? v->in : v->out, *from_size = w->gradient ? v->out : v->in;
-    const float **x = w->pointers + 2 * v->taps * worker, **k = x + v->taps;
-    const int64_t end = ftr__gemm_min((task + 1) * w->task_rows, w->rows);
-    for (int64_t row = task * w->task_rows; row < end; row++) {
-        const int64_t n = row / to_size[0], a = row % to_size[0];
-        for (int64_t b = 0; b < to_size[1]; b++) {
-            int64_t taps = 0;
-            for (int64_t s = 0; s < v->kernel[0]; s++) {
-                const int64_t y = ftr__depthwise_partner(w, 0, a, s);
-                for (int64_t t = 0; t < v->kernel[1] && y >= 0; t++) {
-                    const int64_t at = ftr__depthwise_partner(w, 1, b, t);
-                    if (at < 0) continue;
-                    x[taps] = w->from + ((n * from_size[0] + y) * from_size[1] + at) * v->c;
-                    k[taps++] = w->weight + (s * v->kernel[1] + t) * v->c;
-                }
-            }
-            w->cpu->simd->gemm.depthwise(v->c, taps, x, k, w->bias, w->relu, w->to + (row * to_size[1] + b) * v->c);
-        }
-    }
-}
-
-static size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v) {
-    const size_t pointers = (size_t)(2 * v->taps * ftr__pool_threads(ftr__cpu_of(call)->pool)) * sizeof(float *);
-    return ftr__gemm_align(pointers) + ftr__gemm_align((size_t)(v->taps * v->c) * sizeof(float));
-}
-
-/* The forward op or the input's gradient. */
-static void ftr__depthwise_run(const ftr_kernel_call *call, const ftr__conv *v, bool gradient) {
-    ftr__depthwise w = {.cpu = ftr__cpu_of(call), .conv = *v, .gradient = gradient};
-    const float *weight = (const float *)call->in[1].data;
-    const size_t pointers = (size_t)(2 * v->taps * ftr__pool_threads(w.cpu->pool)) * sizeof(float *);
-    w.from = (const float *)call->in[0].data;
-    w.to = (float *)call->out[0].data;
-    w.pointers = (const float **)call->workspace;
-    w.weight = (float *)(void *)((unsigned char *)call->workspace + ftr__gemm_align(pointers));
-    for (int64_t t = 0; t < v->taps; t++) {
-        for (int64_t c = 0; c < v->c; c++) w.weight[t * v->c + c] = weight[c * v->taps + t];
-    }
-    if (!gradient) {
-        w.bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        w.relu = call->attr->conv.activation == FTR_ACT_RELU;
-    }
-    w.rows = v->n * (gradient ? v->in[0] : v->out[0]);
-    const int64_t work = (gradient ? v->in[1] : v->out[1]) * v->c * v->taps;
-    w.task_rows = (1 << 16) / ftr__gemm_max(work, 1) + 1;
-    if (call->out[0].count == 0) return;
-    ftr__pool_run(w.cpu->pool, ftr__gemm_ceil(w.rows, w.task_rows), ftr__depthwise_task, &w);
-}
-
-/* One piece of the weight's gradient: some rows of dy against the pixels that they meet, tap by tap. */
-static void ftr__depthwise_weight_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__depthwise *w = (const ftr__depthwise *)arg;
-    const ftr__conv *v = &w->conv;
-    float *sum = w->partial + task * v->taps * v->c;
-    const int64_t end = ftr__gemm_min((task + 1) * w->task_rows, w->rows), stride = v->stride[1];
-    (void)worker;
-    memset(sum, 0, (size_t)(v->taps * v->c) * sizeof(float));
-    for (int64_t row = task * w->task_rows; row < end; row++) {
-        const int64_t n = row / v->out[0], a = row % v->out[0];
-        for (int64_t tap = 0; tap < v->taps; tap++) {
-            const int64_t y = ftr__depthwise_partner(w, 0, a, tap / v->kernel[1]);
-            const int64_t x0 = tap % v->kernel[1] * v->dilation[1] - v->before[1];
-            const int64_t first = x0 < 0 ? ftr__gemm_ceil(-x0, stride) : 0;
-            const int64_t last = x0 < v->in[1] ? ftr__gemm_min(ftr__gemm_ceil(v->in[1] - x0, stride), v->out[1]) : 0;
-            if (y < 0 || last <= first) continue;
-            const float *dy = w->other + (row * v->out[1] + first) * v->c;
-            const float *x = w->from + ((n * v->in[0] + y) * v->in[1] + x0 + first * stride) * v->c;
-            w->cpu->simd->gemm.depthwise_sum(v->c, last - first, dy, v->c, x, stride * v->c, sum + tap * v->c);
-        }
-    }
-}
-
-static int64_t ftr__depthwise_piece_rows(const ftr__conv *v) {
-    return ftr__gemm_max(ftr__gemm_ceil(v->n * v->out[0], 16), 1);
-}
-
-static int64_t ftr__depthwise_pieces(const ftr__conv *v) {
-    return ftr__gemm_ceil(v->n * v->out[0], ftr__depthwise_piece_rows(v));
-}
-
-static void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v) {
-    ftr__depthwise w = {.cpu = ftr__cpu_of(call), .conv = *v};
-    float *dw = (float *)call->out[0].data;
-    w.other = (const float *)call->in[0].data;
-    w.from = (const float *)call->in[1].data;
-    w.partial = (float *)call->workspace;
-    w.rows = v->n * v->out[0];
-    w.task_rows = ftr__depthwise_piece_rows(v);
-    const int64_t pieces = ftr__depthwise_pieces(v), size = v->taps * v->c;
-    ftr__pool_run(w.cpu->pool, pieces, ftr__depthwise_weight_task, &w);
-    for (int64_t c = 0; c < v->c; c++) {
-        for (int64_t t = 0; t < v->taps; t++) {
-            float sum = 0;
-            for (int64_t s = 0; s < pieces; s++) sum += w.partial[s * size + t * v->c + c];
-            dw[c * v->taps + t] = sum;
-        }
-    }
-}
-
-/* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v);
+    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, &p);
     return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -11579,7 +11502,7 @@ size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise_run(call, &v, false);
+        ftr__depthwise(call, &v, false);
         return FTR_OK;
     }
     ftr__conv_product p;
@@ -11591,7 +11514,7 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
 
 size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v);
+    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, true);
     size_t most = 0;
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
         for (int64_t x = 0; x < ftr__gemm_min(v.stride[1], v.in[1]); x++) {
@@ -11607,7 +11530,7 @@ size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise_run(call, &v, true);
+        ftr__depthwise(call, &v, true);
         return FTR_OK;
     }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));
@@ -11623,9 +11546,7 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
 
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) {
-        return ftr__gemm_align((size_t)(ftr__depthwise_pieces(&v) * v.taps * v.c) * sizeof(float));
-    }
+    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, &p);
     return ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -11641,6 +11562,453 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
     ftr__conv_weight_gradient(call, &v, &p);
     ftr__gemm_run(ftr__cpu_of(call), &p.gemm, call->workspace);
     return FTR_OK;
+}
+
+/* ---- src/backend/cpu/depthwise.c ---- */
+/* Depthwise convolutions, and others with few channels a group: vectors run along the channels of the result.
+ *
+ * A channel of the result needs all channels of the source's group, one a plane. A depthwise convolution has one plane, the
+ * source itself. Otherwise the planes are made, a block of rows and channels at a time: channel c of plane j is channel j of
+ * the group that the result's channel c belongs to. */
+
+#define FTR__DEPTHWISE_GROUP 8                /* channels a group, at most */
+#define FTR__DEPTHWISE_TASK_BYTES (1 << 18)   /* of the larger side of a task */
+#define FTR__DEPTHWISE_TASKS 16               /* that there should be at least */
+#define FTR__DEPTHWISE_PLANES_BYTES (1 << 18) /* of a task's planes, if a block of channels is not larger */
+#define FTR__DEPTHWISE_CHANNELS 192           /* of a task of the weight's gradient, about */
+#define FTR__DEPTHWISE_ROWS 4                 /* that go by while sums are in registers */
+#define FTR__DEPTHWISE_PIECES 32              /* that the weight's gradient is summed in, at most */
+#define FTR__DEPTHWISE_VECTORS 32             /* channels, whole vectors on all levels */
+#define FTR__DEPTHWISE_NEAR_BYTES 24576       /* of what is read again and again, to be kept in the nearest cache */
+#define FTR__DEPTHWISE_MOVED 64               /* channels of a task that only moves weights */
+
+bool ftr__conv_is_depthwise(const ftr__conv *v) {
+    if (v->cg < 1 || v->og < 1 || v->cg > FTR__DEPTHWISE_GROUP || v->og > FTR__DEPTHWISE_GROUP) return false;
+    return v->groups > 1 || v->cg * v->og == 1;
+}
+
+/* The taps through which a position of the result meets the source, along one dimension: tap `first` at position `from`,
+ * the others tap_step taps and from_step positions further each. */
+typedef struct ftr__depthwise_taps {
+    int64_t count, first, from;
+} ftr__depthwise_taps;
+
+/* For the gradient of the input dy is the source and dx the result. */
+typedef struct ftr__depthwise_job {
+    const ftr__cpu *cpu;
+    ftr__conv conv;
+    bool gradient;
+    int64_t to[2], from[2];
+    int64_t to_channels, from_channels, to_group, from_group;
+    int64_t phases[2],
+        from_phase[2]; /* from a pixel of the result to the next with the same taps; its step in the source */
+    int64_t tap_step[2], from_step[2];
+    bool direct;         /* the source is the one plane */
+    int64_t rows, block; /* rows and channels of the result a task */
+    int64_t chunk;       /* channels that go through its rows together */
+    int64_t parts, blocks;
+    int64_t pixel; /* elements from a pixel of a plane to the next */
+    size_t weight_bytes, pixel_bytes, row_bytes, plane_bytes;
+    const float *source, *given_weight, *bias, *dy;
+    bool relu;
+    float *result;
+    float *weight; /* [planes, taps, to_channels] */
+    ftr__depthwise_span *pixel_spans;
+    int64_t pixel_span_count;
+    unsigned char *row_spans, *planes; /* row_bytes and plane_bytes a thread */
+    int64_t pieces, piece_rows;
+    float *partial; /* [pieces, planes, taps, to_channels] */
+} ftr__depthwise_job;
+
+/* The position of the source that a tap connects with position i of the result, or -1. */
+static int64_t ftr__depthwise_at(const ftr__depthwise_job *w, int32_t d, int64_t i, int64_t tap) {
+    const ftr__conv *v = &w->conv;
+    if (!w->gradient) {
+        const int64_t at = i * v->stride[d] + tap * v->dilation[d] - v->before[d];
+        return at >= 0 && at < v->in[d] ? at : -1;
+    }
+    const int64_t at = i + v->before[d] - tap * v->dilation[d];
+    return at >= 0 && at % v->stride[d] == 0 && at / v->stride[d] < v->out[d] ? at / v->stride[d] : -1;
+}
+
+static ftr__depthwise_taps ftr__depthwise_taps_at(const ftr__depthwise_job *w, int32_t d, int64_t i) {
+    ftr__depthwise_taps taps = {0, 0, 0};
+    const int64_t kernel = w->conv.kernel[d];
+    for (int64_t k = 0; k < kernel; k++) {
+        const int64_t tap = w->gradient ? kernel - 1 - k : k; /* forward in the source */
+        const int64_t at = ftr__depthwise_at(w, d, i, tap);
+        if (at < 0) continue;
+        if (taps.count == 0) taps = (ftr__depthwise_taps){0, tap, at};
+        taps.count++;
+    }
+    return taps;
+}
+
+/* The rows of the source that rows first to end - 1 of the result need. */
+static void ftr__depthwise_source_rows(const ftr__depthwise_job *w, int64_t first, int64_t end, int64_t *low,
+                                       int64_t *high) {
+    *low = w->from[0];
+    *high = 0;
+    for (int64_t row = first; row < end; row++) {
+        const ftr__depthwise_taps taps = ftr__depthwise_taps_at(w, 0, row);
+        if (taps.count == 0) continue;
+        *low = ftr__gemm_min(*low, taps.from);
+        *high = ftr__gemm_max(*high, taps.from + (taps.count - 1) * w->from_step[0] + 1);
+    }
+    *high = ftr__gemm_max(*high, *low);
+}
+
+/* Whole groups, and whole vectors on all levels, nearest above `channels`. */
+static int64_t ftr__depthwise_whole(const ftr__depthwise_job *w, int64_t channels) {
+    const int64_t unit = FTR__DEPTHWISE_VECTORS * w->to_group / ftr__conv_gcd(FTR__DEPTHWISE_VECTORS, w->to_group);
+    return ftr__gemm_min(ftr__gemm_ceil(ftr__gemm_max(channels, 1), unit) * unit, w->to_channels);
+}
+
+/* Memory for the planes of a task, a channel. */
+static int64_t ftr__depthwise_plane_bytes(const ftr__depthwise_job *w) {
+    int64_t rows = 0;
+    for (int64_t first = 0; first < w->to[0]; first += w->rows) {
+        int64_t low, high;
+        ftr__depthwise_source_rows(w, first, ftr__gemm_min(first + w->rows, w->to[0]), &low, &high);
+        rows = ftr__gemm_max(rows, high - low);
+    }
+    return (int64_t)sizeof(float) * w->from_group * rows * w->from[1];
+}
+
+/* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there would
+ * be few tasks. */
+static void ftr__depthwise_cut(ftr__depthwise_job *w) {
+    const int64_t to = w->to[0] * w->to[1] * w->to_channels, from = w->from[0] * w->from[1] * w->from_channels;
+    const int64_t bytes = (int64_t)sizeof(float) * ftr__gemm_max(to, from);
+    const int64_t parts = ftr__gemm_max(ftr__gemm_ceil(bytes, FTR__DEPTHWISE_TASK_BYTES), 1);
+    w->rows = ftr__gemm_ceil(ftr__gemm_max(w->to[0], 1), ftr__gemm_min(parts, ftr__gemm_max(w->to[0], 1)));
+    w->parts = ftr__gemm_ceil(w->to[0], w->rows);
+    const int64_t split = ftr__gemm_ceil(FTR__DEPTHWISE_TASKS, ftr__gemm_max(w->conv.n * w->parts, 1));
+    w->block = ftr__depthwise_whole(w, ftr__gemm_ceil(w->to_channels, split));
+    if (!w->direct) {
+        const int64_t channel = ftr__depthwise_plane_bytes(w);
+        const int64_t fit = FTR__DEPTHWISE_PLANES_BYTES / ftr__gemm_max(channel, 1);
+        w->block = ftr__gemm_min(w->block, ftr__depthwise_whole(w, fit));
+        w->plane_bytes = ftr__gemm_align((size_t)(channel * w->block));
+    }
+    w->blocks = ftr__gemm_ceil(w->to_channels, w->block);
+    w->pixel = w->direct ? w->from_channels : w->block;
+}
+
+static void ftr__depthwise_open(const ftr_kernel_call *call, const ftr__conv *v, bool gradient, ftr__depthwise_job *w) {
+    *w = (ftr__depthwise_job){.cpu = ftr__cpu_of(call), .conv = *v, .gradient = gradient};
+    for (int32_t d = 0; d < 2; d++) {
+        const int64_t period = v->stride[d] / ftr__conv_gcd(v->stride[d], v->dilation[d]);
+        w->to[d] = gradient ? v->in[d] : v->out[d];
+        w->from[d] = gradient ? v->out[d] : v->in[d];
+        w->tap_step[d] = gradient ? -period : 1;
+        w->from_step[d] = gradient ? period * v->dilation[d] / v->stride[d] : v->dilation[d];
+        w->phases[d] = gradient ? v->stride[d] : 1;
+        w->from_phase[d] = gradient ? 1 : v->stride[d];
+    }
+    w->to_channels = gradient ? v->c : v->o;
+    w->from_channels = gradient ? v->o : v->c;
+    w->to_group = gradient ? v->cg : v->og;
+    w->from_group = gradient ? v->og : v->cg;
+    w->direct = w->to_group == 1 && w->from_group == 1;
+    w->weight_bytes = ftr__gemm_align((size_t)(w->from_group * v->taps * w->to_channels) * sizeof(float));
+    w->pixel_bytes = ftr__gemm_align((size_t)w->to[1] * sizeof(ftr__depthwise_span));
+    ftr__depthwise_cut(w);
+    w->row_bytes = ftr__gemm_align((size_t)w->rows * sizeof(ftr__depthwise_span));
+}
+
+static size_t ftr__depthwise_threads(const ftr__depthwise_job *w) { return (size_t)ftr__pool_threads(w->cpu->pool); }
+
+/* ------------------------------------------------------------------------------------------------------- planes -- */
+
+/* What a task reads: plane j, row y, pixel x at data + j * plane + (y - first_row) * row + x * pixel of the job. */
+typedef struct ftr__depthwise_source {
+    const float *data;
+    int64_t first_row, plane, row;
+} ftr__depthwise_source;
+
+/* A pixel's groups into the planes. With a constant group the copies are a few instructions. */
+#define FTR__DEPTHWISE_SPREAD(size)                                                                                    \
+    for (int64_t g = 0; g < groups; g++) {                                                                             \
+        for (int64_t j = 0; j < from_group; j++) {                                                                     \
+            float *const to = planes + j * plane + g * (size);                                                         \
+            for (int64_t k = 0; k < (size); k++) to[k] = from[g * from_group + j];                                     \
+        }                                                                                                              \
+    }                                                                                                                  \
+    break;
+
+static void ftr__depthwise_spread(int64_t groups, int64_t from_group, int64_t to_group, const float *restrict from,
+                                  int64_t plane, float *restrict planes) {
+    switch (to_group) {
+    case 1: FTR__DEPTHWISE_SPREAD(1)
+    case 2: FTR__DEPTHWISE_SPREAD(2)
+    case 4: FTR__DEPTHWISE_SPREAD(4)
+    case 8: FTR__DEPTHWISE_SPREAD(8)
+    default: FTR__DEPTHWISE_SPREAD(to_group)
+    }
+}
+#undef FTR__DEPTHWISE_SPREAD
+
+/* The source of rows first to end - 1 and channels c on of the result's image n. */
+static ftr__depthwise_source ftr__depthwise_source_of(const ftr__depthwise_job *w, int64_t n, int64_t first,
+                                                      int64_t end, int64_t c, int64_t channels, int32_t worker) {
+    const int64_t row = w->from[1] * w->from_channels;
+    const float *image = w->source + n * w->from[0] * row;
+    if (w->direct) return (ftr__depthwise_source){image + c, 0, 0, row};
+    float *planes = (float *)(void *)(w->planes + (size_t)worker * w->plane_bytes);
+    int64_t low, high;
+    ftr__depthwise_source_rows(w, first, end, &low, &high);
+    const int64_t plane = (high - low) * w->from[1] * w->pixel;
+    const float *from = image + low * row + c / w->to_group * w->from_group;
+    for (int64_t pixel = 0; pixel < (high - low) * w->from[1]; pixel++)
+        ftr__depthwise_spread(channels / w->to_group, w->from_group, w->to_group, from + pixel * w->from_channels,
+                              plane, planes + pixel * w->pixel);
+    return (ftr__depthwise_source){planes, low, plane, w->from[1] * w->pixel};
+}
+
+/* ------------------------------------------------------------------------------- the op and the input's gradient -- */
+
+/* Some channels of the weight as planes, taps, channels. */
+static void ftr__depthwise_weight_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__depthwise_job *w = (const ftr__depthwise_job *)arg;
+    const ftr__conv *v = &w->conv;
+    const int64_t first = task * FTR__DEPTHWISE_MOVED;
+    const int64_t some = ftr__gemm_min(FTR__DEPTHWISE_MOVED, w->to_channels - first);
+    (void)worker;
+    for (int64_t c = first; c < first + some; c++) {
+        for (int64_t j = 0; j < w->from_group; j++) {
+            const int64_t o = w->gradient ? c / v->cg * v->og + j : c, i = w->gradient ? c % v->cg : j;
+            const float *from = w->given_weight + o * v->taps * v->cg + i;
+            float *to = w->weight + j * v->taps * w->to_channels + c;
+            for (int64_t tap = 0; tap < v->taps; tap++) to[tap * w->to_channels] = from[tap * v->cg];
+        }
+    }
+}
+
+/* Rows first to end - 1 of the result, or pixels of its rows, as spans; those of all phases come side by side. Steps are
+ * from position `from` of the source, from a tap, from a row or pixel of the result to the next. */
+static int64_t ftr__depthwise_make_spans(const ftr__depthwise_job *w, int32_t d, int64_t first, int64_t end,
+                                         int64_t from, const int64_t step[3], ftr__depthwise_span *spans) {
+    int64_t count = 0;
+    for (int64_t begin = first; begin < end; begin += FTR__DEPTHWISE_BLOCK * w->phases[d]) {
+        const int64_t stop = ftr__gemm_min(begin + FTR__DEPTHWISE_BLOCK * w->phases[d], end);
+        for (int64_t phase = begin; phase < ftr__gemm_min(begin + w->phases[d], end); phase++) {
+            ftr__depthwise_span *last = NULL;
+            for (int64_t i = phase; i < stop; i += w->phases[d]) {
+                const ftr__depthwise_taps taps = ftr__depthwise_taps_at(w, d, i);
+                if (last == NULL || last->taps != taps.count || last->w != taps.first * step[1]) {
+                    last = &spans[count++];
+                    last->x = taps.count > 0 ? (taps.from - from) * step[0] : 0;
+                    last->w = taps.first * step[1];
+                    last->y = (i - first) * step[2];
+                    last->taps = taps.count;
+                    last->count = 0;
+                }
+                last->count++;
+            }
+        }
+    }
+    return count;
+}
+
+static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__depthwise_job *w = (const ftr__depthwise_job *)arg;
+    const ftr__conv *v = &w->conv;
+    const int64_t c = task % w->blocks * w->block, part = task / w->blocks % w->parts;
+    const int64_t n = task / (w->blocks * w->parts), first = part * w->rows;
+    const int64_t end = ftr__gemm_min(first + w->rows, w->to[0]);
+    const int64_t channels = ftr__gemm_min(w->block, w->to_channels - c);
+    const ftr__depthwise_source source = ftr__depthwise_source_of(w, n, first, end, c, channels, worker);
+    const int64_t row[3] = {source.row, v->kernel[1] * w->to_channels, w->to[1] * w->to_channels};
+    ftr__depthwise_span *spans = (ftr__depthwise_span *)(void *)(w->row_spans + (size_t)worker * w->row_bytes);
+    const ftr__depthwise_run run = {
+        .channels = channels,
+        .chunk = w->chunk,
+        .planes = w->from_group,
+        .row_span_count = ftr__depthwise_make_spans(w, 0, first, end, source.first_row, row, spans),
+        .row_spans = spans,
+        .pixel_span_count = w->pixel_span_count,
+        .pixel_spans = w->pixel_spans,
+        .x = source.data,
+        .x_row = w->from_phase[0] * source.row,
+        .x_pixel = w->from_phase[1] * w->pixel,
+        .x_plane = source.plane,
+        .x_tap_row = w->from_step[0] * source.row,
+        .x_tap = w->from_step[1] * w->pixel,
+        .w = w->weight + c,
+        .w_plane = v->taps * w->to_channels,
+        .w_tap_row = w->tap_step[0] * row[1],
+        .w_tap = w->tap_step[1] * w->to_channels,
+        .bias = w->bias ? w->bias + c : NULL,
+        .relu = w->relu,
+        .y = w->result + (n * w->to[0] + first) * row[2] + c,
+        .y_row = w->phases[0] * row[2],
+        .y_pixel = w->phases[1] * w->to_channels,
+    };
+    w->cpu->simd->depthwise.run(&run);
+}
+
+/* Channels that go through a task's rows together: the pixels that a block meets fit the nearest cache. */
+static int64_t ftr__depthwise_chunk(const ftr__depthwise_job *w) {
+    const ftr__conv *v = &w->conv;
+    const int64_t pixels = (v->kernel[1] - 1) * w->from_step[1] + (FTR__DEPTHWISE_BLOCK - 1) * w->from_phase[1] + 1;
+    const int64_t channel = (int64_t)sizeof(float) * w->from_group * v->kernel[0] * pixels;
+    return ftr__gemm_max(FTR__DEPTHWISE_NEAR_BYTES / channel / FTR__DEPTHWISE_VECTORS, 1) * FTR__DEPTHWISE_VECTORS;
+}
+
+size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v, bool gradient) {
+    ftr__depthwise_job w;
+    ftr__depthwise_open(call, v, gradient, &w);
+    return w.weight_bytes + w.pixel_bytes + (w.row_bytes + w.plane_bytes) * ftr__depthwise_threads(&w);
+}
+
+void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient) {
+    if (call->out[0].count == 0) return;
+    ftr__depthwise_job w;
+    ftr__depthwise_open(call, v, gradient, &w);
+    unsigned char *next = (unsigned char *)call->workspace;
+    w.weight = (float *)(void *)next;
+    w.pixel_spans = (ftr__depthwise_span *)(void *)(next + w.weight_bytes);
+    w.row_spans = next + w.weight_bytes + w.pixel_bytes;
+    w.planes = w.row_spans + w.row_bytes * ftr__depthwise_threads(&w);
+    w.source = (const float *)call->in[0].data;
+    w.given_weight = (const float *)call->in[1].data;
+    w.result = (float *)call->out[0].data;
+    if (!gradient) {
+        w.bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
+        w.relu = call->attr->conv.activation == FTR_ACT_RELU;
+    }
+    w.chunk = ftr__depthwise_chunk(&w);
+    const int64_t pixel[3] = {w.pixel, w.to_channels, w.to_channels};
+    w.pixel_span_count = ftr__depthwise_make_spans(&w, 1, 0, w.to[1], 0, pixel, w.pixel_spans);
+    ftr__pool *pool = w.cpu->pool;
+    ftr__pool_run(pool, ftr__gemm_ceil(w.to_channels, FTR__DEPTHWISE_MOVED), ftr__depthwise_weight_task, &w);
+    ftr__pool_run(pool, v->n * w.parts * w.blocks, ftr__depthwise_task, &w);
+}
+
+/* ---------------------------------------------------------------------------------------- the weight's gradient -- */
+
+/* Neighbouring taps that the SIMD function takes at once. */
+static int64_t ftr__depthwise_tap_run(int64_t left) {
+    return left >= FTR__DEPTHWISE_TAPS ? FTR__DEPTHWISE_TAPS : left >= 3 ? 3 : 1;
+}
+
+/* The pixels of a row of dy that a column of taps connects with x: first to last - 1. */
+static void ftr__depthwise_reach(const ftr__conv *v, int64_t tap, int64_t *first, int64_t *last) {
+    const int64_t at = tap * v->dilation[1] - v->before[1], stride = v->stride[1];
+    *first = at < 0 ? ftr__gemm_ceil(-at, stride) : 0;
+    *last = at < v->in[1] ? ftr__gemm_min(ftr__gemm_ceil(v->in[1] - at, stride), v->out[1]) : 0;
+    *last = ftr__gemm_max(*first, *last);
+}
+
+/* Adds what rows first to first + sums->rows - 1 of dy, which have the same taps, give to `sum`, which has the place of
+ * the first channel. */
+static void ftr__depthwise_add_rows(const ftr__depthwise_job *w, const ftr__depthwise_source *source,
+                                    const ftr__depthwise_taps *taps, ftr__depthwise_sums *sums, float *sum) {
+    const ftr__conv *v = &w->conv;
+    sums->tap_rows = taps->count;
+    for (int64_t j = 0; j < w->from_group; j++) {
+        sums->x = source->data + j * source->plane;
+        for (int64_t t = 0; t < v->kernel[1]; t += sums->taps) {
+            sums->taps = ftr__depthwise_tap_run(v->kernel[1] - t);
+            for (int64_t i = 0; i < sums->taps; i++) ftr__depthwise_reach(v, t + i, &sums->first[i], &sums->last[i]);
+            sums->at = (taps->from - source->first_row) * source->row + (t * v->dilation[1] - v->before[1]) * w->pixel;
+            sums->sum = sum + ((j * v->kernel[0] + taps->first) * v->kernel[1] + t) * v->o;
+            w->cpu->simd->depthwise.sums(sums);
+        }
+    }
+}
+
+/* Rows first to end - 1 of dy's image n, for `channels` channels from c on. */
+static void ftr__depthwise_add_image(const ftr__depthwise_job *w, int64_t n, int64_t first, int64_t end, int64_t c,
+                                     int64_t channels, int32_t worker, float *sum) {
+    const ftr__conv *v = &w->conv;
+    const ftr__depthwise_source source = ftr__depthwise_source_of(w, n, first, end, c, channels, worker);
+    ftr__depthwise_sums sums = {.channels = channels, .dy_row = v->out[1] * v->o, .dy_pixel = v->o};
+    sums.x_row = v->stride[0] * source.row;
+    sums.x_pixel = v->stride[1] * w->pixel;
+    sums.x_tap_row = v->dilation[0] * source.row;
+    sums.x_tap = v->dilation[1] * w->pixel;
+    sums.sum_tap_row = v->kernel[1] * v->o;
+    sums.sum_tap = v->o;
+    for (int64_t row = first; row < end; row += sums.rows) {
+        const ftr__depthwise_taps taps = ftr__depthwise_taps_at(w, 0, row);
+        for (sums.rows = 1; sums.rows < FTR__DEPTHWISE_ROWS && row + sums.rows < end; sums.rows++) {
+            const ftr__depthwise_taps next = ftr__depthwise_taps_at(w, 0, row + sums.rows);
+            if (next.count != taps.count || next.first != taps.first) break;
+        }
+        sums.dy = w->dy + (n * v->out[0] + row) * sums.dy_row + c;
+        if (taps.count > 0) ftr__depthwise_add_rows(w, &source, &taps, &sums, sum + c);
+    }
+}
+
+/* One piece of the rows of dy, one block of channels. */
+static void ftr__depthwise_piece_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__depthwise_job *w = (const ftr__depthwise_job *)arg;
+    const ftr__conv *v = &w->conv;
+    const int64_t c = task % w->blocks * w->block, piece = task / w->blocks, planes = w->from_group * v->taps;
+    const int64_t channels = ftr__gemm_min(w->block, v->o - c);
+    const int64_t end = ftr__gemm_min((piece + 1) * w->piece_rows, v->n * v->out[0]);
+    float *sum = w->partial + piece * planes * v->o;
+    for (int64_t k = 0; k < planes; k++) memset(sum + k * v->o + c, 0, (size_t)channels * sizeof(float));
+    for (int64_t row = piece * w->piece_rows; row < end;) {
+        const int64_t n = row / v->out[0], a = row % v->out[0];
+        const int64_t rows = ftr__gemm_min(ftr__gemm_min(w->rows - a % w->rows, v->out[0] - a), end - row);
+        ftr__depthwise_add_image(w, n, a, a + rows, c, channels, worker, sum);
+        row += rows;
+    }
+}
+
+/* Adds the pieces in their order, and puts some channels of the sum where the weight's are. */
+static void ftr__depthwise_sum_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__depthwise_job *w = (const ftr__depthwise_job *)arg;
+    const ftr__conv *v = &w->conv;
+    const int64_t first = task * FTR__DEPTHWISE_MOVED, count = ftr__gemm_min(FTR__DEPTHWISE_MOVED, v->o - first);
+    const int64_t planes = w->from_group * v->taps;
+    (void)worker;
+    for (int64_t k = 0; k < planes; k++) {
+        const int64_t j = k / v->taps, tap = k % v->taps;
+        float *sum = w->partial + k * v->o + first;
+        for (int64_t p = 1; p < w->pieces; p++) w->cpu->simd->gemm.accumulate(count, sum + p * planes * v->o, sum);
+        for (int64_t o = 0; o < count; o++) w->result[((first + o) * v->taps + tap) * v->cg + j] = sum[o];
+    }
+}
+
+/* Pieces that make enough tasks, and whose sums are small beside what they are the sums of. */
+static void ftr__depthwise_open_sums(const ftr_kernel_call *call, const ftr__conv *v, ftr__depthwise_job *w) {
+    ftr__depthwise_open(call, v, false, w);
+    const int64_t rows = v->n * v->out[0], useful = rows * v->out[1] / (8 * v->taps * w->from_group);
+    w->pieces = ftr__gemm_max(ftr__gemm_min(ftr__gemm_min(useful, rows), FTR__DEPTHWISE_PIECES), 1);
+    w->piece_rows = ftr__gemm_max(ftr__gemm_ceil(rows, w->pieces), 1);
+    w->pieces = ftr__gemm_max(ftr__gemm_ceil(rows, w->piece_rows), 1);
+    if (w->direct) {
+        w->rows = ftr__gemm_max(v->out[0], 1);
+        w->block = ftr__depthwise_whole(w, ftr__gemm_ceil(v->o, ftr__gemm_ceil(v->o, FTR__DEPTHWISE_CHANNELS)));
+        w->blocks = ftr__gemm_ceil(v->o, w->block);
+    }
+}
+
+static size_t ftr__depthwise_partial_bytes(const ftr__depthwise_job *w) {
+    const ftr__conv *v = &w->conv;
+    return ftr__gemm_align((size_t)(w->pieces * w->from_group * v->taps * v->o) * sizeof(float));
+}
+
+size_t ftr__depthwise_weight_workspace(const ftr_kernel_call *call, const ftr__conv *v) {
+    ftr__depthwise_job w;
+    ftr__depthwise_open_sums(call, v, &w);
+    return ftr__depthwise_partial_bytes(&w) + w.plane_bytes * ftr__depthwise_threads(&w);
+}
+
+void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v) {
+    ftr__depthwise_job w;
+    ftr__depthwise_open_sums(call, v, &w);
+    w.partial = (float *)call->workspace;
+    w.planes = (unsigned char *)call->workspace + ftr__depthwise_partial_bytes(&w);
+    w.dy = (const float *)call->in[0].data;
+    w.source = (const float *)call->in[1].data;
+    w.result = (float *)call->out[0].data;
+    ftr__pool_run(w.cpu->pool, w.pieces * w.blocks, ftr__depthwise_piece_task, &w);
+    ftr__pool_run(w.cpu->pool, ftr__gemm_ceil(v->o, FTR__DEPTHWISE_MOVED), ftr__depthwise_sum_task, &w);
 }
 
 /* ---- src/backend/cpu/norm.c ---- */
@@ -12637,6 +13005,7 @@ typedef struct ftr__attention_memory {
 typedef struct ftr__attention_tile {
     int64_t b, h, q0, queries, k0, keys;
     bool diagonal; /* some of its keys are hidden from some of its queries */
+    bool first;    /* gradient: nothing was added to that of the keys and values yet */
 } ftr__attention_tile;
 
 /* ---------------------------------------------------------------------------------------------------- the problem -- */
@@ -12803,7 +13172,7 @@ static void ftr__attention_sum_keys(const ftr__attention *a, const ftr__attentio
     }
 }
 
-/* out[k] += sum over q of s[k][q] x[q]: the gradients of values and keys. */
+/* out[k] (+)= sum over q of s[k][q] x[q]: the gradients of values and keys. */
 static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                        const ftr__attention_tile *t, const float *s, const float *x, int64_t width,
                                        float *out) {
@@ -12814,7 +13183,7 @@ static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__atten
         if (first >= t->queries) continue;
         ftr__attention_point(m->rows, s + k * a->stride + first, a->stride, rows, mr);
         for (int64_t e = 0; e < width; e += nr) {
-            ftr__gemm_tile tile = {.load = true, .narrow = width - e <= nr / 2};
+            ftr__gemm_tile tile = {.load = !t->first, .narrow = width - e <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + k * x_stride + e, x_stride, m->none);
             a->simd->gemm.tile_rows(rows, 1, t->queries - first, m->rows, x + first * x_stride + e, x_stride, &tile);
         }
@@ -13033,8 +13402,12 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     const int64_t keys = a->piece_tiles * a->keys, stride = a->kv_heads * a->d, v_stride = a->kv_heads * a->dv;
     ftr__attention_memory m;
     ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
-    ftr__gemm_clear(keys, a->d_pad, a->d_pad, m.dkeys);
-    ftr__gemm_clear(keys, a->dv_pad, a->dv_pad, m.dvalues);
+    /* Otherwise the first tile of queries reaches all keys. */
+    const bool clear = a->causal || a->tq == 0 || a->heads == 0;
+    if (clear) {
+        ftr__gemm_clear(keys, a->d_pad, a->d_pad, m.dkeys);
+        ftr__gemm_clear(keys, a->dv_pad, a->dv_pad, m.dvalues);
+    }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
         const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), to = i / a->pieces * a->keys;
         const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
@@ -13043,6 +13416,7 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     }
     for (int64_t i = 0; i < a->group * a->query_tiles; i++) {
         ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
+        t.first = !clear && i == 0;
         if (t.queries > 0) ftr__attention_backward_tile(a, &m, piece, &t);
     }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
@@ -19020,53 +19394,10 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     for (; i < count; i++) y[i] += x[i];
 }
 
-static void FTR__S(gemm_depthwise)(int64_t channels, int64_t taps, const float *const *x, const float *const *w,
-                                   const float *bias, bool relu, float *y) {
-    int64_t c = 0;
-    for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
-        FTR__VF s0 = bias ? FTR__LOAD(bias + c) : (FTR__VF){0};
-        FTR__VF s1 = bias ? FTR__LOAD(bias + c + FTR__W) : (FTR__VF){0};
-        for (int64_t t = 0; t < taps; t++) {
-            s0 = FTR__FMA(FTR__LOAD(x[t] + c), FTR__LOAD(w[t] + c), s0);
-            s1 = FTR__FMA(FTR__LOAD(x[t] + c + FTR__W), FTR__LOAD(w[t] + c + FTR__W), s1);
-        }
-        if (relu) {
-            s0 = FTR__SELECT(s0 < (FTR__VF){0}, (FTR__VF){0}, s0);
-            s1 = FTR__SELECT(s1 < (FTR__VF){0}, (FTR__VF){0}, s1);
-        }
-        FTR__STORE(y + c, s0);
-        FTR__STORE(y + c + FTR__W, s1);
-    }
-    for (; c < channels; c++) {
-        float sum = bias ? bias[c] : 0;
-        for (int64_t t = 0; t < taps; t++) sum += x[t][c] * w[t][c];
-        y[c] = relu && sum < 0 ? 0 : sum;
-    }
-}
-
-static void FTR__S(gemm_depthwise_sum)(int64_t channels, int64_t rows, const float *x, int64_t x_stride, const float *y,
-                                       int64_t y_stride, float *sum) {
-    int64_t c = 0;
-    for (; c + 2 * FTR__W <= channels; c += 2 * FTR__W) {
-        FTR__VF s0 = FTR__LOAD(sum + c), s1 = FTR__LOAD(sum + c + FTR__W);
-        for (int64_t r = 0; r < rows; r++) {
-            const float *const xr = x + r * x_stride + c, *const yr = y + r * y_stride + c;
-            s0 = FTR__FMA(FTR__LOAD(xr), FTR__LOAD(yr), s0);
-            s1 = FTR__FMA(FTR__LOAD(xr + FTR__W), FTR__LOAD(yr + FTR__W), s1);
-        }
-        FTR__STORE(sum + c, s0);
-        FTR__STORE(sum + c + FTR__W, s1);
-    }
-    for (; c < channels; c++) {
-        for (int64_t r = 0; r < rows; r++) sum[c] += x[r * x_stride + c] * y[r * y_stride + c];
-    }
-}
-
 #define FTR__SIMD_GEMM_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
         .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .accumulate = FTR__S(gemm_accumulate),       \
-        .depthwise = FTR__S(gemm_depthwise), .depthwise_sum = FTR__S(gemm_depthwise_sum),                              \
     }
 #undef FTR__SIMD_GEMM_MR
 #if FTR__MR == 14
@@ -19326,8 +19657,279 @@ static void FTR__S(rotate_pairs)(int64_t half, const float *c, const float *s, c
         .rotate_pairs = FTR__S(rotate_pairs),                                                                          \
     }
 
+/* ---- src/backend/cpu/simd_depthwise.inc.h ---- */
+/* ftr__simd_depthwise of one instruction set. Included once a level. Channels that do not fill two vectors go one vector
+ * at a time, of which only the lanes that exist are read and written. */
+#undef FTR__SIMD_DEPTHWISE_FUNCTIONS
+
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+#define FTR__LANES __mmask16
+#elif FTR__SIMD_LEVEL == 2
+#define FTR__LANES __m256i
+#else
+#define FTR__LANES int64_t
+#endif
+
+/* The first n lanes, all of them if there are more. */
+FTR__INLINE FTR__LANES FTR__S(depthwise_lanes)(int64_t n) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (__mmask16)(n >= FTR__W ? 0xffffu : (1u << n) - 1u);
+#elif FTR__SIMD_LEVEL == 2
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= FTR__W ? FTR__W : (int32_t)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+#else
+    return n;
+#endif
+}
+
+FTR__INLINE FTR__VF FTR__S(depthwise_load)(const float *p, FTR__LANES lanes) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_maskz_loadu_ps(lanes, p);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_maskload_ps(p, lanes);
+#else
+    return FTR__S(load_some)(p, lanes);
+#endif
+}
+
+FTR__INLINE void FTR__S(depthwise_store)(float *p, FTR__VF v, FTR__LANES lanes) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    _mm512_mask_storeu_ps(p, lanes, (__m512)v);
+#elif FTR__SIMD_LEVEL == 2
+    _mm256_maskstore_ps(p, lanes, (__m256)v);
+#else
+    FTR__S(store_some)(p, v, lanes);
+#endif
+}
+
+/* Pixels of the result, side by side or one below the other, that have the same taps: the lists below hold up to
+ * FTR__DEPTHWISE_BLOCK of them. `pixels` and `two` are constants where it is used. */
+#define FTR__PIXELS(X) X(0) X(1) X(2) X(3) X(4) X(5)
+#define FTR__PIXEL_START(i)                                                                                            \
+    const float *const x##i = x + (i < pixels ? i : 0) * x_step;                                                       \
+    FTR__VF lo##i = bias0, hi##i = bias1;
+#define FTR__PIXEL_STEP(i)                                                                                             \
+    if (i < pixels) {                                                                                                  \
+        lo##i = FTR__FMA(two ? FTR__LOAD(x##i + at) : FTR__S(depthwise_load)(x##i + at, lanes), w0, lo##i);            \
+        if (two) hi##i = FTR__FMA(FTR__LOAD(x##i + at + FTR__W), w1, hi##i);                                           \
+    }
+#define FTR__PIXEL_RELU(i)                                                                                             \
+    if (i < pixels) lo##i = FTR__SELECT(lo##i < (FTR__VF){0}, (FTR__VF){0}, lo##i);                                    \
+    if (i < pixels && two) hi##i = FTR__SELECT(hi##i < (FTR__VF){0}, (FTR__VF){0}, hi##i);
+#define FTR__PIXEL_END(i)                                                                                              \
+    if (i < pixels) {                                                                                                  \
+        if (two) FTR__STORE(y, lo##i);                                                                                 \
+        if (two) FTR__STORE(y + FTR__W, hi##i);                                                                        \
+        if (!two) FTR__S(depthwise_store)(y, lo##i, lanes);                                                            \
+        y += y_step;                                                                                                   \
+    }
+
+FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__depthwise_run *r, int64_t c,
+                                         int64_t tap_rows, int64_t taps, int64_t x_step, int64_t y_step, const float *x,
+                                         const float *w, float *y) {
+    const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);
+    const int64_t x_tap = r->x_tap, w_tap = r->w_tap;
+    FTR__VF bias0 = {0}, bias1 = {0};
+    if (r->bias) bias0 = two ? FTR__LOAD(r->bias + c) : FTR__S(depthwise_load)(r->bias + c, lanes);
+    if (r->bias && two) bias1 = FTR__LOAD(r->bias + c + FTR__W);
+    FTR__PIXELS(FTR__PIXEL_START)
+    for (int64_t p = 0; p < r->planes; p++) {
+        for (int64_t s = 0; s < tap_rows; s++) {
+            const float *wt = w + p * r->w_plane + s * r->w_tap_row;
+            int64_t at = p * r->x_plane + s * r->x_tap_row;
+            for (int64_t t = 0; t < taps; t++, at += x_tap, wt += w_tap) {
+                const FTR__VF w0 = two ? FTR__LOAD(wt) : FTR__S(depthwise_load)(wt, lanes);
+                const FTR__VF w1 = two ? FTR__LOAD(wt + FTR__W) : (FTR__VF){0};
+                FTR__PIXELS(FTR__PIXEL_STEP)
+            }
+        }
+    }
+    if (r->relu) {
+        FTR__PIXELS(FTR__PIXEL_RELU)
+    }
+    FTR__PIXELS(FTR__PIXEL_END)
+}
+#undef FTR__PIXELS
+#undef FTR__PIXEL_START
+#undef FTR__PIXEL_STEP
+#undef FTR__PIXEL_RELU
+#undef FTR__PIXEL_END
+
+/* Channels c to end - 1 of such pixels. */
+typedef struct FTR__S(depthwise_pixels) {
+    int64_t c, end, x_step, y_step, tap_rows, taps;
+    const float *x, *w;
+    float *y;
+} FTR__S(depthwise_pixels);
+
+FTR__INLINE void FTR__S(depthwise_channels)(int32_t pixels, const ftr__depthwise_run *r,
+                                            const FTR__S(depthwise_pixels) * p) {
+    int64_t c = p->c;
+    for (; c + 2 * FTR__W <= p->end; c += 2 * FTR__W) FTR__S(depthwise_block)
+    (pixels, true, r, c, p->tap_rows, p->taps, p->x_step, p->y_step, p->x + c, p->w + c, p->y + c);
+    for (; c < p->end; c += FTR__W) FTR__S(depthwise_block)
+    (pixels, false, r, c, p->tap_rows, p->taps, p->x_step, p->y_step, p->x + c, p->w + c, p->y + c);
+}
+
+static void FTR__S(depthwise_any)(int64_t pixels, const ftr__depthwise_run *r, const FTR__S(depthwise_pixels) * p) {
+    switch (pixels) {
+    case 1: FTR__S(depthwise_channels)(1, r, p); break;
+    case 2: FTR__S(depthwise_channels)(2, r, p); break;
+    case 3: FTR__S(depthwise_channels)(3, r, p); break;
+    case 4: FTR__S(depthwise_channels)(4, r, p); break;
+    case 5: FTR__S(depthwise_channels)(5, r, p); break;
+    default: FTR__S(depthwise_channels)(6, r, p);
+    }
+}
+
+/* A span of rows by a span of pixels, in blocks along the longer of the two. */
+FTR__INLINE void FTR__S(depthwise_spans)(const ftr__depthwise_run *r, const ftr__depthwise_span *row,
+                                         const ftr__depthwise_span *pixel, int64_t c, int64_t end) {
+    FTR__S(depthwise_pixels) p = {.c = c, .end = end, .tap_rows = row->taps, .taps = pixel->taps};
+    const bool along = pixel->count >= row->count;
+    p.x_step = along ? r->x_pixel : r->x_row;
+    p.y_step = along ? r->y_pixel : r->y_row;
+    p.x = r->x + row->x + pixel->x;
+    p.w = r->w + row->w + pixel->w;
+    p.y = r->y + row->y + pixel->y;
+    for (int64_t i = 0; i < (along ? row->count : pixel->count); i++) {
+        FTR__S(depthwise_any)(along ? pixel->count : row->count, r, &p);
+        p.x += along ? r->x_row : r->x_pixel;
+        p.y += along ? r->y_row : r->y_pixel;
+    }
+}
+
+static void FTR__S(depthwise_run)(const ftr__depthwise_run *r) {
+    for (int64_t c = 0; c < r->channels; c += r->chunk) {
+        const int64_t end = c + r->chunk < r->channels ? c + r->chunk : r->channels;
+        for (int64_t i = 0; i < r->row_span_count; i++)
+            for (int64_t k = 0; k < r->pixel_span_count; k++)
+                FTR__S(depthwise_spans)(r, &r->row_spans[i], &r->pixel_spans[k], c, end);
+    }
+}
+
+/* Shapes of taps whose sums are in registers while the pixels go by: rows by columns. */
+/* clang-format off */
+#define FTR__TAPS_1X1(X) X(0, 0)
+#define FTR__TAPS_1X3(X) X(0, 0) X(0, 1) X(0, 2)
+#define FTR__TAPS_3X3(X) FTR__TAPS_1X3(X) X(1, 0) X(1, 1) X(1, 2) X(2, 0) X(2, 1) X(2, 2)
+#define FTR__TAPS_1X5(X) X(0, 0) X(0, 1) X(0, 2) X(0, 3) X(0, 4)
+#define FTR__TAPS_2X5(X) FTR__TAPS_1X5(X) X(1, 0) X(1, 1) X(1, 2) X(1, 3) X(1, 4)
+#define FTR__TAPS_5X5(X) FTR__TAPS_2X5(X) \
+    X(2, 0) X(2, 1) X(2, 2) X(2, 3) X(2, 4) \
+    X(3, 0) X(3, 1) X(3, 2) X(3, 3) X(3, 4) \
+    X(4, 0) X(4, 1) X(4, 2) X(4, 3) X(4, 4)
+/* clang-format on */
+
+/* The pixels that some columns of taps meet x from, and those that all do. */
+typedef struct FTR__S(depthwise_range) {
+    int64_t begin, inner_begin, inner_end, end;
+} FTR__S(depthwise_range);
+
+FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthwise_sums *r) {
+    FTR__S(depthwise_range) all = {r->first[0], r->first[0], r->last[0], r->last[0]};
+    for (int64_t t = 1; t < r->taps; t++) {
+        all.begin = r->first[t] < all.begin ? r->first[t] : all.begin;
+        all.end = r->last[t] > all.end ? r->last[t] : all.end;
+        all.inner_begin = r->first[t] > all.inner_begin ? r->first[t] : all.inner_begin;
+        all.inner_end = r->last[t] < all.inner_end ? r->last[t] : all.inner_end;
+    }
+    if (all.inner_end < all.inner_begin) all.inner_begin = all.inner_end = all.end;
+    return all;
+}
+
+#define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
+#define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0};
+#define FTR__TAP_STEP(s, t) sum##s##t = FTR__FMA(d, FTR__TAP_LOAD(x##s + (at + t * x_tap)), sum##s##t);
+#define FTR__TAP_EDGE(s, t)                                                                                            \
+    if (i >= r->first[t] && i < r->last[t]) FTR__TAP_STEP(s, t)
+#define FTR__TAP_END(s, t)                                                                                             \
+    {                                                                                                                  \
+        float *const to = r->sum + (row + s) * r->sum_tap_row + t * r->sum_tap + c;                                    \
+        if (whole)                                                                                                     \
+            FTR__STORE(to, FTR__LOAD(to) + sum##s##t);                                                                 \
+        else                                                                                                           \
+            FTR__S(depthwise_store)(to, FTR__TAP_LOAD(to) + sum##s##t, lanes);                                         \
+    }
+#define FTR__TAP_PIXELS(taps, step, end)                                                                               \
+    for (; i < (end); i++, dy += dy_pixel, at += x_pixel) {                                                            \
+        const FTR__VF d = FTR__TAP_LOAD(dy);                                                                           \
+        taps(step)                                                                                                     \
+    }
+/* A function for one shape, whose first row is row `row` of all taps; `whole` is a constant where it is used. */
+#define FTR__TAP_SUMS(name, taps)                                                                                      \
+    FTR__INLINE void FTR__S(name)(bool whole, const ftr__depthwise_sums *r, const FTR__S(depthwise_range) * all,       \
+                                  int64_t row, int64_t c) {                                                            \
+        const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
+        const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
+        const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
+        const float *const x4 = x3 + next;                                                                             \
+        (void)x1, (void)x2, (void)x3, (void)x4;                                                                        \
+        taps(FTR__TAP_START);                                                                                          \
+        for (int64_t k = 0; k < r->rows; k++) {                                                                        \
+            int64_t i = all->begin, at = r->at + k * r->x_row + row * next + c + i * x_pixel;                          \
+            const float *dy = r->dy + k * r->dy_row + c + i * dy_pixel;                                                \
+            FTR__TAP_PIXELS(taps, FTR__TAP_EDGE, all->inner_begin)                                                     \
+            FTR__TAP_PIXELS(taps, FTR__TAP_STEP, all->inner_end)                                                       \
+            FTR__TAP_PIXELS(taps, FTR__TAP_EDGE, all->end)                                                             \
+        }                                                                                                              \
+        taps(FTR__TAP_END)                                                                                             \
+    }
+FTR__TAP_SUMS(depthwise_sums_1x1, FTR__TAPS_1X1)
+FTR__TAP_SUMS(depthwise_sums_1x3, FTR__TAPS_1X3)
+FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
+FTR__TAP_SUMS(depthwise_sums_1x5, FTR__TAPS_1X5)
+FTR__TAP_SUMS(depthwise_sums_2x5, FTR__TAPS_2X5)
+#if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3 /* 32 registers */
+FTR__TAP_SUMS(depthwise_sums_5x5, FTR__TAPS_5X5)
+#endif
+#undef FTR__TAP_LOAD
+#undef FTR__TAP_START
+#undef FTR__TAP_STEP
+#undef FTR__TAP_EDGE
+#undef FTR__TAP_END
+#undef FTR__TAP_PIXELS
+#undef FTR__TAP_SUMS
+#undef FTR__TAPS_1X1
+#undef FTR__TAPS_1X3
+#undef FTR__TAPS_3X3
+#undef FTR__TAPS_1X5
+#undef FTR__TAPS_2X5
+#undef FTR__TAPS_5X5
+
+/* The sums of one vector of channels, as many taps at once as there is a shape for. */
+FTR__INLINE void FTR__S(depthwise_sums_at)(bool whole, const ftr__depthwise_sums *r,
+                                           const FTR__S(depthwise_range) * all, int64_t c) {
+    int64_t row = 0;
+#if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3
+    for (; r->taps == 5 && row + 5 <= r->tap_rows; row += 5) FTR__S(depthwise_sums_5x5)(whole, r, all, row, c);
+#endif
+    for (; r->taps == 5 && row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x5)(whole, r, all, row, c);
+    for (; r->taps == 3 && row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(whole, r, all, row, c);
+    for (; row < r->tap_rows; row++) {
+        if (r->taps == 5)
+            FTR__S(depthwise_sums_1x5)(whole, r, all, row, c);
+        else if (r->taps == 3)
+            FTR__S(depthwise_sums_1x3)(whole, r, all, row, c);
+        else
+            FTR__S(depthwise_sums_1x1)(whole, r, all, row, c);
+    }
+}
+
+static void FTR__S(depthwise_sums)(const ftr__depthwise_sums *r) {
+    const FTR__S(depthwise_range) all = FTR__S(depthwise_range_of)(r);
+    int64_t c = 0;
+    for (; c + FTR__W <= r->channels; c += FTR__W) FTR__S(depthwise_sums_at)(true, r, &all, c);
+    if (c < r->channels) FTR__S(depthwise_sums_at)(false, r, &all, c);
+}
+#undef FTR__LANES
+
+#define FTR__SIMD_DEPTHWISE_FUNCTIONS                                                                                  \
+    { .run = FTR__S(depthwise_run), .sums = FTR__S(depthwise_sums) }
+
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
+    .depthwise = FTR__SIMD_DEPTHWISE_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
     .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
 };

@@ -62,7 +62,7 @@ void add_edges(table *t);
 /* cases_attention.c */
 void add_attention(table *t);
 
-/* cases_image.c */
-void add_image(table *t);
+/* cases_depthwise.c */
+void add_depthwise(table *t);
 
 #endif

@@ -1,4 +1,4 @@
-/* Convolutions with few channels a group, and ops on images. */
+/* Convolutions with few channels a group. */
 #include "case_tools.h"
 
 /* ------------------------------------------------------------------------------------------------ few channels a group */
@@ -89,4 +89,4 @@ static void add_grouped(table *t) {
 
 /* --------------------------------------------------------------------------------------------------------- table -- */
 
-void add_image(table *t) { add_grouped(t); }
+void add_depthwise(table *t) { add_grouped(t); }
