@@ -337,7 +337,8 @@ static const ftr__attention_dropout *ftr__attention_dropout_of(const ftr__attent
     return to;
 }
 
-/* The whole matrix product of a tile of queries takes its scale along: scores are in units of log 2. */
+/* Queries, as rows and as panels. The panels are multiplied by the scale and by log2(e), so that the products are scores in
+ * units of log 2. */
 static void ftr__attention_load_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                         const ftr__attention_tile *t) {
     const float *query = a->query + ftr__attention_row(a, t) * a->d;
