@@ -70,7 +70,8 @@ static ftr_tensor rotary_not_made(ftr_graph *g) {
       not_made(g)) \
     X(attention_integers, FTR_ERROR_DTYPE, "attention 'attention_3': query is i32, expected f32 or f64", \
       ftr_attention(INPUT("q", FTR_I32, 2, 3, 4, 8), K(2, 5, 2, 8), V(2, 5, 2, 8), NULL)) \
-    X(attention_dtypes, FTR_ERROR_DTYPE, "attention 'attention_3': query is f32, value is f64: both must have one type", \
+    X(attention_dtypes, FTR_ERROR_DTYPE, \
+      "attention 'attention_3': query is f32, value is f64: both must have one type", \
       ftr_attention(Q(2, 3, 4, 8), K(2, 5, 2, 8), INPUT("v", FTR_F64, 2, 5, 2, 8), NULL)) \
     X(attention_query_rank, FTR_ERROR_RANK, \
       "attention 'attention_3': query has rank 3, expected 4 (n, tq, heads, d)", \

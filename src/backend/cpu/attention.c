@@ -1,7 +1,7 @@
-/* Attention by tiles of queries and keys, with an online softmax (Milakov, Gimelshein: Online normalizer calculation for
- * softmax, 2018; Dao et al.: FlashAttention, 2022): the scores of all queries and keys are never in memory. A tile of
- * scores lies transposed, queries along a row, so that all of the softmax goes across rows of vectors, and both products
- * with it read it as it lies. Tasks are cut, and sums ordered, by the problem alone. */
+/* Attention by tiles of queries and keys, with an online softmax (Milakov, Gimelshein: Online normalizer calculation
+ * for softmax, 2018; Dao et al.: FlashAttention, 2022): the scores of all queries and keys are never in memory. A tile
+ * of scores lies transposed, queries along a row, so that all of the softmax goes across rows of vectors, and both
+ * products with it read it as it lies. Tasks are cut, and sums ordered, by the problem alone. */
 #include "backend/cpu/gemm.h"
 #include "core/rng.h"
 
@@ -62,7 +62,7 @@ typedef struct ftr__attention_tile {
     bool first;    /* gradient: nothing was added to that of the keys and values yet */
 } ftr__attention_tile;
 
-/* ---------------------------------------------------------------------------------------------------- the problem -- */
+/* --------------------------------------------------------------------------------------------------- the problem -- */
 
 static int64_t ftr__attention_pad(int64_t size, int64_t multiple) { return ftr__gemm_ceil(size, multiple) * multiple; }
 
@@ -180,7 +180,7 @@ static size_t ftr__attention_scratch(ftr__attention *a) {
     return a->scratch_bytes * (size_t)ftr__pool_threads(ftr__cpu_of(a->call)->pool);
 }
 
-/* ------------------------------------------------------------------------------------------------------- products -- */
+/* ------------------------------------------------------------------------------------------------------ products -- */
 
 static void ftr__attention_point(const float **rows, const float *first, int64_t stride, int64_t count, int64_t mr) {
     for (int64_t i = 0; i < count; i++) rows[i] = first + i * stride;
@@ -266,7 +266,7 @@ static void ftr__attention_copy(const ftr__attention *a, const float *x, int64_t
     ftr__gemm_clear(count, padded - width, padded, to + width);
 }
 
-/* --------------------------------------------------------------------------------------------------------- a tile -- */
+/* -------------------------------------------------------------------------------------------------------- a tile -- */
 
 static ftr__attention_tile ftr__attention_query_tile(const ftr__attention *a, int64_t b, int64_t h, int64_t index) {
     ftr__attention_tile t = {.b = b, .h = h, .q0 = index * FTR__ATTENTION_QUERIES};
@@ -337,8 +337,8 @@ static const ftr__attention_dropout *ftr__attention_dropout_of(const ftr__attent
     return to;
 }
 
-/* Queries, as rows and as panels. The panels are multiplied by the scale and by log2(e), so that the products are scores in
- * units of log 2. */
+/* Queries, as rows and as panels. The panels are multiplied by the scale and by log2(e), so that the products are
+ * scores in units of log 2. */
 static void ftr__attention_load_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                         const ftr__attention_tile *t) {
     const float *query = a->query + ftr__attention_row(a, t) * a->d;
@@ -346,7 +346,7 @@ static void ftr__attention_load_queries(const ftr__attention *a, const ftr__atte
     ftr__attention_pack(a, m, m->queries, t->queries, a->d, a->scale * ftr__attention_log2_e, m->query_panels);
 }
 
-/* -------------------------------------------------------------------------------------------------------- forward -- */
+/* ------------------------------------------------------------------------------------------------------- forward -- */
 
 static void ftr__attention_forward_tile(const ftr__attention *a, const ftr__attention_memory *m,
                                         ftr__attention_tile *t) {
@@ -400,7 +400,7 @@ ftr_status ftr__cpu_attention(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
 /* Queries, gradient of y, log-sums, and the mean of the weights' gradients, which is y . dy. */
 static void ftr__attention_load_rows(const ftr__attention *a, const ftr__attention_memory *m,
@@ -632,8 +632,8 @@ static void ftr__rotary_row(const ftr__rotary *r, const double *turn, float *c, 
     }
 }
 
-/* Some positions, of all samples. From one position to the next angles grow by a constant: their cosines and sines follow
- * from the first ones by the addition theorem, in double. */
+/* Some positions, of all samples. From one position to the next angles grow by a constant: their cosines and sines
+ * follow from the first ones by the addition theorem, in double. */
 static void ftr__rotary_task(void *arg, int64_t task, int32_t worker) {
     const ftr__rotary *r = (const ftr__rotary *)arg;
     const int64_t begin = task * r->rows_per_task, end = ftr__gemm_min(begin + r->rows_per_task, r->t);

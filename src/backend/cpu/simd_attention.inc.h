@@ -34,8 +34,7 @@ FTR__INLINE void FTR__S(attention_columns)(int32_t rows, bool narrow, int64_t de
 
 static void FTR__S(attention_tile_columns)(int64_t rows, int64_t depth, const float *a, int64_t a_stride,
                                            const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
-    if (rows <= 4)
-        FTR__S(attention_columns)(4, false, depth, a, a_stride, b, b_stride, tile);
+    if (rows <= 4) FTR__S(attention_columns)(4, false, depth, a, a_stride, b, b_stride, tile);
 #if FTR__MR > 8
     else if (rows <= 8)
         FTR__S(attention_columns)(8, false, depth, a, a_stride, b, b_stride, tile);
@@ -81,7 +80,9 @@ FTR__INLINE void FTR__S(dropout_factors)(const ftr__attention_dropout *dropout, 
     const uint64_t all = 0xffffffffu, threshold = dropout->stream.threshold;
     const uint32_t limit = (uint32_t)(threshold < all ? threshold : all); /* p = 1: the scale is 0 */
     FTR__VU numbers[4];
-    FTR__S(philox)(dropout->stream.key, dropout->stream.counter, dropout->first + (uint64_t)(k / 4) * dropout->step + (uint64_t)column, numbers);
+    FTR__S(philox)
+    (dropout->stream.key, dropout->stream.counter,
+     dropout->first + (uint64_t)(k / 4) * dropout->step + (uint64_t)column, numbers);
     FTR__UNROLL
     for (int32_t i = 0; i < 4; i++)
         factor[i] = (FTR__VF)((FTR__VI)FTR__SPLAT(dropout->stream.scale) & (FTR__VI)(numbers[i] >= limit));
@@ -165,8 +166,8 @@ static void FTR__S(attention_softmax_end)(int64_t columns, const float *maximum,
     }
 }
 
-/* One element; `factor` is NULL without dropout. The product with log2(e) is not rounded before the difference: both are
- * large where scores are. */
+/* One element; `factor` is NULL without dropout. The product with log2(e) is not rounded before the difference: both
+ * are large where scores are. */
 FTR__INLINE void FTR__S(attention_slope)(FTR__VF log_sum, FTR__VF mean, const FTR__VF *factor, float *s, float *ds) {
     const FTR__VF p = FTR__S(power_of_two)(FTR__FMA(log_sum, FTR__SPLAT(-1.44269504f), FTR__LOAD(s)));
     FTR__VF d = FTR__LOAD(ds);
