@@ -1912,13 +1912,15 @@ FTR_API void ftr_backend_release(ftr_context *context, void *memory, size_t size
 #endif
 #endif
 
-/* ---- src/core/core.h ---- */
-/* What every file of the implementation uses: linkage, context, errors, memory, log. */
-
+/* ---- src/core/lib.h ---- */
 /* Private functions that several files share. The single file makes them static; a split build links them. */
+
 #ifndef FTR_LIB
 #define FTR_LIB extern
 #endif
+
+/* ---- src/core/core.h ---- */
+/* What every file of the implementation uses: linkage, context, errors, memory, log. */
 
 #define FTR__PRINTF(text, first) FTR_PRINTF(text, first)
 
@@ -9333,10 +9335,10 @@ typedef struct ftr__simd_gemm {
 } ftr__simd_gemm;
 
 /* ---- src/backend/cpu/simd_attention.h ---- */
-/* SIMD functions of attention and rotary embedding. A tile of scores lies transposed: a row is a key, a column (a lane of
- * a vector) is a query, and rows are `stride` elements apart, a multiple of two vectors. Columns that fill up the last
- * vector are computed too, from whatever is there; none of them touches another. Scores are in units of log 2: e^score
- * is 2^(what lies in the tile). */
+/* SIMD functions of attention and rotary embedding. A tile of scores lies transposed: a row is a key, a column (a lane
+ * of a vector) is a query, and rows are `stride` elements apart, a multiple of two vectors. Columns that fill up the
+ * last vector are computed too, from whatever is there; none of them touches another. Scores are in units of log 2:
+ * e^score is 2^(what lies in the tile). */
 
 /* Dropout of a tile whose first key is a multiple of 4: the weight of key k and column c has number k % 4 of block
  * first + k / 4 * step + c of the stream. */
@@ -9355,15 +9357,15 @@ typedef struct ftr__simd_attention {
                      float *s);
     void (*add_keys)(int64_t keys, int64_t columns, int64_t stride, float factor, const float *x, float *s);
 
-    /* One step of the softmax over tiles of keys: the maximum and the sum of 2^(score - maximum) of each column move on,
-     * rescale[c] = 2^(old maximum - new), and s becomes 2^(score - maximum), after the sum with dropout if there is
+    /* One step of the softmax over tiles of keys: the maximum and the sum of 2^(score - maximum) of each column move
+     * on, rescale[c] = 2^(old maximum - new), and s becomes 2^(score - maximum), after the sum with dropout if there is
      * one. A maximum of -inf counts as 0. */
     void (*softmax)(int64_t keys, int64_t columns, int64_t stride, const ftr__attention_dropout *dropout,
                     float *maximum, float *sum, float *rescale, float *s);
     /* Of all tiles together: log_sum[c] = ln(sum * 2^maximum), inverse[c] = 1 / sum; -inf and 0 where the sum is 0. */
     void (*softmax_end)(int64_t columns, const float *maximum, const float *sum, float *log_sum, float *inverse);
-    /* The weights once more, and the gradient of the scores from that of the weights: p = e^(score - log_sum[c]), s = p,
-     * ds = p * (ds - mean[c]); with dropout s = p * f and ds = p * (f * ds - mean[c]), f being 0 or the scale. */
+    /* The weights once more, and the gradient of the scores from that of the weights: p = e^(score - log_sum[c]), s =
+     * p, ds = p * (ds - mean[c]); with dropout s = p * f and ds = p * (f * ds - mean[c]), f being 0 or the scale. */
     void (*softmax_grad)(int64_t keys, int64_t columns, int64_t stride, const ftr__attention_dropout *dropout,
                          const float *log_sum, const float *mean, float *s, float *ds);
 
@@ -9371,8 +9373,8 @@ typedef struct ftr__simd_attention {
     void (*scale_rows)(int64_t rows, int64_t columns, const float *factor, int64_t factor_step, const float *x,
                        int64_t x_stride, float *y, int64_t y_stride);
 
-    /* Rotates pairs of a row of 2 * half elements by angles of cosine c[i] and sine s[i]: elements i and i + half, or 2 i
-     * and 2 i + 1; there c and s have each number twice, and s has the sign that the other element gets. */
+    /* Rotates pairs of a row of 2 * half elements by angles of cosine c[i] and sine s[i]: elements i and i + half, or 2
+     * i and 2 i + 1; there c and s have each number twice, and s has the sign that the other element gets. */
     void (*rotate_halves)(int64_t half, const float *c, const float *s, const float *x, float *y);
     void (*rotate_pairs)(int64_t half, const float *c, const float *s, const float *x, float *y);
 } ftr__simd_attention;
@@ -12949,10 +12951,10 @@ ftr_status ftr__cpu_random(const ftr_kernel_call *call) {
 }
 
 /* ---- src/backend/cpu/attention.c ---- */
-/* Attention by tiles of queries and keys, with an online softmax (Milakov, Gimelshein: Online normalizer calculation for
- * softmax, 2018; Dao et al.: FlashAttention, 2022): the scores of all queries and keys are never in memory. A tile of
- * scores lies transposed, queries along a row, so that all of the softmax goes across rows of vectors, and both products
- * with it read it as it lies. Tasks are cut, and sums ordered, by the problem alone. */
+/* Attention by tiles of queries and keys, with an online softmax (Milakov, Gimelshein: Online normalizer calculation
+ * for softmax, 2018; Dao et al.: FlashAttention, 2022): the scores of all queries and keys are never in memory. A tile
+ * of scores lies transposed, queries along a row, so that all of the softmax goes across rows of vectors, and both
+ * products with it read it as it lies. Tasks are cut, and sums ordered, by the problem alone. */
 
 #define FTR__ATTENTION_QUERIES 64    /* of a tile; the last one takes up to half as many more */
 #define FTR__ATTENTION_KEYS 112      /* of a tile, at most */
@@ -13008,7 +13010,7 @@ typedef struct ftr__attention_tile {
     bool first;    /* gradient: nothing was added to that of the keys and values yet */
 } ftr__attention_tile;
 
-/* ---------------------------------------------------------------------------------------------------- the problem -- */
+/* --------------------------------------------------------------------------------------------------- the problem -- */
 
 static int64_t ftr__attention_pad(int64_t size, int64_t multiple) { return ftr__gemm_ceil(size, multiple) * multiple; }
 
@@ -13126,7 +13128,7 @@ static size_t ftr__attention_scratch(ftr__attention *a) {
     return a->scratch_bytes * (size_t)ftr__pool_threads(ftr__cpu_of(a->call)->pool);
 }
 
-/* ------------------------------------------------------------------------------------------------------- products -- */
+/* ------------------------------------------------------------------------------------------------------ products -- */
 
 static void ftr__attention_point(const float **rows, const float *first, int64_t stride, int64_t count, int64_t mr) {
     for (int64_t i = 0; i < count; i++) rows[i] = first + i * stride;
@@ -13212,7 +13214,7 @@ static void ftr__attention_copy(const ftr__attention *a, const float *x, int64_t
     ftr__gemm_clear(count, padded - width, padded, to + width);
 }
 
-/* --------------------------------------------------------------------------------------------------------- a tile -- */
+/* -------------------------------------------------------------------------------------------------------- a tile -- */
 
 static ftr__attention_tile ftr__attention_query_tile(const ftr__attention *a, int64_t b, int64_t h, int64_t index) {
     ftr__attention_tile t = {.b = b, .h = h, .q0 = index * FTR__ATTENTION_QUERIES};
@@ -13283,7 +13285,8 @@ static const ftr__attention_dropout *ftr__attention_dropout_of(const ftr__attent
     return to;
 }
 
-/* The whole matrix product of a tile of queries takes its scale along: scores are in units of log 2. */
+/* Queries, as rows and as panels. The panels are multiplied by the scale and by log2(e), so that the products are
+ * scores in units of log 2. */
 static void ftr__attention_load_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                         const ftr__attention_tile *t) {
     const float *query = a->query + ftr__attention_row(a, t) * a->d;
@@ -13291,7 +13294,7 @@ static void ftr__attention_load_queries(const ftr__attention *a, const ftr__atte
     ftr__attention_pack(a, m, m->queries, t->queries, a->d, a->scale * ftr__attention_log2_e, m->query_panels);
 }
 
-/* -------------------------------------------------------------------------------------------------------- forward -- */
+/* ------------------------------------------------------------------------------------------------------- forward -- */
 
 static void ftr__attention_forward_tile(const ftr__attention *a, const ftr__attention_memory *m,
                                         ftr__attention_tile *t) {
@@ -13345,7 +13348,7 @@ ftr_status ftr__cpu_attention(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- gradient -- */
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
 
 /* Queries, gradient of y, log-sums, and the mean of the weights' gradients, which is y . dy. */
 static void ftr__attention_load_rows(const ftr__attention *a, const ftr__attention_memory *m,
@@ -13577,8 +13580,8 @@ static void ftr__rotary_row(const ftr__rotary *r, const double *turn, float *c, 
     }
 }
 
-/* Some positions, of all samples. From one position to the next angles grow by a constant: their cosines and sines follow
- * from the first ones by the addition theorem, in double. */
+/* Some positions, of all samples. From one position to the next angles grow by a constant: their cosines and sines
+ * follow from the first ones by the addition theorem, in double. */
 static void ftr__rotary_task(void *arg, int64_t task, int32_t worker) {
     const ftr__rotary *r = (const ftr__rotary *)arg;
     const int64_t begin = task * r->rows_per_task, end = ftr__gemm_min(begin + r->rows_per_task, r->t);
@@ -17723,10 +17726,6 @@ ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_
 /* ---- src/models/blocks.h ---- */
 /* What several models are built of. Written, as all of models/, on the public API alone. */
 
-#ifndef FTR_LIB
-#define FTR_LIB extern
-#endif
-
 /* The graph of an f32 image [n, h, w, c] of at least min_size x min_size pixels and one channel; NULL with the mistake
  * recorded under the model's name, or if the graph has failed before. */
 FTR_LIB ftr_graph *ftr__model_image(const char *model, ftr_tensor image, int64_t min_size);
@@ -19445,8 +19444,7 @@ FTR__INLINE void FTR__S(attention_columns)(int32_t rows, bool narrow, int64_t de
 
 static void FTR__S(attention_tile_columns)(int64_t rows, int64_t depth, const float *a, int64_t a_stride,
                                            const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
-    if (rows <= 4)
-        FTR__S(attention_columns)(4, false, depth, a, a_stride, b, b_stride, tile);
+    if (rows <= 4) FTR__S(attention_columns)(4, false, depth, a, a_stride, b, b_stride, tile);
 #if FTR__MR > 8
     else if (rows <= 8)
         FTR__S(attention_columns)(8, false, depth, a, a_stride, b, b_stride, tile);
@@ -19492,7 +19490,9 @@ FTR__INLINE void FTR__S(dropout_factors)(const ftr__attention_dropout *dropout, 
     const uint64_t all = 0xffffffffu, threshold = dropout->stream.threshold;
     const uint32_t limit = (uint32_t)(threshold < all ? threshold : all); /* p = 1: the scale is 0 */
     FTR__VU numbers[4];
-    FTR__S(philox)(dropout->stream.key, dropout->stream.counter, dropout->first + (uint64_t)(k / 4) * dropout->step + (uint64_t)column, numbers);
+    FTR__S(philox)
+    (dropout->stream.key, dropout->stream.counter,
+     dropout->first + (uint64_t)(k / 4) * dropout->step + (uint64_t)column, numbers);
     FTR__UNROLL
     for (int32_t i = 0; i < 4; i++)
         factor[i] = (FTR__VF)((FTR__VI)FTR__SPLAT(dropout->stream.scale) & (FTR__VI)(numbers[i] >= limit));
@@ -19576,8 +19576,8 @@ static void FTR__S(attention_softmax_end)(int64_t columns, const float *maximum,
     }
 }
 
-/* One element; `factor` is NULL without dropout. The product with log2(e) is not rounded before the difference: both are
- * large where scores are. */
+/* One element; `factor` is NULL without dropout. The product with log2(e) is not rounded before the difference: both
+ * are large where scores are. */
 FTR__INLINE void FTR__S(attention_slope)(FTR__VF log_sum, FTR__VF mean, const FTR__VF *factor, float *s, float *ds) {
     const FTR__VF p = FTR__S(power_of_two)(FTR__FMA(log_sum, FTR__SPLAT(-1.44269504f), FTR__LOAD(s)));
     FTR__VF d = FTR__LOAD(ds);

@@ -3,10 +3,7 @@
 #define FTR_MODELS_BLOCKS_H
 
 #include "api/models.h"
-
-#ifndef FTR_LIB
-#define FTR_LIB extern
-#endif
+#include "core/lib.h"
 
 /* The graph of an f32 image [n, h, w, c] of at least min_size x min_size pixels and one channel; NULL with the mistake
  * recorded under the model's name, or if the graph has failed before. */
