@@ -70,6 +70,14 @@ typedef union ftr_op_attr {
         bool exclude_padding;
     } pool;
     struct {
+        int64_t input[2], output[2]; /* height, width */
+    } adaptive;
+    struct {
+        int64_t input[2], output[2]; /* height, width */
+        ftr_resize_mode mode;
+        bool align_corners;
+    } resize;
+    struct {
         double p;
         uint64_t key; /* the Philox stream of the node; a gradient has the key of its forward node */
     } dropout;

@@ -9,9 +9,10 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Ops. Each adds one node (or a few) and returns its value. All report through the graph's sticky error and return an
- * invalid handle on a mistake. Images are NHWC, convolution weights OHWI (out, height, width, in / groups), linear weights
- * [out, in]. Binary ops broadcast as NumPy does: shapes are aligned at the last dimension, a size of 1 stretches. Both
- * operands have one type; nothing is converted silently. */
+ * invalid handle on a mistake. Images are NHWC, convolution weights OHWI (out, height, width, in / groups; of a
+ * transposed convolution in, height, width, out / groups), linear weights [out, in]. Binary ops broadcast as NumPy does:
+ * shapes are aligned at the last dimension, a size of 1 stretches. Both operands have one type; nothing is converted
+ * silently. */
 
 /* Pointwise arithmetic on f32, f64, i32 and i64. Integer division truncates. */
 FTR_API ftr_tensor ftr_add(ftr_tensor a, ftr_tensor b);
@@ -300,6 +301,49 @@ FTR_API ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channe
                               const ftr_conv2d_desc *desc);
 
 /* 0 in a field means its default. */
+typedef struct ftr_conv_transpose2d_desc {
+    int32_t stride[2];         /* height, width; default 1 */
+    int32_t padding[4];        /* cut off at top, bottom, left, right; default 0 */
+    int32_t output_padding[2]; /* added at bottom and right; below the stride or the dilation; default 0 */
+    int32_t dilation[2];       /* default 1 */
+    int32_t groups;            /* default 1; divides both channel counts */
+    bool no_bias;              /* the layer form only, as the following: leave the bias out */
+    ftr_init weight_init, bias_init;
+} ftr_conv_transpose2d_desc;
+
+/* 2-D transposed convolution, as PyTorch's conv_transpose2d: the gradient of ftr_conv2d_with() with respect to its
+ * input, plus a bias. x [n, h, w, c] with weight [c, kh, kw, o / groups] and bias [o], which may be a null handle, give
+ * [n, oh, ow, o], oh = (h - 1) * stride - top - bottom + dilation * (kh - 1) + output_padding + 1. `desc` may be
+ * NULL. */
+FTR_API ftr_tensor ftr_conv_transpose2d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias,
+                                             const ftr_conv_transpose2d_desc *desc);
+
+/* Layer: ftr_conv_transpose2d_with() on parameters "name.weight" [c, kernel, kernel, out_channels / groups], in files
+ * [c, out_channels / groups, kernel, kernel], and "name.bias", with PyTorch's default initialization unless the
+ * description has another. */
+FTR_API ftr_tensor ftr_conv_transpose2d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
+                                        const ftr_conv_transpose2d_desc *desc);
+
+/* 0 in a field means its default. */
+typedef struct ftr_conv1d_desc {
+    int32_t stride;     /* default 1 */
+    int32_t padding[2]; /* zeros added at the beginning, the end; default 0 */
+    int32_t dilation;   /* default 1 */
+    int32_t groups;     /* default 1; divides both channel counts */
+    bool no_bias;       /* the layer form only, as the following: leave the bias out */
+    ftr_init weight_init, bias_init;
+} ftr_conv1d_desc;
+
+/* 1-D convolution of x [n, l, c] with weight [o, k, c / groups] and bias [o], which may be a null handle: as
+ * ftr_conv2d_with() of images of one row. Result [n, ol, o]. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_conv1d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv1d_desc *desc);
+
+/* Layer: ftr_conv1d_with() on parameters "name.weight" [out_channels, kernel, c / groups], in files [out_channels,
+ * c / groups, kernel], and "name.bias", with PyTorch's default initialization unless the description has another. */
+FTR_API ftr_tensor ftr_conv1d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
+                              const ftr_conv1d_desc *desc);
+
+/* 0 in a field means its default. */
 typedef struct ftr_pool2d_desc {
     int32_t stride[2];      /* default: the window */
     int32_t padding[4];     /* top, bottom, left, right; default 0, at most half the window */
@@ -312,6 +356,25 @@ FTR_API ftr_tensor ftr_max_pool2d(ftr_tensor x, int32_t kernel_h, int32_t kernel
 FTR_API ftr_tensor ftr_avg_pool2d(ftr_tensor x, int32_t kernel_h, int32_t kernel_w, const ftr_pool2d_desc *desc);
 /* Mean over height and width: [n, h, w, c] to [n, c]. */
 FTR_API ftr_tensor ftr_global_avg_pool(ftr_tensor x);
+/* Mean over out_h x out_w windows that cover [n, h, w, c], as PyTorch's adaptive_avg_pool2d: window i goes from row
+ * floor(i * h / out_h) to ceil((i + 1) * h / out_h), columns likewise. out_h and out_w are 1 or more, also above h and
+ * w. */
+FTR_API ftr_tensor ftr_adaptive_avg_pool2d(ftr_tensor x, int64_t out_h, int64_t out_w);
+
+/* How ftr_resize2d() makes a pixel: a copy of one, or a mean of four by their distances. */
+typedef enum ftr_resize_mode { FTR_RESIZE_NEAREST = 0, FTR_RESIZE_BILINEAR } ftr_resize_mode;
+
+/* 0 in a field means its default. */
+typedef struct ftr_resize2d_desc {
+    ftr_resize_mode mode; /* default FTR_RESIZE_NEAREST */
+    bool align_corners;   /* bilinear only: the centres of the corner pixels stay where they are; false */
+} ftr_resize2d_desc;
+
+/* Resizes images [n, h, w, c] to [n, out_h, out_w, c], as PyTorch's interpolate(size=(out_h, out_w)) without
+ * antialiasing. Row i comes from row floor(i * s) for nearest, s = h / out_h, product and quotient in f32; for bilinear
+ * from position max((i + 1/2) * s - 1/2, 0), or i * (h - 1) / (out_h - 1) with align_corners, between its two
+ * neighbours; columns likewise. out_h and out_w are 1 or more. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_resize2d(ftr_tensor x, int64_t out_h, int64_t out_w, const ftr_resize2d_desc *desc);
 
 /* ----------------------------------------------------------------------------------------------- linear and norm -- */
 

@@ -48,6 +48,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_norm,
     FTR__ATTR_row_norm,
     FTR__ATTR_pool,
+    FTR__ATTR_adaptive,
+    FTR__ATTR_resize,
     FTR__ATTR_dropout,
     FTR__ATTR_random,
     FTR__ATTR_attention,

@@ -72,6 +72,11 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " eps %g", a->row_norm.eps);
         break;
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
+    case FTR__ATTR_adaptive: break; /* the shapes say it */
+    case FTR__ATTR_resize:
+        ftr__print(p->write, p->user, "%s%s", a->resize.mode == FTR_RESIZE_BILINEAR ? " bilinear" : " nearest",
+                   a->resize.align_corners ? " align_corners" : "");
+        break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_random: ftr__print_random(p, node); break;
     case FTR__ATTR_attention:

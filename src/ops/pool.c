@@ -38,6 +38,11 @@ ftr_tensor ftr_global_avg_pool(ftr_tensor x) {
     return ftr_mean(x, FTR_AXES(1, 2), false);
 }
 
+ftr_tensor ftr_adaptive_avg_pool2d(ftr_tensor x, int64_t out_h, int64_t out_w) {
+    const ftr_op_attr attr = {.adaptive = {.output = {out_h, out_w}}};
+    return ftr__emit_one(FTR_OP_adaptive_avg_pool2d, &attr, x);
+}
+
 /* ---- shapes and types */
 
 static ftr_status ftr__check_pool_attr(ftr__infer *s) {
@@ -113,6 +118,42 @@ ftr_status ftr__infer_max_pool2d_grad(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__pool_grad_shape(s);
 }
 
+ftr_status ftr__check_image_sizes(ftr__infer *s, const int64_t output[2]) {
+    const ftr_shape *x = &s->in[0]->shape;
+    ftr_status status = ftr__check_rank(s, 0, "input", 4, "n, h, w, c");
+    if (status == FTR_OK) status = ftr__check_float(s, 0, "input");
+    if (status != FTR_OK) return status;
+    for (int32_t i = 0; i < 2; i++) {
+        if (x->dim[1 + i] < 1 || x->dim[1 + i] > INT32_MAX)
+            return ftr__infer_error(s, FTR_ERROR_SHAPE, "input is %lld x %lld, expected 1 to %d", (long long)x->dim[1],
+                                    (long long)x->dim[2], (int)INT32_MAX);
+        if (output[i] < 1 || output[i] > INT32_MAX)
+            return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "the new size is %lld x %lld, expected 1 to %d",
+                                    (long long)output[0], (long long)output[1], (int)INT32_MAX);
+    }
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_adaptive_avg_pool2d(ftr__infer *s) {
+    ftr_op_attr *attr = &s->node->attr;
+    ftr_shape y = s->in[0]->shape;
+    const ftr_status status = ftr__check_image_sizes(s, attr->adaptive.output);
+    if (status != FTR_OK) return status;
+    for (int32_t i = 0; i < 2; i++) {
+        attr->adaptive.input[i] = y.dim[1 + i];
+        y.dim[1 + i] = attr->adaptive.output[i];
+    }
+    return ftr__set_output(s, 0, s->in[0]->dtype, &y);
+}
+
+ftr_status ftr__infer_adaptive_avg_pool2d_grad(ftr__infer *s) {
+    const ftr_op_attr *attr = &s->node->attr;
+    const ftr_status status = ftr__check_image_sizes(s, attr->adaptive.input);
+    ftr_shape dx = s->in[0]->shape;
+    for (int32_t i = 0; i < 2; i++) dx.dim[1 + i] = attr->adaptive.input[i];
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &dx);
+}
+
 /* ---- gradients */
 
 void ftr__grad_max_pool2d(ftr__grad *s) {
@@ -123,4 +164,9 @@ void ftr__grad_max_pool2d(ftr__grad *s) {
 void ftr__grad_avg_pool2d(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
     s->din[0] = ftr__emit_one(FTR_OP_avg_pool2d_grad, &s->node->attr, s->dout[0]);
+}
+
+void ftr__grad_adaptive_avg_pool2d(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__emit_one(FTR_OP_adaptive_avg_pool2d_grad, &s->node->attr, s->dout[0]);
 }

@@ -22,6 +22,8 @@ FTR_LIB ftr_status ftr__check_same_shape(ftr__infer *s, int32_t a, int32_t b, co
 FTR_LIB ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32_t rank, const char *layout);
 /* Shape [size] and the type of input 0. */
 FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
+/* Input 0 is an image [n, h, w, c], floating point; its size and the result's, height and width, are 1 to INT32_MAX. */
+FTR_LIB ftr_status ftr__check_image_sizes(ftr__infer *s, const int64_t output[2]);
 /* Turns a negative axis into the one it means. */
 FTR_LIB ftr_status ftr__check_axis(ftr__infer *s, int32_t *axis, int32_t rank);
 /* Sets an output; fails if its elements cannot be counted. */

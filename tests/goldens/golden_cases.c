@@ -537,6 +537,7 @@ static const golden_family *const families[] = {
     &(const golden_family){plain_ops, FTR_TEST_LENGTH(plain_ops)},
     &golden_rest,
     &golden_attention,
+    &golden_image,
 };
 
 const golden_op *golden_op_at(size_t index) {

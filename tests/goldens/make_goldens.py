@@ -8,10 +8,12 @@ Run by hand; its outputs are committed. Everything follows from fixed seeds, on 
 ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>": inputs, the outputs "y", and where a
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
-pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors, attention.safetensors
+pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors, attention.safetensors,
+image.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
                     entropy; of ops on indices and along lines; of einsum and stochastic depth, and
-                    edges of all: NaN, infinities, ties, empty tensors; of attention and rotary embedding.
+                    edges of all: NaN, infinities, ties, empty tensors; of attention and rotary embedding;
+                    of transposed and one-dimensional convolution, adaptive pooling and resizing.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 transfer_*          the same, with the first layers frozen: "frozen" by requires_grad_(False), "still" by eval() as well.
@@ -1004,6 +1006,117 @@ def rotary(cases):
         add((1, 3, 1, 2), first=-1, interleaved=interleaved)
 
 
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+def transposed(cases):
+    """Transposed convolution. PyTorch's padding is the same on both sides: what differs is cut off here."""
+
+    def add(image, out, kernel, stride=(1, 1), padding=(0, 0, 0, 0), more=(0, 0), dilation=(1, 1), groups=1, bias=True):
+        def compute(x, weight, bias=None):
+            top, bottom, left, right = padding
+            even = min(top, bottom), min(left, right)
+            y = F.conv_transpose2d(
+                x.permute(0, 3, 1, 2), weight.permute(0, 3, 1, 2), bias, stride, even, more, groups, dilation
+            ).permute(0, 2, 3, 1)
+            rows, columns = y.shape[1] - (bottom - even[0]), y.shape[2] - (right - even[1])
+            return y[:, top - even[0] : rows, left - even[1] : columns]
+
+        inputs = {"x": image, "weight": (image[3], *kernel, out // groups)}
+        if bias:
+            inputs["bias"] = (out,)
+        attributes = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation}
+        attributes = {name: np.array(value, np.int64) for name, value in attributes.items()}
+        cases.add("conv_transpose2d", inputs, compute, {**attributes, "groups": groups})
+
+    same = (1, 1, 1, 1)
+    add((2, 5, 6, 3), 4, (1, 1))
+    add((2, 4, 5, 3), 5, (3, 3))
+    add((1, 1, 1, 4), 2, (2, 3))
+    add((2, 5, 4, 6), 3, (2, 2), stride=(2, 2), bias=False)
+    add((1, 6, 5, 8), 9, (3, 3), stride=(2, 2), padding=same, more=(1, 1))
+    add((2, 4, 4, 6), 4, (4, 4), stride=(2, 2), padding=same)
+    add((1, 5, 4, 2), 3, (3, 2), stride=(3, 1), padding=(0, 2, 1, 0), more=(2, 0))
+    add((1, 3, 4, 2), 2, (2, 2), stride=(3, 4), bias=False)
+    add((1, 4, 5, 3), 2, (3, 3), dilation=(2, 3), padding=(2, 2, 3, 3))
+    add((1, 4, 5, 3), 2, (2, 3), dilation=(3, 2), more=(2, 1))  # output padding of a stride and more
+    add((2, 3, 4, 4), 4, (3, 2), stride=(1, 2), dilation=(4, 5), padding=(1, 1, 2, 2), more=(3, 4), groups=4)
+    add((2, 4, 3, 4), 6, (3, 3), groups=2)
+    add((1, 5, 6, 7), 7, (3, 3), stride=(2, 2), padding=same, more=(1, 0), groups=7)
+    add((1, 3, 3, 3), 6, (2, 2), groups=3, bias=False)
+    add((1, 6, 7, 2), 2, (1, 2), padding=(2, 2, 2, 2))
+    add((1, 7, 6, 20), 17, (3, 3), stride=(2, 2), padding=same)
+
+
+def lines(cases):
+    def add(x, out, kernel, stride=1, padding=(0, 0), dilation=1, groups=1, bias=True):
+        def compute(x, weight, bias=None):
+            x = F.pad(x.permute(0, 2, 1), padding)
+            return F.conv1d(x, weight.permute(0, 2, 1), bias, stride, 0, dilation, groups).permute(0, 2, 1)
+
+        inputs = {"x": x, "weight": (out, kernel, x[2] // groups)}
+        if bias:
+            inputs["bias"] = (out,)
+        attributes = {"stride": stride, "dilation": dilation, "groups": groups, "padding": np.array(padding, np.int64)}
+        cases.add("conv1d", inputs, compute, attributes)
+
+    add((2, 7, 3), 4, 3)
+    add((2, 5, 4), 3, 1, bias=False)
+    add((1, 4, 2), 3, 4)
+    add((2, 30, 8), 12, 5, padding=(2, 2))
+    add((1, 9, 3), 3, 3, padding=(4, 0), dilation=2)
+    add((2, 11, 2), 3, 3, stride=2, padding=(1, 0))
+    add((1, 9, 2), 2, 2, stride=3, bias=False)
+    add((2, 6, 4), 6, 3, groups=2)
+    add((2, 19, 7), 7, 5, stride=2, padding=(2, 2), groups=7)
+    add((1, 1, 1), 1, 1)
+
+
+def sizes(cases):
+    """Adaptive pooling and resizing."""
+    pairs = [
+        ((1, 4, 5, 2), (4, 5)),
+        ((2, 6, 4, 3), (3, 2)),
+        ((2, 3, 4, 3), (6, 8)),
+        ((1, 7, 6, 2), (3, 4)),
+        ((1, 3, 5, 2), (7, 6)),
+        ((1, 5, 4, 2), (9, 3)),
+        ((2, 5, 3, 4), (1, 1)),
+        ((2, 1, 1, 3), (3, 4)),
+        ((1, 1, 7, 2), (2, 5)),
+        ((1, 11, 10, 1), (10, 11)),
+        ((1, 4, 3, 19), (3, 5)),
+        ((1, 14, 13, 8), (7, 7)),
+    ]
+    for image, size in pairs:
+        attributes = {"size": np.array(size, np.int64)}
+        channels_last = lambda op: lambda x: op(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        pool = channels_last(lambda x, size=size: F.adaptive_avg_pool2d(x, size))
+        cases.add("adaptive_avg_pool2d", {"x": image}, pool, attributes)
+        for bilinear, corners in [(0, 0), (1, 0), (1, 1)]:
+            settings = {"mode": "bilinear", "align_corners": bool(corners)} if bilinear else {"mode": "nearest"}
+            resize = channels_last(lambda x, size=size, s=settings: F.interpolate(x, size, **s))
+            cases.add("resize2d", {"x": image}, resize, {**attributes, "bilinear": bilinear, "align_corners": corners})
+    # Which pixel is the nearest follows from products in single precision: these sizes tell them from exact ones.
+    for rows, size in nearest_by_rounding():
+        single = lambda x, size=size: F.interpolate(x.float().permute(0, 3, 1, 2), (size, 1))
+        nearest = lambda x, single=single: single(x).permute(0, 2, 3, 1).double()
+        attributes = {"size": np.array([size, 1], np.int64), "bilinear": 0, "align_corners": 0}
+        cases.add("resize2d", {"x": (1, rows, 1, 1)}, nearest, attributes)
+
+
+def nearest_by_rounding(count=8):
+    """Sizes (from, to) where floor(i * from / to) is another one if it is computed in single precision."""
+    found = []
+    for to in range(3, 200):
+        for rows in range(2, 200):
+            i = np.arange(to)
+            scale = np.float32(rows) / np.float32(to)
+            if (np.floor(i.astype(np.float32) * scale).astype(np.int64) != i * rows // to).any():
+                found.append((rows, to))
+    return found[:: len(found) // count]
+
+
 # ----------------------------------------------------------------------------------------------------------- whole runs
 
 
@@ -1166,6 +1279,7 @@ OP_FILES = {
     "index": (indices,),
     "rest": (einsums, depths, edges),
     "attention": (attention, rotary),
+    "image": (transposed, lines, sizes),
 }
 
 

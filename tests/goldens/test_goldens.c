@@ -12,6 +12,7 @@ static const char *const op_files[] = {
     GOLDEN_PATH("index.safetensors"),
     GOLDEN_PATH("rest.safetensors"),
     GOLDEN_PATH("attention.safetensors"),
+    GOLDEN_PATH("image.safetensors"),
 };
 
 /* One context for each instruction set that this machine has. */

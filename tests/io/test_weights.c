@@ -153,6 +153,70 @@ static void contents(void **state) {
     ftr_safetensors_close(file);
 }
 
+/* A transposed convolution of 4 to 10 channels and one of one dimension, of 4 to 6, both with two groups. */
+static ftr_graph *build_convolutions(ftr_context *context, ftr_tensor *weight, ftr_tensor *line) {
+    ftr_graph *graph = ftr_graph_create(context);
+    ftr_conv_transpose2d(ftr_input(graph, "x", FTR_F32, FTR_SHAPE(2, 5, 5, 4)), "up", 10, 3,
+                         &(ftr_conv_transpose2d_desc){.stride = {2, 2}, .groups = 2});
+    ftr_conv1d(ftr_input(graph, "l", FTR_F32, FTR_SHAPE(2, 9, 4)), "line", 6, 3, &(ftr_conv1d_desc){.groups = 2});
+    FTR_TEST_GRAPH_OK(graph);
+    *weight = ftr_variable_find(graph, "up.weight");
+    *line = ftr_variable_find(graph, "line.weight");
+    return graph;
+}
+
+/* All values lie within the bound and come near it on both sides. */
+static void assert_uniform(ftr_graph *graph, const char *name, double bound) {
+    float values[256] = {0}, low = 0, high = 0;
+    const ftr_tensor tensor = ftr_variable_find(graph, name);
+    const size_t bytes = bytes_of(tensor);
+    assert_true(bytes <= sizeof values);
+    assert_int_equal(ftr_variable_read(tensor, values, bytes), FTR_OK);
+    for (size_t i = 0; i < bytes / 4; i++) {
+        low = fminf(low, values[i]);
+        high = fmaxf(high, values[i]);
+    }
+    assert_true((double)low >= -bound && (double)low < -0.5 * bound);
+    assert_true((double)high <= bound && (double)high > 0.5 * bound);
+}
+
+/* PyTorch's ConvTranspose2d(4, 10, 3, groups=2) has a weight [4, 5, 3, 3], and Conv1d(4, 6, 3, groups=2) one of [6, 2, 3].
+ * Each is uniform within 1 / sqrt(the size of a row), and so is its bias. */
+static void other_convolutions(void **state) {
+    fixture *f = *state;
+    ftr_tensor weight, line;
+    ftr_graph *graph = build_convolutions(f->context, &weight, &line);
+    assert_uniform(graph, "up.weight", 1 / sqrt(5 * 9));
+    assert_uniform(graph, "up.bias", 1 / sqrt(5 * 9));
+    assert_uniform(graph, "line.weight", 1 / sqrt(2 * 3));
+    assert_uniform(graph, "line.bias", 1 / sqrt(2 * 3));
+    fill(graph, 11);
+    FTR_TEST_OK(f->context, ftr_save_weights(graph, f->path));
+    ftr_safetensors *file = NULL;
+    FTR_TEST_OK(f->context, ftr_safetensors_open(f->context, f->path, &file));
+    assert_int_equal(ftr_safetensors_count(file), 4);
+    ftr_safetensors_entry entry;
+    float memory[4][3][3][5], memory_of_line[6][3][2];
+    assert_int_equal(ftr_variable_read(weight, memory, sizeof memory), FTR_OK);
+    assert_int_equal(ftr_variable_read(line, memory_of_line, sizeof memory_of_line), FTR_OK);
+    assert_true(ftr_safetensors_find(file, "up.weight", &entry));
+    assert_true(entry.rank == 4 && entry.dim[0] == 4 && entry.dim[1] == 5 && entry.dim[2] == 3 && entry.dim[3] == 3);
+    for (int i = 0; i < 4 * 5 * 3 * 3; i++) {
+        assert_true(((const float *)entry.data)[i] == memory[i / 45][i / 3 % 3][i % 3][i / 9 % 5]);
+    }
+    assert_true(ftr_safetensors_find(file, "line.weight", &entry));
+    assert_true(entry.rank == 3 && entry.dim[0] == 6 && entry.dim[1] == 2 && entry.dim[2] == 3);
+    for (int i = 0; i < 6 * 2 * 3; i++) {
+        assert_true(((const float *)entry.data)[i] == memory_of_line[i / 6][i % 3][i / 3 % 2]);
+    }
+    ftr_safetensors_close(file);
+    ftr_graph *other = build_convolutions(f->context, &weight, &line);
+    FTR_TEST_OK(f->context, ftr_load_weights(other, f->path, NULL, NULL));
+    assert_equal_graphs(graph, other);
+    ftr_graph_destroy(other);
+    ftr_graph_destroy(graph);
+}
+
 /* --------------------------------------------------------------------------------------------------- other files -- */
 
 /* The saved weights as a list of items that a test may change. */
@@ -884,6 +948,7 @@ int main(void) {
         TEST(round_trip),
         TEST(save_untouched),
         TEST(contents),
+        TEST(other_convolutions),
         TEST(missing),
         TEST(not_in_the_graph),
         TEST(other_shape),

@@ -65,4 +65,7 @@ void add_attention(table *t);
 /* cases_depthwise.c */
 void add_depthwise(table *t);
 
+/* cases_image.c */
+void add_image(table *t);
+
 #endif

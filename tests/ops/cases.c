@@ -1897,6 +1897,7 @@ op_case *op_cases(int32_t *count) {
     add_scans(&t);
     add_attention(&t);
     add_depthwise(&t);
+    add_image(&t);
     add_rest(&t);
     add_random(&t);
     add_einsum(&t);

@@ -783,6 +783,7 @@ static const op_error_family *const families[] = {
     &(const op_error_family){errors, FTR_TEST_LENGTH(errors)},
     &rest_errors,
     &attention_errors,
+    &image_errors,
 };
 
 static int32_t builder_errors(void) {

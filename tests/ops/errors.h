@@ -23,6 +23,7 @@ extern const op_error_family rest_errors;
 /* Whether a builder's sentence begins with this op. */
 bool op_error_names(const char *op);
 extern const op_error_family attention_errors; /* errors_attention.c */
+extern const op_error_family image_errors;     /* errors_image.c */
 
 int32_t op_error_count(void);
 const char *op_error_name(int32_t index);

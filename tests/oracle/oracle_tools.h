@@ -108,4 +108,11 @@ ftr_status oracle_attention(const ftr_kernel_call *call);
 ftr_status oracle_attention_grad(const ftr_kernel_call *call);
 ftr_status oracle_rotary(const ftr_kernel_call *call);
 
+/* oracle_image.c */
+size_t oracle_image_workspace(const ftr_kernel_call *call);
+ftr_status oracle_adaptive_avg_pool2d(const ftr_kernel_call *call);
+ftr_status oracle_adaptive_avg_pool2d_grad(const ftr_kernel_call *call);
+ftr_status oracle_resize2d(const ftr_kernel_call *call);
+ftr_status oracle_resize2d_grad(const ftr_kernel_call *call);
+
 #endif

@@ -98,6 +98,11 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(max_pool2d_grad, ftr__cpu_max_pool2d_grad, 0)                                                     \
     X(avg_pool2d, ftr__cpu_avg_pool2d, 0)                                                               \
     X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
+    X(adaptive_avg_pool2d, ftr__cpu_adaptive_avg_pool2d, 0)                                             \
+    X(adaptive_avg_pool2d_grad, ftr__cpu_adaptive_avg_pool2d_grad, 0)                                   \
+    /* resize.c */                                                                                      \
+    X(resize2d, ftr__cpu_resize2d, ftr__cpu_resize2d_workspace)                                         \
+    X(resize2d_grad, ftr__cpu_resize2d_grad, ftr__cpu_resize2d_workspace)                               \
     /* random.c */                                                                                               \
     X(dropout, ftr__cpu_dropout, 0)                                                                     \
     X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
@@ -183,6 +188,11 @@ FTR__CPU_RUN(ftr__cpu_max_pool2d)
 FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
+FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d)
+FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
+FTR__CPU_RUN(ftr__cpu_resize2d)
+FTR__CPU_RUN(ftr__cpu_resize2d_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)

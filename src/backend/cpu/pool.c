@@ -154,3 +154,91 @@ ftr_status ftr__cpu_avg_pool2d_grad(const ftr_kernel_call *call) {
     ftr__pool2d_job job = ftr__pool2d_job_of(call, &call->in[0].shape, true);
     return ftr__pool2d_run(&job, ftr__pool2d_grad_task);
 }
+
+/* ------------------------------------------------------------------------------------------------------ adaptive -- */
+
+typedef struct ftr__adaptive_job {
+    const float *x; /* of the gradient: dy */
+    float *y;       /* dx */
+    const ftr__simd_math *math;
+    const int64_t *in, *out; /* height, width of the forward input and output */
+    int64_t channels;
+    int64_t rows, rows_per_task; /* of what is computed, over all images */
+} ftr__adaptive_job;
+
+/* The input positions of window `at` of `windows` over `size`. Read the other way round, windows and positions
+ * exchanged, these are the windows that cover a position. */
+static ftr__pool_range ftr__adaptive_window(int64_t at, int64_t size, int64_t windows) {
+    return (ftr__pool_range){at * size / windows, ((at + 1) * size + windows - 1) / windows};
+}
+
+static int64_t ftr__adaptive_length(ftr__pool_range range) { return range.end - range.begin; }
+
+static void ftr__adaptive_row(const ftr__adaptive_job *job, int64_t row) {
+    const ftr__pool_range h = ftr__adaptive_window(row % job->out[0], job->in[0], job->out[0]);
+    const int64_t image = row / job->out[0] * job->in[0], c = job->channels;
+    for (int64_t ow = 0; ow < job->out[1]; ow++) {
+        const ftr__pool_range w = ftr__adaptive_window(ow, job->in[1], job->out[1]);
+        const int64_t area = ftr__adaptive_length(h) * ftr__adaptive_length(w);
+        job->math->window_mean(c, job->x + ((image + h.begin) * job->in[1] + w.begin) * c, ftr__adaptive_length(h),
+                               ftr__adaptive_length(w), job->in[1], (float)area, job->y + (row * job->out[1] + ow) * c);
+    }
+}
+
+static void ftr__adaptive_grad_row(const ftr__adaptive_job *job, int64_t row) {
+    const ftr__pool_range h = ftr__adaptive_window(row % job->in[0], job->out[0], job->in[0]);
+    const int64_t image = row / job->in[0] * job->out[0], c = job->channels;
+    float *dx = job->y + row * job->in[1] * c;
+    memset(dx, 0, (size_t)(job->in[1] * c) * sizeof *dx);
+    for (int64_t iw = 0; iw < job->in[1]; iw++, dx += c) {
+        const ftr__pool_range w = ftr__adaptive_window(iw, job->out[1], job->in[1]);
+        for (int64_t oh = h.begin; oh < h.end; oh++) {
+            const int64_t height = ftr__adaptive_length(ftr__adaptive_window(oh, job->in[0], job->out[0]));
+            for (int64_t ow = w.begin; ow < w.end; ow++) {
+                const int64_t area = height * ftr__adaptive_length(ftr__adaptive_window(ow, job->in[1], job->out[1]));
+                job->math->axpy(c, 1.0f / (float)area, job->x + ((image + oh) * job->out[1] + ow) * c, dx);
+            }
+        }
+    }
+}
+
+static void ftr__adaptive_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adaptive_job *job = arg;
+    const int64_t first = task * job->rows_per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__adaptive_row(job, row);
+}
+
+static void ftr__adaptive_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adaptive_job *job = arg;
+    const int64_t first = task * job->rows_per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__adaptive_grad_row(job, row);
+}
+
+static ftr_status ftr__adaptive_run(const ftr_kernel_call *call, ftr__task_fn task) {
+    const ftr_shape *result = &call->out[0].shape;
+    ftr__adaptive_job job = {
+        .x = (const float *)call->in[0].data,
+        .y = (float *)call->out[0].data,
+        .math = &ftr__cpu_of(call)->simd->math,
+        .in = call->attr->adaptive.input,
+        .out = call->attr->adaptive.output,
+        .channels = result->dim[3],
+        .rows = result->dim[0] * result->dim[1],
+    };
+    if (call->out[0].count == 0) return FTR_OK;
+    const int64_t most = call->in[0].count > call->out[0].count ? call->in[0].count : call->out[0].count;
+    job.rows_per_task = 1 + FTR__POOL_GRAIN / (1 + most / job.rows);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, task, &job);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_adaptive_avg_pool2d(const ftr_kernel_call *call) {
+    return ftr__adaptive_run(call, ftr__adaptive_task);
+}
+
+ftr_status ftr__cpu_adaptive_avg_pool2d_grad(const ftr_kernel_call *call) {
+    return ftr__adaptive_run(call, ftr__adaptive_grad_task);
+}

@@ -148,6 +148,8 @@ typedef struct ftr__simd_math {
     /* y += a * x; and y += a * (x - y). */
     void (*axpy)(int64_t n, float a, const float *x, float *y);
     void (*blend)(int64_t n, float a, const float *x, float *y);
+    /* y = sum of weight[i] * x[i], i from 0 to 3. */
+    void (*mix)(int64_t n, const float *const x[4], const float weight[4], float *y);
 
     /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image
      * row. The first maximum wins, NaN is the largest. index = first_index + row * width + column. */

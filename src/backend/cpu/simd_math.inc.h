@@ -375,6 +375,13 @@ static void FTR__S(blend)(int64_t n, float a, const float *x, float *y) {
     FTR__ROW_LOOP(FTR__ROW(u, x); FTR__ROW(v, y), FTR__FMA(factor, u - v, v), y)
 }
 
+static void FTR__S(mix)(int64_t n, const float *const x[4], const float weight[4], float *y) {
+    const FTR__VF wa = FTR__SPLAT(weight[0]), wb = FTR__SPLAT(weight[1]), wc = FTR__SPLAT(weight[2]);
+    const FTR__VF wd = FTR__SPLAT(weight[3]);
+    FTR__ROW_LOOP(FTR__ROW(a, x[0]); FTR__ROW(b, x[1]); FTR__ROW(c, x[2]); FTR__ROW(d, x[3]),
+                  FTR__FMA(wd, d, FTR__FMA(wc, c, FTR__FMA(wb, b, wa *a))), y)
+}
+
 static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx) {
     const int64_t n = channels;
     int64_t i = 0;
@@ -904,8 +911,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
         .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
-        .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
-        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),                                                    \
+        .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
+        .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
         .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal), .sgd = FTR__S(sgd),          \
         .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
     }
