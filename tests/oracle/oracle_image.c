@@ -90,8 +90,9 @@ static void resize_walk(const ftr_kernel_call *call, const ftr_shape *xs, const 
         double y = resize_position(call, p[1], xs->dim[1], ys->dim[1]);
         double x = resize_position(call, p[2], xs->dim[2], ys->dim[2]);
         for (int64_t h = 0; h < xs->dim[1]; h++) {
-            for (int64_t w = 0; w < xs->dim[2]; w++) {
-                double factor = resize_factor(y, h, xs->dim[1]) * resize_factor(x, w, xs->dim[2]);
+            double of_row = resize_factor(y, h, xs->dim[1]);
+            for (int64_t w = 0; w < xs->dim[2] && of_row > 0; w++) {
+                double factor = of_row * resize_factor(x, w, xs->dim[2]);
                 if (factor > 0) {
                     visit(call, i, at4(xs, p[0], h, w, p[3]), factor);
                 }
