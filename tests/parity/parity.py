@@ -7,7 +7,8 @@ For each model: the names and shapes of parameters and buffers; whether PyTorch 
 (strict=True); the logits in evaluation and in training, the loss, the gradient of every parameter and the buffers after
 one step, from the same weights (weights.py). PyTorch computes in double precision from the single-precision weights; a
 tensor's error is ||a - b|| / ||b||, the bar 1e-4 ("zeros": the number of gradients that are zero in exact arithmetic, see
-worst_gradient()). "f32" is the worst error of PyTorch's own gradients in single precision.
+worst_gradient()). "f32" is the worst error of PyTorch's own gradients in single precision, "margin" how far the batch stays
+from kinks (kinks.py).
 """
 
 import copy
@@ -23,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import kinks
 import weights
 from references import REFERENCES, as_input, loss_of
 
@@ -72,7 +74,8 @@ def make_input(name, reference):
 def step(model, reference, x, y, dtype):
     """Logits in evaluation and training, the loss, gradients, and buffers after a training step."""
     model = copy.deepcopy(model).to(dtype)
-    x = as_input(reference, torch.from_numpy(x).to(dtype) if x.dtype == np.float32 else torch.from_numpy(x))
+    x = as_input(reference, torch.from_numpy(x))
+    x = x.to(dtype) if x.is_floating_point() else x
     y = torch.from_numpy(y)
     with torch.no_grad():
         eval_logits = model.eval()(x)
@@ -120,19 +123,25 @@ def loads_strictly(program, name, model, directory):
     copy.deepcopy(model).load_state_dict({**state, **counters}, strict=True)
 
 
-def compare(program, name, reference, directory):
-    """One row of the table."""
+def model_with_weights(reference):
+    """The reference with the values of weights.py, and these."""
     torch.manual_seed(0)
     model = reference.build()
+    shapes = {name: shape for name, (_, shape) in state_shapes(model).items()}
+    values = weights.weights(shapes, reference.bias, reference.positive)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()}, strict=False)
+    return model, values
+
+
+def compare(program, name, reference, directory):
+    """One row of the table."""
+    model, values = model_with_weights(reference)
     expected_shapes = state_shapes(model)
     row = {"parameters": sum(p.numel() for p in model.parameters()),
            "names": listed_shapes(program, name) == expected_shapes}
     if not row["names"]:
         return row
     loads_strictly(program, name, model, directory)
-    values = weights.weights({key: shape for key, (_, shape) in expected_shapes.items()}, reference.bias,
-                             reference.positive)
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in values.items()}, strict=False)
     x, y = make_input(name, reference)
     save_file(values, directory / "weights.safetensors")
     save_file({"x": x, "y": y}, directory / "input.safetensors")
@@ -145,15 +154,16 @@ def compare(program, name, reference, directory):
     row["buffers"], _ = worst(state, double["buffers"])
     row["gradient"], row["worst"], row["zeros"] = worst_gradient(state, double["gradients"])
     row["f32"], _, _ = worst_gradient(single["gradients"], double["gradients"])
+    row["margin"] = kinks.margin(model, as_input(reference, torch.from_numpy(x)))
     return row
 
 
-COLUMNS = ("eval", "train", "loss", "buffers", "gradient", "f32")
+COLUMNS = ("eval", "train", "loss", "buffers", "gradient", "f32")  # errors
 
 
 def print_row(name, row):
     errors = "".join(f"{row[column]:10.1e}" if column in row else f"{'-':>10}" for column in COLUMNS)
-    print(f"{name:22}{row['parameters']:>12,}{'yes' if row['names'] else 'NO':>6}{row.get('zeros', ''):>6}{errors}  {row.get('worst', '')}", flush=True)
+    print(f"{name:22}{row['parameters']:>12,}{'yes' if row['names'] else 'NO':>6}{row.get('zeros', ''):>6}{errors}{row.get('margin', 0.0):>8.1f}  {row.get('worst', '')}", flush=True)
 
 
 def is_good(row):
@@ -166,7 +176,7 @@ def main():
     known = subprocess.run([program, "models"], check=True, capture_output=True, text=True).stdout.split()
     failed = [f"{name} (no reference)" for name in known if name not in REFERENCES]
     failed += [f"{name} (not in fasttrain)" for name in REFERENCES if name not in known]
-    print(f"{'model':22}{'parameters':>12}{'names':>6}{'zeros':>6}" + "".join(f"{column:>10}" for column in COLUMNS) + "  worst gradient")
+    print(f"{'model':22}{'parameters':>12}{'names':>6}{'zeros':>6}" + "".join(f"{column:>10}" for column in COLUMNS) + f"{'margin':>8}  worst gradient")
     for name in names or [name for name in known if name in REFERENCES]:
         with tempfile.TemporaryDirectory() as directory:
             row = compare(program, name, REFERENCES[name], pathlib.Path(directory))
