@@ -522,9 +522,10 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Ops. Each adds one node (or a few) and returns its value. All report through the graph's sticky error and return an
- * invalid handle on a mistake. Images are NHWC, convolution weights OHWI (out, height, width, in / groups), linear weights
- * [out, in]. Binary ops broadcast as NumPy does: shapes are aligned at the last dimension, a size of 1 stretches. Both
- * operands have one type; nothing is converted silently. */
+ * invalid handle on a mistake. Images are NHWC, convolution weights OHWI (out, height, width, in / groups; of a
+ * transposed convolution in, height, width, out / groups), linear weights [out, in]. Binary ops broadcast as NumPy does:
+ * shapes are aligned at the last dimension, a size of 1 stretches. Both operands have one type; nothing is converted
+ * silently. */
 
 /* Pointwise arithmetic on f32, f64, i32 and i64. Integer division truncates. */
 FTR_API ftr_tensor ftr_add(ftr_tensor a, ftr_tensor b);
@@ -813,6 +814,49 @@ FTR_API ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channe
                               const ftr_conv2d_desc *desc);
 
 /* 0 in a field means its default. */
+typedef struct ftr_conv_transpose2d_desc {
+    int32_t stride[2];         /* height, width; default 1 */
+    int32_t padding[4];        /* cut off at top, bottom, left, right; default 0 */
+    int32_t output_padding[2]; /* added at bottom and right; below the stride or the dilation; default 0 */
+    int32_t dilation[2];       /* default 1 */
+    int32_t groups;            /* default 1; divides both channel counts */
+    bool no_bias;              /* the layer form only, as the following: leave the bias out */
+    ftr_init weight_init, bias_init;
+} ftr_conv_transpose2d_desc;
+
+/* 2-D transposed convolution, as PyTorch's conv_transpose2d: the gradient of ftr_conv2d_with() with respect to its
+ * input, plus a bias. x [n, h, w, c] with weight [c, kh, kw, o / groups] and bias [o], which may be a null handle, give
+ * [n, oh, ow, o], oh = (h - 1) * stride - top - bottom + dilation * (kh - 1) + output_padding + 1. `desc` may be
+ * NULL. */
+FTR_API ftr_tensor ftr_conv_transpose2d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias,
+                                             const ftr_conv_transpose2d_desc *desc);
+
+/* Layer: ftr_conv_transpose2d_with() on parameters "name.weight" [c, kernel, kernel, out_channels / groups], in files
+ * [c, out_channels / groups, kernel, kernel], and "name.bias", with PyTorch's default initialization unless the
+ * description has another. */
+FTR_API ftr_tensor ftr_conv_transpose2d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
+                                        const ftr_conv_transpose2d_desc *desc);
+
+/* 0 in a field means its default. */
+typedef struct ftr_conv1d_desc {
+    int32_t stride;     /* default 1 */
+    int32_t padding[2]; /* zeros added at the beginning, the end; default 0 */
+    int32_t dilation;   /* default 1 */
+    int32_t groups;     /* default 1; divides both channel counts */
+    bool no_bias;       /* the layer form only, as the following: leave the bias out */
+    ftr_init weight_init, bias_init;
+} ftr_conv1d_desc;
+
+/* 1-D convolution of x [n, l, c] with weight [o, k, c / groups] and bias [o], which may be a null handle: as
+ * ftr_conv2d_with() of images of one row. Result [n, ol, o]. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_conv1d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv1d_desc *desc);
+
+/* Layer: ftr_conv1d_with() on parameters "name.weight" [out_channels, kernel, c / groups], in files [out_channels,
+ * c / groups, kernel], and "name.bias", with PyTorch's default initialization unless the description has another. */
+FTR_API ftr_tensor ftr_conv1d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
+                              const ftr_conv1d_desc *desc);
+
+/* 0 in a field means its default. */
 typedef struct ftr_pool2d_desc {
     int32_t stride[2];      /* default: the window */
     int32_t padding[4];     /* top, bottom, left, right; default 0, at most half the window */
@@ -825,6 +869,25 @@ FTR_API ftr_tensor ftr_max_pool2d(ftr_tensor x, int32_t kernel_h, int32_t kernel
 FTR_API ftr_tensor ftr_avg_pool2d(ftr_tensor x, int32_t kernel_h, int32_t kernel_w, const ftr_pool2d_desc *desc);
 /* Mean over height and width: [n, h, w, c] to [n, c]. */
 FTR_API ftr_tensor ftr_global_avg_pool(ftr_tensor x);
+/* Mean over out_h x out_w windows that cover [n, h, w, c], as PyTorch's adaptive_avg_pool2d: window i goes from row
+ * floor(i * h / out_h) to ceil((i + 1) * h / out_h), columns likewise. out_h and out_w are 1 or more, also above h and
+ * w. */
+FTR_API ftr_tensor ftr_adaptive_avg_pool2d(ftr_tensor x, int64_t out_h, int64_t out_w);
+
+/* How ftr_resize2d() makes a pixel: a copy of one, or a mean of four by their distances. */
+typedef enum ftr_resize_mode { FTR_RESIZE_NEAREST = 0, FTR_RESIZE_BILINEAR } ftr_resize_mode;
+
+/* 0 in a field means its default. */
+typedef struct ftr_resize2d_desc {
+    ftr_resize_mode mode; /* default FTR_RESIZE_NEAREST */
+    bool align_corners;   /* bilinear only: the centres of the corner pixels stay where they are; false */
+} ftr_resize2d_desc;
+
+/* Resizes images [n, h, w, c] to [n, out_h, out_w, c], as PyTorch's interpolate(size=(out_h, out_w)) without
+ * antialiasing. Row i comes from row floor(i * s) for nearest, s = h / out_h, product and quotient in f32; for bilinear
+ * from position max((i + 1/2) * s - 1/2, 0), or i * (h - 1) / (out_h - 1) with align_corners, between its two
+ * neighbours; columns likewise. out_h and out_w are 1 or more. `desc` may be NULL. */
+FTR_API ftr_tensor ftr_resize2d(ftr_tensor x, int64_t out_h, int64_t out_w, const ftr_resize2d_desc *desc);
 
 /* ----------------------------------------------------------------------------------------------- linear and norm -- */
 
@@ -846,6 +909,7 @@ typedef struct ftr_batch_norm_desc {
     uint32_t cookie;
     double eps;      /* added to the variance; 1e-5 */
     double momentum; /* weight of the new batch in the running statistics; 0.1 */
+    ftr_init weight_init, bias_init; /* the layer form only; FTR_INIT_DEFAULT: 1 and 0 */
 } ftr_batch_norm_desc;
 
 /* eps 1e-5, momentum 0.1. */
@@ -857,7 +921,8 @@ FTR_API ftr_batch_norm_desc ftr_batch_norm_defaults(void);
 FTR_API ftr_tensor ftr_batch_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta, ftr_tensor running_mean,
                                        ftr_tensor running_var, const ftr_batch_norm_desc *desc);
 
-/* Layer: parameters "name.weight" (1), "name.bias" (0), buffers "name.running_mean" (0), "name.running_var" (1). */
+/* Layer: parameters "name.weight" (1) and "name.bias" (0), unless the description has another initialization; buffers
+ * "name.running_mean" (0) and "name.running_var" (1). */
 FTR_API ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_desc *desc);
 
 /* From ftr_layer_norm_defaults(). */
@@ -984,13 +1049,13 @@ extern "C" {
  * with the functions of this header alone, so each can serve as a pattern for a network of your own.
  *
  * Parameters and buffers lie in the current scope and are named and initialized as in the PyTorch model that the comment
- * names: ftr_load_weights() reads its state_dict, saved as safetensors, and the other way round.
+ * names: ftr_load_weights() reads its state_dict, saved as safetensors, and PyTorch reads what ftr_save_weights() wrote.
  *
  * Images are f32 [n, h, w, channels] with any number of channels. `desc` may be NULL. With `features_only` the classifier
- * is left out, its dropout and its hidden layer included, and the result is what it would have got, [n, features].
+ * is left out, its dropout and its hidden layer included; the result is what it would have got, [n, features].
  *
- * A mistake (an image that is too small or of another rank, an option outside what is documented) is the graph's sticky
- * error: FTR_ERROR_INVALID_TENSOR, FTR_ERROR_RANK, FTR_ERROR_DTYPE, FTR_ERROR_SHAPE or FTR_ERROR_INVALID_ARGUMENT. */
+ * A mistake (an image of another rank, type or size, an option outside what is documented) is the graph's sticky error,
+ * which names the model and its scope. */
 
 /* 0 in a field means its default. */
 typedef struct ftr_mlp_desc {
@@ -1024,6 +1089,98 @@ FTR_API ftr_mnist_cnn_desc ftr_mnist_cnn_defaults(void);
  * fit. Names conv1, conv2, fc1, fc2; fc1 reads its inputs in PyTorch's order of channel, row, column. PyTorch's default
  * initialization. With `features_only` the result is [n, 128], after fc1 and its activation. */
 FTR_API ftr_tensor ftr_mnist_cnn(ftr_tensor image, const ftr_mnist_cnn_desc *desc);
+
+/* 0 in a field means its default. */
+typedef struct ftr_resnet_desc {
+    int32_t depth;           /* 18, 34, 50, 101 or 152; default 50 */
+    int64_t classes;         /* default 1000 */
+    bool small_images;       /* for images as CIFAR's: conv1 is 3x3 with stride 1, and no pooling follows it */
+    bool zero_init_residual; /* the last batch norm of each block starts with weight 0, so that the block starts as x */
+    bool features_only;      /* [n, 512], from depth 50 on [n, 2048] */
+} ftr_resnet_desc;
+
+/* ResNet (He et al.: Deep Residual Learning for Image Recognition, CVPR 2016) as torchvision's resnet18 to resnet152: from
+ * depth 50 on the stride is on the 3x3 convolution ("v1.5"). */
+FTR_API ftr_tensor ftr_resnet(ftr_tensor image, const ftr_resnet_desc *desc);
+
+/* 0 in a field means its default. */
+typedef struct ftr_resnet_cifar_desc {
+    int32_t depth;      /* 6 n + 2: 20, 32, 44, 56, 110 ...; default 20 */
+    int64_t classes;    /* default 10 */
+    bool features_only; /* [n, 64] */
+} ftr_resnet_cifar_desc;
+
+/* The small ResNet of section 4.2 of the same paper: 3 groups of n blocks with 16, 32 and 64 channels; where the size
+ * changes the shortcut takes every second pixel and pads the channels with zeros, half in front and half behind (its
+ * "option A", without parameters). Names conv1, bn1, layer1.0.conv1, ..., linear. Kaiming normal initialization by
+ * fan_in of convolutions and of linear.weight. */
+FTR_API ftr_tensor ftr_resnet_cifar(ftr_tensor image, const ftr_resnet_cifar_desc *desc);
+
+/* From ftr_mobilenet_v2_defaults(). */
+typedef struct ftr_mobilenet_v2_desc {
+    uint32_t cookie;
+    int64_t classes;    /* 1000 */
+    double width;       /* factor of the numbers of channels, above 0 to 16; 1 */
+    double dropout;     /* 0.2 */
+    bool features_only; /* [n, 1280] */
+} ftr_mobilenet_v2_desc;
+
+/* 1000 classes, width 1, dropout 0.2. */
+FTR_API ftr_mobilenet_v2_desc ftr_mobilenet_v2_defaults(void);
+
+/* MobileNetV2 (Sandler et al., CVPR 2018) as torchvision's mobilenet_v2. */
+FTR_API ftr_tensor ftr_mobilenet_v2(ftr_tensor image, const ftr_mobilenet_v2_desc *desc);
+
+/* From ftr_mobilenet_v3_defaults(). */
+typedef struct ftr_mobilenet_v3_desc {
+    uint32_t cookie;
+    bool small;         /* the small network; otherwise the large one */
+    int64_t classes;    /* 1000 */
+    double width;       /* factor of the numbers of channels, above 0 to 16; 1 */
+    double dropout;     /* 0.2 */
+    bool features_only; /* [n, 960], small [n, 576]: before both linear layers */
+} ftr_mobilenet_v3_desc;
+
+/* The large network, 1000 classes, width 1, dropout 0.2. */
+FTR_API ftr_mobilenet_v3_desc ftr_mobilenet_v3_defaults(void);
+
+/* MobileNetV3 (Howard et al.: Searching for MobileNetV3, ICCV 2019) as torchvision's mobilenet_v3_large and
+ * mobilenet_v3_small. */
+FTR_API ftr_tensor ftr_mobilenet_v3(ftr_tensor image, const ftr_mobilenet_v3_desc *desc);
+
+/* From ftr_efficientnet_defaults(). */
+typedef struct ftr_efficientnet_desc {
+    uint32_t cookie;
+    int32_t variant;         /* 0, 1, 2: B0, B1, B2 */
+    int64_t classes;         /* 1000 */
+    double dropout;          /* B0 and B1 0.2, B2 0.3 */
+    double stochastic_depth; /* block i of n is left out with probability stochastic_depth * i / n; 0.2 */
+    bool features_only;      /* [n, 1280], B2 [n, 1408] */
+} ftr_efficientnet_desc;
+
+/* A variant with 1000 classes, its dropout, stochastic depth 0.2. */
+FTR_API ftr_efficientnet_desc ftr_efficientnet_defaults(int32_t variant);
+
+/* EfficientNet (Tan, Le: EfficientNet, ICML 2019) as torchvision's efficientnet_b0 to efficientnet_b2. NULL is B0. */
+FTR_API ftr_tensor ftr_efficientnet(ftr_tensor image, const ftr_efficientnet_desc *desc);
+
+/* From ftr_efficientnet_lite0_defaults(). */
+typedef struct ftr_efficientnet_lite0_desc {
+    uint32_t cookie;
+    int64_t classes;         /* 1000 */
+    double dropout;          /* 0.2 */
+    double stochastic_depth; /* block i of n is left out with probability stochastic_depth * i / n; 0.2 */
+    bool features_only;      /* [n, 1280] */
+} ftr_efficientnet_lite0_desc;
+
+/* 1000 classes, dropout 0.2, stochastic depth 0.2. */
+FTR_API ftr_efficientnet_lite0_desc ftr_efficientnet_lite0_defaults(void);
+
+/* EfficientNet-Lite0 (TensorFlow's efficientnet/lite: B0 with ReLU6 and without squeeze-excite) with the names of the
+ * package efficientnet-lite-pytorch: _conv_stem, _bn0, _blocks.0._depthwise_conv, ..., _fc. Convolutions with a stride pad
+ * as TensorFlow's "same" for the image at hand: the odd row and column at bottom and right. PyTorch's default
+ * initialization. */
+FTR_API ftr_tensor ftr_efficientnet_lite0(ftr_tensor image, const ftr_efficientnet_lite0_desc *desc);
 
 #ifdef __cplusplus
 }
@@ -1619,7 +1776,9 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     D(linear, linear, 2, 3, 1, 0x7, 0x0, LOW) /* x, weight, bias */ \
     /* convolution */ \
     D(conv2d, conv, 2, 3, 1, 0x7, 0x0, LOW)            /* x, weight, bias */ \
-    N(conv2d_grad_input, conv, 2, 2, 1, 0x0, 0x0, LOW)  /* dy, weight */ \
+    /* dy, weight; dy may have fewer rows and columns than conv2d gives: those that lack are 0. Transposed convolution
+     * is this op, so it has a gradient of its own */ \
+    D(conv2d_grad_input, conv, 2, 2, 1, 0x3, 0x0, LOW) \
     N(conv2d_grad_weight, conv, 2, 2, 1, 0x0, 0x0, LOW) /* dy, x */ \
     /* normalization: outputs y, batch mean, unbiased batch variance, 1 / sqrt(variance + eps) as used */ \
     D(batch_norm, norm, 5, 7, 4, 0x7, 0x1, ANY) /* x, gamma, beta, running mean, running var, row mask, residual */ \
@@ -1636,6 +1795,11 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(max_pool2d_grad, pool, 2, 2, 1, 0x0, 0x0, ANY) /* dy, index */ \
     D(avg_pool2d, pool, 1, 1, 1, 0x1, 0x0, ANY) \
     N(avg_pool2d_grad, pool, 1, 1, 1, 0x0, 0x0, ANY) /* dy */ \
+    D(adaptive_avg_pool2d, adaptive, 1, 1, 1, 0x1, 0x0, ANY) \
+    N(adaptive_avg_pool2d_grad, adaptive, 1, 1, 1, 0x0, 0x0, ANY) /* dy */ \
+    /* resizing */ \
+    D(resize2d, resize, 1, 1, 1, 0x1, 0x0, ANY) \
+    N(resize2d_grad, resize, 1, 1, 1, 0x0, 0x0, ANY) /* dy */ \
     /* random */ \
     D(dropout, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
     D(stochastic_depth, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
@@ -1753,6 +1917,14 @@ typedef union ftr_op_attr {
         int64_t input[2];
         bool exclude_padding;
     } pool;
+    struct {
+        int64_t input[2], output[2]; /* height, width */
+    } adaptive;
+    struct {
+        int64_t input[2], output[2]; /* height, width */
+        ftr_resize_mode mode;
+        bool align_corners;
+    } resize;
     struct {
         double p;
         uint64_t key; /* the Philox stream of the node; a gradient has the key of its forward node */
@@ -3488,6 +3660,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_norm,
     FTR__ATTR_row_norm,
     FTR__ATTR_pool,
+    FTR__ATTR_adaptive,
+    FTR__ATTR_resize,
     FTR__ATTR_dropout,
     FTR__ATTR_random,
     FTR__ATTR_attention,
@@ -4009,10 +4183,14 @@ static double ftr__fan_out(const ftr_shape *shape) {
     return last > 0 ? (double)(count / last) : 1.0;
 }
 
-/* Element `index` of a standard normal distribution: Box-Muller on numbers 2 * index and 2 * index + 1 of the stream. */
+/* Element `index` of a standard normal distribution: Box-Muller on numbers 2 * index and 2 * index + 1 of the stream, which
+ * are in one block. */
 static double ftr__normal_at(const ftr__rng *rng, uint64_t index) {
-    const double u = 1.0 - ftr__rng_uniform(ftr__rng_at(rng, 2 * index)); /* (0, 1] */
-    const double v = ftr__rng_uniform(ftr__rng_at(rng, 2 * index + 1));
+    uint32_t block[4];
+    ftr__rng_block(rng, index / 2, block);
+    const uint32_t *bits = block + index % 2 * 2;
+    const double u = 1.0 - ftr__rng_uniform(bits[0]); /* (0, 1] */
+    const double v = ftr__rng_uniform(bits[1]);
     return sqrt(-2.0 * log(u)) * cos(2.0 * ftr__pi * v);
 }
 
@@ -4225,6 +4403,11 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " eps %g", a->row_norm.eps);
         break;
     case FTR__ATTR_pool: ftr__print_window(p, a->pool.kernel, a->pool.stride, a->pool.padding); break;
+    case FTR__ATTR_adaptive: break; /* the shapes say it */
+    case FTR__ATTR_resize:
+        ftr__print(p->write, p->user, "%s%s", a->resize.mode == FTR_RESIZE_BILINEAR ? " bilinear" : " nearest",
+                   a->resize.align_corners ? " align_corners" : "");
+        break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_random: ftr__print_random(p, node); break;
     case FTR__ATTR_attention:
@@ -4339,6 +4522,8 @@ FTR_LIB ftr_status ftr__check_same_shape(ftr__infer *s, int32_t a, int32_t b, co
 FTR_LIB ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32_t rank, const char *layout);
 /* Shape [size] and the type of input 0. */
 FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
+/* Input 0 is an image [n, h, w, c], floating point; its size and the result's, height and width, are 1 to INT32_MAX. */
+FTR_LIB ftr_status ftr__check_image_sizes(ftr__infer *s, const int64_t output[2]);
 /* Turns a negative axis into the one it means. */
 FTR_LIB ftr_status ftr__check_axis(ftr__infer *s, int32_t *axis, int32_t rank);
 /* Sets an output; fails if its elements cannot be counted. */
@@ -5683,7 +5868,7 @@ ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b) {
 }
 
 /* ---- src/ops/conv.c ---- */
-/* 2-D convolution over NHWC with OHWI weights. */
+/* Convolution over NHWC with OHWI weights: of two dimensions; of one, and transposed, which are made of that. */
 
 /* ---- builders */
 
@@ -5705,14 +5890,18 @@ static ftr_op_attr ftr__conv_attr(const ftr_conv2d_desc *desc) {
     return attr;
 }
 
+/* Tells io/ how the weight lies in files. */
+static void ftr__conv_mark_weight(ftr_tensor weight) {
+    const ftr__node *producer = ftr__producer(weight);
+    if (producer != NULL && producer->variable >= 0) weight.graph->variables[producer->variable].conv_weight = true;
+}
+
 static ftr_tensor ftr__conv2d_named(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv2d_desc *desc,
                                     const char *name) {
     ftr_tensor in[3] = {x, weight, bias};
     ftr_op_attr attr = ftr__conv_attr(desc);
     ftr_tensor y = ftr__emit(x.graph != NULL ? x.graph : weight.graph, FTR_OP_conv2d, name, &attr, in, 3);
-    if (!ftr_is_valid(y)) return y;
-    const ftr__node *producer = ftr__producer(weight);
-    if (producer != NULL && producer->variable >= 0) y.graph->variables[producer->variable].conv_weight = true;
+    if (ftr_is_valid(y)) ftr__conv_mark_weight(weight);
     return y;
 }
 
@@ -5720,55 +5909,314 @@ ftr_tensor ftr_conv2d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, con
     return ftr__conv2d_named(x, weight, bias, desc, NULL);
 }
 
+/* What the layer forms have in common. */
+typedef struct ftr__conv_layer {
+    const char *what, *name;
+    int64_t channels, out_channels;
+    int32_t kernel, groups;
+    bool no_bias;
+    ftr_init weight_init, bias_init; /* as asked for */
+} ftr__conv_layer;
+
 /* What the parameters' shapes depend on; the rest is checked with the node. */
-static bool ftr__conv_layer_fits(ftr_graph *graph, const char *name, int64_t channels, int64_t out_channels,
-                                 int32_t kernel, int32_t groups) {
+static bool ftr__conv_layer_fits(ftr_graph *graph, const ftr__conv_layer *l) {
     const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
-    if (out_channels < 1)
-        (void)ftr__layer_error(graph, bad, "conv2d", name, "out_channels %lld, expected 1 or more",
-                               (long long)out_channels);
-    else if (kernel < 1)
-        (void)ftr__layer_error(graph, bad, "conv2d", name, "kernel %d, expected 1 or more", (int)kernel);
-    else if (groups < 1)
-        (void)ftr__layer_error(graph, bad, "conv2d", name, "groups %d, expected 1 or more", (int)groups);
-    else if (channels % groups != 0)
-        (void)ftr__layer_error(graph, FTR_ERROR_SHAPE, "conv2d", name,
-                               "input has %lld channels, which groups %d does not divide", (long long)channels,
-                               (int)groups);
-    else if (out_channels % groups != 0)
-        (void)ftr__layer_error(graph, FTR_ERROR_SHAPE, "conv2d", name,
+    if (l->out_channels < 1)
+        (void)ftr__layer_error(graph, bad, l->what, l->name, "out_channels %lld, expected 1 or more",
+                               (long long)l->out_channels);
+    else if (l->kernel < 1)
+        (void)ftr__layer_error(graph, bad, l->what, l->name, "kernel %d, expected 1 or more", (int)l->kernel);
+    else if (l->groups < 1)
+        (void)ftr__layer_error(graph, bad, l->what, l->name, "groups %d, expected 1 or more", (int)l->groups);
+    else if (l->channels % l->groups != 0)
+        (void)ftr__layer_error(graph, FTR_ERROR_SHAPE, l->what, l->name,
+                               "input has %lld channels, which groups %d does not divide", (long long)l->channels,
+                               (int)l->groups);
+    else if (l->out_channels % l->groups != 0)
+        (void)ftr__layer_error(graph, FTR_ERROR_SHAPE, l->what, l->name,
                                "weight has %lld output channels, which groups %d does not divide",
-                               (long long)out_channels, (int)groups);
+                               (long long)l->out_channels, (int)l->groups);
     else
         return true;
     return false;
 }
 
+/* Makes the parameters of a layer with PyTorch's initialization: the fan-in is the number of elements behind the
+ * weight's first dimension, also of a transposed convolution. False, with the error recorded, if one cannot be. */
+static bool ftr__conv_layer_variables(ftr_graph *graph, const ftr__conv_layer *l, ftr_dtype dtype,
+                                      const ftr_shape *weight_shape, ftr_tensor *weight, ftr_tensor *bias) {
+    const ftr_shape bias_shape = FTR_SHAPE(l->out_channels);
+    *bias = (ftr_tensor){NULL, 0};
+    const int64_t count = ftr_shape_count(weight_shape);
+    if (count < 0) {
+        char text[FTR__SHAPE_TEXT];
+        (void)ftr__layer_error(graph, FTR_ERROR_SHAPE, l->what, l->name, "the weight %s has too many elements",
+                               ftr__shape_text(weight_shape, text));
+        return false;
+    }
+    const int64_t fan_in = weight_shape->dim[0] > 0 ? count / weight_shape->dim[0] : 0;
+    *weight = ftr__layer_variable(graph, l->what, l->name, "weight", true, dtype, weight_shape,
+                                  ftr__init_or(&l->weight_init, (ftr_init){FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0}));
+    if (!l->no_bias)
+        *bias = ftr__layer_variable(graph, l->what, l->name, "bias", true, dtype, &bias_shape,
+                                    ftr__init_or(&l->bias_init, ftr__bias_init(fan_in)));
+    return ftr_is_valid(*weight) && (l->no_bias || ftr_is_valid(*bias));
+}
+
 ftr_tensor ftr_conv2d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
                       const ftr_conv2d_desc *desc) {
-    ftr_tensor none = {NULL, 0};
+    const ftr_conv2d_desc d = desc != NULL ? *desc : (ftr_conv2d_desc){.groups = 0};
     ftr_graph *graph = ftr__layer_begin("conv2d", name, x, 4, 4, "n, h, w, c");
-    if (graph == NULL) return none;
-    ftr_dtype dtype = ftr_dtype_of(x);
-    int64_t channels = ftr_shape_of(x).dim[3];
-    int32_t groups = ftr__or_default(desc != NULL ? desc->groups : 0, 1);
-    if (!ftr__conv_layer_fits(graph, name, channels, out_channels, kernel, groups)) return none;
-    ftr_shape weight_shape = FTR_SHAPE(out_channels, kernel, kernel, channels / groups);
-    ftr_shape bias_shape = FTR_SHAPE(out_channels);
-    if (ftr_shape_count(&weight_shape) < 0) {
-        char text[FTR__SHAPE_TEXT];
-        return ftr__layer_error(graph, FTR_ERROR_SHAPE, "conv2d", name, "the weight %s has too many elements",
-                                ftr__shape_text(&weight_shape, text));
-    }
-    int64_t fan_in = channels / groups * kernel * kernel;
-    ftr_init init = ftr__init_or(desc != NULL ? &desc->weight_init : NULL,
-                                 (ftr_init){FTR_INIT_KAIMING_UNIFORM, sqrt(5.0), 0.0});
-    ftr_tensor weight = ftr__layer_variable(graph, "conv2d", name, "weight", true, dtype, &weight_shape, init);
-    ftr_tensor bias = none;
-    if (desc == NULL || !desc->no_bias)
-        bias = ftr__layer_variable(graph, "conv2d", name, "bias", true, dtype, &bias_shape,
-                                   ftr__init_or(desc != NULL ? &desc->bias_init : NULL, ftr__bias_init(fan_in)));
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    const ftr__conv_layer l = {"conv2d",     name,          ftr_shape_of(x).dim[3],
+                               out_channels, kernel,        ftr__or_default(d.groups, 1),
+                               d.no_bias,    d.weight_init, d.bias_init};
+    if (!ftr__conv_layer_fits(graph, &l)) return (ftr_tensor){NULL, 0};
+    const ftr_shape shape = FTR_SHAPE(out_channels, kernel, kernel, l.channels / l.groups);
+    ftr_tensor weight, bias;
+    if (!ftr__conv_layer_variables(graph, &l, ftr_dtype_of(x), &shape, &weight, &bias)) return (ftr_tensor){NULL, 0};
     return ftr__conv2d_named(x, weight, bias, desc, name);
+}
+
+/* ---- builders of what is made of conv2d and its gradients: they check all, so errors tell of what was asked for */
+
+/* An op being built: `name` is a layer's, NULL for one without parameters of its own. */
+typedef struct ftr__conv_site {
+    ftr_graph *graph;
+    const char *what, *name;
+    ftr_tensor x, weight, bias;
+    ftr_op_attr attr;
+} ftr__conv_site;
+
+/* Records "what 'layer': sentence" or "what of 'x': sentence"; returns false. */
+static bool ftr__conv_refuse(const ftr__conv_site *site, ftr_status status, const char *format, ...) FTR__PRINTF(3, 4);
+
+static bool ftr__conv_refuse(const ftr__conv_site *site, ftr_status status, const char *format, ...) {
+    char sentence[FTR__MESSAGE_SIZE], of[64];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    (void)snprintf(of, sizeof of, "%s of", site->what);
+    if (site->name != NULL)
+        (void)ftr__layer_error(site->graph, status, site->what, site->name, "%s", sentence);
+    else
+        (void)ftr__builder_error(site->graph, status, of, ftr_name_of(site->x), "%s", sentence);
+    return false;
+}
+
+static bool ftr__conv_site_rank(const ftr__conv_site *site, ftr_tensor tensor, const char *what, int32_t rank,
+                                const char *layout) {
+    const int32_t found = ftr_shape_of(tensor).rank;
+    return found == rank || ftr__conv_refuse(site, FTR_ERROR_RANK, "%s has rank %d, expected %d (%s)", what, (int)found,
+                                             (int)rank, layout);
+}
+
+static bool ftr__conv_site_type(const ftr__conv_site *site, ftr_tensor tensor, const char *what) {
+    const ftr_dtype x = ftr_dtype_of(site->x), found = ftr_dtype_of(tensor);
+    if (!ftr__is_float(x))
+        return ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, expected f32 or f64", ftr_dtype_name(x));
+    return found == x || ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, %s is %s: both must have one type",
+                                          ftr_dtype_name(x), what, ftr_dtype_name(found));
+}
+
+static bool ftr__conv_site_bias(const ftr__conv_site *site, int64_t size) {
+    if (!ftr_is_valid(site->bias)) return true;
+    const ftr_shape shape = ftr_shape_of(site->bias);
+    char text[FTR__SHAPE_TEXT];
+    if (!ftr__conv_site_type(site, site->bias, "bias")) return false;
+    return (shape.rank == 1 && shape.dim[0] == size) ||
+           ftr__conv_refuse(site, FTR_ERROR_SHAPE, "bias is %s, expected [%lld]", ftr__shape_text(&shape, text),
+                            (long long)size);
+}
+
+/* The attributes' numbers by themselves. */
+static bool ftr__conv_site_attr(const ftr__conv_site *site) {
+    const ftr_op_attr *attr = &site->attr;
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    for (int32_t i = 0; i < 2; i++) {
+        if (attr->conv.stride[i] < 1)
+            return ftr__conv_refuse(site, bad, "stride %d, expected 1 or more", (int)attr->conv.stride[i]);
+        if (attr->conv.dilation[i] < 1)
+            return ftr__conv_refuse(site, bad, "dilation %d, expected 1 or more", (int)attr->conv.dilation[i]);
+    }
+    for (int32_t i = 0; i < 4; i++)
+        if (attr->conv.padding[i] < 0)
+            return ftr__conv_refuse(site, bad, "padding %d, expected 0 or more", (int)attr->conv.padding[i]);
+    return attr->conv.groups > 0 ||
+           ftr__conv_refuse(site, bad, "groups %d, expected 1 or more", (int)attr->conv.groups);
+}
+
+/* `channels` of the input, of which the weight takes `expected`; both, and the weight's `out`, in groups. */
+static bool ftr__conv_site_channels(const ftr__conv_site *site, int64_t channels, int64_t expected, int64_t out) {
+    const int64_t groups = site->attr.conv.groups;
+    if (channels < 1) return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "input has 0 channels, expected 1 or more");
+    if (channels % groups != 0)
+        return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "input has %lld channels, which groups %d does not divide",
+                                (long long)channels, (int)groups);
+    if (out % groups != 0)
+        return ftr__conv_refuse(site, FTR_ERROR_SHAPE,
+                                "weight has %lld output channels, which groups %d does not divide", (long long)out,
+                                (int)groups);
+    return channels == expected ||
+           ftr__conv_refuse(site, FTR_ERROR_SHAPE, "input has %lld channels, weight expects %lld (groups %d)",
+                            (long long)channels, (long long)expected, (int)groups);
+}
+
+/* ---- transposed */
+
+/* Fills the attributes' kernel and input, which is the size of the result. */
+static bool ftr__conv_transpose_window(ftr__conv_site *site, const int32_t output_padding[2]) {
+    const ftr_shape x = ftr_shape_of(site->x), weight = ftr_shape_of(site->weight);
+    ftr_op_attr *attr = &site->attr;
+    for (int32_t i = 0; i < 2; i++) {
+        const int64_t size = x.dim[1 + i], kernel = weight.dim[1 + i];
+        if (kernel < 1 || kernel > INT32_MAX)
+            return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "kernel %lld x %lld, expected 1 or more",
+                                    (long long)weight.dim[1], (long long)weight.dim[2]);
+        if (size < 1 || size > INT32_MAX)
+            return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "input is %lld x %lld, expected 1 to %d",
+                                    (long long)x.dim[1], (long long)x.dim[2], (int)INT32_MAX);
+        if (output_padding[i] < 0 ||
+            (output_padding[i] >= attr->conv.stride[i] && output_padding[i] >= attr->conv.dilation[i]))
+            return ftr__conv_refuse(site, FTR_ERROR_INVALID_ARGUMENT,
+                                    "output_padding %d, expected 0 or more and below the stride %d or the dilation %d",
+                                    (int)output_padding[i], (int)attr->conv.stride[i], (int)attr->conv.dilation[i]);
+        attr->conv.kernel[i] = (int32_t)kernel;
+        attr->conv.input[i] = (size - 1) * attr->conv.stride[i] - attr->conv.padding[2 * i] -
+                              attr->conv.padding[2 * i + 1] + attr->conv.dilation[i] * (kernel - 1) +
+                              output_padding[i] + 1;
+    }
+    return (attr->conv.input[0] > 0 && attr->conv.input[1] > 0) ||
+           ftr__conv_refuse(site, FTR_ERROR_SHAPE, "the result would be %lld x %lld, expected 1 or more",
+                            (long long)attr->conv.input[0], (long long)attr->conv.input[1]);
+}
+
+static bool ftr__conv_transpose_fits(ftr__conv_site *site, const int32_t output_padding[2]) {
+    if (!ftr__conv_site_rank(site, site->x, "input", 4, "n, h, w, c") ||
+        !ftr__conv_site_rank(site, site->weight, "weight", 4, "c, kh, kw, o / groups") ||
+        !ftr__conv_site_type(site, site->weight, "weight") || !ftr__conv_site_attr(site))
+        return false;
+    const ftr_shape x = ftr_shape_of(site->x), weight = ftr_shape_of(site->weight);
+    const int64_t groups = site->attr.conv.groups;
+    if (weight.dim[3] < 1 || weight.dim[3] > INT64_MAX / groups)
+        return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "weight has %lld output channels a group, expected 1 or more",
+                                (long long)weight.dim[3]);
+    if (!ftr__conv_site_channels(site, x.dim[3], weight.dim[0], weight.dim[3] * groups) ||
+        !ftr__conv_site_bias(site, weight.dim[3] * groups) || !ftr__conv_transpose_window(site, output_padding))
+        return false;
+    const ftr_shape y = FTR_SHAPE(x.dim[0], site->attr.conv.input[0], site->attr.conv.input[1], weight.dim[3] * groups);
+    char text[FTR__SHAPE_TEXT];
+    return ftr_shape_count(&y) >= 0 ||
+           ftr__conv_refuse(site, FTR_ERROR_SHAPE, "the result %s has too many elements", ftr__shape_text(&y, text));
+}
+
+/* What a transposed convolution does to x, a convolution with the same weight does to its result's gradient. */
+static ftr_tensor ftr__conv_transpose2d_named(ftr_tensor x, ftr_tensor weight, ftr_tensor bias,
+                                              const ftr_conv_transpose2d_desc *desc, const char *name) {
+    const ftr_conv_transpose2d_desc d = desc != NULL ? *desc : (ftr_conv_transpose2d_desc){.groups = 0};
+    const ftr_tensor in[3] = {x, weight, bias};
+    ftr__conv_site site = {ftr__common_graph("conv_transpose2d", in, 3, 2),
+                           "conv_transpose2d",
+                           name,
+                           x,
+                           weight,
+                           bias,
+                           {.conv = {.groups = 0}}};
+    if (site.graph == NULL) return (ftr_tensor){NULL, 0};
+    ftr_conv2d_desc same = {.groups = d.groups};
+    memcpy(same.stride, d.stride, sizeof same.stride);
+    memcpy(same.padding, d.padding, sizeof same.padding);
+    memcpy(same.dilation, d.dilation, sizeof same.dilation);
+    site.attr = ftr__conv_attr(&same);
+    if (!ftr__conv_transpose_fits(&site, d.output_padding)) return (ftr_tensor){NULL, 0};
+    ftr_tensor y = ftr__emit(site.graph, FTR_OP_conv2d_grad_input, name, &site.attr, in, 2);
+    if (!ftr_is_valid(y)) return y;
+    ftr__conv_mark_weight(weight);
+    return ftr_is_valid(bias) ? ftr_add(y, bias) : y;
+}
+
+ftr_tensor ftr_conv_transpose2d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias,
+                                     const ftr_conv_transpose2d_desc *desc) {
+    return ftr__conv_transpose2d_named(x, weight, bias, desc, NULL);
+}
+
+ftr_tensor ftr_conv_transpose2d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
+                                const ftr_conv_transpose2d_desc *desc) {
+    const ftr_conv_transpose2d_desc d = desc != NULL ? *desc : (ftr_conv_transpose2d_desc){.groups = 0};
+    ftr_graph *graph = ftr__layer_begin("conv_transpose2d", name, x, 4, 4, "n, h, w, c");
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    const ftr__conv_layer l = {"conv_transpose2d",           name,      ftr_shape_of(x).dim[3], out_channels, kernel,
+                               ftr__or_default(d.groups, 1), d.no_bias, d.weight_init,          d.bias_init};
+    if (!ftr__conv_layer_fits(graph, &l)) return (ftr_tensor){NULL, 0};
+    const ftr_shape shape = FTR_SHAPE(l.channels, kernel, kernel, out_channels / l.groups);
+    ftr_tensor weight, bias;
+    if (!ftr__conv_layer_variables(graph, &l, ftr_dtype_of(x), &shape, &weight, &bias)) return (ftr_tensor){NULL, 0};
+    return ftr__conv_transpose2d_named(x, weight, bias, desc, name);
+}
+
+/* ---- of one dimension */
+
+static bool ftr__conv1d_fits(const ftr__conv_site *site) {
+    if (!ftr__conv_site_rank(site, site->x, "input", 3, "n, l, c") ||
+        !ftr__conv_site_rank(site, site->weight, "weight", 3, "o, k, c / groups") ||
+        !ftr__conv_site_type(site, site->weight, "weight") || !ftr__conv_site_attr(site))
+        return false;
+    const ftr_shape x = ftr_shape_of(site->x), weight = ftr_shape_of(site->weight);
+    const ftr_op_attr *attr = &site->attr;
+    const int64_t groups = attr->conv.groups, kernel = weight.dim[1];
+    const int64_t expected = weight.dim[2] > INT64_MAX / groups ? INT64_MAX : weight.dim[2] * groups;
+    if (!ftr__conv_site_channels(site, x.dim[2], expected, weight.dim[0]) || !ftr__conv_site_bias(site, weight.dim[0]))
+        return false;
+    if (kernel < 1 || kernel > INT32_MAX)
+        return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "kernel %lld, expected 1 or more", (long long)kernel);
+    const int64_t padding = (int64_t)attr->conv.padding[2] + attr->conv.padding[3];
+    if (x.dim[1] > INT64_MAX - padding)
+        return ftr__conv_refuse(site, FTR_ERROR_SHAPE, "the padded input has too many elements");
+    return attr->conv.dilation[1] * (kernel - 1) < x.dim[1] + padding ||
+           ftr__conv_refuse(site, FTR_ERROR_SHAPE, "kernel %lld (dilation %d) does not fit the padded input of %lld",
+                            (long long)kernel, (int)attr->conv.dilation[1], (long long)(x.dim[1] + padding));
+}
+
+/* Images of one row. */
+static ftr_tensor ftr__conv1d_named(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv1d_desc *desc,
+                                    const char *name) {
+    const ftr_conv1d_desc d = desc != NULL ? *desc : (ftr_conv1d_desc){.groups = 0};
+    const ftr_conv2d_desc row = {.stride = {1, d.stride},
+                                 .padding = {0, 0, d.padding[0], d.padding[1]},
+                                 .dilation = {1, d.dilation},
+                                 .groups = d.groups};
+    const ftr_tensor in[3] = {x, weight, bias};
+    const ftr__conv_site site = {
+        ftr__common_graph("conv1d", in, 3, 2), "conv1d", name, x, weight, bias, ftr__conv_attr(&row)};
+    if (site.graph == NULL || !ftr__conv1d_fits(&site)) return (ftr_tensor){NULL, 0};
+    const ftr_shape xs = ftr_shape_of(x), ws = ftr_shape_of(weight);
+    const ftr_tensor image = ftr_reshape(x, FTR_SHAPE(xs.dim[0], 1, xs.dim[1], xs.dim[2]));
+    const ftr_tensor kernel = ftr_reshape(weight, FTR_SHAPE(ws.dim[0], 1, ws.dim[1], ws.dim[2]));
+    const ftr_tensor y = ftr__conv2d_named(image, kernel, bias, &row, name);
+    if (!ftr_is_valid(y)) return y;
+    ftr__conv_mark_weight(weight);
+    const ftr_shape ys = ftr_shape_of(y);
+    return ftr_reshape(y, FTR_SHAPE(ys.dim[0], ys.dim[2], ys.dim[3]));
+}
+
+ftr_tensor ftr_conv1d_with(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const ftr_conv1d_desc *desc) {
+    return ftr__conv1d_named(x, weight, bias, desc, NULL);
+}
+
+ftr_tensor ftr_conv1d(ftr_tensor x, const char *name, int64_t out_channels, int32_t kernel,
+                      const ftr_conv1d_desc *desc) {
+    const ftr_conv1d_desc d = desc != NULL ? *desc : (ftr_conv1d_desc){.groups = 0};
+    ftr_graph *graph = ftr__layer_begin("conv1d", name, x, 3, 3, "n, l, c");
+    if (graph == NULL) return (ftr_tensor){NULL, 0};
+    const ftr__conv_layer l = {"conv1d",     name,          ftr_shape_of(x).dim[2],
+                               out_channels, kernel,        ftr__or_default(d.groups, 1),
+                               d.no_bias,    d.weight_init, d.bias_init};
+    if (!ftr__conv_layer_fits(graph, &l)) return (ftr_tensor){NULL, 0};
+    const ftr_shape shape = FTR_SHAPE(out_channels, kernel, l.channels / l.groups);
+    ftr_tensor weight, bias;
+    if (!ftr__conv_layer_variables(graph, &l, ftr_dtype_of(x), &shape, &weight, &bias)) return (ftr_tensor){NULL, 0};
+    return ftr__conv1d_named(x, weight, bias, desc, name);
 }
 
 /* ---- shapes and types */
@@ -5893,6 +6341,21 @@ void ftr__grad_conv2d(ftr__grad *s) {
     if (s->node->in_count > 2 && s->wanted[2]) s->din[2] = ftr__sum_mask(dy, 0x7u, false);
 }
 
+/* The gradient of a convolution's gradient, which is linear in dy and in the weight. Rows and columns that conv2d gives
+ * and dy lacks are cut off. */
+void ftr__grad_conv2d_grad_input(ftr__grad *s) {
+    if (!ftr__has_gradient(s)) return;
+    const ftr_op_attr *attr = &s->node->attr;
+    ftr_tensor g = s->dout[0];
+    if (s->wanted[1]) s->din[1] = ftr__emit_two(FTR_OP_conv2d_grad_weight, attr, s->in[0], g);
+    if (!s->wanted[0]) return;
+    ftr_tensor d = ftr__emit_two(FTR_OP_conv2d, attr, g, s->in[1]);
+    const ftr_shape dy = ftr_shape_of(s->in[0]), all = ftr_shape_of(d);
+    for (int32_t i = 1; i < 3; i++)
+        if (all.dim[i] > dy.dim[i]) d = ftr_slice(d, i, 0, dy.dim[i], 1);
+    s->din[0] = d;
+}
+
 /* ---- src/ops/norm.c ---- */
 /* Batch normalization over the last dimension's channels (Ioffe, Szegedy: Batch Normalization, ICML 2015). */
 
@@ -5901,8 +6364,7 @@ void ftr__grad_conv2d(ftr__grad *s) {
 /* ---- builders */
 
 ftr_batch_norm_desc ftr_batch_norm_defaults(void) {
-    ftr_batch_norm_desc desc = {FTR__COOKIE_BATCH_NORM, 1e-5, 0.1};
-    return desc;
+    return (ftr_batch_norm_desc){.cookie = FTR__COOKIE_BATCH_NORM, .eps = 1e-5, .momentum = 0.1};
 }
 
 static ftr_tensor ftr__batch_norm_named(ftr_tensor x, const ftr_tensor state[4], const ftr_batch_norm_desc *desc,
@@ -5941,6 +6403,7 @@ ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_d
     ftr_tensor state[4];
     for (int32_t i = 0; i < 4; i++) {
         ftr_init init = {FTR_INIT_CONSTANT, states[i].value, 0.0};
+        if (desc != NULL && i < 2) init = ftr__init_or(i == 0 ? &desc->weight_init : &desc->bias_init, init);
         state[i] = ftr__layer_variable(graph, "batch_norm", name, states[i].field, states[i].trainable, ftr_dtype_of(x),
                                        &channels, init);
         if (!ftr_is_valid(state[i])) return state[i];
@@ -6271,6 +6734,11 @@ ftr_tensor ftr_global_avg_pool(ftr_tensor x) {
     return ftr_mean(x, FTR_AXES(1, 2), false);
 }
 
+ftr_tensor ftr_adaptive_avg_pool2d(ftr_tensor x, int64_t out_h, int64_t out_w) {
+    const ftr_op_attr attr = {.adaptive = {.output = {out_h, out_w}}};
+    return ftr__emit_one(FTR_OP_adaptive_avg_pool2d, &attr, x);
+}
+
 /* ---- shapes and types */
 
 static ftr_status ftr__check_pool_attr(ftr__infer *s) {
@@ -6346,6 +6814,42 @@ ftr_status ftr__infer_max_pool2d_grad(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__pool_grad_shape(s);
 }
 
+ftr_status ftr__check_image_sizes(ftr__infer *s, const int64_t output[2]) {
+    const ftr_shape *x = &s->in[0]->shape;
+    ftr_status status = ftr__check_rank(s, 0, "input", 4, "n, h, w, c");
+    if (status == FTR_OK) status = ftr__check_float(s, 0, "input");
+    if (status != FTR_OK) return status;
+    for (int32_t i = 0; i < 2; i++) {
+        if (x->dim[1 + i] < 1 || x->dim[1 + i] > INT32_MAX)
+            return ftr__infer_error(s, FTR_ERROR_SHAPE, "input is %lld x %lld, expected 1 to %d", (long long)x->dim[1],
+                                    (long long)x->dim[2], (int)INT32_MAX);
+        if (output[i] < 1 || output[i] > INT32_MAX)
+            return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "the new size is %lld x %lld, expected 1 to %d",
+                                    (long long)output[0], (long long)output[1], (int)INT32_MAX);
+    }
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_adaptive_avg_pool2d(ftr__infer *s) {
+    ftr_op_attr *attr = &s->node->attr;
+    ftr_shape y = s->in[0]->shape;
+    const ftr_status status = ftr__check_image_sizes(s, attr->adaptive.output);
+    if (status != FTR_OK) return status;
+    for (int32_t i = 0; i < 2; i++) {
+        attr->adaptive.input[i] = y.dim[1 + i];
+        y.dim[1 + i] = attr->adaptive.output[i];
+    }
+    return ftr__set_output(s, 0, s->in[0]->dtype, &y);
+}
+
+ftr_status ftr__infer_adaptive_avg_pool2d_grad(ftr__infer *s) {
+    const ftr_op_attr *attr = &s->node->attr;
+    const ftr_status status = ftr__check_image_sizes(s, attr->adaptive.input);
+    ftr_shape dx = s->in[0]->shape;
+    for (int32_t i = 0; i < 2; i++) dx.dim[1 + i] = attr->adaptive.input[i];
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &dx);
+}
+
 /* ---- gradients */
 
 void ftr__grad_max_pool2d(ftr__grad *s) {
@@ -6356,6 +6860,63 @@ void ftr__grad_max_pool2d(ftr__grad *s) {
 void ftr__grad_avg_pool2d(ftr__grad *s) {
     if (!ftr__has_gradient(s) || !s->wanted[0]) return;
     s->din[0] = ftr__emit_one(FTR_OP_avg_pool2d_grad, &s->node->attr, s->dout[0]);
+}
+
+void ftr__grad_adaptive_avg_pool2d(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__emit_one(FTR_OP_adaptive_avg_pool2d_grad, &s->node->attr, s->dout[0]);
+}
+
+/* ---- src/ops/resize.c ---- */
+/* Resizing of NHWC images. */
+
+/* ---- builder */
+
+ftr_tensor ftr_resize2d(ftr_tensor x, int64_t out_h, int64_t out_w, const ftr_resize2d_desc *desc) {
+    const ftr_resize2d_desc d = desc != NULL ? *desc : (ftr_resize2d_desc){FTR_RESIZE_NEAREST, false};
+    const ftr_op_attr attr = {.resize = {.output = {out_h, out_w}, .mode = d.mode, .align_corners = d.align_corners}};
+    return ftr__emit_one(FTR_OP_resize2d, &attr, x);
+}
+
+/* ---- shapes and types */
+
+static ftr_status ftr__check_resize_attr(ftr__infer *s) {
+    const ftr_op_attr *attr = &s->node->attr;
+    if (attr->resize.mode != FTR_RESIZE_NEAREST && attr->resize.mode != FTR_RESIZE_BILINEAR)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "mode %d, expected FTR_RESIZE_NEAREST or FTR_RESIZE_BILINEAR", (int)attr->resize.mode);
+    if (attr->resize.mode == FTR_RESIZE_NEAREST && attr->resize.align_corners)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "align_corners with the mode nearest, expected bilinear");
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_resize2d(ftr__infer *s) {
+    ftr_op_attr *attr = &s->node->attr;
+    ftr_shape y = s->in[0]->shape;
+    ftr_status status = ftr__check_image_sizes(s, attr->resize.output);
+    if (status == FTR_OK) status = ftr__check_resize_attr(s);
+    if (status != FTR_OK) return status;
+    for (int32_t i = 0; i < 2; i++) {
+        attr->resize.input[i] = y.dim[1 + i];
+        y.dim[1 + i] = attr->resize.output[i];
+    }
+    return ftr__set_output(s, 0, s->in[0]->dtype, &y);
+}
+
+ftr_status ftr__infer_resize2d_grad(ftr__infer *s) {
+    const ftr_op_attr *attr = &s->node->attr;
+    const ftr_status status = ftr__check_image_sizes(s, attr->resize.input);
+    ftr_shape dx = s->in[0]->shape;
+    for (int32_t i = 0; i < 2; i++) dx.dim[1 + i] = attr->resize.input[i];
+    return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &dx);
+}
+
+/* ---- gradient */
+
+void ftr__grad_resize2d(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    s->din[0] = ftr__emit_one(FTR_OP_resize2d_grad, &s->node->attr, s->dout[0]);
 }
 
 /* ---- src/ops/random.c ---- */
@@ -9274,6 +9835,8 @@ typedef struct ftr__simd_math {
     /* y += a * x; and y += a * (x - y). */
     void (*axpy)(int64_t n, float a, const float *x, float *y);
     void (*blend)(int64_t n, float a, const float *x, float *y);
+    /* y = sum of weight[i] * x[i], i from 0 to 3. */
+    void (*mix)(int64_t n, const float *const x[4], const float weight[4], float *y);
 
     /* Maximum over a window of rows x columns pixels of `channels` each, from x on; `width` pixels are in an image
      * row. The first maximum wins, NaN is the largest. index = first_index + row * width + column. */
@@ -9386,8 +9949,8 @@ typedef struct ftr__simd_attention {
 #define FTR__DEPTHWISE_BLOCK 6 /* pixels or rows of the result, at most, that are computed at once */
 #define FTR__DEPTHWISE_TAPS 5  /* neighbouring taps, at most, whose sums are computed at once */
 
-/* Up to FTR__DEPTHWISE_BLOCK rows of the result, or pixels of a row, that have the same taps: x, w and y say where their
- * first one and its first tap are; those of a row and a pixel are added. */
+/* Up to FTR__DEPTHWISE_BLOCK rows of the result, or pixels of a row, that have the same taps: x, w and y say where
+ * their first one and its first tap are; those of a row and a pixel are added. */
 typedef struct ftr__depthwise_span {
     int64_t x, w, y, count, taps;
 } ftr__depthwise_span;
@@ -9539,6 +10102,11 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(max_pool2d_grad, ftr__cpu_max_pool2d_grad, 0)                                                     \
     X(avg_pool2d, ftr__cpu_avg_pool2d, 0)                                                               \
     X(avg_pool2d_grad, ftr__cpu_avg_pool2d_grad, 0)                                                     \
+    X(adaptive_avg_pool2d, ftr__cpu_adaptive_avg_pool2d, 0)                                             \
+    X(adaptive_avg_pool2d_grad, ftr__cpu_adaptive_avg_pool2d_grad, 0)                                   \
+    /* resize.c */                                                                                      \
+    X(resize2d, ftr__cpu_resize2d, ftr__cpu_resize2d_workspace)                                         \
+    X(resize2d_grad, ftr__cpu_resize2d_grad, ftr__cpu_resize2d_workspace)                               \
     /* random.c */                                                                                               \
     X(dropout, ftr__cpu_dropout, 0)                                                                     \
     X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
@@ -9624,6 +10192,11 @@ FTR__CPU_RUN(ftr__cpu_max_pool2d)
 FTR__CPU_RUN(ftr__cpu_max_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d)
 FTR__CPU_RUN(ftr__cpu_avg_pool2d_grad)
+FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d)
+FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
+FTR__CPU_RUN(ftr__cpu_resize2d)
+FTR__CPU_RUN(ftr__cpu_resize2d_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)
@@ -11569,9 +12142,9 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
 /* ---- src/backend/cpu/depthwise.c ---- */
 /* Depthwise convolutions, and others with few channels a group: vectors run along the channels of the result.
  *
- * A channel of the result needs all channels of the source's group, one a plane. A depthwise convolution has one plane, the
- * source itself. Otherwise the planes are made, a block of rows and channels at a time: channel c of plane j is channel j of
- * the group that the result's channel c belongs to. */
+ * A channel of the result needs all channels of the source's group, one a plane. A depthwise convolution has one plane,
+ * the source itself. Otherwise the planes are made, a block of rows and channels at a time: channel c of plane j is
+ * channel j of the group that the result's channel c belongs to. */
 
 #define FTR__DEPTHWISE_GROUP 8                /* channels a group, at most */
 #define FTR__DEPTHWISE_TASK_BYTES (1 << 18)   /* of the larger side of a task */
@@ -11589,8 +12162,8 @@ bool ftr__conv_is_depthwise(const ftr__conv *v) {
     return v->groups > 1 || v->cg * v->og == 1;
 }
 
-/* The taps through which a position of the result meets the source, along one dimension: tap `first` at position `from`,
- * the others tap_step taps and from_step positions further each. */
+/* The taps through which a position of the result meets the source, along one dimension: tap `first` at position
+ * `from`, the others tap_step taps and from_step positions further each. */
 typedef struct ftr__depthwise_taps {
     int64_t count, first, from;
 } ftr__depthwise_taps;
@@ -11677,8 +12250,8 @@ static int64_t ftr__depthwise_plane_bytes(const ftr__depthwise_job *w) {
     return (int64_t)sizeof(float) * w->from_group * rows * w->from[1];
 }
 
-/* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there would
- * be few tasks. */
+/* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there
+ * would be few tasks. */
 static void ftr__depthwise_cut(ftr__depthwise_job *w) {
     const int64_t to = w->to[0] * w->to[1] * w->to_channels, from = w->from[0] * w->from[1] * w->from_channels;
     const int64_t bytes = (int64_t)sizeof(float) * ftr__gemm_max(to, from);
@@ -11787,8 +12360,8 @@ static void ftr__depthwise_weight_task(void *arg, int64_t task, int32_t worker) 
     }
 }
 
-/* Rows first to end - 1 of the result, or pixels of its rows, as spans; those of all phases come side by side. Steps are
- * from position `from` of the source, from a tap, from a row or pixel of the result to the next. */
+/* Rows first to end - 1 of the result, or pixels of its rows, as spans; those of all phases come side by side. Steps
+ * are from a position of the source, a tap, a row or pixel of the result to the next; `from` is the source's first. */
 static int64_t ftr__depthwise_make_spans(const ftr__depthwise_job *w, int32_t d, int64_t first, int64_t end,
                                          int64_t from, const int64_t step[3], ftr__depthwise_span *spans) {
     int64_t count = 0;
@@ -12826,6 +13399,279 @@ ftr_status ftr__cpu_avg_pool2d_grad(const ftr_kernel_call *call) {
     ftr__pool2d_job job = ftr__pool2d_job_of(call, &call->in[0].shape, true);
     return ftr__pool2d_run(&job, ftr__pool2d_grad_task);
 }
+
+/* ------------------------------------------------------------------------------------------------------ adaptive -- */
+
+typedef struct ftr__adaptive_job {
+    const float *x; /* of the gradient: dy */
+    float *y;       /* dx */
+    const ftr__simd_math *math;
+    const int64_t *in, *out; /* height, width of the forward input and output */
+    int64_t channels;
+    int64_t rows, rows_per_task; /* of what is computed, over all images */
+} ftr__adaptive_job;
+
+/* The input positions of window `at` of `windows` over `size`. Read the other way round, windows and positions
+ * exchanged, these are the windows that cover a position. */
+static ftr__pool_range ftr__adaptive_window(int64_t at, int64_t size, int64_t windows) {
+    return (ftr__pool_range){at * size / windows, ((at + 1) * size + windows - 1) / windows};
+}
+
+static int64_t ftr__adaptive_length(ftr__pool_range range) { return range.end - range.begin; }
+
+static void ftr__adaptive_row(const ftr__adaptive_job *job, int64_t row) {
+    const ftr__pool_range h = ftr__adaptive_window(row % job->out[0], job->in[0], job->out[0]);
+    const int64_t image = row / job->out[0] * job->in[0], c = job->channels;
+    for (int64_t ow = 0; ow < job->out[1]; ow++) {
+        const ftr__pool_range w = ftr__adaptive_window(ow, job->in[1], job->out[1]);
+        const int64_t area = ftr__adaptive_length(h) * ftr__adaptive_length(w);
+        job->math->window_mean(c, job->x + ((image + h.begin) * job->in[1] + w.begin) * c, ftr__adaptive_length(h),
+                               ftr__adaptive_length(w), job->in[1], (float)area, job->y + (row * job->out[1] + ow) * c);
+    }
+}
+
+static void ftr__adaptive_grad_row(const ftr__adaptive_job *job, int64_t row) {
+    const ftr__pool_range h = ftr__adaptive_window(row % job->in[0], job->out[0], job->in[0]);
+    const int64_t image = row / job->in[0] * job->out[0], c = job->channels;
+    float *dx = job->y + row * job->in[1] * c;
+    memset(dx, 0, (size_t)(job->in[1] * c) * sizeof *dx);
+    for (int64_t iw = 0; iw < job->in[1]; iw++, dx += c) {
+        const ftr__pool_range w = ftr__adaptive_window(iw, job->out[1], job->in[1]);
+        for (int64_t oh = h.begin; oh < h.end; oh++) {
+            const int64_t height = ftr__adaptive_length(ftr__adaptive_window(oh, job->in[0], job->out[0]));
+            for (int64_t ow = w.begin; ow < w.end; ow++) {
+                const int64_t area = height * ftr__adaptive_length(ftr__adaptive_window(ow, job->in[1], job->out[1]));
+                job->math->axpy(c, 1.0f / (float)area, job->x + ((image + oh) * job->out[1] + ow) * c, dx);
+            }
+        }
+    }
+}
+
+static void ftr__adaptive_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adaptive_job *job = arg;
+    const int64_t first = task * job->rows_per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__adaptive_row(job, row);
+}
+
+static void ftr__adaptive_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adaptive_job *job = arg;
+    const int64_t first = task * job->rows_per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__adaptive_grad_row(job, row);
+}
+
+static ftr_status ftr__adaptive_run(const ftr_kernel_call *call, ftr__task_fn task) {
+    const ftr_shape *result = &call->out[0].shape;
+    ftr__adaptive_job job = {
+        .x = (const float *)call->in[0].data,
+        .y = (float *)call->out[0].data,
+        .math = &ftr__cpu_of(call)->simd->math,
+        .in = call->attr->adaptive.input,
+        .out = call->attr->adaptive.output,
+        .channels = result->dim[3],
+        .rows = result->dim[0] * result->dim[1],
+    };
+    if (call->out[0].count == 0) return FTR_OK;
+    const int64_t most = call->in[0].count > call->out[0].count ? call->in[0].count : call->out[0].count;
+    job.rows_per_task = 1 + FTR__POOL_GRAIN / (1 + most / job.rows);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, task, &job);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_adaptive_avg_pool2d(const ftr_kernel_call *call) {
+    return ftr__adaptive_run(call, ftr__adaptive_task);
+}
+
+ftr_status ftr__cpu_adaptive_avg_pool2d_grad(const ftr_kernel_call *call) {
+    return ftr__adaptive_run(call, ftr__adaptive_grad_task);
+}
+
+/* ---- src/backend/cpu/resize.c ---- */
+/* Resizing of [n, h, w, c]: vectors run along the channels. A task is a number of rows of the result. Where each row
+ * and column comes from is worked out once, in the workspace. The gradient gathers: each input pixel looks up the output
+ * pixels that it went into, so that no two tasks write to one place. */
+
+#define FTR__RESIZE_GRAIN 16384
+/* Pixels of fewer channels, such as colours, are not worth a call. */
+#define FTR__RESIZE_VECTOR 8
+
+/* Height or width: output i is (1 - share[i]) times input low[i] plus share[i] times input high[i]. low does not
+ * decrease; first[k] is the first output whose low is k or more, up to k = in. */
+typedef struct ftr__resize_axis {
+    int64_t in, out;
+    int64_t *low, *high, *first;
+    double *share;
+} ftr__resize_axis;
+
+typedef struct ftr__resize_job {
+    const float *x; /* of the gradient: dy */
+    float *y;       /* dx */
+    const ftr__simd_math *math;
+    ftr__resize_axis axis[2]; /* height, width */
+    int64_t channels;
+    bool nearest;
+    int64_t rows, rows_per_task; /* of what is computed, over all images */
+} ftr__resize_job;
+
+/* ----------------------------------------------------------------------------------------------- source of a row -- */
+
+/* PyTorch's rule, with product and quotient in f32. */
+static int64_t ftr__resize_nearest(int64_t at, int64_t in, int64_t out) {
+    const int64_t low = (int64_t)floorf((float)at * ((float)in / (float)out));
+    return low < in ? low : in - 1;
+}
+
+static double ftr__resize_position(int64_t at, int64_t in, int64_t out, bool align_corners) {
+    if (align_corners) return out > 1 ? (double)(at * (in - 1)) / (double)(out - 1) : 0.0;
+    const double position = ((double)at + 0.5) * ((double)in / (double)out) - 0.5;
+    return position > 0.0 ? position : 0.0;
+}
+
+static void ftr__resize_fill(const ftr__resize_axis *axis, bool nearest, bool align_corners) {
+    int64_t next = 0;
+    for (int64_t i = 0; i < axis->out; i++) {
+        const double position = nearest ? (double)ftr__resize_nearest(i, axis->in, axis->out)
+                                        : ftr__resize_position(i, axis->in, axis->out, align_corners);
+        const int64_t before = (int64_t)position, low = before < axis->in ? before : axis->in - 1;
+        axis->low[i] = low;
+        axis->high[i] = low + 1 < axis->in && !nearest ? low + 1 : low;
+        axis->share[i] = axis->high[i] > low ? position - (double)low : 0.0;
+        while (next <= low) axis->first[next++] = i;
+    }
+    while (next <= axis->in) axis->first[next++] = axis->out;
+}
+
+/* What output i takes of input k. */
+static double ftr__resize_weight(const ftr__resize_axis *axis, int64_t i, int64_t k) {
+    return (axis->low[i] == k ? 1.0 - axis->share[i] : 0.0) + (axis->high[i] == k ? axis->share[i] : 0.0);
+}
+
+/* The outputs that take of input k: from *begin to before *end. */
+static void ftr__resize_takers(const ftr__resize_axis *axis, bool nearest, int64_t k, int64_t *begin, int64_t *end) {
+    *begin = axis->first[k > 0 && !nearest ? k - 1 : k];
+    *end = axis->first[k + 1];
+}
+
+/* ------------------------------------------------------------------------------------------------------- forward -- */
+
+static void ftr__resize_mix(const ftr__resize_job *job, const float *const x[4], const float weight[4], float *y) {
+    if (job->channels >= FTR__RESIZE_VECTOR) {
+        job->math->mix(job->channels, x, weight, y);
+        return;
+    }
+    for (int64_t c = 0; c < job->channels; c++)
+        y[c] = weight[0] * x[0][c] + weight[1] * x[1][c] + weight[2] * x[2][c] + weight[3] * x[3][c];
+}
+
+static void ftr__resize_row(const ftr__resize_job *job, int64_t row) {
+    const ftr__resize_axis *h = &job->axis[0], *w = &job->axis[1];
+    const int64_t c = job->channels, oh = row % h->out, line = w->in * c;
+    const float *image = job->x + row / h->out * h->in * line;
+    const float *top = image + h->low[oh] * line, *bottom = image + h->high[oh] * line;
+    float *y = job->y + row * w->out * c;
+    for (int64_t ow = 0; ow < w->out; ow++, y += c) {
+        const int64_t left = w->low[ow] * c, right = w->high[ow] * c;
+        if (job->nearest) {
+            memcpy(y, top + left, (size_t)c * sizeof *y);
+            continue;
+        }
+        const double u = h->share[oh], v = w->share[ow];
+        const float *const from[4] = {top + left, top + right, bottom + left, bottom + right};
+        const float weight[4] = {(float)((1 - u) * (1 - v)), (float)((1 - u) * v), (float)(u * (1 - v)),
+                                 (float)(u * v)};
+        ftr__resize_mix(job, from, weight, y);
+    }
+}
+
+static void ftr__resize_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__resize_job *job = arg;
+    const int64_t first = task * job->rows_per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++) ftr__resize_row(job, row);
+}
+
+/* ------------------------------------------------------------------------------------------------------ gradient -- */
+
+static void ftr__resize_add(const ftr__resize_job *job, float weight, const float *dy, float *dx) {
+    if (job->channels >= FTR__RESIZE_VECTOR) {
+        job->math->axpy(job->channels, weight, dy, dx);
+        return;
+    }
+    for (int64_t c = 0; c < job->channels; c++) dx[c] += weight * dy[c];
+}
+
+static void ftr__resize_grad_row(const ftr__resize_job *job, int64_t row) {
+    const ftr__resize_axis *h = &job->axis[0], *w = &job->axis[1];
+    const int64_t c = job->channels, ih = row % h->in;
+    const float *image = job->x + row / h->in * h->out * w->out * c;
+    float *dx = job->y + row * w->in * c;
+    int64_t top, bottom, left, right;
+    memset(dx, 0, (size_t)(w->in * c) * sizeof *dx);
+    ftr__resize_takers(h, job->nearest, ih, &top, &bottom);
+    for (int64_t iw = 0; iw < w->in; iw++, dx += c) {
+        ftr__resize_takers(w, job->nearest, iw, &left, &right);
+        for (int64_t oh = top; oh < bottom; oh++) {
+            const double share = ftr__resize_weight(h, oh, ih);
+            for (int64_t ow = left; ow < right; ow++)
+                ftr__resize_add(job, (float)(share * ftr__resize_weight(w, ow, iw)), image + (oh * w->out + ow) * c,
+                                dx);
+        }
+    }
+}
+
+static void ftr__resize_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__resize_job *job = arg;
+    const int64_t first = task * job->rows_per_task;
+    (void)worker;
+    for (int64_t row = first; row < job->rows && row < first + job->rows_per_task; row++)
+        ftr__resize_grad_row(job, row);
+}
+
+/* ------------------------------------------------------------------------------------------------------- kernels -- */
+
+/* low, high, first and share, of 8 bytes each. */
+static size_t ftr__resize_axis_bytes(int64_t in, int64_t out) { return (size_t)(3 * out + in + 1) * sizeof(int64_t); }
+
+size_t ftr__cpu_resize2d_workspace(const ftr_kernel_call *call) {
+    const int64_t *in = call->attr->resize.input, *out = call->attr->resize.output;
+    return ftr__resize_axis_bytes(in[0], out[0]) + ftr__resize_axis_bytes(in[1], out[1]);
+}
+
+static ftr__resize_axis ftr__resize_axis_at(unsigned char *memory, int64_t in, int64_t out) {
+    ftr__resize_axis axis = {.in = in, .out = out, .low = (int64_t *)(void *)memory};
+    axis.high = axis.low + out;
+    axis.first = axis.high + out;
+    axis.share = (double *)(void *)(axis.first + in + 1);
+    return axis;
+}
+
+static ftr_status ftr__resize_run(const ftr_kernel_call *call, ftr__task_fn task) {
+    const int64_t *in = call->attr->resize.input, *out = call->attr->resize.output;
+    const ftr_shape *result = &call->out[0].shape;
+    unsigned char *memory = call->workspace;
+    ftr__resize_job job = {
+        .x = (const float *)call->in[0].data,
+        .y = (float *)call->out[0].data,
+        .math = &ftr__cpu_of(call)->simd->math,
+        .axis = {ftr__resize_axis_at(memory, in[0], out[0]),
+                 ftr__resize_axis_at(memory + ftr__resize_axis_bytes(in[0], out[0]), in[1], out[1])},
+        .channels = result->dim[3],
+        .nearest = call->attr->resize.mode == FTR_RESIZE_NEAREST,
+        .rows = result->dim[0] * result->dim[1],
+    };
+    if (call->out[0].count == 0) return FTR_OK;
+    for (int32_t i = 0; i < 2; i++) ftr__resize_fill(&job.axis[i], job.nearest, call->attr->resize.align_corners);
+    const int64_t most = call->in[0].count > call->out[0].count ? call->in[0].count : call->out[0].count;
+    job.rows_per_task = 1 + FTR__RESIZE_GRAIN / (1 + most / job.rows);
+    ftr__pool_run(ftr__cpu_of(call)->pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, task, &job);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_resize2d(const ftr_kernel_call *call) { return ftr__resize_run(call, ftr__resize_task); }
+
+ftr_status ftr__cpu_resize2d_grad(const ftr_kernel_call *call) { return ftr__resize_run(call, ftr__resize_grad_task); }
 
 /* ---- src/backend/cpu/random.c ---- */
 /* Dropout, stochastic depth, random tensors. An element's or a row's fate depends on its index and the stream alone. */
@@ -17726,44 +18572,91 @@ ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_
 /* ---- src/models/blocks.h ---- */
 /* What several models are built of. Written, as all of models/, on the public API alone. */
 
-/* The graph of an f32 image [n, h, w, c] of at least min_size x min_size pixels and one channel; NULL with the mistake
- * recorded under the model's name, or if the graph has failed before. */
+typedef ftr_tensor (*ftr__activation_fn)(ftr_tensor x);
+
+/* ------------------------------------------------------------------------------------------------------- options -- */
+
+/* The graph of a floating-point image [n, h, w, c] of at least min_size x min_size pixels and one channel; NULL with the
+ * mistake recorded under the model's name, or if the graph has failed before. */
 FTR_LIB ftr_graph *ftr__model_image(const char *model, ftr_tensor image, int64_t min_size);
 
 /* Whether a probability is one, NaN being none; otherwise the mistake is recorded with the option's name. */
 FTR_LIB bool ftr__model_probability(ftr_graph *graph, const char *model, const char *option, double p);
 
+/* Whether a description has its cookie; otherwise the mistake is recorded with the name of the function that sets it. */
+FTR_LIB bool ftr__model_cookie(ftr_graph *graph, const char *model, bool right);
+
 /* `asked`, or `otherwise` where it is 0; 0 with the mistake recorded if it is negative. */
 FTR_LIB int64_t ftr__model_classes(ftr_graph *graph, const char *model, int64_t asked, int64_t otherwise);
 
-/* ftr_dropout(), or x itself where p is 0. */
-FTR_LIB ftr_tensor ftr__model_dropout(ftr_tensor x, double p);
+/* `channels`, rounded to the nearest multiple of 8 that is at least 8 and at least 9/10 of it. */
+FTR_LIB int64_t ftr__divisible_channels(double channels);
+
+/* -------------------------------------------------------------------------------------------------------- blocks -- */
+
+/* ftr_scope_push() of a name made as by printf(). */
+FTR_LIB void ftr__model_scope(ftr_graph *graph, const char *format, ...) FTR_PRINTF(2, 3);
+
+/* torchvision's Conv2dNormActivation. */
+typedef struct ftr__conv_norm_act {
+    int64_t channels; /* of the result */
+    int32_t kernel, stride;
+    bool depthwise;
+    const ftr_batch_norm_desc *norm;
+    ftr__activation_fn activation; /* NULL: none */
+} ftr__conv_norm_act;
+
+/* "scope.0", a convolution without bias whose padding keeps the size, Kaiming normal by fan_out; "scope.1", batch norm;
+ * the activation. */
+FTR_LIB ftr_tensor ftr__conv_norm(ftr_tensor x, const char *scope, const ftr__conv_norm_act *layer);
+
+/* torchvision's SqueezeExcitation (Hu et al., CVPR 2018), its linear layers as 1x1 convolutions "scope.fc1" and
+ * "scope.fc2": x times gate(fc2(activation(fc1(mean of x over the image)))). */
+FTR_LIB ftr_tensor ftr__squeeze_excite(ftr_tensor x, const char *scope, int64_t squeezed, ftr__activation_fn activation,
+                                       ftr__activation_fn gate);
+
+/* The block of MobileNetV3 and EfficientNet. */
+typedef struct ftr__inverted_residual {
+    int64_t expanded, channels; /* in between, of the result */
+    int64_t squeezed;           /* 0: no squeeze-excite */
+    int32_t kernel, stride;
+    const ftr_batch_norm_desc *norm;
+    ftr__activation_fn activation, squeeze_activation, gate;
+    double stochastic_depth;
+} ftr__inverted_residual;
+
+/* In the scope "block", numbered from 0 without gaps: 1x1 expansion if it changes the number of channels, depthwise
+ * convolution, squeeze-excite, 1x1 projection; plus x where shapes allow and the stride is 1. */
+FTR_LIB ftr_tensor ftr__inverted_residual_block(ftr_tensor x, const ftr__inverted_residual *block);
 
 /* ---- src/models/blocks.c ---- */
 
-static ftr_graph *ftr__model_image_error(ftr_graph *graph, ftr_status status, const char *model, const char *sentence) {
-    (void)ftr_graph_fail(graph, status, model, NULL, "%s", sentence);
-    return NULL;
+/* ---- options */
+
+static void ftr__check_model_image(ftr_graph *graph, const char *model, const ftr_shape *shape, ftr_dtype dtype,
+                                   int64_t min_size) {
+    if (shape->rank != 4)
+        (void)ftr_graph_fail(graph, FTR_ERROR_RANK, model, NULL, "the image has rank %d, expected 4 (n, h, w, c)",
+                             (int)shape->rank);
+    else if (dtype != FTR_F32 && dtype != FTR_F64)
+        (void)ftr_graph_fail(graph, FTR_ERROR_DTYPE, model, NULL, "the image is %s, expected f32 or f64",
+                             ftr_dtype_name(dtype));
+    else if (shape->dim[1] < min_size || shape->dim[2] < min_size)
+        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, model, NULL,
+                             "the image has %lld x %lld pixels, expected %lld x %lld or more", (long long)shape->dim[1],
+                             (long long)shape->dim[2], (long long)min_size, (long long)min_size);
+    else if (shape->dim[3] < 1)
+        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, model, NULL, "the image has 0 channels, expected 1 or more");
 }
 
 ftr_graph *ftr__model_image(const char *model, ftr_tensor image, int64_t min_size) {
     ftr_graph *graph = image.graph;
     if (ftr_graph_status(graph) != FTR_OK) return NULL;
-    if (!ftr_is_valid(image))
-        return ftr__model_image_error(graph, FTR_ERROR_INVALID_TENSOR, model, "the image is a null tensor");
     const ftr_shape shape = ftr_shape_of(image);
-    if (shape.rank != 4)
-        (void)ftr_graph_fail(graph, FTR_ERROR_RANK, model, NULL, "the image has rank %d, expected 4 (n, h, w, c)",
-                             (int)shape.rank);
-    else if (ftr_dtype_of(image) != FTR_F32 && ftr_dtype_of(image) != FTR_F64)
-        (void)ftr_graph_fail(graph, FTR_ERROR_DTYPE, model, NULL, "the image is %s, expected f32 or f64",
-                             ftr_dtype_name(ftr_dtype_of(image)));
-    else if (shape.dim[1] < min_size || shape.dim[2] < min_size)
-        (void)ftr_graph_fail(graph, FTR_ERROR_SHAPE, model, NULL,
-                             "the image has %lld x %lld pixels, expected %lld x %lld or more", (long long)shape.dim[1],
-                             (long long)shape.dim[2], (long long)min_size, (long long)min_size);
-    else if (shape.dim[3] < 1)
-        return ftr__model_image_error(graph, FTR_ERROR_SHAPE, model, "the image has 0 channels, expected 1 or more");
+    if (!ftr_is_valid(image))
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_TENSOR, model, NULL, "the image is a null tensor");
+    else
+        ftr__check_model_image(graph, model, &shape, ftr_dtype_of(image), min_size);
     return ftr_graph_status(graph) == FTR_OK ? graph : NULL;
 }
 
@@ -17773,6 +18666,13 @@ bool ftr__model_probability(ftr_graph *graph, const char *model, const char *opt
     return false;
 }
 
+bool ftr__model_cookie(ftr_graph *graph, const char *model, bool right) {
+    if (!right)
+        (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "desc was not made by ftr_%s_defaults()",
+                             model);
+    return right;
+}
+
 int64_t ftr__model_classes(ftr_graph *graph, const char *model, int64_t asked, int64_t otherwise) {
     if (asked >= 0) return asked == 0 ? otherwise : asked;
     (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "classes is %lld, expected 1 or more",
@@ -17780,7 +18680,75 @@ int64_t ftr__model_classes(ftr_graph *graph, const char *model, int64_t asked, i
     return 0;
 }
 
-ftr_tensor ftr__model_dropout(ftr_tensor x, double p) { return p == 0.0 ? x : ftr_dropout(x, p); }
+int64_t ftr__divisible_channels(double channels) {
+    const int64_t nearest = (int64_t)(channels + 4.0) / 8 * 8, rounded = nearest < 8 ? 8 : nearest;
+    return (double)rounded < 0.9 * channels ? rounded + 8 : rounded;
+}
+
+/* ---- blocks */
+
+void ftr__model_scope(ftr_graph *graph, const char *format, ...) {
+    char name[64];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    ftr_scope_push(graph, name);
+}
+
+ftr_tensor ftr__conv_norm(ftr_tensor x, const char *scope, const ftr__conv_norm_act *layer) {
+    const int32_t pad = (layer->kernel - 1) / 2;
+    const ftr_conv2d_desc conv = {.stride = {layer->stride, layer->stride},
+                                  .padding = {pad, pad, pad, pad},
+                                  .groups = layer->depthwise ? (int32_t)layer->channels : 1,
+                                  .no_bias = true,
+                                  .weight_init = {FTR_INIT_KAIMING_NORMAL_FAN_OUT, 0.0, 0.0}};
+    ftr_scope_push(x.graph, scope);
+    x = ftr_batch_norm(ftr_conv2d(x, "0", layer->channels, layer->kernel, &conv), "1", layer->norm);
+    if (layer->activation != NULL) x = layer->activation(x);
+    ftr_scope_pop(x.graph);
+    return x;
+}
+
+ftr_tensor ftr__squeeze_excite(ftr_tensor x, const char *scope, int64_t squeezed, ftr__activation_fn activation,
+                               ftr__activation_fn gate) {
+    const ftr_conv2d_desc conv = {.weight_init = {FTR_INIT_KAIMING_NORMAL_FAN_OUT, 0.0, 0.0},
+                                  .bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}};
+    ftr_scope_push(x.graph, scope);
+    ftr_tensor scale = ftr_mean(x, FTR_AXES(1, 2), true);
+    scale = activation(ftr_conv2d(scale, "fc1", squeezed, 1, &conv));
+    scale = gate(ftr_conv2d(scale, "fc2", ftr_shape_of(x).dim[3], 1, &conv));
+    x = ftr_mul(x, scale);
+    ftr_scope_pop(x.graph);
+    return x;
+}
+
+static const char *ftr__number_text(int32_t number, char text[16]) {
+    (void)snprintf(text, 16, "%d", (int)number);
+    return text;
+}
+
+ftr_tensor ftr__inverted_residual_block(ftr_tensor x, const ftr__inverted_residual *block) {
+    char number[16];
+    int32_t member = 0;
+    const ftr_tensor input = x;
+    const int64_t channels = ftr_shape_of(x).dim[3];
+    ftr__conv_norm_act layer = {block->expanded, 1, 1, false, block->norm, block->activation};
+    ftr_scope_push(x.graph, "block");
+    if (block->expanded != channels) x = ftr__conv_norm(x, ftr__number_text(member++, number), &layer);
+    layer.depthwise = true;
+    layer.kernel = block->kernel;
+    layer.stride = block->stride;
+    x = ftr__conv_norm(x, ftr__number_text(member++, number), &layer);
+    if (block->squeezed > 0)
+        x = ftr__squeeze_excite(x, ftr__number_text(member++, number), block->squeezed, block->squeeze_activation,
+                                block->gate);
+    x = ftr__conv_norm(x, ftr__number_text(member, number),
+                       &(ftr__conv_norm_act){block->channels, 1, 1, false, block->norm, NULL});
+    ftr_scope_pop(x.graph);
+    if (block->stride != 1 || block->channels != channels) return x;
+    return ftr_add(ftr_stochastic_depth(x, block->stochastic_depth), input);
+}
 
 /* ---- src/models/mlp.c ---- */
 /* Multi-layer perceptron, and the small network of PyTorch's MNIST example. */
@@ -17820,7 +18788,7 @@ ftr_tensor ftr_mlp(ftr_tensor x, const ftr_mlp_desc *desc) {
     for (int32_t i = 0; i < d->hidden_count; i++) {
         x = ftr__mlp_layer(x, i * members, d->hidden[i]);
         x = d->activation != NULL ? d->activation(x) : ftr_relu(x);
-        x = ftr__model_dropout(x, d->dropout);
+        x = ftr_dropout(x, d->dropout);
     }
     return d->features_only ? x : ftr__mlp_layer(x, d->hidden_count * members, classes);
 }
@@ -17836,19 +18804,464 @@ ftr_tensor ftr_mnist_cnn(ftr_tensor image, const ftr_mnist_cnn_desc *desc) {
     ftr_graph *graph = ftr__model_image("mnist_cnn", image, 6);
     if (graph == NULL) return none;
     const ftr_mnist_cnn_desc d = desc != NULL ? *desc : ftr_mnist_cnn_defaults();
-    if (d.cookie != FTR__COOKIE_MNIST_CNN)
-        return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "mnist_cnn", NULL,
-                              "desc was not made by ftr_mnist_cnn_defaults()");
+    if (!ftr__model_cookie(graph, "mnist_cnn", d.cookie == FTR__COOKIE_MNIST_CNN)) return none;
     const int64_t classes = ftr__model_classes(graph, "mnist_cnn", d.classes, 10);
     if (classes == 0 || !ftr__model_probability(graph, "mnist_cnn", "dropout1", d.dropout1) ||
         !ftr__model_probability(graph, "mnist_cnn", "dropout2", d.dropout2))
         return none;
     ftr_tensor x = ftr_relu(ftr_conv2d(image, "conv1", 32, 3, NULL));
     x = ftr_relu(ftr_conv2d(x, "conv2", 64, 3, NULL));
-    x = ftr__model_dropout(ftr_max_pool2d(x, 2, 2, NULL), d.dropout1);
+    x = ftr_dropout(ftr_max_pool2d(x, 2, 2, NULL), d.dropout1);
     x = ftr_flatten(ftr_transpose(x, FTR_AXES(0, 3, 1, 2)), 1); /* as PyTorch flattens */
     x = ftr_relu(ftr_linear(x, "fc1", 128, NULL));
-    return d.features_only ? x : ftr_linear(ftr__model_dropout(x, d.dropout2), "fc2", classes, NULL);
+    return d.features_only ? x : ftr_linear(ftr_dropout(x, d.dropout2), "fc2", classes, NULL);
+}
+
+/* ---- src/models/resnet.c ---- */
+/* Residual networks (He et al.: Deep Residual Learning for Image Recognition, CVPR 2016). */
+
+/* ---- as torchvision's */
+
+typedef struct ftr__resnet_kind {
+    int32_t depth;
+    bool bottleneck;
+    int32_t blocks[4]; /* of each layer */
+} ftr__resnet_kind;
+
+static const ftr__resnet_kind *ftr__resnet_kind_of(int32_t depth) {
+    static const ftr__resnet_kind kinds[] = {{18, false, {2, 2, 2, 2}},
+                                             {34, false, {3, 4, 6, 3}},
+                                             {50, true, {3, 4, 6, 3}},
+                                             {101, true, {3, 4, 23, 3}},
+                                             {152, true, {3, 8, 36, 3}}};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (kinds[i].depth == depth) return &kinds[i];
+    return NULL;
+}
+
+/* Convolution without bias that keeps the size but for its stride. */
+static ftr_tensor ftr__resnet_conv(ftr_tensor x, const char *name, int64_t channels, int32_t kernel, int32_t stride,
+                                   ftr_init_kind init) {
+    const int32_t pad = kernel / 2;
+    const ftr_conv2d_desc desc = {
+        .stride = {stride, stride}, .padding = {pad, pad, pad, pad}, .no_bias = true, .weight_init = {init, 0.0, 0.0}};
+    return ftr_conv2d(x, name, channels, kernel, &desc);
+}
+
+static ftr_tensor ftr__resnet_conv_fan_out(ftr_tensor x, const char *name, int64_t channels, int32_t kernel,
+                                           int32_t stride) {
+    return ftr__resnet_conv(x, name, channels, kernel, stride, FTR_INIT_KAIMING_NORMAL_FAN_OUT);
+}
+
+/* The last batch norm of a block. */
+static ftr_tensor ftr__resnet_last_norm(ftr_tensor x, const char *name, bool zero) {
+    ftr_batch_norm_desc desc = ftr_batch_norm_defaults();
+    if (zero) desc.weight_init.kind = FTR_INIT_ZEROS;
+    return ftr_batch_norm(x, name, &desc);
+}
+
+static ftr_tensor ftr__resnet_basic(ftr_tensor x, int64_t channels, int32_t stride, bool zero) {
+    x = ftr_relu(ftr_batch_norm(ftr__resnet_conv_fan_out(x, "conv1", channels, 3, stride), "bn1", NULL));
+    return ftr__resnet_last_norm(ftr__resnet_conv_fan_out(x, "conv2", channels, 3, 1), "bn2", zero);
+}
+
+static ftr_tensor ftr__resnet_bottleneck(ftr_tensor x, int64_t channels, int32_t stride, bool zero) {
+    x = ftr_relu(ftr_batch_norm(ftr__resnet_conv_fan_out(x, "conv1", channels / 4, 1, 1), "bn1", NULL));
+    x = ftr_relu(ftr_batch_norm(ftr__resnet_conv_fan_out(x, "conv2", channels / 4, 3, stride), "bn2", NULL));
+    return ftr__resnet_last_norm(ftr__resnet_conv_fan_out(x, "conv3", channels, 1, 1), "bn3", zero);
+}
+
+static ftr_tensor ftr__resnet_block(ftr_tensor x, int64_t channels, int32_t stride, bool bottleneck, bool zero) {
+    ftr_tensor shortcut = x;
+    x = bottleneck ? ftr__resnet_bottleneck(x, channels, stride, zero) : ftr__resnet_basic(x, channels, stride, zero);
+    if (stride != 1 || ftr_shape_of(shortcut).dim[3] != channels) {
+        shortcut = ftr__resnet_conv_fan_out(shortcut, "downsample.0", channels, 1, stride);
+        shortcut = ftr_batch_norm(shortcut, "downsample.1", NULL);
+    }
+    return ftr_relu(ftr_add(x, shortcut));
+}
+
+static ftr_tensor ftr__resnet_stem(ftr_tensor x, bool small_images) {
+    const ftr_pool2d_desc pool = {.stride = {2, 2}, .padding = {1, 1, 1, 1}};
+    x = small_images ? ftr__resnet_conv_fan_out(x, "conv1", 64, 3, 1) : ftr__resnet_conv_fan_out(x, "conv1", 64, 7, 2);
+    x = ftr_relu(ftr_batch_norm(x, "bn1", NULL));
+    return small_images ? x : ftr_max_pool2d(x, 3, 3, &pool);
+}
+
+ftr_tensor ftr_resnet(ftr_tensor image, const ftr_resnet_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("resnet", image, 1);
+    if (graph == NULL) return none;
+    const ftr_resnet_desc d = desc != NULL ? *desc : (ftr_resnet_desc){.depth = 50};
+    const ftr__resnet_kind *kind = ftr__resnet_kind_of(d.depth == 0 ? 50 : d.depth);
+    if (kind == NULL)
+        return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "resnet", NULL,
+                              "depth is %d, expected 18, 34, 50, 101 or 152", (int)d.depth);
+    const int64_t classes = ftr__model_classes(graph, "resnet", d.classes, 1000);
+    if (classes == 0) return none;
+    ftr_tensor x = ftr__resnet_stem(image, d.small_images);
+    for (int32_t layer = 0; layer < 4; layer++) {
+        const int64_t channels = (int64_t)(kind->bottleneck ? 256 : 64) << layer;
+        for (int32_t i = 0; i < kind->blocks[layer]; i++) {
+            ftr__model_scope(graph, "layer%d.%d", (int)layer + 1, (int)i);
+            x = ftr__resnet_block(x, channels, layer > 0 && i == 0 ? 2 : 1, kind->bottleneck, d.zero_init_residual);
+            ftr_scope_pop(graph);
+        }
+    }
+    x = ftr_global_avg_pool(x);
+    return d.features_only ? x : ftr_linear(x, "fc", classes, NULL);
+}
+
+/* ---- for CIFAR, section 4.2 */
+
+static ftr_tensor ftr__resnet_cifar_shortcut(ftr_tensor x, int64_t channels, int32_t stride) {
+    const int64_t missing = channels - ftr_shape_of(x).dim[3];
+    if (stride != 1)
+        for (int32_t axis = 1; axis <= 2; axis++) x = ftr_slice(x, axis, 0, INT64_MAX, stride);
+    if (missing == 0) return x;
+    return ftr_pad(x, FTR_SHAPE(0, 0, 0, missing / 2), FTR_SHAPE(0, 0, 0, missing - missing / 2), 0.0);
+}
+
+static ftr_tensor ftr__resnet_cifar_block(ftr_tensor x, int64_t channels, int32_t stride) {
+    const ftr_tensor shortcut = ftr__resnet_cifar_shortcut(x, channels, stride);
+    x = ftr_batch_norm(ftr__resnet_conv(x, "conv1", channels, 3, stride, FTR_INIT_KAIMING_NORMAL), "bn1", NULL);
+    x = ftr__resnet_conv(ftr_relu(x), "conv2", channels, 3, 1, FTR_INIT_KAIMING_NORMAL);
+    return ftr_relu(ftr_add(ftr_batch_norm(x, "bn2", NULL), shortcut));
+}
+
+ftr_tensor ftr_resnet_cifar(ftr_tensor image, const ftr_resnet_cifar_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("resnet_cifar", image, 1);
+    if (graph == NULL) return none;
+    const ftr_resnet_cifar_desc d = desc != NULL ? *desc : (ftr_resnet_cifar_desc){.depth = 20};
+    const int32_t depth = d.depth == 0 ? 20 : d.depth;
+    if (depth < 8 || depth % 6 != 2)
+        return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "resnet_cifar", NULL,
+                              "depth is %d, expected 6 n + 2: 8, 14, 20, 26 ...", (int)depth);
+    const int64_t classes = ftr__model_classes(graph, "resnet_cifar", d.classes, 10);
+    if (classes == 0) return none;
+    ftr_tensor x = ftr__resnet_conv(image, "conv1", 16, 3, 1, FTR_INIT_KAIMING_NORMAL);
+    x = ftr_relu(ftr_batch_norm(x, "bn1", NULL));
+    for (int32_t layer = 0; layer < 3; layer++) {
+        for (int32_t i = 0; i < (depth - 2) / 6; i++) {
+            ftr__model_scope(graph, "layer%d.%d", (int)layer + 1, (int)i);
+            x = ftr__resnet_cifar_block(x, (int64_t)16 << layer, layer > 0 && i == 0 ? 2 : 1);
+            ftr_scope_pop(graph);
+        }
+    }
+    x = ftr_global_avg_pool(x);
+    const ftr_linear_desc linear = {.weight_init = {FTR_INIT_KAIMING_NORMAL, 0.0, 0.0}};
+    return d.features_only ? x : ftr_linear(x, "linear", classes, &linear);
+}
+
+/* ---- src/models/mobilenet.c ---- */
+/* MobileNetV2 (Sandler et al., CVPR 2018) and MobileNetV3 (Howard et al., ICCV 2019), as torchvision's. */
+
+#define FTR__COOKIE_MOBILENET_V2 0x4d4e5632u
+#define FTR__COOKIE_MOBILENET_V3 0x4d4e5633u
+
+/* Linear layer whose weight is normal with deviation 0.01 and whose bias is 0. */
+static ftr_tensor ftr__mobilenet_linear(ftr_tensor x, const char *name, int64_t size) {
+    const ftr_linear_desc desc = {.weight_init = {FTR_INIT_NORMAL, 0.0, 0.01}, .bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}};
+    return ftr_linear(x, name, size, &desc);
+}
+
+static bool ftr__mobilenet_options_are_valid(ftr_graph *graph, const char *model, double width, double dropout) {
+    if (width > 0.0 && width <= 16.0) return ftr__model_probability(graph, model, "dropout", dropout);
+    (void)ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, model, NULL, "width is %g, expected above 0 to 16", width);
+    return false;
+}
+
+/* ---- V2 */
+
+ftr_mobilenet_v2_desc ftr_mobilenet_v2_defaults(void) {
+    return (ftr_mobilenet_v2_desc){.cookie = FTR__COOKIE_MOBILENET_V2, .classes = 1000, .width = 1.0, .dropout = 0.2};
+}
+
+/* In the scope "conv": 1x1 expansion if there is one, depthwise convolution, 1x1 projection; plus x where shapes allow. */
+static ftr_tensor ftr__mobilenet_v2_block(ftr_tensor x, int32_t expansion, int64_t channels, int32_t stride) {
+    const ftr_tensor input = x;
+    const int64_t in_channels = ftr_shape_of(x).dim[3];
+    const ftr_conv2d_desc project = {.no_bias = true, .weight_init = {FTR_INIT_KAIMING_NORMAL_FAN_OUT, 0.0, 0.0}};
+    ftr__conv_norm_act layer = {in_channels * expansion, 1, 1, false, NULL, ftr_relu6};
+    const bool expands = expansion != 1;
+    ftr_scope_push(x.graph, "conv");
+    if (expands) x = ftr__conv_norm(x, "0", &layer);
+    layer.kernel = 3;
+    layer.stride = stride;
+    layer.depthwise = true;
+    x = ftr__conv_norm(x, expands ? "1" : "0", &layer);
+    x = ftr_conv2d(x, expands ? "2" : "1", channels, 1, &project);
+    x = ftr_batch_norm(x, expands ? "3" : "2", NULL);
+    ftr_scope_pop(x.graph);
+    return stride == 1 && in_channels == channels ? ftr_add(x, input) : x;
+}
+
+/* The features: block number i in the scope "features.i". */
+static ftr_tensor ftr__mobilenet_v2_features(ftr_tensor x, double width) {
+    static const struct {
+        int32_t expansion, channels, blocks, stride;
+    } stages[] = {{1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
+                  {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
+    const ftr__conv_norm_act stem = {ftr__divisible_channels(32.0 * width), 3, 2, false, NULL, ftr_relu6};
+    const double last_width = width < 1.0 ? 1.0 : width;
+    const ftr__conv_norm_act head = {ftr__divisible_channels(1280.0 * last_width), 1, 1, false, NULL, ftr_relu6};
+    int32_t number = 1;
+    x = ftr__conv_norm(x, "features.0", &stem);
+    for (size_t s = 0; s < sizeof stages / sizeof stages[0]; s++) {
+        for (int32_t i = 0; i < stages[s].blocks; i++) {
+            ftr__model_scope(x.graph, "features.%d", (int)number++);
+            x = ftr__mobilenet_v2_block(x, stages[s].expansion, ftr__divisible_channels(stages[s].channels * width),
+                                        i == 0 ? stages[s].stride : 1);
+            ftr_scope_pop(x.graph);
+        }
+    }
+    return ftr__conv_norm(x, "features.18", &head);
+}
+
+ftr_tensor ftr_mobilenet_v2(ftr_tensor image, const ftr_mobilenet_v2_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("mobilenet_v2", image, 1);
+    if (graph == NULL) return none;
+    const ftr_mobilenet_v2_desc d = desc != NULL ? *desc : ftr_mobilenet_v2_defaults();
+    if (!ftr__model_cookie(graph, "mobilenet_v2", d.cookie == FTR__COOKIE_MOBILENET_V2) ||
+        !ftr__mobilenet_options_are_valid(graph, "mobilenet_v2", d.width, d.dropout))
+        return none;
+    const int64_t classes = ftr__model_classes(graph, "mobilenet_v2", d.classes, 1000);
+    if (classes == 0) return none;
+    const ftr_tensor x = ftr_global_avg_pool(ftr__mobilenet_v2_features(image, d.width));
+    return d.features_only ? x : ftr__mobilenet_linear(ftr_dropout(x, d.dropout), "classifier.1", classes);
+}
+
+/* ---- V3 */
+
+ftr_mobilenet_v3_desc ftr_mobilenet_v3_defaults(void) {
+    return (ftr_mobilenet_v3_desc){.cookie = FTR__COOKIE_MOBILENET_V3, .classes = 1000, .width = 1.0, .dropout = 0.2};
+}
+
+/* Tables 1 and 2 of the paper: kernel, expanded size, result, squeeze-excite, hardswish (otherwise ReLU), stride. */
+typedef struct ftr__mobilenet_v3_row {
+    int32_t kernel, expanded, channels;
+    bool squeeze, hardswish;
+    int32_t stride;
+} ftr__mobilenet_v3_row;
+
+static const ftr__mobilenet_v3_row ftr__mobilenet_v3_large[] = {
+    {3, 16, 16, false, false, 1}, {3, 64, 24, false, false, 2}, {3, 72, 24, false, false, 1},
+    {5, 72, 40, true, false, 2},  {5, 120, 40, true, false, 1}, {5, 120, 40, true, false, 1},
+    {3, 240, 80, false, true, 2}, {3, 200, 80, false, true, 1}, {3, 184, 80, false, true, 1},
+    {3, 184, 80, false, true, 1}, {3, 480, 112, true, true, 1}, {3, 672, 112, true, true, 1},
+    {5, 672, 160, true, true, 2}, {5, 960, 160, true, true, 1}, {5, 960, 160, true, true, 1}};
+
+static const ftr__mobilenet_v3_row ftr__mobilenet_v3_small[] = {
+    {3, 16, 16, true, false, 2}, {3, 72, 24, false, false, 2}, {3, 88, 24, false, false, 1},
+    {5, 96, 40, true, true, 2},  {5, 240, 40, true, true, 1},  {5, 240, 40, true, true, 1},
+    {5, 120, 48, true, true, 1}, {5, 144, 48, true, true, 1},  {5, 288, 96, true, true, 2},
+    {5, 576, 96, true, true, 1}, {5, 576, 96, true, true, 1}};
+
+static ftr_tensor ftr__mobilenet_v3_block(ftr_tensor x, const ftr__mobilenet_v3_row *row, double width,
+                                          const ftr_batch_norm_desc *norm) {
+    const int64_t expanded = ftr__divisible_channels(row->expanded * width);
+    const ftr__inverted_residual block = {.expanded = expanded,
+                                          .channels = ftr__divisible_channels(row->channels * width),
+                                          .squeezed =
+                                              row->squeeze ? ftr__divisible_channels((double)(expanded / 4)) : 0,
+                                          .kernel = row->kernel,
+                                          .stride = row->stride,
+                                          .norm = norm,
+                                          .activation = row->hardswish ? ftr_hardswish : ftr_relu,
+                                          .squeeze_activation = ftr_relu,
+                                          .gate = ftr_hardsigmoid};
+    return ftr__inverted_residual_block(x, &block);
+}
+
+static ftr_tensor ftr__mobilenet_v3_features(ftr_tensor x, bool small, double width) {
+    const ftr__mobilenet_v3_row *rows = small ? ftr__mobilenet_v3_small : ftr__mobilenet_v3_large;
+    const int32_t count = small ? 11 : 15;
+    ftr_batch_norm_desc norm = ftr_batch_norm_defaults();
+    norm.eps = 1e-3;
+    norm.momentum = 0.01;
+    ftr__conv_norm_act layer = {ftr__divisible_channels(16.0 * width), 3, 2, false, &norm, ftr_hardswish};
+    x = ftr__conv_norm(x, "features.0", &layer);
+    for (int32_t i = 0; i < count; i++) {
+        ftr__model_scope(x.graph, "features.%d", (int)i + 1);
+        x = ftr__mobilenet_v3_block(x, &rows[i], width, &norm);
+        ftr_scope_pop(x.graph);
+    }
+    layer = (ftr__conv_norm_act){6 * ftr_shape_of(x).dim[3], 1, 1, false, &norm, ftr_hardswish};
+    return ftr__conv_norm(x, small ? "features.12" : "features.16", &layer);
+}
+
+ftr_tensor ftr_mobilenet_v3(ftr_tensor image, const ftr_mobilenet_v3_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("mobilenet_v3", image, 1);
+    if (graph == NULL) return none;
+    const ftr_mobilenet_v3_desc d = desc != NULL ? *desc : ftr_mobilenet_v3_defaults();
+    if (!ftr__model_cookie(graph, "mobilenet_v3", d.cookie == FTR__COOKIE_MOBILENET_V3) ||
+        !ftr__mobilenet_options_are_valid(graph, "mobilenet_v3", d.width, d.dropout))
+        return none;
+    const int64_t classes = ftr__model_classes(graph, "mobilenet_v3", d.classes, 1000);
+    if (classes == 0) return none;
+    ftr_tensor x = ftr_global_avg_pool(ftr__mobilenet_v3_features(image, d.small, d.width));
+    if (d.features_only) return x;
+    const int64_t hidden = ftr__divisible_channels((d.small ? 1024.0 : 1280.0) * d.width);
+    x = ftr_hardswish(ftr__mobilenet_linear(x, "classifier.0", hidden));
+    return ftr__mobilenet_linear(ftr_dropout(x, d.dropout), "classifier.3", classes);
+}
+
+/* ---- src/models/efficientnet.c ---- */
+/* EfficientNet (Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019) as
+ * torchvision's, and its Lite0 as TensorFlow's. */
+
+#define FTR__COOKIE_EFFICIENTNET 0x45464e54u
+#define FTR__COOKIE_EFFICIENTNET_LITE0 0x45464c30u
+
+/* Table 1 of the paper: the stages of B0. */
+typedef struct ftr__efficientnet_stage {
+    int32_t expansion, kernel, stride, channels, blocks;
+} ftr__efficientnet_stage;
+
+#define FTR__EFFICIENTNET_STAGES 7
+
+static const ftr__efficientnet_stage ftr__efficientnet_stages[FTR__EFFICIENTNET_STAGES] = {
+    {1, 3, 1, 16, 1},  {6, 3, 2, 24, 2},  {6, 5, 2, 40, 2}, {6, 3, 2, 80, 3},
+    {6, 5, 1, 112, 3}, {6, 5, 2, 192, 4}, {6, 3, 1, 320, 1}};
+
+/* ---- B0 to B2 */
+
+typedef struct ftr__efficientnet_scale {
+    double width, depth, dropout;
+} ftr__efficientnet_scale;
+
+#define FTR__EFFICIENTNET_VARIANTS 3
+
+static ftr__efficientnet_scale ftr__efficientnet_scale_of(int32_t variant) {
+    static const ftr__efficientnet_scale scales[FTR__EFFICIENTNET_VARIANTS] = {
+        {1.0, 1.0, 0.2}, {1.0, 1.1, 0.2}, {1.1, 1.2, 0.3}};
+    return scales[variant >= 0 && variant < FTR__EFFICIENTNET_VARIANTS ? variant : 0];
+}
+
+ftr_efficientnet_desc ftr_efficientnet_defaults(int32_t variant) {
+    return (ftr_efficientnet_desc){.cookie = FTR__COOKIE_EFFICIENTNET,
+                                   .variant = variant,
+                                   .classes = 1000,
+                                   .dropout = ftr__efficientnet_scale_of(variant).dropout,
+                                   .stochastic_depth = 0.2};
+}
+
+static int32_t ftr__efficientnet_blocks(const ftr__efficientnet_stage *stage, double depth) {
+    return (int32_t)ceil(stage->blocks * depth);
+}
+
+static ftr_tensor ftr__efficientnet_features(ftr_tensor x, ftr__efficientnet_scale scale, double stochastic_depth) {
+    const ftr__conv_norm_act stem = {ftr__divisible_channels(32.0 * scale.width), 3, 2, false, NULL, ftr_silu};
+    x = ftr__conv_norm(x, "features.0", &stem);
+    int32_t total = 0, number = 0;
+    for (int32_t s = 0; s < FTR__EFFICIENTNET_STAGES; s++)
+        total += ftr__efficientnet_blocks(&ftr__efficientnet_stages[s], scale.depth);
+    for (int32_t s = 0; s < FTR__EFFICIENTNET_STAGES; s++) {
+        const ftr__efficientnet_stage *stage = &ftr__efficientnet_stages[s];
+        for (int32_t i = 0; i < ftr__efficientnet_blocks(stage, scale.depth); i++) {
+            const int64_t channels = ftr_shape_of(x).dim[3];
+            const ftr__inverted_residual block = {.expanded =
+                                                      ftr__divisible_channels((double)(channels * stage->expansion)),
+                                                  .channels = ftr__divisible_channels(stage->channels * scale.width),
+                                                  .squeezed = channels / 4,
+                                                  .kernel = stage->kernel,
+                                                  .stride = i == 0 ? stage->stride : 1,
+                                                  .activation = ftr_silu,
+                                                  .squeeze_activation = ftr_silu,
+                                                  .gate = ftr_sigmoid,
+                                                  .stochastic_depth = stochastic_depth * number++ / total};
+            ftr__model_scope(x.graph, "features.%d.%d", (int)s + 1, (int)i);
+            x = ftr__inverted_residual_block(x, &block);
+            ftr_scope_pop(x.graph);
+        }
+    }
+    const ftr__conv_norm_act head = {4 * ftr_shape_of(x).dim[3], 1, 1, false, NULL, ftr_silu};
+    return ftr__conv_norm(x, "features.8", &head);
+}
+
+ftr_tensor ftr_efficientnet(ftr_tensor image, const ftr_efficientnet_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("efficientnet", image, 1);
+    if (graph == NULL) return none;
+    const ftr_efficientnet_desc d = desc != NULL ? *desc : ftr_efficientnet_defaults(0);
+    if (!ftr__model_cookie(graph, "efficientnet", d.cookie == FTR__COOKIE_EFFICIENTNET)) return none;
+    if (d.variant < 0 || d.variant >= FTR__EFFICIENTNET_VARIANTS)
+        return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "efficientnet", NULL,
+                              "variant is %d, expected 0 to %d", (int)d.variant, FTR__EFFICIENTNET_VARIANTS - 1);
+    const int64_t classes = ftr__model_classes(graph, "efficientnet", d.classes, 1000);
+    if (classes == 0 || !ftr__model_probability(graph, "efficientnet", "dropout", d.dropout) ||
+        !ftr__model_probability(graph, "efficientnet", "stochastic_depth", d.stochastic_depth))
+        return none;
+    ftr_tensor x = ftr__efficientnet_features(image, ftr__efficientnet_scale_of(d.variant), d.stochastic_depth);
+    x = ftr_global_avg_pool(x);
+    if (d.features_only) return x;
+    const double bound = 1.0 / sqrt((double)classes);
+    const ftr_linear_desc linear = {.weight_init = {FTR_INIT_UNIFORM, -bound, bound},
+                                    .bias_init = {FTR_INIT_ZEROS, 0.0, 0.0}};
+    return ftr_linear(ftr_dropout(x, d.dropout), "classifier.1", classes, &linear);
+}
+
+/* ---- Lite0 */
+
+ftr_efficientnet_lite0_desc ftr_efficientnet_lite0_defaults(void) {
+    return (ftr_efficientnet_lite0_desc){
+        .cookie = FTR__COOKIE_EFFICIENTNET_LITE0, .classes = 1000, .dropout = 0.2, .stochastic_depth = 0.2};
+}
+
+/* Zeros in front of and behind `size` elements, such that a stride gives ceil(size / stride) of them. */
+static void ftr__lite0_padding(int64_t size, int32_t kernel, int32_t stride, int32_t padding[2]) {
+    const int64_t results = (size + stride - 1) / stride, missing = (results - 1) * stride + kernel - size;
+    const int32_t total = missing > 0 ? (int32_t)missing : 0;
+    padding[0] = total / 2;
+    padding[1] = total - total / 2;
+}
+
+static ftr_tensor ftr__lite0_conv(ftr_tensor x, const char *name, const char *norm_name, int64_t channels,
+                                  int32_t kernel, int32_t stride, bool depthwise) {
+    ftr_conv2d_desc conv = {.stride = {stride, stride}, .groups = depthwise ? (int32_t)channels : 1, .no_bias = true};
+    const ftr_shape shape = ftr_shape_of(x);
+    for (int32_t i = 0; i < 2; i++) ftr__lite0_padding(shape.dim[1 + i], kernel, stride, conv.padding + 2 * i);
+    ftr_batch_norm_desc norm = ftr_batch_norm_defaults();
+    norm.eps = 1e-3;
+    norm.momentum = 0.01;
+    return ftr_batch_norm(ftr_conv2d(x, name, channels, kernel, &conv), norm_name, &norm);
+}
+
+static ftr_tensor ftr__lite0_block(ftr_tensor x, const ftr__efficientnet_stage *stage, int32_t stride,
+                                   double stochastic_depth) {
+    const ftr_tensor input = x;
+    const int64_t channels = ftr_shape_of(x).dim[3], expanded = channels * stage->expansion;
+    if (stage->expansion != 1) x = ftr_relu6(ftr__lite0_conv(x, "_expand_conv", "_bn0", expanded, 1, 1, false));
+    x = ftr_relu6(ftr__lite0_conv(x, "_depthwise_conv", "_bn1", expanded, stage->kernel, stride, true));
+    x = ftr__lite0_conv(x, "_project_conv", "_bn2", stage->channels, 1, 1, false);
+    return stride == 1 && channels == stage->channels ? ftr_add(ftr_stochastic_depth(x, stochastic_depth), input) : x;
+}
+
+ftr_tensor ftr_efficientnet_lite0(ftr_tensor image, const ftr_efficientnet_lite0_desc *desc) {
+    const ftr_tensor none = {NULL, 0};
+    ftr_graph *graph = ftr__model_image("efficientnet_lite0", image, 1);
+    if (graph == NULL) return none;
+    const ftr_efficientnet_lite0_desc d = desc != NULL ? *desc : ftr_efficientnet_lite0_defaults();
+    if (!ftr__model_cookie(graph, "efficientnet_lite0", d.cookie == FTR__COOKIE_EFFICIENTNET_LITE0)) return none;
+    const int64_t classes = ftr__model_classes(graph, "efficientnet_lite0", d.classes, 1000);
+    if (classes == 0 || !ftr__model_probability(graph, "efficientnet_lite0", "dropout", d.dropout) ||
+        !ftr__model_probability(graph, "efficientnet_lite0", "stochastic_depth", d.stochastic_depth))
+        return none;
+    ftr_tensor x = ftr_relu6(ftr__lite0_conv(image, "_conv_stem", "_bn0", 32, 3, 2, false));
+    int32_t number = 0;
+    for (int32_t s = 0; s < FTR__EFFICIENTNET_STAGES; s++) {
+        const ftr__efficientnet_stage *stage = &ftr__efficientnet_stages[s];
+        for (int32_t i = 0; i < stage->blocks; i++, number++) {
+            ftr__model_scope(graph, "_blocks.%d", (int)number);
+            x = ftr__lite0_block(x, stage, i == 0 ? stage->stride : 1, d.stochastic_depth * number / 16.0);
+            ftr_scope_pop(graph);
+        }
+    }
+    x = ftr_global_avg_pool(ftr_relu6(ftr__lite0_conv(x, "_conv_head", "_bn1", 1280, 1, 1, false)));
+    return d.features_only ? x : ftr_linear(ftr_dropout(x, d.dropout), "_fc", classes, NULL);
 }
 
 /* ---- src/models/transformer.h ---- */
@@ -18669,6 +20082,13 @@ static void FTR__S(blend)(int64_t n, float a, const float *x, float *y) {
     FTR__ROW_LOOP(FTR__ROW(u, x); FTR__ROW(v, y), FTR__FMA(factor, u - v, v), y)
 }
 
+static void FTR__S(mix)(int64_t n, const float *const x[4], const float weight[4], float *y) {
+    const FTR__VF wa = FTR__SPLAT(weight[0]), wb = FTR__SPLAT(weight[1]), wc = FTR__SPLAT(weight[2]);
+    const FTR__VF wd = FTR__SPLAT(weight[3]);
+    FTR__ROW_LOOP(FTR__ROW(a, x[0]); FTR__ROW(b, x[1]); FTR__ROW(c, x[2]); FTR__ROW(d, x[3]),
+                  FTR__FMA(wd, d, FTR__FMA(wc, c, FTR__FMA(wb, b, wa *a))), y)
+}
+
 static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx) {
     const int64_t n = channels;
     int64_t i = 0;
@@ -19198,8 +20618,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
         .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
-        .blend = FTR__S(blend), .window_maximum = FTR__S(window_maximum), .window_mean = FTR__S(window_mean),          \
-        .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),                                                    \
+        .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
+        .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
         .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal), .sgd = FTR__S(sgd),          \
         .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
     }

@@ -396,6 +396,7 @@ typedef struct ftr_batch_norm_desc {
     uint32_t cookie;
     double eps;      /* added to the variance; 1e-5 */
     double momentum; /* weight of the new batch in the running statistics; 0.1 */
+    ftr_init weight_init, bias_init; /* the layer form only; FTR_INIT_DEFAULT: 1 and 0 */
 } ftr_batch_norm_desc;
 
 /* eps 1e-5, momentum 0.1. */
@@ -407,7 +408,8 @@ FTR_API ftr_batch_norm_desc ftr_batch_norm_defaults(void);
 FTR_API ftr_tensor ftr_batch_norm_with(ftr_tensor x, ftr_tensor gamma, ftr_tensor beta, ftr_tensor running_mean,
                                        ftr_tensor running_var, const ftr_batch_norm_desc *desc);
 
-/* Layer: parameters "name.weight" (1), "name.bias" (0), buffers "name.running_mean" (0), "name.running_var" (1). */
+/* Layer: parameters "name.weight" (1) and "name.bias" (0), unless the description has another initialization; buffers
+ * "name.running_mean" (0) and "name.running_var" (1). */
 FTR_API ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_desc *desc);
 
 /* From ftr_layer_norm_defaults(). */

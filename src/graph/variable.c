@@ -126,10 +126,14 @@ static double ftr__fan_out(const ftr_shape *shape) {
     return last > 0 ? (double)(count / last) : 1.0;
 }
 
-/* Element `index` of a standard normal distribution: Box-Muller on numbers 2 * index and 2 * index + 1 of the stream. */
+/* Element `index` of a standard normal distribution: Box-Muller on numbers 2 * index and 2 * index + 1 of the stream, which
+ * are in one block. */
 static double ftr__normal_at(const ftr__rng *rng, uint64_t index) {
-    const double u = 1.0 - ftr__rng_uniform(ftr__rng_at(rng, 2 * index)); /* (0, 1] */
-    const double v = ftr__rng_uniform(ftr__rng_at(rng, 2 * index + 1));
+    uint32_t block[4];
+    ftr__rng_block(rng, index / 2, block);
+    const uint32_t *bits = block + index % 2 * 2;
+    const double u = 1.0 - ftr__rng_uniform(bits[0]); /* (0, 1] */
+    const double v = ftr__rng_uniform(bits[1]);
     return sqrt(-2.0 * log(u)) * cos(2.0 * ftr__pi * v);
 }
 

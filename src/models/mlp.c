@@ -38,7 +38,7 @@ ftr_tensor ftr_mlp(ftr_tensor x, const ftr_mlp_desc *desc) {
     for (int32_t i = 0; i < d->hidden_count; i++) {
         x = ftr__mlp_layer(x, i * members, d->hidden[i]);
         x = d->activation != NULL ? d->activation(x) : ftr_relu(x);
-        x = ftr__model_dropout(x, d->dropout);
+        x = ftr_dropout(x, d->dropout);
     }
     return d->features_only ? x : ftr__mlp_layer(x, d->hidden_count * members, classes);
 }
@@ -54,17 +54,15 @@ ftr_tensor ftr_mnist_cnn(ftr_tensor image, const ftr_mnist_cnn_desc *desc) {
     ftr_graph *graph = ftr__model_image("mnist_cnn", image, 6);
     if (graph == NULL) return none;
     const ftr_mnist_cnn_desc d = desc != NULL ? *desc : ftr_mnist_cnn_defaults();
-    if (d.cookie != FTR__COOKIE_MNIST_CNN)
-        return ftr_graph_fail(graph, FTR_ERROR_INVALID_ARGUMENT, "mnist_cnn", NULL,
-                              "desc was not made by ftr_mnist_cnn_defaults()");
+    if (!ftr__model_cookie(graph, "mnist_cnn", d.cookie == FTR__COOKIE_MNIST_CNN)) return none;
     const int64_t classes = ftr__model_classes(graph, "mnist_cnn", d.classes, 10);
     if (classes == 0 || !ftr__model_probability(graph, "mnist_cnn", "dropout1", d.dropout1) ||
         !ftr__model_probability(graph, "mnist_cnn", "dropout2", d.dropout2))
         return none;
     ftr_tensor x = ftr_relu(ftr_conv2d(image, "conv1", 32, 3, NULL));
     x = ftr_relu(ftr_conv2d(x, "conv2", 64, 3, NULL));
-    x = ftr__model_dropout(ftr_max_pool2d(x, 2, 2, NULL), d.dropout1);
+    x = ftr_dropout(ftr_max_pool2d(x, 2, 2, NULL), d.dropout1);
     x = ftr_flatten(ftr_transpose(x, FTR_AXES(0, 3, 1, 2)), 1); /* as PyTorch flattens */
     x = ftr_relu(ftr_linear(x, "fc1", 128, NULL));
-    return d.features_only ? x : ftr_linear(ftr__model_dropout(x, d.dropout2), "fc2", classes, NULL);
+    return d.features_only ? x : ftr_linear(ftr_dropout(x, d.dropout2), "fc2", classes, NULL);
 }

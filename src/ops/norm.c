@@ -8,8 +8,7 @@
 /* ---- builders */
 
 ftr_batch_norm_desc ftr_batch_norm_defaults(void) {
-    ftr_batch_norm_desc desc = {FTR__COOKIE_BATCH_NORM, 1e-5, 0.1};
-    return desc;
+    return (ftr_batch_norm_desc){.cookie = FTR__COOKIE_BATCH_NORM, .eps = 1e-5, .momentum = 0.1};
 }
 
 static ftr_tensor ftr__batch_norm_named(ftr_tensor x, const ftr_tensor state[4], const ftr_batch_norm_desc *desc,
@@ -48,6 +47,7 @@ ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_d
     ftr_tensor state[4];
     for (int32_t i = 0; i < 4; i++) {
         ftr_init init = {FTR_INIT_CONSTANT, states[i].value, 0.0};
+        if (desc != NULL && i < 2) init = ftr__init_or(i == 0 ? &desc->weight_init : &desc->bias_init, init);
         state[i] = ftr__layer_variable(graph, "batch_norm", name, states[i].field, states[i].trainable, ftr_dtype_of(x),
                                        &channels, init);
         if (!ftr_is_valid(state[i])) return state[i];

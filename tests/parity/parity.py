@@ -6,8 +6,9 @@
 For each model: the names and shapes of parameters and buffers; whether PyTorch loads what fasttrain saved
 (strict=True); the logits in evaluation and in training, the loss, the gradient of every parameter and the buffers after
 one step, from the same weights (weights.py). PyTorch computes in double precision from the single-precision weights; a
-tensor's error is ||a - b|| / ||b||, the bar 1e-4. "f32" is the worst error of PyTorch's own gradients in single
-precision.
+tensor's error is ||a - b|| / ||b||, the bar 1e-4 ("zeros": the number of gradients that are zero in exact arithmetic, see
+worst_gradient()). "f32" is the worst error of PyTorch's own gradients in single precision, "margin" how far the batch stays
+from kinks (kinks.py).
 """
 
 import copy
@@ -23,10 +24,12 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import kinks
 import weights
 from references import REFERENCES, as_input, loss_of
 
 BAR = 1e-4
+ZERO = 1e-10  # below this share of the weight's gradient a gradient in double precision is rounding
 
 
 def relative_error(found, expected):
@@ -61,17 +64,18 @@ def listed_shapes(program, name):
 
 def make_input(name, reference):
     """x, images as NHWC, and the labels."""
+    x, y = (f"{name}/{reference.seed}/{what}" for what in "xy")
     if reference.tokens:
-        x = weights.integers(name + "/x", reference.input, reference.tokens)
-        return x, weights.integers(name + "/y", reference.input, reference.classes)
-    return (weights.image(name + "/x", reference.input),
-            weights.integers(name + "/y", reference.input[:1], reference.classes))
+        return (weights.integers(x, reference.input, reference.tokens),
+                weights.integers(y, reference.input, reference.classes))
+    return weights.image(x, reference.input), weights.integers(y, reference.input[:1], reference.classes)
 
 
 def step(model, reference, x, y, dtype):
     """Logits in evaluation and training, the loss, gradients, and buffers after a training step."""
     model = copy.deepcopy(model).to(dtype)
-    x = as_input(reference, torch.from_numpy(x).to(dtype) if x.dtype == np.float32 else torch.from_numpy(x))
+    x = as_input(reference, torch.from_numpy(x))
+    x = x.to(dtype) if x.is_floating_point() else x
     y = torch.from_numpy(y)
     with torch.no_grad():
         eval_logits = model.eval()(x)
@@ -93,6 +97,23 @@ def worst(found, expected):
     return max(((error, name) for name, error in errors.items()), default=(0.0, ""))
 
 
+def worst_gradient(found, expected):
+    """As worst(). Some gradients are zero in exact arithmetic: of a shift that a later batch norm takes out again. Their
+    error is taken relative to the gradient of the same layer's weight. Also returns how many there are."""
+    errors, zeros = [], 0
+    for name, gradient in expected.items():
+        sibling = name.rpartition(".")[0] + ".weight"
+        scale = np.linalg.norm(expected.get(sibling, gradient))
+        if name not in found:
+            errors.append((math.inf, name))
+        elif np.linalg.norm(gradient) < ZERO * scale:
+            errors.append((np.linalg.norm(found[name].astype(np.float64) - gradient) / scale, name))
+            zeros += 1
+        else:
+            errors.append((relative_error(found[name], gradient), name))
+    return (*max(errors), zeros)
+
+
 def loads_strictly(program, name, model, directory):
     """Whether PyTorch takes what fasttrain saves."""
     path = directory / "init.safetensors"
@@ -102,18 +123,25 @@ def loads_strictly(program, name, model, directory):
     copy.deepcopy(model).load_state_dict({**state, **counters}, strict=True)
 
 
-def compare(program, name, reference, directory):
-    """One row of the table."""
+def model_with_weights(reference):
+    """The reference with the values of weights.py, and these."""
     torch.manual_seed(0)
     model = reference.build()
+    shapes = {name: shape for name, (_, shape) in state_shapes(model).items()}
+    values = weights.weights(shapes, reference.bias, reference.positive)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()}, strict=False)
+    return model, values
+
+
+def compare(program, name, reference, directory):
+    """One row of the table."""
+    model, values = model_with_weights(reference)
     expected_shapes = state_shapes(model)
     row = {"parameters": sum(p.numel() for p in model.parameters()),
            "names": listed_shapes(program, name) == expected_shapes}
     if not row["names"]:
         return row
     loads_strictly(program, name, model, directory)
-    values = weights.weights({key: shape for key, (_, shape) in expected_shapes.items()}, reference.bias)
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in values.items()}, strict=False)
     x, y = make_input(name, reference)
     save_file(values, directory / "weights.safetensors")
     save_file({"x": x, "y": y}, directory / "input.safetensors")
@@ -124,17 +152,18 @@ def compare(program, name, reference, directory):
     row["train"] = relative_error(logits["train"], double["train"])
     row["loss"] = relative_error(logits["loss"], double["loss"])
     row["buffers"], _ = worst(state, double["buffers"])
-    row["gradient"], row["worst"] = worst(state, double["gradients"])
-    row["f32"], _ = worst(single["gradients"], double["gradients"])
+    row["gradient"], row["worst"], row["zeros"] = worst_gradient(state, double["gradients"])
+    row["f32"], _, _ = worst_gradient(single["gradients"], double["gradients"])
+    row["margin"] = kinks.margin(model, as_input(reference, torch.from_numpy(x)))
     return row
 
 
-COLUMNS = ("eval", "train", "loss", "buffers", "gradient", "f32")
+COLUMNS = ("eval", "train", "loss", "buffers", "gradient", "f32")  # errors
 
 
 def print_row(name, row):
     errors = "".join(f"{row[column]:10.1e}" if column in row else f"{'-':>10}" for column in COLUMNS)
-    print(f"{name:22}{row['parameters']:>12,}{'yes' if row['names'] else 'NO':>6}{errors}  {row.get('worst', '')}", flush=True)
+    print(f"{name:22}{row['parameters']:>12,}{'yes' if row['names'] else 'NO':>6}{row.get('zeros', ''):>6}{errors}{row.get('margin', 0.0):>8.1f}  {row.get('worst', '')}", flush=True)
 
 
 def is_good(row):
@@ -147,7 +176,7 @@ def main():
     known = subprocess.run([program, "models"], check=True, capture_output=True, text=True).stdout.split()
     failed = [f"{name} (no reference)" for name in known if name not in REFERENCES]
     failed += [f"{name} (not in fasttrain)" for name in REFERENCES if name not in known]
-    print(f"{'model':22}{'parameters':>12}{'names':>6}" + "".join(f"{column:>10}" for column in COLUMNS) + "  worst gradient")
+    print(f"{'model':22}{'parameters':>12}{'names':>6}{'zeros':>6}" + "".join(f"{column:>10}" for column in COLUMNS) + f"{'margin':>8}  worst gradient")
     for name in names or [name for name in known if name in REFERENCES]:
         with tempfile.TemporaryDirectory() as directory:
             row = compare(program, name, REFERENCES[name], pathlib.Path(directory))

@@ -40,9 +40,9 @@ def _spread(u, low, width):
     return np.float64(np.float32(low)) + np.float64(np.float32(width)) * u
 
 
-def weight_value(name, shape, is_norm, bias):
-    """The value of a parameter or buffer. `is_norm`: it is a normalization's, whose weight is a vector too; `bias` is
-    the size of its bias."""
+def weight_value(name, shape, is_norm, bias, positive):
+    """The value of a parameter or buffer. `is_norm`: it is a normalization's, whose weight is a vector too; the size of
+    its bias is 3/4 of `bias` to `bias`, its sign `positive` or either one."""
     count = math.prod(shape)
     u = uniform(name, count)
     if name.endswith("running_var"):
@@ -53,20 +53,23 @@ def weight_value(name, shape, is_norm, bias):
         bound = math.sqrt(6.0 * shape[0] / count)
         value = _spread(u, -bound, 2.0 * bound)
     elif is_norm and name.endswith("weight"):
-        value = _spread(u, 0.75, 0.5)
-    elif is_norm:  # from bias / 2 to bias, of either sign
-        value = _spread(np.where(u < 0.5, u - 1.0, u), 0.0, bias)
+        value = _spread(u, 0.5, 0.5)
+    elif is_norm and positive:
+        value = _spread(u, 0.75 * bias, 0.25 * bias)
+    elif is_norm:
+        value = np.where(u < 0.5, _spread(u, -0.75 * bias, -0.5 * bias), _spread(u, 0.5 * bias, 0.5 * bias))
     else:
         value = _spread(u, -0.1, 0.2)
     return value.astype(np.float32).reshape(shape)
 
 
-def weights(shapes, bias):
+def weights(shapes, bias, positive):
     """Values for a dict of name to shape."""
+
     def is_norm(name):
         layer = name.rpartition(".")[0]
         return len(shapes.get(layer + ".weight", (0, 0))) == 1
-    return {name: weight_value(name, tuple(shape), is_norm(name), bias) for name, shape in shapes.items()}
+    return {name: weight_value(name, tuple(shape), is_norm(name), bias, positive) for name, shape in shapes.items()}
 
 
 def image(name, shape):

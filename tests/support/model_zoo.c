@@ -69,9 +69,141 @@ static ftr_tensor zoo_gpt_untied(ftr_tensor tokens, const zoo_options *options) 
     return zoo_gpt(tokens, options, desc);
 }
 
+static ftr_tensor zoo_resnet_of(ftr_tensor image, const zoo_options *options, ftr_resnet_desc desc) {
+    desc.classes = options->classes;
+    desc.features_only = options->features_only;
+    return ftr_resnet(image, &desc);
+}
+
+static ftr_tensor zoo_resnet18(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_of(image, options, (ftr_resnet_desc){.depth = 18});
+}
+
+static ftr_tensor zoo_resnet18_small_images(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_of(image, options,
+                         (ftr_resnet_desc){.depth = 18, .small_images = true, .zero_init_residual = true});
+}
+
+static ftr_tensor zoo_resnet34(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_of(image, options, (ftr_resnet_desc){.depth = 34});
+}
+
+static ftr_tensor zoo_resnet50(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_of(image, options, (ftr_resnet_desc){.depth = 0, .zero_init_residual = true});
+}
+
+static ftr_tensor zoo_resnet101(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_of(image, options, (ftr_resnet_desc){.depth = 101});
+}
+
+static ftr_tensor zoo_resnet152(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_of(image, options, (ftr_resnet_desc){.depth = 152});
+}
+
+static ftr_tensor zoo_resnet_cifar_of(ftr_tensor image, const zoo_options *options, int32_t depth) {
+    return ftr_resnet_cifar(image, &(ftr_resnet_cifar_desc){depth, options->classes, options->features_only});
+}
+
+static ftr_tensor zoo_resnet20(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_cifar_of(image, options, 0);
+}
+
+static ftr_tensor zoo_resnet56(ftr_tensor image, const zoo_options *options) {
+    return zoo_resnet_cifar_of(image, options, 56);
+}
+
+static ftr_tensor zoo_mobilenet_v2_of(ftr_tensor image, const zoo_options *options, double width) {
+    ftr_mobilenet_v2_desc desc = ftr_mobilenet_v2_defaults();
+    if (options->classes) desc.classes = options->classes;
+    desc.width = width;
+    desc.features_only = options->features_only;
+    if (!options->random) desc.dropout = 0.0;
+    return ftr_mobilenet_v2(image, &desc);
+}
+
+static ftr_tensor zoo_mobilenet_v2(ftr_tensor image, const zoo_options *options) {
+    return zoo_mobilenet_v2_of(image, options, 1.0);
+}
+
+static ftr_tensor zoo_mobilenet_v2_half(ftr_tensor image, const zoo_options *options) {
+    return zoo_mobilenet_v2_of(image, options, 0.5);
+}
+
+static ftr_tensor zoo_mobilenet_v3_of(ftr_tensor image, const zoo_options *options, bool small, double width) {
+    ftr_mobilenet_v3_desc desc = ftr_mobilenet_v3_defaults();
+    desc.small = small;
+    if (options->classes) desc.classes = options->classes;
+    desc.width = width;
+    desc.features_only = options->features_only;
+    if (!options->random) desc.dropout = 0.0;
+    return ftr_mobilenet_v3(image, &desc);
+}
+
+static ftr_tensor zoo_mobilenet_v3_small(ftr_tensor image, const zoo_options *options) {
+    return zoo_mobilenet_v3_of(image, options, true, 1.0);
+}
+
+static ftr_tensor zoo_mobilenet_v3_small_half(ftr_tensor image, const zoo_options *options) {
+    return zoo_mobilenet_v3_of(image, options, true, 0.5);
+}
+
+static ftr_tensor zoo_mobilenet_v3_large(ftr_tensor image, const zoo_options *options) {
+    return zoo_mobilenet_v3_of(image, options, false, 1.0);
+}
+
+static ftr_tensor zoo_efficientnet_of(ftr_tensor image, const zoo_options *options, int32_t variant) {
+    ftr_efficientnet_desc desc = ftr_efficientnet_defaults(variant);
+    if (options->classes) desc.classes = options->classes;
+    desc.features_only = options->features_only;
+    if (!options->random) desc.dropout = desc.stochastic_depth = 0.0;
+    return ftr_efficientnet(image, &desc);
+}
+
+static ftr_tensor zoo_efficientnet_b0(ftr_tensor image, const zoo_options *options) {
+    return zoo_efficientnet_of(image, options, 0);
+}
+
+static ftr_tensor zoo_efficientnet_b1(ftr_tensor image, const zoo_options *options) {
+    return zoo_efficientnet_of(image, options, 1);
+}
+
+static ftr_tensor zoo_efficientnet_b2(ftr_tensor image, const zoo_options *options) {
+    return zoo_efficientnet_of(image, options, 2);
+}
+
+static ftr_tensor zoo_efficientnet_lite0(ftr_tensor image, const zoo_options *options) {
+    ftr_efficientnet_lite0_desc desc = ftr_efficientnet_lite0_defaults();
+    if (options->classes) desc.classes = options->classes;
+    desc.features_only = options->features_only;
+    if (!options->random) desc.dropout = desc.stochastic_depth = 0.0;
+    return ftr_efficientnet_lite0(image, &desc);
+}
+
+#define ZOO_IMAGE(size)                                                                                                \
+    {                                                                                                                  \
+        4, { 1, size, size, 3 }                                                                                        \
+    }
+
 static const zoo_model zoo_models[] = {
     {"mlp", FTR_F32, {2, {1, 20}}, zoo_mlp},
     {"mnist_cnn", FTR_F32, {4, {1, 28, 28, 1}}, zoo_mnist_cnn},
+    {"resnet18", FTR_F32, ZOO_IMAGE(224), zoo_resnet18},
+    {"resnet34", FTR_F32, ZOO_IMAGE(224), zoo_resnet34},
+    {"resnet50", FTR_F32, ZOO_IMAGE(224), zoo_resnet50},
+    {"resnet101", FTR_F32, ZOO_IMAGE(224), zoo_resnet101},
+    {"resnet152", FTR_F32, ZOO_IMAGE(224), zoo_resnet152},
+    {"resnet18_small_images", FTR_F32, ZOO_IMAGE(32), zoo_resnet18_small_images},
+    {"resnet20", FTR_F32, ZOO_IMAGE(32), zoo_resnet20},
+    {"resnet56", FTR_F32, ZOO_IMAGE(32), zoo_resnet56},
+    {"mobilenet_v2", FTR_F32, ZOO_IMAGE(224), zoo_mobilenet_v2},
+    {"mobilenet_v2_half", FTR_F32, ZOO_IMAGE(224), zoo_mobilenet_v2_half},
+    {"mobilenet_v3_small", FTR_F32, ZOO_IMAGE(224), zoo_mobilenet_v3_small},
+    {"mobilenet_v3_small_half", FTR_F32, ZOO_IMAGE(224), zoo_mobilenet_v3_small_half},
+    {"mobilenet_v3_large", FTR_F32, ZOO_IMAGE(224), zoo_mobilenet_v3_large},
+    {"efficientnet_b0", FTR_F32, ZOO_IMAGE(224), zoo_efficientnet_b0},
+    {"efficientnet_b1", FTR_F32, ZOO_IMAGE(240), zoo_efficientnet_b1},
+    {"efficientnet_b2", FTR_F32, ZOO_IMAGE(288), zoo_efficientnet_b2},
+    {"efficientnet_lite0", FTR_F32, ZOO_IMAGE(224), zoo_efficientnet_lite0},
     {"vit_ti_16", FTR_F32, {4, {1, 48, 48, 3}}, zoo_vit_tiny},
     {"vit_s_16", FTR_F32, {4, {1, 64, 64, 3}}, zoo_vit_small},
     {"vit_b_16", FTR_F32, {4, {1, 64, 64, 3}}, zoo_vit_base},
@@ -148,46 +280,47 @@ void zoo_fill_integers(const char *name, int32_t *data, int64_t count, int64_t l
     for (int64_t i = 0; i < count; i++) data[i] = (int32_t)(zoo_unit(zoo_bits(hash, i)) * (double)limit);
 }
 
-/* What a variable's values are: low + width * u, u from zoo_uniform(); with `two_sided` low + width * (u - 1) for
- * u < 1/2. */
+/* What a variable's values are: low + width * u, u from zoo_uniform(). */
 typedef struct zoo_range {
     double low, width;
-    bool two_sided;
 } zoo_range;
 
-static zoo_range zoo_range_of(ftr_graph *graph, const char *name, const ftr_shape *shape, double bias) {
-    if (zoo_ends_with(name, "running_var")) return (zoo_range){0.5, 1.0, false};
-    if (zoo_ends_with(name, "running_mean")) return (zoo_range){-0.1, 0.2, false};
+static zoo_range zoo_range_of(ftr_graph *graph, const char *name, const ftr_shape *shape) {
+    if (zoo_ends_with(name, "running_var")) return (zoo_range){0.5, 1.0};
+    if (zoo_ends_with(name, "running_mean")) return (zoo_range){-0.1, 0.2};
     if (shape->rank >= 2) {
         const double bound = sqrt(6.0 * (double)shape->dim[0] / (double)ftr_shape_count(shape));
-        return (zoo_range){-bound, 2.0 * bound, false};
+        return (zoo_range){-bound, 2.0 * bound};
     }
-    if (zoo_is_norm(graph, name))
-        return zoo_ends_with(name, "weight") ? (zoo_range){0.75, 0.5, false} : (zoo_range){0.0, bias, true};
-    return (zoo_range){-0.1, 0.2, false};
+    return zoo_is_norm(graph, name) ? (zoo_range){0.75, 0.5} : (zoo_range){-0.1, 0.2};
 }
 
-static ftr_status zoo_fill_variable(ftr_tensor variable, double bias) {
+static float zoo_norm_bias(double u, double bias, bool positive) {
+    if (positive) return zoo_spread(u, 0.75 * bias, 0.25 * bias);
+    return u < 0.5 ? zoo_spread(u, -0.75 * bias, -0.5 * bias) : zoo_spread(u, 0.5 * bias, 0.5 * bias);
+}
+
+static ftr_status zoo_fill_variable(ftr_tensor variable, double bias, bool positive) {
     const char *name = ftr_name_of(variable);
     const ftr_shape shape = ftr_shape_of(variable);
-    const zoo_range range = zoo_range_of(variable.graph, name, &shape, bias);
+    const zoo_range range = zoo_range_of(variable.graph, name, &shape);
+    const bool norm_bias = shape.rank == 1 && zoo_ends_with(name, ".bias") && zoo_is_norm(variable.graph, name);
     const uint64_t hash = zoo_hash(name);
     const int64_t count = ftr_shape_count(&shape);
     float *data = malloc((size_t)count * sizeof *data);
     if (!data) return FTR_ERROR_OUT_OF_MEMORY;
     for (int64_t i = 0; i < count; i++) {
-        double u = zoo_unit(zoo_bits(hash, zoo_file_index(&shape, i)));
-        if (range.two_sided && u < 0.5) u -= 1.0;
-        data[i] = zoo_spread(u, range.low, range.width);
+        const double u = zoo_unit(zoo_bits(hash, zoo_file_index(&shape, i)));
+        data[i] = norm_bias ? zoo_norm_bias(u, bias, positive) : zoo_spread(u, range.low, range.width);
     }
     const ftr_status status = ftr_variable_write(variable, data, (size_t)count * sizeof *data);
     free(data);
     return status;
 }
 
-ftr_status zoo_fill_weights(ftr_graph *graph, double bias) {
+ftr_status zoo_fill_weights(ftr_graph *graph, double bias, bool positive) {
     ftr_status status = FTR_OK;
     for (int32_t i = 0; i < ftr_variable_count(graph) && status == FTR_OK; i++)
-        status = zoo_fill_variable(ftr_variable_at(graph, i), bias);
+        status = zoo_fill_variable(ftr_variable_at(graph, i), bias, positive);
     return status;
 }

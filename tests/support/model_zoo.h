@@ -35,8 +35,8 @@ double zoo_uniform(const char *name, int64_t index);
 void zoo_fill_image(const char *name, float *data, int64_t count);
 void zoo_fill_integers(const char *name, int32_t *data, int64_t count, int64_t limit);
 
-/* Gives all parameters and buffers the values that tests/parity/weights.py gives them: see weight_value() there.
- * `bias` is the size of the biases of normalizations. */
-ftr_status zoo_fill_weights(ftr_graph *graph, double bias);
+/* Gives all parameters and buffers the values that tests/parity/weights.py gives them: see weight_value() there,
+ * also for `bias` and `positive`. */
+ftr_status zoo_fill_weights(ftr_graph *graph, double bias, bool positive);
 
 #endif

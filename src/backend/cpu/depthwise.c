@@ -1,8 +1,8 @@
 /* Depthwise convolutions, and others with few channels a group: vectors run along the channels of the result.
  *
- * A channel of the result needs all channels of the source's group, one a plane. A depthwise convolution has one plane, the
- * source itself. Otherwise the planes are made, a block of rows and channels at a time: channel c of plane j is channel j of
- * the group that the result's channel c belongs to. */
+ * A channel of the result needs all channels of the source's group, one a plane. A depthwise convolution has one plane,
+ * the source itself. Otherwise the planes are made, a block of rows and channels at a time: channel c of plane j is
+ * channel j of the group that the result's channel c belongs to. */
 #include "backend/cpu/conv.h"
 #include "backend/cpu/gemm.h"
 
@@ -24,8 +24,8 @@ bool ftr__conv_is_depthwise(const ftr__conv *v) {
     return v->groups > 1 || v->cg * v->og == 1;
 }
 
-/* The taps through which a position of the result meets the source, along one dimension: tap `first` at position `from`,
- * the others tap_step taps and from_step positions further each. */
+/* The taps through which a position of the result meets the source, along one dimension: tap `first` at position
+ * `from`, the others tap_step taps and from_step positions further each. */
 typedef struct ftr__depthwise_taps {
     int64_t count, first, from;
 } ftr__depthwise_taps;
@@ -112,8 +112,8 @@ static int64_t ftr__depthwise_plane_bytes(const ftr__depthwise_job *w) {
     return (int64_t)sizeof(float) * w->from_group * rows * w->from[1];
 }
 
-/* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there would
- * be few tasks. */
+/* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there
+ * would be few tasks. */
 static void ftr__depthwise_cut(ftr__depthwise_job *w) {
     const int64_t to = w->to[0] * w->to[1] * w->to_channels, from = w->from[0] * w->from[1] * w->from_channels;
     const int64_t bytes = (int64_t)sizeof(float) * ftr__gemm_max(to, from);
@@ -222,8 +222,8 @@ static void ftr__depthwise_weight_task(void *arg, int64_t task, int32_t worker) 
     }
 }
 
-/* Rows first to end - 1 of the result, or pixels of its rows, as spans; those of all phases come side by side. Steps are
- * from position `from` of the source, from a tap, from a row or pixel of the result to the next. */
+/* Rows first to end - 1 of the result, or pixels of its rows, as spans; those of all phases come side by side. Steps
+ * are from a position of the source, a tap, a row or pixel of the result to the next; `from` is the source's first. */
 static int64_t ftr__depthwise_make_spans(const ftr__depthwise_job *w, int32_t d, int64_t first, int64_t end,
                                          int64_t from, const int64_t step[3], ftr__depthwise_span *spans) {
     int64_t count = 0;

@@ -9,8 +9,8 @@
 #define FTR__DEPTHWISE_BLOCK 6 /* pixels or rows of the result, at most, that are computed at once */
 #define FTR__DEPTHWISE_TAPS 5  /* neighbouring taps, at most, whose sums are computed at once */
 
-/* Up to FTR__DEPTHWISE_BLOCK rows of the result, or pixels of a row, that have the same taps: x, w and y say where their
- * first one and its first tap are; those of a row and a pixel are added. */
+/* Up to FTR__DEPTHWISE_BLOCK rows of the result, or pixels of a row, that have the same taps: x, w and y say where
+ * their first one and its first tap are; those of a row and a pixel are added. */
 typedef struct ftr__depthwise_span {
     int64_t x, w, y, count, taps;
 } ftr__depthwise_span;
