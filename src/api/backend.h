@@ -23,6 +23,9 @@ typedef enum ftr_op {
 /* Name of an op, such as "conv2d". Never NULL. Thread safe. */
 FTR_API const char *ftr_op_name(ftr_op op);
 
+/* Inputs of an optimizer's update before the groups of its parameters: lr, step, grad_scale, found_inf. */
+#define FTR_UPDATE_FIRST_GROUP 4
+
 /* Activation that a node applies to its result; set by the fuse pass. */
 typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
 
@@ -137,6 +140,7 @@ typedef union ftr_op_attr {
         double weight;
     } ema;
     struct {
+        double clip_value; /* gradients are limited to +-clip_value; 0: they are not */
         double weight_decay, momentum, dampening, beta1, beta2, eps;
         bool nesterov;
     } optimizer;

@@ -16,6 +16,7 @@ typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
     double lr;           /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double clip_value;   /* each element of a gradient is limited to +-clip_value, as PyTorch's clip_grad_value_; 0: off */
     double weight_decay; /* SGD: added to the gradient (L2); AdamW: decoupled */
     double momentum;     /* SGD */
     double dampening;    /* SGD; the first step's momentum is the whole gradient, as PyTorch's */

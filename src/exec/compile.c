@@ -150,8 +150,8 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
         gradients[count++] = plan->gradients[i];
     }
     if (count == 0) return ftr__nothing_to_train(plan);
-    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, parameters, gradients, count,
-                                 &plan->learning_rate);
+    const ftr__trained trained = {.parameters = parameters, .gradients = gradients, .count = count};
+    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate);
     return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
 }
 

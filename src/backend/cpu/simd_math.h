@@ -73,8 +73,14 @@ typedef struct ftr__random_stream {
     float offset, scale, most;
 } ftr__random_stream;
 
+/* How an optimizer reads a gradient: times `scale`, then limited to +-clip (infinite: not at all). */
+typedef struct ftr__gradient_reading {
+    float scale, clip;
+} ftr__gradient_reading;
+
 /* Constants of one optimizer step, computed in double. */
 typedef struct ftr__sgd_step {
+    ftr__gradient_reading read;
     float lr, weight_decay, momentum;
     float gradient; /* weight of the gradient in the momentum: 1 - dampening */
     bool nesterov;
@@ -82,6 +88,7 @@ typedef struct ftr__sgd_step {
 } ftr__sgd_step;
 
 typedef struct ftr__adamw_step {
+    ftr__gradient_reading read;
     float decay; /* 1 - lr * weight decay */
     float beta1, one_minus_beta1;
     float beta2, one_minus_beta2;

@@ -853,16 +853,20 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
 
 /* ---------------------------------------------------------------------------------------------------- optimizers -- */
 
+/* `read` is the step's; the loop has `name` as a vector. */
+#define FTR__GRADIENT(name, p, read)                                                                                   \
+    const FTR__VF name = FTR__S(limited)(FTR__LOAD_SOME((p) + i, left) * (read).scale, -(read).clip, (read).clip)
+
 static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
     const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g), FTR__FMA(rate, FTR__FMA(decay, w, d), w), p)
+    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__GRADIENT(d, g, step->read), FTR__FMA(rate, FTR__FMA(decay, w, d), w), p)
 }
 
 static void FTR__S(sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m) {
     const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
     const FTR__VF momentum = FTR__SPLAT(step->momentum), gradient = FTR__SPLAT(step->gradient);
     const bool nesterov = step->nesterov, first = step->first;
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(before, m); const FTR__VF full = FTR__FMA(decay, w, d);
+    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__GRADIENT(d, g, step->read); FTR__ROW(before, m); const FTR__VF full = FTR__FMA(decay, w, d);
                   const FTR__VF moving = first ? full : FTR__FMA(momentum, before, gradient * full);
                   FTR__STORE_SOME(m + i, moving, left),
                   FTR__FMA(rate, nesterov ? FTR__FMA(momentum, moving, full) : moving, w), p)
@@ -873,7 +877,7 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
     const FTR__VF fresh1 = FTR__SPLAT(step->one_minus_beta1), fresh2 = FTR__SPLAT(step->one_minus_beta2);
     const FTR__VF decay = FTR__SPLAT(step->decay), rate = FTR__SPLAT(step->rate), second = FTR__SPLAT(step->second);
     FTR__ROW_LOOP(
-        FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
+        FTR__ROW(w, p); FTR__GRADIENT(d, g, step->read); FTR__ROW(m0, m); FTR__ROW(v0, v);
         const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d); const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d);
         FTR__STORE_SOME(m + i, m1, left); FTR__STORE_SOME(v + i, v1, left);
         const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
@@ -917,6 +921,7 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
 #undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
+#undef FTR__GRADIENT
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION

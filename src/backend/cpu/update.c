@@ -64,34 +64,54 @@ ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
     return ftr__update_run(call, &job, 0, 2);
 }
 
+/* A scalar among an optimizer's common inputs; `missing` if it is not there. */
+static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, float missing) {
+    const ftr_view *view = ftr__optional_input(call, input);
+    return view ? *(const float *)view->data : missing;
+}
+
+/* Gradients that hold an infinity or NaN are not applied. */
+static bool ftr__update_skipped(const ftr_kernel_call *call, int32_t found_inf) {
+    return ftr__update_scalar(call, found_inf, 0.0f) != 0.0f;
+}
+
+static ftr__gradient_reading ftr__update_reading(const ftr_kernel_call *call) {
+    const double clip = call->attr->optimizer.clip_value;
+    return (ftr__gradient_reading){ftr__update_scalar(call, 2, 1.0f), clip > 0.0 ? (float)clip : HUGE_VALF};
+}
+
 ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
     int64_t *state = call->in[0].data;
-    *state = (int64_t)((uint64_t)*state + 1u);
+    if (!ftr__update_skipped(call, 1)) *state = (int64_t)((uint64_t)*state + 1u);
     return FTR_OK;
 }
 
 /* torch.optim.SGD: the first momentum is the whole gradient. */
 ftr_status ftr__cpu_sgd_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call, 3)) return FTR_OK;
     const float lr = *(const float *)call->in[0].data;
     const bool first = *(const int64_t *)call->in[1].data == 0;
     const double momentum = call->attr->optimizer.momentum;
     ftr__update_job job = {
-        .sgd = {.lr = lr,
+        .sgd = {.read = ftr__update_reading(call),
+                .lr = lr,
                 .weight_decay = (float)call->attr->optimizer.weight_decay,
                 .momentum = (float)momentum,
                 .gradient = (float)(1.0 - call->attr->optimizer.dampening),
                 .nesterov = call->attr->optimizer.nesterov,
                 .first = first},
     };
-    return ftr__update_run(call, &job, 2, momentum != 0.0 ? 3 : 2);
+    return ftr__update_run(call, &job, FTR_UPDATE_FIRST_GROUP, momentum != 0.0 ? 3 : 2);
 }
 
 /* torch.optim.AdamW (Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2019). */
 ftr_status ftr__cpu_adamw_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call, 3)) return FTR_OK;
     const double lr = (double)*(const float *)call->in[0].data, t = (double)*(const int64_t *)call->in[1].data + 1.0;
     const double beta1 = call->attr->optimizer.beta1, beta2 = call->attr->optimizer.beta2;
     ftr__update_job job = {
-        .adamw = {.decay = (float)(1.0 - lr * call->attr->optimizer.weight_decay),
+        .adamw = {.read = ftr__update_reading(call),
+                  .decay = (float)(1.0 - lr * call->attr->optimizer.weight_decay),
                   .beta1 = (float)beta1,
                   .one_minus_beta1 = (float)(1.0 - beta1),
                   .beta2 = (float)beta2,
@@ -100,5 +120,5 @@ ftr_status ftr__cpu_adamw_update(const ftr_kernel_call *call) {
                   .second = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
                   .eps = (float)call->attr->optimizer.eps},
     };
-    return ftr__update_run(call, &job, 2, 4);
+    return ftr__update_run(call, &job, FTR_UPDATE_FIRST_GROUP, 4);
 }
