@@ -108,8 +108,7 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
                           "ftr_fit: progress is %d, expected one of ftr_progress", (int)desc->progress);
     if (desc->optimizer.kind == FTR_OPTIMIZER_NONE)
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
-                          "ftr_fit: optimizer is missing, expected ftr_sgd() or "
-                          "ftr_adamw()");
+                          "ftr_fit: optimizer is missing, expected ftr_sgd(), ftr_adamw() or another of them");
     return FTR_OK;
 }
 

@@ -61,5 +61,6 @@ void add_edges(table *t);
 
 /* cases_attention.c */
 void add_attention(table *t);
+void add_updates(table *t); /* cases_updates.c */
 
 #endif
