@@ -21,9 +21,11 @@ static ftr_status run(const wrapped *of, const ftr_kernel_call *call) {
     if (call->op == FTR_OP_count_update) {
         changed.in_count = 2;
         in[1] = found;
+    } else if (call->op == FTR_OP_clip_scale) {
+        in[0] = scale; /* it goes on to the update */
     } else {
-        in[GRAD_SCALE] = scale;
         in[FOUND_INF] = found;
+        in[GRAD_SCALE] = in[GRAD_SCALE].dtype == FTR_DTYPE_NONE ? scale : in[GRAD_SCALE];
     }
     changed.in = in;
     return of->real->kernels[call->op].run(&changed);
@@ -35,7 +37,7 @@ static ftr_status run_other(const ftr_kernel_call *call) { return run(&other, ca
 
 static bool is_optimizer(int op) {
     const char *name = ftr_op_name((ftr_op)op), *end = strstr(name, "_update");
-    return end && end[7] == 0 && strcmp(name, "ema_update") != 0;
+    return op == FTR_OP_clip_scale || (end && end[7] == 0 && op != FTR_OP_ema_update);
 }
 
 const ftr_backend *injected_backend(const ftr_backend *real) {

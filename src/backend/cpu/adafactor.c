@@ -301,7 +301,7 @@ ftr_status ftr__cpu_adafactor_update(const ftr_kernel_call *call) {
     ftr__adafactor_job job = {.call = call, .simd = ftr__cpu_of(call)->simd};
     job.step = ftr__update_step_of(call);
     job.step.eps = (float)(eps * eps);
-    job.step.decay = (float)(1.0 - ftr__update_lr(call) * call->attr->optimizer.weight_decay);
+    job.step.decay = (float)(ftr__update_lr(call) * call->attr->optimizer.weight_decay);
     job.fresh = (float)pow(ftr__update_number(call), call->attr->optimizer.beta2_decay);
     job.rows_first = call->attr->optimizer.row_axis < call->attr->optimizer.column_axis;
     unsigned char *rest =

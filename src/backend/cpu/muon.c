@@ -158,6 +158,15 @@ static double ftr__muon_factor(ftr_muon_rate rate, double rows, double columns) 
     return sqrt(rows > columns ? rows / columns : 1.0);
 }
 
+/* `a` is the rate. */
+static void ftr__muon_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__muon_job *job = arg;
+    const int64_t begin = task * FTR__UPDATE_GRAIN, left = job->in[0].count - begin;
+    (void)worker;
+    job->cpu->simd->update.muon_apply(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN, job->step.decay, job->a,
+                                      job->x + begin, (float *)job->in[0].data + begin);
+}
+
 static void ftr__muon_parameter(ftr__muon_job *job, double lr) {
     const int64_t count = job->in[0].count;
     ftr__pool_run(job->cpu->pool, ftr__muon_chunks(count), ftr__muon_momentum_task, job);
@@ -167,8 +176,8 @@ static void ftr__muon_parameter(ftr__muon_job *job, double lr) {
     ftr__muon_combine(job, count, (float)(1.0 / (norm < least ? least : norm)), job->x, 0.0f, job->x, job->x);
     for (int32_t i = 0; i < job->call->attr->optimizer.ns_steps; i++) ftr__muon_iterate(job);
     const double factor = ftr__muon_factor(job->call->attr->optimizer.rate, (double)job->rows, (double)job->columns);
-    float *p = job->in[0].data;
-    ftr__muon_combine(job, count, job->step.decay, p, (float)(-lr * factor), job->x, p);
+    job->a = (float)(lr * factor);
+    ftr__pool_run(job->cpu->pool, ftr__muon_chunks(count), ftr__muon_apply_task, job);
 }
 
 ftr_status ftr__cpu_muon_update(const ftr_kernel_call *call) {
@@ -176,7 +185,7 @@ ftr_status ftr__cpu_muon_update(const ftr_kernel_call *call) {
     const double lr = ftr__update_lr(call);
     ftr__muon_job job = {.call = call, .cpu = ftr__cpu_of(call)};
     job.step = ftr__update_step_of(call);
-    job.step.decay = (float)(1.0 - lr * call->attr->optimizer.weight_decay);
+    job.step.decay = (float)(lr * call->attr->optimizer.weight_decay);
     job.step.momentum = (float)call->attr->optimizer.momentum;
     job.step.gradient = (float)(1.0 - call->attr->optimizer.momentum);
     job.step.nesterov = call->attr->optimizer.nesterov;

@@ -36,6 +36,11 @@
         FTR__UPDATE_EACH(0, run.n, call)                                                                               \
     }
 
+/* x moved toward y by a share of the way, and x less a share of itself. */
+FTR__INLINE FTR__VF FTR__S(moved)(FTR__VF x, FTR__VF y, float share) { return FTR__FMA(FTR__SPLAT(share), y - x, x); }
+
+FTR__INLINE FTR__VF FTR__S(lessened)(FTR__VF x, float share) { return FTR__FMA(FTR__SPLAT(-share), x, x); }
+
 FTR__INLINE FTR__VF FTR__S(read_gradient)(const ftr__update_step *step, const float *g, int64_t left) {
     return FTR__S(limited)(FTR__S(load_some)(g, left) * step->scale, -step->clip, step->clip);
 }
@@ -49,7 +54,8 @@ FTR__INLINE void FTR__S(sgd_at)(bool with_momentum, const ftr__update_step *step
     FTR__VF change = full;
     if (with_momentum) {
         const FTR__VF momentum = FTR__SPLAT(step->momentum), before = FTR__S(load_some)(run->s[0] + i, left);
-        const FTR__VF moving = step->first ? full : FTR__FMA(momentum, before, full * step->gradient);
+        const FTR__VF sum = FTR__FMA(FTR__SPLAT(step->gradient), full, FTR__S(lessened)(before, step->fall));
+        const FTR__VF moving = step->first ? full : sum;
         FTR__S(store_some)(run->s[0] + i, moving, left);
         change = step->nesterov ? FTR__FMA(momentum, moving, full) : moving;
     }
@@ -58,15 +64,14 @@ FTR__INLINE void FTR__S(sgd_at)(bool with_momentum, const ftr__update_step *step
 FTR__UPDATE_FUNCTION(update_sgd, FTR__S(sgd_at)(false, &step, &run, i, left))
 FTR__UPDATE_FUNCTION(update_sgd_momentum, FTR__S(sgd_at)(true, &step, &run, i, left))
 
-/* A mean b m + (1 - b) g is computed as m + (1 - b) (g - m). */
 FTR__INLINE void FTR__S(lion_at)(const ftr__update_step *step, const ftr__update_run *run, int64_t i, int64_t left) {
     const FTR__VF w = FTR__S(load_some)(run->p + i, left), m = FTR__S(load_some)(run->s[0] + i, left);
-    const FTR__VF apart = FTR__S(read_gradient)(step, run->g + i, left) - m;
-    const FTR__VF direction = FTR__FMA(FTR__SPLAT(step->one_minus_beta1), apart, m), none = {0};
+    const FTR__VF d = FTR__S(read_gradient)(step, run->g + i, left), none = {0};
+    const FTR__VF direction = FTR__S(moved)(m, d, step->fresh1);
     FTR__VF change = FTR__SELECT(direction > 0.0f, FTR__SPLAT(step->lr), none);
     change = FTR__SELECT(direction < 0.0f, FTR__SPLAT(-step->lr), change);
-    FTR__S(store_some)(run->p + i, w * step->decay - change, left);
-    FTR__S(store_some)(run->s[0] + i, FTR__FMA(FTR__SPLAT(step->one_minus_beta2), apart, m), left);
+    FTR__S(store_some)(run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, change), left);
+    FTR__S(store_some)(run->s[0] + i, FTR__S(moved)(m, d, step->fresh2), left);
 }
 FTR__UPDATE_FUNCTION(update_lion, FTR__S(lion_at)(&step, &run, i, left))
 
@@ -77,8 +82,7 @@ FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, con
     const FTR__VF w = FTR__S(load_some)(run->p + i, left);
     const FTR__VF m0 = FTR__S(load_some)(run->s[0] + i, left), v0 = FTR__S(load_some)(run->s[1] + i, left);
     const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
-    const FTR__VF m1 = FTR__FMA(FTR__SPLAT(step->beta1), m0, d * step->one_minus_beta1);
-    const FTR__VF v1 = FTR__FMA(FTR__SPLAT(step->beta2), v0, d * d * step->one_minus_beta2);
+    const FTR__VF m1 = FTR__S(moved)(m0, d, step->fresh1), v1 = FTR__S(moved)(v0, d * d, step->fresh2);
     FTR__S(store_some)(run->s[0] + i, m1, left);
     FTR__S(store_some)(run->s[1] + i, v1, left);
     FTR__VF top = v1;
@@ -87,7 +91,7 @@ FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, con
         FTR__S(store_some)(run->s[2] + i, top, left);
     }
     const FTR__VF below = FTR__FMA(FTR__S(square_root)(top), FTR__SPLAT(step->debias2), FTR__SPLAT(step->eps));
-    FTR__S(store_some)(run->p + i, w * step->decay - m1 * step->lr / below, left);
+    FTR__S(store_some)(run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, m1 * step->lr / below), left);
 }
 FTR__UPDATE_FUNCTION(update_adam, FTR__S(adam_at)(false, &step, &run, i, left))
 FTR__UPDATE_FUNCTION(update_adam_max, FTR__S(adam_at)(true, &step, &run, i, left))
@@ -97,19 +101,19 @@ FTR__INLINE void FTR__S(rmsprop_at)(bool centered, bool with_momentum, const ftr
                                     const ftr__update_run *run, int64_t i, int64_t left) {
     const FTR__VF w = FTR__S(load_some)(run->p + i, left), v0 = FTR__S(load_some)(run->s[0] + i, left);
     const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
-    const FTR__VF v = FTR__FMA(FTR__SPLAT(step->beta2), v0, d * d * step->one_minus_beta2);
+    const FTR__VF v = FTR__S(moved)(v0, d * d, step->fresh2);
     FTR__S(store_some)(run->s[0] + i, v, left);
     FTR__VF spread = v;
     if (centered) {
         const FTR__VF before = FTR__S(load_some)(run->s[1] + i, left);
-        const FTR__VF mean = FTR__FMA(FTR__SPLAT(step->one_minus_beta2), d - before, before);
+        const FTR__VF mean = FTR__S(moved)(before, d, step->fresh2);
         FTR__S(store_some)(run->s[1] + i, mean, left);
         spread = FTR__S(keep_positive)(v - mean * mean);
     }
     FTR__VF change = d / (FTR__S(square_root)(spread) + step->eps);
     if (with_momentum) {
         float *moving = run->s[centered ? 2 : 1] + i;
-        change = FTR__FMA(FTR__SPLAT(step->momentum), FTR__S(load_some)(moving, left), change);
+        change += FTR__S(lessened)(FTR__S(load_some)(moving, left), step->fall);
         FTR__S(store_some)(moving, change, left);
     }
     FTR__S(store_some)(run->p + i, FTR__FMA(FTR__SPLAT(-step->lr), change, w), left);
@@ -140,8 +144,7 @@ FTR__INLINE void FTR__S(lamb_moments_at)(const ftr__update_step *step, const ftr
                                          int64_t left, FTR__VF sum[2]) {
     const FTR__VF w = FTR__S(load_some)(run->p + i, left), d = FTR__S(read_gradient)(step, run->g + i, left);
     const FTR__VF m0 = FTR__S(load_some)(run->s[0] + i, left), v0 = FTR__S(load_some)(run->s[1] + i, left);
-    const FTR__VF m = FTR__FMA(FTR__SPLAT(step->beta1), m0, d * step->one_minus_beta1);
-    const FTR__VF v = FTR__FMA(FTR__SPLAT(step->beta2), v0, d * d * step->one_minus_beta2);
+    const FTR__VF m = FTR__S(moved)(m0, d, step->fresh1), v = FTR__S(moved)(v0, d * d, step->fresh2);
     FTR__S(store_some)(run->s[0] + i, m, left);
     FTR__S(store_some)(run->s[1] + i, v, left);
     const FTR__VF u = FTR__S(lamb_direction)(step, w, m, v);
@@ -192,7 +195,7 @@ static void FTR__S(gradient_add_squares)(const ftr__update_step *constants, int6
 FTR__INLINE void FTR__S(blend_squares_at)(const ftr__update_step *step, float weight, const float *g, float *v,
                                           int64_t i, int64_t left) {
     const FTR__VF d = FTR__S(read_gradient)(step, g + i, left), before = FTR__S(load_some)(v + i, left);
-    FTR__S(store_some)(v + i, FTR__FMA(FTR__SPLAT(weight), d * d - before, before), left);
+    FTR__S(store_some)(v + i, FTR__S(moved)(before, d * d, weight), left);
 }
 
 static void FTR__S(gradient_blend_squares)(const ftr__update_step *constants, int64_t n, float weight, const float *g,
@@ -227,8 +230,8 @@ static double FTR__S(factored_squares)(const ftr__update_step *step, int64_t n, 
 FTR__INLINE void FTR__S(factored_apply_at)(const ftr__update_step *step, const float *g, const float *x, bool single,
                                            const float *y, float rate, float *p, int64_t i, int64_t left) {
     const FTR__VF u = FTR__S(factored_direction)(step, g, x, single, y, i, left);
-    const FTR__VF w = FTR__S(load_some)(p + i, left) * step->decay;
-    FTR__S(store_some)(p + i, FTR__FMA(FTR__SPLAT(-rate), u, w), left);
+    const FTR__VF w = FTR__S(load_some)(p + i, left);
+    FTR__S(store_some)(p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, u * rate), left);
 }
 
 static void FTR__S(factored_apply)(const ftr__update_step *constants, int64_t n, const float *g, const float *x,
@@ -242,9 +245,9 @@ static void FTR__S(factored_apply)(const ftr__update_step *constants, int64_t n,
 FTR__INLINE void FTR__S(muon_momentum_at)(const ftr__update_step *step, const float *g, float *b, float *x, int64_t i,
                                           int64_t left, FTR__VF sum[2]) {
     const FTR__VF d = FTR__S(read_gradient)(step, g + i, left), before = FTR__S(load_some)(b + i, left);
-    const FTR__VF moving = FTR__FMA(FTR__SPLAT(step->gradient), d - before, before);
+    const FTR__VF moving = FTR__S(moved)(before, d, step->gradient);
     FTR__S(store_some)(b + i, moving, left);
-    const FTR__VF made = step->nesterov ? FTR__FMA(FTR__SPLAT(step->momentum), moving - d, d) : moving;
+    const FTR__VF made = step->nesterov ? FTR__S(moved)(d, moving, step->momentum) : moving;
     FTR__S(store_some)(x + i, made, left);
     sum[0] = FTR__FMA(made, made, sum[0]);
 }
@@ -256,8 +259,16 @@ static double FTR__S(muon_momentum)(const ftr__update_step *constants, int64_t n
     return total[0];
 }
 
-FTR__INLINE void FTR__S(combine_at)(float a, const float *x, float b, const float *y, float *out, int64_t i,
-                                    int64_t left) {
+FTR__INLINE void FTR__S(muon_apply_at)(float decay, float rate, const float *x, float *p, int64_t i, int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(p + i, left), change = FTR__S(load_some)(x + i, left) * rate;
+    FTR__S(store_some)(p + i, w - FTR__FMA(FTR__SPLAT(decay), w, change), left);
+}
+
+static void FTR__S(muon_apply)(int64_t n, float decay, float rate, const float *x,
+                               float *p){FTR__UPDATE_EACH(0, n, FTR__S(muon_apply_at)(decay, rate, x, p, i, left))}
+
+FTR__INLINE
+    void FTR__S(combine_at)(float a, const float *x, float b, const float *y, float *out, int64_t i, int64_t left) {
     const FTR__VF u = FTR__S(load_some)(x + i, left), v = FTR__S(load_some)(y + i, left);
     FTR__S(store_some)(out + i, FTR__FMA(FTR__SPLAT(a), u, v * b), left);
 }
@@ -282,7 +293,7 @@ static void FTR__S(combine_rows)(int64_t n, float a, const float *x, float b, co
         .lamb_moments = FTR__S(lamb_moments), .squares = FTR__S(gradient_squares),                                     \
         .add_squares = FTR__S(gradient_add_squares), .blend_squares = FTR__S(gradient_blend_squares),                  \
         .factored_squares = FTR__S(factored_squares), .factored_apply = FTR__S(factored_apply),                        \
-        .muon_momentum = FTR__S(muon_momentum), .combine = FTR__S(combine_rows),                                       \
+        .muon_momentum = FTR__S(muon_momentum), .muon_apply = FTR__S(muon_apply), .combine = FTR__S(combine_rows),     \
     }
 
 #undef FTR__UPDATE_BLOCK

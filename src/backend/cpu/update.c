@@ -55,7 +55,6 @@ ftr__update_step ftr__update_step_of(const ftr_kernel_call *call) {
                               .clip = clip > 0.0 ? (float)clip : HUGE_VALF,
                               .lr = (float)ftr__update_lr(call),
                               .eps = (float)call->attr->optimizer.eps,
-                              .decay = 1.0f,
                               .trust = 1.0f};
 }
 
@@ -63,6 +62,7 @@ ftr__update_step ftr__update_step_of(const ftr_kernel_call *call) {
 void ftr__update_fill_momentum(const ftr_kernel_call *call, ftr__update_step *step) {
     step->weight_decay = (float)call->attr->optimizer.weight_decay;
     step->momentum = (float)call->attr->optimizer.momentum;
+    step->fall = (float)(1.0 - call->attr->optimizer.momentum);
     step->gradient = (float)(1.0 - call->attr->optimizer.dampening);
     step->nesterov = call->attr->optimizer.nesterov;
     step->first = ftr__update_number(call) == 1.0;
@@ -71,10 +71,8 @@ void ftr__update_fill_momentum(const ftr_kernel_call *call, ftr__update_step *st
 void ftr__update_fill_moments(const ftr_kernel_call *call, ftr__update_step *step) {
     const double beta1 = call->attr->optimizer.beta1, beta2 = call->attr->optimizer.beta2;
     const double t = ftr__update_number(call);
-    step->beta1 = (float)beta1;
-    step->one_minus_beta1 = (float)(1.0 - beta1);
-    step->beta2 = (float)beta2;
-    step->one_minus_beta2 = (float)(1.0 - beta2);
+    step->fresh1 = (float)(1.0 - beta1);
+    step->fresh2 = (float)(1.0 - beta2);
     step->debias1 = (float)(1.0 / (1.0 - pow(beta1, t)));
     step->debias2 = (float)(1.0 / sqrt(1.0 - pow(beta2, t)));
 }
@@ -140,7 +138,7 @@ ftr_status ftr__cpu_adam_update(const ftr_kernel_call *call) {
     ftr__update_fill_moments(call, &step);
     step.lr = (float)(lr / (1.0 - pow(call->attr->optimizer.beta1, ftr__update_number(call))));
     if (call->op == FTR_OP_adamw_update)
-        step.decay = (float)(1.0 - lr * decay);
+        step.decay = (float)(lr * decay);
     else
         step.weight_decay = (float)decay;
     ftr__update_rows(call, largest ? FTR__UPDATE_ADAM_MAX : FTR__UPDATE_ADAM, largest ? 5 : 4, &step);
@@ -154,9 +152,8 @@ ftr_status ftr__cpu_rmsprop_update(const ftr_kernel_call *call) {
                                       FTR__UPDATE_RMSPROP_CENTERED_MOMENTUM};
     ftr__update_step step = ftr__update_step_of(call);
     step.weight_decay = (float)call->attr->optimizer.weight_decay;
-    step.momentum = (float)call->attr->optimizer.momentum;
-    step.beta2 = (float)call->attr->optimizer.alpha;
-    step.one_minus_beta2 = (float)(1.0 - call->attr->optimizer.alpha);
+    step.fall = (float)(1.0 - call->attr->optimizer.momentum);
+    step.fresh2 = (float)(1.0 - call->attr->optimizer.alpha);
     ftr__update_rows(call, kinds[(centered ? 2 : 0) + (momentum ? 1 : 0)], 3 + (centered ? 1 : 0) + (momentum ? 1 : 0),
                      &step);
     return FTR_OK;
@@ -177,9 +174,9 @@ ftr_status ftr__cpu_adagrad_update(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_lion_update(const ftr_kernel_call *call) {
     if (ftr__update_skipped(call)) return FTR_OK;
     ftr__update_step step = ftr__update_step_of(call);
-    step.decay = (float)(1.0 - ftr__update_lr(call) * call->attr->optimizer.weight_decay);
-    step.one_minus_beta1 = (float)(1.0 - call->attr->optimizer.beta1);
-    step.one_minus_beta2 = (float)(1.0 - call->attr->optimizer.beta2);
+    step.decay = (float)(ftr__update_lr(call) * call->attr->optimizer.weight_decay);
+    step.fresh1 = (float)(1.0 - call->attr->optimizer.beta1);
+    step.fresh2 = (float)(1.0 - call->attr->optimizer.beta2);
     ftr__update_rows(call, FTR__UPDATE_LION, 3, &step);
     return FTR_OK;
 }

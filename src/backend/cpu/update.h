@@ -14,7 +14,7 @@ FTR_LIB bool ftr__update_skipped(const ftr_kernel_call *call);
 FTR_LIB double ftr__update_lr(const ftr_kernel_call *call);
 FTR_LIB double ftr__update_number(const ftr_kernel_call *call);
 
-/* A step with the gradient's scale and limit and neutral factors: decay 1, trust 1. */
+/* A step with the gradient's scale and limit and neutral factors. */
 FTR_LIB ftr__update_step ftr__update_step_of(const ftr_kernel_call *call);
 
 /* Fills what SGD and LARS have in common: momentum. */
