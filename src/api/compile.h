@@ -2,6 +2,7 @@
 #define FTR_API_COMPILE_H
 
 #include "api/optim.h"
+#include "api/schedule.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -94,6 +95,9 @@ FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *da
 /* Sets the learning rate of the steps to come. Errors: FTR_ERROR_STATE (no optimizer), FTR_ERROR_INVALID_ARGUMENT (not a
  * finite number of 0 or more). */
 FTR_API ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr);
+
+/* The learning rate of the steps to come; NaN without an optimizer. */
+FTR_API double ftr_plan_lr(const ftr_plan *plan);
 
 /* Steps done with this plan. */
 FTR_API uint64_t ftr_plan_steps(const ftr_plan *plan);

@@ -1,6 +1,7 @@
 /* The optimizer's state by name: what the plan's graph holds in buffers of its own. */
 #include "passes/plan.h"
 
+#include <math.h>
 #include <string.h>
 
 static bool ftr__is_state(const ftr_plan *plan, int32_t node_index) {
@@ -73,6 +74,15 @@ ftr_status ftr_plan_state_write(ftr_plan *plan, const char *name, const void *da
     unsigned char *memory = ftr__find_state(plan, "plan_state_write", name, data, bytes, &status);
     if (!memory || bytes == 0) return status;
     return plan->context->backend->upload(plan->context, plan->context->backend_state, memory, data, bytes);
+}
+
+double ftr_plan_lr(const ftr_plan *plan) {
+    if (!plan || !plan->learning_rate) return (double)NAN;
+    float lr = 0.0f;
+    const ftr__slot *slot = &plan->slots[plan->learning_rate];
+    const ftr_status status = plan->context->backend->download(plan->context, plan->context->backend_state, &lr,
+                                                               plan->memory[FTR__PLACE_STATE] + slot->offset, sizeof lr);
+    return status == FTR_OK ? (double)lr : (double)NAN;
 }
 
 uint64_t ftr_plan_applied_steps(const ftr_plan *plan) {

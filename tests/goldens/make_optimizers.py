@@ -9,7 +9,8 @@ optimizers.safetensors  "<case>/<parameter>/<step>": parameters after some of th
                         of convolutions OHWI). First values and gradients are not stored: both sides compute them by one
                         formula, `number`. PyTorch runs in double precision; Muon's iteration, which PyTorch does in
                         bfloat16, too. LAMB, LARS and Lion are timm's.
-schedules.safetensors   "<case>": the learning rate of each step, f64, as PyTorch's schedulers set it.
+schedules.safetensors   "<case>": the learning rate of each step, f64, as PyTorch's schedulers set it; "plateau <case>":
+                        that after each epoch, whose "metric" is there too.
 """
 
 import math
@@ -230,6 +231,119 @@ def optimizers():
     save("optimizers", tensors)
 
 
+# ------------------------------------------------------------------------------------------------------------ schedules
+
+LENGTH = 240
+BASE = 0.3
+
+
+def warmed(steps, factor, make):
+    """A linear warm-up in front of a scheduler."""
+
+    def both(o):
+        first = lr_scheduler.LinearLR(o, start_factor=factor, end_factor=1.0, total_iters=steps)
+        return lr_scheduler.SequentialLR(o, [first, make(o)], milestones=[steps])
+
+    return both
+
+
+def stable_decay(warmup, stable, decay, shape, end=0.0):
+    """PyTorch has none: the definition, as a LambdaLR."""
+
+    def factor(t):
+        if t < warmup:
+            return t / warmup
+        x = min(max(t - warmup - stable, 0) / decay, 1)
+        way = {"linear": x, "sqrt": math.sqrt(x), "cosine": (1 - math.cos(math.pi * x)) / 2}[shape]
+        return 1 + (end - 1) * way
+
+    return lambda o: lr_scheduler.LambdaLR(o, factor)
+
+
+S = lr_scheduler
+SCHEDULES = {
+    "constant": lambda o: S.LambdaLR(o, lambda t: 1.0),
+    "step": lambda o: S.StepLR(o, 30, 0.5),
+    "multi step": lambda o: S.MultiStepLR(o, [10, 50, 51, 200], 0.1),
+    "exponential": lambda o: S.ExponentialLR(o, 0.97),
+    "cosine": lambda o: S.CosineAnnealingLR(o, 200),
+    "cosine min": lambda o: S.CosineAnnealingLR(o, 70, 0.01),  # beyond its end: it rises and falls again
+    "restarts": lambda o: S.CosineAnnealingWarmRestarts(o, 35),
+    "restarts longer": lambda o: S.CosineAnnealingWarmRestarts(o, 10, 2, 0.001),
+    "linear": lambda o: S.LinearLR(o, 1 / 3, 1.0, 50),
+    "linear down": lambda o: S.LinearLR(o, 1.0, 0.05, 180),
+    "polynomial": lambda o: S.PolynomialLR(o, 150),
+    "polynomial 2": lambda o: S.PolynomialLR(o, 230, 2.5),
+    "one cycle": lambda o: S.OneCycleLR(o, BASE, total_steps=LENGTH),
+    "one cycle linear": lambda o: S.OneCycleLR(
+        o, BASE, total_steps=LENGTH, pct_start=0.45, anneal_strategy="linear", div_factor=10, final_div_factor=100
+    ),
+    "one cycle three": lambda o: S.OneCycleLR(o, BASE, total_steps=LENGTH, pct_start=0.4, three_phase=True),
+    "one cycle three linear": lambda o: S.OneCycleLR(
+        o, BASE, total_steps=LENGTH, pct_start=0.25, three_phase=True, anneal_strategy="linear"
+    ),
+    "warm cosine": warmed(20, 0.01, lambda o: S.CosineAnnealingLR(o, 210)),
+    "warm step": warmed(7, 0.5, lambda o: S.StepLR(o, 40, 0.3)),
+    "warm constant": warmed(100, 1e-3, lambda o: S.LambdaLR(o, lambda t: 1.0)),
+    "warm polynomial": warmed(15, 1 / 15, lambda o: S.PolynomialLR(o, 200, 0.9)),
+    "stable decay": stable_decay(20, 120, 80, "linear"),
+    "stable decay sqrt": stable_decay(0, 100, 130, "sqrt", 0.1),
+    "stable decay cosine": stable_decay(40, 0, 200, "cosine", 0.01),
+    "function": lambda o: S.LambdaLR(o, lambda t: 1 / math.sqrt(t + 1)),
+    "chain": lambda o: S.SequentialLR(
+        o, [S.LinearLR(o, 0.1, 1.0, 30), S.ExponentialLR(o, 0.98), S.CosineAnnealingLR(o, 60, 0.002)], [30, 150]
+    ),
+    "chain of steps": lambda o: S.SequentialLR(o, [S.StepLR(o, 10, 0.9), S.CosineAnnealingWarmRestarts(o, 9, 2)], [77]),
+}
+
+# Metrics of epochs, and ReduceLROnPlateau on them.
+PLATEAUS = {
+    "default": {},
+    "short": dict(factor=0.5, patience=2, cooldown=3, min_lr=1e-3),
+    "max": dict(mode="max", factor=0.3, patience=3, threshold=0.01),
+    "absolute": dict(factor=0.7, patience=1, threshold=0.05, threshold_mode="abs", eps=1e-3),
+    "max absolute": dict(mode="max", factor=0.5, patience=0, threshold=0.02, threshold_mode="abs", cooldown=5),
+}
+
+
+def metric(epoch):
+    """Falls, then only wavers; NaN at times."""
+    if epoch % 41 == 17:
+        return math.nan
+    return float(np.float32(1 / (1 + epoch / 8) + 0.02 * ((epoch * 37) % 11 - 5) / 5))
+
+
+def rates(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
+        scheduler = make(optimizer)
+        lr = []
+        for t in range(LENGTH):
+            lr.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if t + 1 < LENGTH:
+                scheduler.step()
+    return np.array(lr, np.float64)
+
+
+def plateau_rates(settings):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, **settings)
+    lr = []
+    for epoch in range(LENGTH):
+        scheduler.step(metric(epoch))
+        lr.append(optimizer.param_groups[0]["lr"])
+    return np.array(lr, np.float64)
+
+
+def schedules():
+    tensors = {name: rates(make) for name, make in SCHEDULES.items()}
+    tensors.update({f"plateau {name}": plateau_rates(settings) for name, settings in PLATEAUS.items()})
+    tensors["metric"] = np.array([metric(epoch) for epoch in range(LENGTH)], np.float64)
+    save("schedules", tensors)
+
+
 def save(name, tensors):
     path = os.path.join(HERE, name + ".safetensors")
     tensors = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
@@ -241,7 +355,7 @@ def save(name, tensors):
 
 def main():
     torch.set_num_threads(1)
-    files = {"optimizers": optimizers}
+    files = {"optimizers": optimizers, "schedules": schedules}
     for name, make in files.items():
         if not sys.argv[1:] or name in sys.argv[1:]:
             make()
