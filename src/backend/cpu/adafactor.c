@@ -17,6 +17,7 @@ typedef struct ftr__factored {
     float *over_a;                 /* moments summed over a: [outer, b, inner] */
     float *scaled;                 /* over_b over the mean along the rows' axis: [outer, a, inner] */
     int64_t slices, slices_a_task; /* of the passes over slices */
+    int64_t outers_a_task;         /* of the pass over indices of outer */
     int64_t strips, units_a_task;  /* strips in a matrix; a unit of the pass over columns is a strip */
 } ftr__factored;
 
@@ -28,9 +29,9 @@ typedef struct ftr__adafactor_job {
     bool rows_first; /* the rows' axis is a */
     ftr__update_chunks chunks;
     ftr__factored *parameters;
-    int64_t *slice_first, *unit_first; /* number of each parameter's first task; one more */
-    double *squares;                   /* of the update, a task over slices */
-    float *rates;                      /* a parameter */
+    int64_t *slice_first, *outer_first, *unit_first; /* number of each parameter's first task; one more */
+    double *squares;                                 /* of the update, a task over slices */
+    float *rates;                                    /* a parameter */
 } ftr__adafactor_job;
 
 static bool ftr__adafactor_factored(const ftr_kernel_call *call) {
@@ -56,6 +57,7 @@ static ftr__factored ftr__factored_of(const ftr_kernel_call *call, const ftr_vie
     const int64_t width = f.b * f.inner;
     f.slices = in[0].count > 0 ? f.outer * f.a : 0;
     f.slices_a_task = ftr__at_least_one(FTR__UPDATE_GRAIN / ftr__at_least_one(width));
+    f.outers_a_task = ftr__at_least_one(FTR__UPDATE_GRAIN / ftr__at_least_one(f.a * f.inner));
     f.strips = ftr__adafactor_ceil(width, FTR__FACTORED_STRIP);
     f.units_a_task = ftr__at_least_one(FTR__UPDATE_GRAIN / ftr__at_least_one(f.a * FTR__FACTORED_STRIP));
     return f;
@@ -63,6 +65,10 @@ static ftr__factored ftr__factored_of(const ftr_kernel_call *call, const ftr_vie
 
 static int64_t ftr__factored_slice_tasks(const ftr__factored *f) {
     return ftr__adafactor_ceil(f->slices, f->slices_a_task);
+}
+
+static int64_t ftr__factored_outer_tasks(const ftr__factored *f) {
+    return f->slices > 0 ? ftr__adafactor_ceil(f->outer, f->outers_a_task) : 0;
 }
 
 static int64_t ftr__factored_unit_tasks(const ftr__factored *f) {
@@ -128,24 +134,33 @@ static void ftr__factored_over_a_task(void *arg, int64_t task, int32_t worker) {
     for (int64_t u = begin; u < units && u < begin + f->units_a_task; u++) ftr__factored_strip(job, f, u);
 }
 
-/* The mean of the rows' moments, and with it `scaled`. One task a parameter. */
+/* The mean of the rows' moments, and with it `scaled`, for one index of outer, a strip of the inner axis at a time. */
+static void ftr__factored_scale(const ftr__adafactor_job *job, const ftr__factored *f, int64_t outer) {
+    const int64_t count = job->rows_first ? f->a : f->b;
+    const float *rows = (job->rows_first ? f->over_b : f->over_a) + outer * count * f->inner;
+    const float *over_b = f->over_b + outer * f->a * f->inner;
+    float *scaled = f->scaled + outer * f->a * f->inner;
+    const double least = job->call->attr->optimizer.eps;
+    for (int64_t first = 0; first < f->inner; first += FTR__FACTORED_STRIP) {
+        const int64_t n = f->inner - first < FTR__FACTORED_STRIP ? f->inner - first : FTR__FACTORED_STRIP;
+        double mean[FTR__FACTORED_STRIP] = {0.0};
+        float by[FTR__FACTORED_STRIP];
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t i = 0; i < n; i++) mean[i] += (double)rows[r * f->inner + first + i];
+        for (int64_t i = 0; i < n; i++) mean[i] /= (double)count;
+        for (int64_t i = 0; i < n; i++) by[i] = (float)(1.0 / (mean[i] < least ? least : mean[i]));
+        for (int64_t a = 0; a < f->a; a++)
+            for (int64_t i = 0; i < n; i++) scaled[a * f->inner + first + i] = over_b[a * f->inner + first + i] * by[i];
+    }
+}
+
 static void ftr__factored_scale_task(void *arg, int64_t task, int32_t worker) {
     const ftr__adafactor_job *job = arg;
-    const ftr__factored *f = &job->parameters[task];
-    const float *rows = job->rows_first ? f->over_b : f->over_a;
-    const int64_t count = job->rows_first ? f->a : f->b;
-    const double least = job->call->attr->optimizer.eps;
+    const int32_t j = ftr__update_find(job->outer_first, job->chunks.count, task);
+    const ftr__factored *f = &job->parameters[j];
+    const int64_t begin = (task - job->outer_first[j]) * f->outers_a_task;
     (void)worker;
-    for (int64_t o = 0; o < f->outer && f->slices > 0; o++)
-        for (int64_t i = 0; i < f->inner; i++) {
-            double sum = 0.0;
-            for (int64_t r = 0; r < count; r++) sum += (double)rows[(o * count + r) * f->inner + i];
-            const double mean = sum / (double)count, by = mean < least ? least : mean;
-            for (int64_t a = 0; a < f->a; a++) {
-                const int64_t at = (o * f->a + a) * f->inner + i;
-                f->scaled[at] = (float)((double)f->over_b[at] / by);
-            }
-        }
+    for (int64_t o = begin; o < f->outer && o < begin + f->outers_a_task; o++) ftr__factored_scale(job, f, o);
 }
 
 static void ftr__factored_squares_task(void *arg, int64_t task, int32_t worker) {
@@ -224,7 +239,7 @@ static size_t ftr__factored_bytes(const ftr_kernel_call *call) {
         tasks += (size_t)ftr__factored_slice_tasks(&f);
         floats += (size_t)(f.slices * f.inner);
     }
-    return ftr__update_align(count * sizeof(ftr__factored)) + ftr__update_align(2 * (count + 1) * sizeof(int64_t)) +
+    return ftr__update_align(count * sizeof(ftr__factored)) + ftr__update_align(3 * (count + 1) * sizeof(int64_t)) +
            ftr__update_align(tasks * sizeof(double)) + ftr__update_align(floats * sizeof(float));
 }
 
@@ -240,13 +255,15 @@ static void ftr__factored_open(ftr__adafactor_job *job, unsigned char *workspace
     job->parameters = (ftr__factored *)(void *)workspace;
     workspace += ftr__update_align(count * sizeof *job->parameters);
     job->slice_first = (int64_t *)(void *)workspace;
-    job->unit_first = job->slice_first + count + 1;
-    workspace += ftr__update_align(2 * (count + 1) * sizeof(int64_t));
-    job->slice_first[0] = job->unit_first[0] = 0;
+    job->outer_first = job->slice_first + count + 1;
+    job->unit_first = job->outer_first + count + 1;
+    workspace += ftr__update_align(3 * (count + 1) * sizeof(int64_t));
+    job->slice_first[0] = job->outer_first[0] = job->unit_first[0] = 0;
     for (size_t j = 0; j < count; j++) {
         ftr__factored *f = &job->parameters[j];
         *f = ftr__factored_of(job->call, &job->call->in[FTR_UPDATE_FIRST_GROUP + 4 * (int64_t)j]);
         job->slice_first[j + 1] = job->slice_first[j] + ftr__factored_slice_tasks(f);
+        job->outer_first[j + 1] = job->outer_first[j] + ftr__factored_outer_tasks(f);
         job->unit_first[j + 1] = job->unit_first[j] + ftr__factored_unit_tasks(f);
     }
     job->squares = (double *)(void *)workspace;
@@ -284,7 +301,7 @@ static void ftr__adafactor_run_factored(ftr__adafactor_job *job) {
     ftr__update_chunks_sum(&job->chunks, ftr__adafactor_norm_task, job);
     ftr__pool_run(pool, slices, ftr__factored_over_b_task, job);
     ftr__pool_run(pool, job->unit_first[job->chunks.count], ftr__factored_over_a_task, job);
-    ftr__pool_run(pool, job->chunks.count, ftr__factored_scale_task, job);
+    ftr__pool_run(pool, job->outer_first[job->chunks.count], ftr__factored_scale_task, job);
     ftr__pool_run(pool, slices, ftr__factored_squares_task, job);
     for (int32_t j = 0; j < job->chunks.count; j++) {
         double sum = 0.0;
