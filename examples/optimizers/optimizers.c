@@ -1,6 +1,7 @@
-/* All optimizers on one task: the digits of examples/digits, a small convolutional network, four epochs under one schedule.
- * Prints for each the losses, the share of held-out images that are read rightly, the time of a step, and the memory of the
- * optimizer's state. Learning rates are ordinary ones, not tuned: the table compares costs, not optimizers. */
+/* All optimizers on one task: the digits of examples/digits, a small convolutional network, four epochs under one
+ * schedule. Prints for each the losses, the share of held-out images that are read rightly, the time of a step, and
+ * the memory of the optimizer's state. Learning rates are ordinary ones, not tuned: the table compares costs, not
+ * optimizers. */
 #define FASTTRAIN_IMPLEMENTATION
 #include "fasttrain.h"
 
@@ -56,7 +57,8 @@ static ftr_optimizer lion(void) {
 
 static ftr_optimizer adafactor(void) { return ftr_adafactor(3e-2); }
 
-/* The convolutions by Muon; the last layer, like all that is no matrix, by AdamW. The group lives as long as the program. */
+/* The convolutions by Muon; the last layer, like all that is no matrix, by AdamW. The group lives as long as the
+ * program. */
 static ftr_optimizer muon(void) {
     static ftr_param_group last;
     last = ftr_param_group_defaults();

@@ -8,9 +8,9 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------------------------------------
- * Learning rate schedules. A description by value; ftr_schedule_lr() is a pure function of it, the base learning rate and
- * the number of steps that were applied before. Values are those of PyTorch's scheduler of the same name when it is stepped
- * after each step of the optimizer; below t is the number of steps before this one, so that the first step has t = 0.
+ * Learning rate schedules. A description by value; ftr_schedule_lr() is a pure function of it, the base learning rate
+ * and the number of steps that were applied before. Values are those of PyTorch's scheduler of the same name when it is
+ * stepped after each step of the optimizer; below t is the number of steps before this one: the first step has t = 0.
  *
  * ftr_fit() takes one in ftr_train_desc.schedule. In a loop of your own:
  *
@@ -76,8 +76,8 @@ FTR_API ftr_schedule ftr_schedule_constant(void);
 /* StepLR: base_lr * gamma ^ floor(t / steps). */
 FTR_API ftr_schedule ftr_schedule_step(int64_t steps, double gamma);
 
-/* MultiStepLR: base_lr * gamma ^ (milestones at or before t). The milestones increase; the array stays the caller's and has
- * to stay where it is. */
+/* MultiStepLR: base_lr * gamma ^ (milestones at or before t). The milestones increase; the array stays the caller's
+ * and has to stay where it is. */
 FTR_API ftr_schedule ftr_schedule_multi_step(const int64_t *milestones, int32_t count, double gamma);
 
 /* ExponentialLR: base_lr * gamma ^ t. */
@@ -91,21 +91,22 @@ FTR_API ftr_schedule ftr_schedule_cosine(int64_t steps, double eta_min);
  * cycle_factor^2, ... steps. */
 FTR_API ftr_schedule ftr_schedule_cosine_restarts(int64_t steps, int64_t cycle_factor, double eta_min);
 
-/* LinearLR: base_lr times a factor that goes straight from start_factor to end_factor in `steps` steps and stays there. */
+/* LinearLR: base_lr times a factor that goes straight from start_factor to end_factor in `steps` steps and stays
+ * there. */
 FTR_API ftr_schedule ftr_schedule_linear(double start_factor, double end_factor, int64_t steps);
 
 /* PolynomialLR: base_lr * (1 - min(t, steps) / steps) ^ power. */
 FTR_API ftr_schedule ftr_schedule_polynomial(int64_t steps, double power);
 
-/* OneCycleLR of `steps` steps in all, base_lr being its max_lr: from base_lr / 25 up to base_lr in the first 0.3 of them,
- * then down to base_lr / 25 / 10000, both by cosine (pct_start, div_factor, final_div_factor, anneal). With three_phase it
- * goes down as fast as up, and to the end from there. Only the learning rate is changed. Behind the last step, where
- * PyTorch's raises an error, it stays (Smith, Topin: Super-Convergence, 2018). */
+/* OneCycleLR of `steps` steps in all, base_lr being its max_lr: from base_lr / 25 up to base_lr in the first 0.3 of
+ * them, then down to base_lr / 25 / 10000, both by cosine (pct_start, div_factor, final_div_factor, anneal). With
+ * three_phase it goes down as fast as up, and to the end from there. Only the learning rate is changed. Behind the
+ * last step, where PyTorch's raises an error, it stays (Smith, Topin: Super-Convergence, 2018). */
 FTR_API ftr_schedule ftr_schedule_one_cycle(int64_t steps);
 
-/* Warm-up, stable, decay: `warmup` steps of linear warm-up from 0, `stable` steps of base_lr, then `decay` steps in which
- * the factor goes from 1 to end_factor (0) by `anneal` (linear; FTR_ANNEAL_SQRT is 1 - sqrt(x)), where it stays
- * (Hu et al.: MiniCPM, 2024; Haegele et al.: Scaling Laws beyond Fixed Training Durations, 2024). */
+/* Warm-up, stable, decay: `warmup` steps of linear warm-up from 0, `stable` steps of base_lr, then `decay` steps in
+ * which the factor goes from 1 to end_factor (0) by `anneal` (linear; FTR_ANNEAL_SQRT is 1 - sqrt(x)), where it
+ * stays (Hu et al.: MiniCPM, 2024; Haegele et al.: Scaling Laws beyond Fixed Training Durations, 2024). */
 FTR_API ftr_schedule ftr_schedule_stable_decay(int64_t warmup, int64_t stable, int64_t decay);
 
 /* Whatever `function` returns. */

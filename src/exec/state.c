@@ -76,21 +76,19 @@ ftr_status ftr_plan_state_write(ftr_plan *plan, const char *name, const void *da
     return plan->context->backend->upload(plan->context, plan->context->backend_state, memory, data, bytes);
 }
 
+static ftr_status ftr__download_state(const ftr_plan *plan, int32_t value, void *data, size_t bytes) {
+    return plan->context->backend->download(plan->context, plan->context->backend_state, data,
+                                            plan->memory[FTR__PLACE_STATE] + plan->slots[value].offset, bytes);
+}
+
 double ftr_plan_lr(const ftr_plan *plan) {
-    if (!plan || !plan->learning_rate) return (double)NAN;
     float lr = 0.0f;
-    const ftr__slot *slot = &plan->slots[plan->learning_rate];
-    const ftr_status status = plan->context->backend->download(plan->context, plan->context->backend_state, &lr,
-                                                               plan->memory[FTR__PLACE_STATE] + slot->offset, sizeof lr);
-    return status == FTR_OK ? (double)lr : (double)NAN;
+    if (!plan || !plan->learning_rate) return (double)NAN;
+    return ftr__download_state(plan, plan->learning_rate, &lr, sizeof lr) == FTR_OK ? (double)lr : (double)NAN;
 }
 
 uint64_t ftr_plan_applied_steps(const ftr_plan *plan) {
-    if (!plan || !plan->applied_steps) return 0;
     int64_t steps = 0;
-    const ftr__slot *slot = &plan->slots[plan->applied_steps];
-    const ftr_status status =
-        plan->context->backend->download(plan->context, plan->context->backend_state, &steps,
-                                         plan->memory[FTR__PLACE_STATE] + slot->offset, sizeof steps);
-    return status == FTR_OK ? (uint64_t)steps : 0;
+    if (!plan || !plan->applied_steps) return 0;
+    return ftr__download_state(plan, plan->applied_steps, &steps, sizeof steps) == FTR_OK ? (uint64_t)steps : 0;
 }

@@ -32,7 +32,8 @@ ftr_status ftr__infer_count_update(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__check_update_scalar(s, 1, "found_inf", true);
 }
 
-/* Input `i` of one shape and type with the parameter whose group it is in, but 1 long in axis `summed`; -1: no axis is. */
+/* Input `i` of one shape and type with the parameter whose group it is in, but 1 long in axis `summed`; -1: no axis
+ * is. */
 static ftr_status ftr__check_update_group(ftr__infer *s, int32_t parameter, int32_t i, int32_t summed) {
     const ftr__value *p = ftr__update_input(s, parameter), *value = ftr__update_input(s, i);
     if (!p || !value)

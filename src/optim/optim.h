@@ -15,9 +15,9 @@ typedef struct ftr__trained {
     int32_t found_inf;  /* f32 scalar; while it is not 0 nothing is updated or counted. 0: none */
 } ftr__trained;
 
-/* Emits the update of parameters by their gradients, with its state as buffers of the graph: one node for all parameters
- * that have the same settings. `lr` becomes the id of the learning rate, an f32 scalar buffer that the plan fills, `step`
- * that of the number of applied steps, an i64 scalar buffer. */
+/* Emits the update of parameters by their gradients, with its state as buffers of the graph: one node for all
+ * parameters that have the same settings. `lr` becomes the id of the learning rate, an f32 scalar buffer that the
+ * plan fills, `step` that of the number of applied steps, an i64 scalar buffer. */
 FTR_LIB ftr_status ftr__optimizer_emit(ftr_graph *graph, ftr__arena *arena, const ftr_optimizer *optimizer,
                                        const ftr__trained *trained, int32_t *lr, int32_t *step);
 

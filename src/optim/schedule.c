@@ -88,8 +88,10 @@ typedef struct ftr__fault {
     char text[FTR__MESSAGE_SIZE / 2];
 } ftr__fault;
 
+static bool ftr__fault_set(ftr__fault *fault, const char *format, ...) FTR__PRINTF(2, 3);
+
 /* Writes the sentence; returns false. */
-static bool FTR__PRINTF(2, 3) ftr__fault_set(ftr__fault *fault, const char *format, ...) {
+static bool ftr__fault_set(ftr__fault *fault, const char *format, ...) {
     va_list args;
     va_start(args, format);
     (void)vsnprintf(fault->text, sizeof fault->text, format, args);

@@ -1,5 +1,5 @@
-/* Mistakes in descriptions of optimizers, parameter groups and schedules, and with the optimizer's state: each gives its
- * status and its exact sentence, and no plan. */
+/* Mistakes in descriptions of optimizers, parameter groups and schedules, and with the optimizer's state: each gives
+ * its status and its exact sentence, and no plan. */
 #include "ftr_test.h"
 
 static ftr_param_group groups[2];

@@ -1,5 +1,5 @@
-/* Steps of optimizers: three of them, on networks whose parameters have several shapes. Parameters and the optimizer's state
- * are compared. */
+/* Steps of optimizers: three of them, on networks whose parameters have several shapes. Parameters and the
+ * optimizer's state are compared. */
 #include "case_tools.h"
 
 typedef void (*adjust)(ftr_optimizer *o);
@@ -80,8 +80,8 @@ static const struct {
 static const char *const networks[] = {"", " conv", " shapes", " large"};
 enum { FEW, CONV, MANY, LARGE };
 
-/* The sum of p * x, x being an input: x is p's gradient but for a factor. Steps divide by small gradients, so those should
- * not be small by cancellation. */
+/* The sum of p * x, x being an input: x is p's gradient but for a factor. Steps divide by small gradients, so those
+ * should not be small by cancellation. */
 static ftr_tensor product(op_build *b, const char *name, ftr_shape shape) {
     ftr_tensor p = ftr_parameter(b->graph, name, b->real, shape, (ftr_init){FTR_INIT_NORMAL, 0, 0.5});
     return ftr_sum(ftr_mul(p, fixed_input(b, shape, FILL_UNIFORM, -1, 1)), ftr_all_axes(), false);

@@ -1,5 +1,5 @@
-/* A backend that hands optimizers a grad_scale and a found_inf of the test's choice: everything else is the backend that
- * it was made from. */
+/* A backend that hands optimizers a grad_scale and a found_inf of the test's choice: everything else is the backend
+ * that it was made from. */
 #ifndef FTR_TESTS_OPTIM_INJECTED_H
 #define FTR_TESTS_OPTIM_INJECTED_H
 

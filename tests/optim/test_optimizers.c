@@ -1,12 +1,13 @@
-/* The optimizers' steps through plans: a hundred of them against PyTorch's (make_optimizers.py in tests/goldens has the same
- * cases), with gradients that arrive scaled, and with steps that are left out; the optimizer's state by name. */
+/* The optimizers' steps through plans: a hundred of them against PyTorch's (make_optimizers.py in tests/goldens has
+ * the same cases), with gradients that arrive scaled, and with steps that are left out; the optimizer's state by
+ * name. */
 #include "injected.h"
 #include "oracle.h"
 
 enum { STEPS = 100, PARAMETERS = 6 };
 
-/* A parameter may differ from PyTorch's, computed in double precision, by this share of the largest element of its tensor,
- * or of FLOOR where all are smaller: parameters start with up to 1/2. */
+/* A parameter may differ from PyTorch's, computed in double precision, by this share of the largest element of its
+ * tensor, or of FLOOR where all are smaller: parameters start with up to 1/2. */
 static const double TOLERANCE = 1e-6;
 /* Lion's steps all have one size, so that each of them may be rounded to the same side. */
 static const double LION_TOLERANCE = 2.5e-6;
@@ -29,7 +30,8 @@ static float number(int tensor, int step, int64_t i) {
     return (float)(h >> 8) / 8388608.0f - 1.0f;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- model -- */
+/* ---------------------------------------------------------------------------------------------------------- model
+ * -- */
 
 /* Parameters whose gradients are what is fed: the loss is the sum of p * g. */
 typedef struct model {
@@ -88,7 +90,8 @@ static void step(model *m, int number_of_step, float factor) {
     FTR_TEST_OK(m->context, ftr_step(m->plan, NULL));
 }
 
-/* ---------------------------------------------------------------------------------------------------------- cases -- */
+/* ---------------------------------------------------------------------------------------------------------- cases
+ * -- */
 
 static ftr_param_group groups[2];
 
@@ -316,7 +319,8 @@ static void test_file_is_covered(void **state) {
     ftr_context_destroy(context);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- state -- */
+/* ---------------------------------------------------------------------------------------------------------- state
+ * -- */
 
 /* A left-out step changes no bit of the state or of a parameter. */
 static void test_skipped_step(void **state) {

@@ -1,5 +1,5 @@
-/* Learning rate schedules: PyTorch's values over 240 steps (make_optimizers.py in tests/goldens has the same cases), what
- * lies beyond them, and ftr_fit() under a schedule. */
+/* Learning rate schedules: PyTorch's values over 240 steps (make_optimizers.py in tests/goldens has the same cases),
+ * what lies beyond them, and ftr_fit() under a schedule. */
 #include "ftr_test.h"
 
 enum { LENGTH = 240 };
@@ -158,7 +158,8 @@ static const struct {
                 {"plateau absolute", plateau_absolute},
                 {"plateau max absolute", plateau_max_absolute}};
 
-/* --------------------------------------------------------------------------------------------------------- golden -- */
+/* --------------------------------------------------------------------------------------------------------- golden
+ * -- */
 
 static void read_rates(ftr_context *context, const char *name, double rates[LENGTH]) {
     ftr_safetensors *file = NULL;
@@ -221,7 +222,8 @@ static void test_plateaus(void **state) {
     ftr_context_destroy(context);
 }
 
-/* ------------------------------------------------------------------------------------------------------- the ends -- */
+/* ------------------------------------------------------------------------------------------------------- the ends
+ * -- */
 
 static void test_ends(void **state) {
     (void)state;

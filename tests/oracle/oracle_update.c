@@ -1,5 +1,5 @@
-/* Updates: running averages, counters, and the steps of optimizers. Formulas are those of the classes of torch.optim, and
- * timm.optim for LAMB, LARS and Lion. */
+/* Updates: running averages, counters, and the steps of optimizers. Formulas are those of the classes of
+ * torch.optim, and timm.optim for LAMB, LARS and Lion. */
 #include "oracle_tools.h"
 
 ftr_status oracle_ema_update(const ftr_kernel_call *call) {
@@ -25,8 +25,8 @@ ftr_status oracle_count_update(const ftr_kernel_call *call) {
 
 /* ---------------------------------------------------------------------------------------------------- optimizers -- */
 
-/* Inputs: lr, steps applied before this one, grad_scale, found_inf, then a group for each parameter. What all steps need
- * of them: */
+/* Inputs: lr, steps applied before this one, grad_scale, found_inf, then a group for each parameter. What all steps
+ * need of them: */
 typedef struct settings {
     double lr, t; /* t: number of the step, from 1 */
     double scale, clip;

@@ -1,6 +1,6 @@
-/* Adafactor. A factored parameter is seen as [outer, a, b, inner] in memory, a and b being the two axes that its second
- * moment is factored over; a slice is what belongs to one index of outer and a. The passes are: means over b, means over a,
- * sums of squares of p and of the update, then p. */
+/* Adafactor. A factored parameter is seen as [outer, a, b, inner] in memory, a and b being the two axes that its
+ * second moment is factored over; a slice is what belongs to one index of outer and a. The passes are: means over b,
+ * means over a, sums of squares of p and of the update, then p. */
 #include "backend/cpu/update.h"
 
 #include <math.h>
@@ -225,7 +225,8 @@ static void ftr__adafactor_whole_apply_task(void *arg, int64_t task, int32_t wor
                                      run.p);
 }
 
-/* ------------------------------------------------------------------------------------------------------- the step -- */
+/* ------------------------------------------------------------------------------------------------------- the step
+ * -- */
 
 static int32_t ftr__adafactor_group(const ftr_kernel_call *call) { return ftr__adafactor_factored(call) ? 4 : 3; }
 

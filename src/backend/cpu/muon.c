@@ -1,6 +1,6 @@
-/* Muon: momentum, then Newton-Schulz iterations toward the nearest orthogonal matrix. One matrix after the other; the
- * products and passes of each are cut into tasks. Of a matrix of R rows and C columns the smaller of the two Gram matrices
- * is used: x x^T x = x (x^T x). */
+/* Muon: momentum, then Newton-Schulz iterations toward the nearest orthogonal matrix. One matrix after the other;
+ * the products and passes of each are cut into tasks. Of a matrix of R rows and C columns the smaller of the two
+ * Gram matrices is used: x x^T x = x (x^T x). */
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/update.h"
 

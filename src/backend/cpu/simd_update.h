@@ -1,13 +1,13 @@
-/* SIMD functions of the optimizers' steps: over a run of elements of one parameter. An element's result does not depend on
- * where in a run it stands; sums of a run do not depend on anything but the run. */
+/* SIMD functions of the optimizers' steps: over a run of elements of one parameter. An element's result does not
+ * depend on where in a run it stands; sums of a run do not depend on anything but the run. */
 #ifndef FTR_BACKEND_CPU_SIMD_UPDATE_H
 #define FTR_BACKEND_CPU_SIMD_UPDATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Constants of one step, computed in double. A gradient g is read as g * scale, limited to +-clip. Shares close to 1 are kept
- * as what is missing to 1: rounded to single precision, 0.999 is off by 2e-5 of what it leaves. */
+/* Constants of one step, computed in double. A gradient g is read as g * scale, limited to +-clip. Shares close to 1
+ * are kept as what is missing to 1: rounded to single precision, 0.999 is off by 2e-5 of what it leaves. */
 typedef struct ftr__update_step {
     float scale, clip;    /* clip is infinite if gradients are not limited */
     float lr;             /* Adam: over 1 - beta1^t; LAMB: times the parameter's ratio */

@@ -1,5 +1,6 @@
-/* ftr__simd_update of one instruction set. Included once a level, after simd_math.inc.h. A function ..._at does the vector
- * of elements i to i + left of a run, `left` being a constant but in the last one; what lies behind the end is 0 there. */
+/* ftr__simd_update of one instruction set. Included once a level, after simd_math.inc.h. A function ..._at does the
+ * vector of elements i to i + left of a run, `left` being a constant but in the last one; what lies behind the end
+ * is 0 there. */
 #undef FTR__SIMD_UPDATE_FUNCTIONS
 
 /* Vectors of a run that are added up in single precision before they go into a double. */

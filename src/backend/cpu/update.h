@@ -1,5 +1,5 @@
-/* What the kernels of the optimizers share: the common inputs, and parameters cut into chunks for what needs a sum over each
- * of them. */
+/* What the kernels of the optimizers share: the common inputs, and parameters cut into chunks for what needs a sum
+ * over each of them. */
 #ifndef FTR_BACKEND_CPU_UPDATE_H
 #define FTR_BACKEND_CPU_UPDATE_H
 
@@ -27,8 +27,8 @@ FTR_LIB void ftr__update_fill_moments(const ftr_kernel_call *call, ftr__update_s
 FTR_LIB void ftr__update_rows(const ftr_kernel_call *call, ftr__update_kind kind, int32_t group,
                               const ftr__update_step *step);
 
-/* Parameters cut into chunks of FTR__UPDATE_GRAIN elements, with two sums for each chunk and two for each parameter. The
- * order in which they are added depends on the shapes alone. */
+/* Parameters cut into chunks of FTR__UPDATE_GRAIN elements, with two sums for each chunk and two for each parameter.
+ * The order in which they are added depends on the shapes alone. */
 typedef struct ftr__update_chunks {
     const ftr_kernel_call *call;
     int32_t first_in, group; /* inputs of parameter j begin at first_in + j * group */
