@@ -37,7 +37,7 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
-.PHONY: all help lib amalgamate demo examples bench test test-split deps data lint asan tsan avx512 fuzz parity check-dropin size format \
+.PHONY: all help lib amalgamate docs demo examples bench test test-split deps data lint asan tsan avx512 fuzz parity check-dropin size format \
         clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -99,6 +99,14 @@ $B/readme/first.c: README.md
 
 $B/readme/first: $B/readme/first.c fasttrain.h
 	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I. $< -o $@ $(LIBS)
+
+build/tools/schedules: tools/schedules.c fasttrain.h
+	@mkdir -p $(@D)
+	$(CC) $(EXAMPLE_FLAGS) $(CFLAGS) $< -o $@ $(LIBS)
+
+docs: build/tools/schedules ## the plots in docs/
+	@mkdir -p docs
+	build/tools/schedules > docs/schedules.svg
 
 size: ## time to compile the single file, and its size
 	@mkdir -p $B/single

@@ -117,6 +117,18 @@
  *     }
  *     ftr_plan_destroy(plan);
  *
+ * The learning rate follows a schedule if each step begins with
+ *
+ *         ftr_plan_set_lr(plan, ftr_schedule_lr(&schedule, 0.1, (int64_t)ftr_plan_applied_steps(plan)));
+ *
+ * (ftr_fit() does so itself: ftr_train_desc.schedule). Parameter groups and other settings are fields of the optimizer:
+ *
+ *     ftr_param_group backbone = ftr_param_group_defaults();
+ *     backbone.pattern = "layer?.*", backbone.lr_scale = 0.1;
+ *     ftr_optimizer adamw = ftr_adamw(1e-3);
+ *     adamw.no_decay_norms_biases = true;
+ *     adamw.groups = &backbone, adamw.group_count = 1;
+ *
  * 7  OWNERSHIP AND MEMORY
  *
  * What a ..._create() or ftr_compile() hands out is yours and goes back through its ..._destroy(), children first: plans,
@@ -1271,35 +1283,309 @@ FTR_API ftr_tensor ftr_gpt(ftr_tensor tokens, const ftr_gpt_desc *desc);
 }
 #endif
 
-/* ---- src/api/compile.h ---- */
+/* ---- src/api/optim.h ---- */
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------------------------------------
- * Optimizers. A description by value; ftr_compile() writes its step into the graph. */
-typedef enum ftr_optimizer_kind { FTR_OPTIMIZER_NONE = 0, FTR_OPTIMIZER_SGD, FTR_OPTIMIZER_ADAMW } ftr_optimizer_kind;
+ * Optimizers. A description by value; ftr_compile() writes its step into the graph. Below p is a parameter, g its
+ * gradient, t the number of the step from 1; the defaults are those of the named class. */
+typedef enum ftr_optimizer_kind {
+    FTR_OPTIMIZER_NONE = 0,
+    FTR_OPTIMIZER_SGD,
+    FTR_OPTIMIZER_ADAMW,
+    FTR_OPTIMIZER_ADAM,
+    FTR_OPTIMIZER_RMSPROP,
+    FTR_OPTIMIZER_ADAGRAD,
+    FTR_OPTIMIZER_LAMB,
+    FTR_OPTIMIZER_LARS,
+    FTR_OPTIMIZER_LION,
+    FTR_OPTIMIZER_ADAFACTOR,
+    FTR_OPTIMIZER_MUON
+} ftr_optimizer_kind;
 
-/* From ftr_sgd() or ftr_adamw(); then any field may be changed. */
+/* Muon's learning rate of a matrix of R rows and C columns: lr times this factor. */
+typedef enum ftr_muon_rate {
+    FTR_MUON_RATE_ORIGINAL = 0,    /* sqrt(max(1, R / C)) */
+    FTR_MUON_RATE_MATCH_RMS_ADAMW, /* 0.2 sqrt(max(R, C)) */
+    FTR_MUON_RATE_SPECTRAL         /* sqrt(R / C) */
+} ftr_muon_rate;
+
+/* Settings of the parameters whose full names fit a pattern, from ftr_param_group_defaults(). A parameter belongs to
+ * the first group that fits; one that fits none has the optimizer's settings. NaN: the optimizer's value. */
+typedef struct ftr_param_group {
+    uint32_t cookie;
+    const char *pattern; /* '*' stands for any characters or none, dots included, '?' for one character */
+    double lr_scale; /* the group's learning rate is the optimizer's, as a schedule may have set it, times this; 1 */
+    double weight_decay, momentum, beta1, beta2, eps;
+    ftr_optimizer_kind
+        kind; /* under Muon FTR_OPTIMIZER_ADAMW trains the group by AdamW; NONE: as the optimizer decides */
+} ftr_param_group;
+
+/* A group without a pattern, which changes nothing. */
+FTR_API ftr_param_group ftr_param_group_defaults(void);
+
+/* From ftr_sgd(), ftr_adamw() or another of the functions below; then any field may be changed. Fields that another
+ * kind uses do not count. */
 typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
-    double lr;           /* learning rate; ftr_plan_set_lr() changes it between steps */
-    double weight_decay; /* SGD: added to the gradient (L2); AdamW: decoupled */
-    double momentum;     /* SGD */
-    double dampening;    /* SGD; the first step's momentum is the whole gradient, as PyTorch's */
-    bool nesterov;      /* SGD; needs momentum > 0 and dampening 0 */
-    double beta1, beta2; /* AdamW */
-    double eps;          /* AdamW */
+    double lr; /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double
+        clip_value; /* each element of a gradient is limited to +-clip_value, as PyTorch's clip_grad_value_; 0: off */
+    double
+        weight_decay; /* SGD, Adam, RMSprop, Adagrad: added to the gradient (L2). LAMB, LARS: part of the update whose
+                          * norm counts. Others: decoupled, p *= 1 - lr wd */
+    double momentum;  /* SGD, RMSprop, LARS, Muon */
+    double dampening; /* SGD, LARS; the first step's momentum is the whole gradient, as PyTorch's */
+    bool nesterov;    /* SGD, LARS: needs momentum > 0 and dampening 0; Muon */
+    double beta1, beta2;        /* Adam, AdamW, LAMB, Lion; Muon: those of its AdamW */
+    double eps;                 /* all that divide; Adafactor: least root of a second moment; Muon: that of its AdamW */
+    bool amsgrad;               /* Adam, AdamW: divide by the largest second moment so far */
+    double alpha;               /* RMSprop: decay of the mean square */
+    bool centered;              /* RMSprop: divide by the deviation, not the root of the mean square */
+    double lr_decay;            /* Adagrad: lr / (1 + (t - 1) lr_decay) */
+    double initial_accumulator; /* Adagrad: sum of squares before the first step */
+    double max_grad_norm;       /* LAMB: the norm of all gradients together is limited to it; 0: off */
+    double trust_coefficient;   /* LARS */
+    bool trust_clip;            /* LAMB: the ratio is at most 1; LARS: the ratio over lr is at most 1 (LARC) */
+    bool always_adapt;          /* LAMB, LARS: also parameters without weight decay; otherwise they take plain steps */
+    double beta2_decay;         /* Adafactor: 1 - beta2 of step t is t^beta2_decay */
+    double parameter_eps;       /* Adafactor: least scale of a parameter */
+    double clip_threshold;      /* Adafactor: largest root mean square of an update, in units of the step */
+    double ns_coefficients[3];  /* Muon: of the Newton-Schulz iteration */
+    double ns_eps;              /* Muon: least norm that a matrix is divided by */
+    int32_t ns_steps;           /* Muon */
+    ftr_muon_rate rate;         /* Muon */
+    double adamw_lr_scale;      /* Muon: the learning rate of its AdamW is lr times this */
+    bool no_decay_norms_biases; /* parameters of rank 0 and 1 (of norms, biases) have no weight decay, unless the group
+                                 * they are in says otherwise */
+    const ftr_param_group *groups; /* read while a graph is compiled, not kept */
+    int32_t group_count;
 } ftr_optimizer;
 
 /* Stochastic gradient descent without momentum or decay, as torch.optim.SGD. */
 FTR_API ftr_optimizer ftr_sgd(double lr);
 
-/* AdamW: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01, as torch.optim.AdamW.
+/* Adam: betas 0.9 and 0.999, eps 1e-8, no weight decay, as torch.optim.Adam (Kingma, Ba, 2015; amsgrad: Reddi, Kale,
+ * Kumar, 2018). g += wd p;  m, v: means of g and g^2;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps). */
+FTR_API ftr_optimizer ftr_adam(double lr);
+
+/* AdamW: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01, as torch.optim.AdamW (Loshchilov, Hutter, 2019).
  * p *= 1 - lr wd;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps). */
 FTR_API ftr_optimizer ftr_adamw(double lr);
+
+/* RMSprop: alpha 0.99, eps 1e-8, no momentum, as torch.optim.RMSprop (Hinton, 2012; centered: Graves, 2013).
+ * g += wd p;  v: mean of g^2 (centered: less the mean of g, squared);  p -= lr * g / (sqrt(v) + eps). With momentum the
+ * quotient goes into a sum, b = momentum b + quotient, and p -= lr * b. */
+FTR_API ftr_optimizer ftr_rmsprop(double lr);
+
+/* Adagrad: eps 1e-10, as torch.optim.Adagrad (Duchi, Hazan, Singer, 2011).
+ * g += wd p;  s += g^2;  p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(s) + eps). */
+FTR_API ftr_optimizer ftr_adagrad(double lr);
+
+/* LAMB: betas 0.9 and 0.999, eps 1e-6, weight decay 0.01, max_grad_norm 1, as timm.optim.Lamb (You et al., 2020, in
+ * NVIDIA's form, which limits the norm of all gradients together first).
+ * u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + wd p;  p -= lr * |p| / |u| * u.
+ * Norms are a tensor's; their ratio is 1 where one of them is 0, and for parameters without weight decay unless
+ * always_adapt. */
+FTR_API ftr_optimizer ftr_lamb(double lr);
+
+/* LARS: trust coefficient 0.001, eps 1e-8, no momentum, no weight decay, as timm.optim.Lars (You, Gitman, Ginsburg,
+ * 2017). g = (g + wd p) * trust |p| / (|g| + wd |p| + eps);  then as SGD.
+ * The factor is 1 where a norm is 0, and for parameters without weight decay unless always_adapt: set weight_decay, and
+ * momentum. */
+FTR_API ftr_optimizer ftr_lars(double lr);
+
+/* Lion: betas 0.9 and 0.99, no weight decay, as timm.optim.Lion (Chen et al., 2023).
+ * p *= 1 - lr wd;  p -= lr * sign(b1 m + (1 - b1) g);  m = b2 m + (1 - b2) g. */
+FTR_API ftr_optimizer ftr_lion(double lr);
+
+/* Adafactor: beta2_decay -0.8, eps 2^-23, parameter_eps 1e-3, clip_threshold 1, no weight decay, as
+ * torch.optim.Adafactor in f32 (Shazeer, Stern, 2018).
+ * u = g / max(sqrt(v), eps);  p *= 1 - lr wd;
+ * p -= max(parameter_eps, rms(p)) * min(lr, 1 / sqrt(t)) / max(1, rms(u) / clip_threshold) * u.
+ * In place of the second moment v of a tensor of rank 2 or more, its means over the last dimension and over the one
+ * before are kept, of which v is the product; v of other tensors is kept whole. For the weight of a convolution the two
+ * are height and width, PyTorch's last, whatever the order in memory. */
+FTR_API ftr_optimizer ftr_adafactor(double lr);
+
+/* Muon: momentum 0.95 with Nesterov's correction, weight decay 0.1, five Newton-Schulz steps with coefficients 3.4445,
+ * -4.775, 2.0315, ns_eps 1e-7, as torch.optim.Muon (Jordan et al., 2024).
+ * b = momentum b + (1 - momentum) g;  x = b, or momentum b + (1 - momentum) g with nesterov;  x /= max(|x|, ns_eps);
+ * ns_steps times x = c0 x + (c1 a + c2 a^2) x with a = x x^T;  p *= 1 - lr wd;  p -= lr * factor(rate) * x.
+ * It trains matrices: parameters of rank 2, and weights of convolutions as matrices of one row an output channel. (The
+ * iteration turns a permutation of the columns into the same permutation of its result: the order in memory does not
+ * matter.) All other parameters, and groups of kind FTR_OPTIMIZER_ADAMW (embeddings and the last layer, usually), are
+ * trained by AdamW with betas 0.9 and 0.999, eps 1e-8 and the same weight decay. The iteration runs in f32; PyTorch's,
+ * in bfloat16, differs from it by some 0.4 % of the largest element after a hundred steps. */
+FTR_API ftr_optimizer ftr_muon(double lr);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/schedule.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Learning rate schedules. A description by value; ftr_schedule_lr() is a pure function of it, the base learning rate
+ * and the number of steps that were applied before. Values are those of PyTorch's scheduler of the same name when it is
+ * stepped after each step of the optimizer; below t is the number of steps before this one: the first step has t = 0.
+ *
+ * ftr_fit() takes one in ftr_train_desc.schedule. In a loop of your own:
+ *
+ *     ftr_plan_set_lr(plan, ftr_schedule_lr(&schedule, lr, (int64_t)ftr_plan_applied_steps(plan)));
+ *     ftr_step(plan, &info);
+ *
+ * A parameter group's lr_scale multiplies what the schedule says, eta_min included. */
+typedef enum ftr_schedule_kind {
+    FTR_SCHEDULE_NONE = 0, /* the learning rate is left alone */
+    FTR_SCHEDULE_CONSTANT,
+    FTR_SCHEDULE_STEP,
+    FTR_SCHEDULE_MULTI_STEP,
+    FTR_SCHEDULE_EXPONENTIAL,
+    FTR_SCHEDULE_COSINE,
+    FTR_SCHEDULE_COSINE_RESTARTS,
+    FTR_SCHEDULE_LINEAR,
+    FTR_SCHEDULE_POLYNOMIAL,
+    FTR_SCHEDULE_ONE_CYCLE,
+    FTR_SCHEDULE_STABLE_DECAY,
+    FTR_SCHEDULE_FUNCTION,
+    FTR_SCHEDULE_CHAIN
+} ftr_schedule_kind;
+
+/* The way from one value to another, x from 0 to 1. */
+typedef enum ftr_anneal {
+    FTR_ANNEAL_COSINE = 0, /* (1 - cos(pi x)) / 2 */
+    FTR_ANNEAL_LINEAR,     /* x */
+    FTR_ANNEAL_SQRT        /* sqrt(x): fast at first */
+} ftr_anneal;
+
+/* A schedule of the caller's. Called from the thread that steps. */
+typedef double (*ftr_schedule_fn)(void *user, double base_lr, int64_t step);
+
+/* From one of the functions below; then any field may be changed. */
+typedef struct ftr_schedule {
+    uint32_t cookie;
+    ftr_schedule_kind kind;
+    int64_t steps;                                  /* of a phase: see the kinds */
+    double gamma;                                   /* step, multi-step, exponential: factor */
+    double eta_min;                                 /* cosine, cosine with restarts: lowest learning rate */
+    int64_t cycle_factor;                           /* cosine with restarts: T_mult */
+    double start_factor, end_factor;                /* linear; stable-decay: end_factor */
+    double power;                                   /* polynomial */
+    double pct_start, div_factor, final_div_factor; /* one-cycle */
+    bool three_phase;                               /* one-cycle */
+    ftr_anneal anneal;                              /* one-cycle: cosine or linear; stable-decay */
+    int64_t decay_steps;                            /* stable-decay */
+    const int64_t *milestones;                      /* multi-step, chain: kept, not copied */
+    int32_t milestone_count;
+    const struct ftr_schedule *parts; /* chain: milestone_count + 1 of them, no chains among them; kept, not copied */
+    ftr_schedule_fn function;
+    void *user;
+
+    int64_t
+        warmup_steps; /* of any kind: in front of it, the learning rate goes straight from base_lr * warmup_factor to */
+    double warmup_factor; /* base_lr; the schedule itself then begins at t = warmup_steps with its own t = 0 */
+    bool per_epoch;       /* ftr_fit() counts whole epochs instead of steps: all "steps" above are then epochs */
+} ftr_schedule;
+
+/* base_lr, for warm-up alone. */
+FTR_API ftr_schedule ftr_schedule_constant(void);
+
+/* StepLR: base_lr * gamma ^ floor(t / steps). */
+FTR_API ftr_schedule ftr_schedule_step(int64_t steps, double gamma);
+
+/* MultiStepLR: base_lr * gamma ^ (milestones at or before t). The milestones increase; the array stays the caller's
+ * and has to stay where it is. */
+FTR_API ftr_schedule ftr_schedule_multi_step(const int64_t *milestones, int32_t count, double gamma);
+
+/* ExponentialLR: base_lr * gamma ^ t. */
+FTR_API ftr_schedule ftr_schedule_exponential(double gamma);
+
+/* CosineAnnealingLR: eta_min + (base_lr - eta_min) (1 + cos(pi t / steps)) / 2; it rises again behind `steps`, as
+ * PyTorch's (Loshchilov, Hutter: SGDR, 2017). */
+FTR_API ftr_schedule ftr_schedule_cosine(int64_t steps, double eta_min);
+
+/* CosineAnnealingWarmRestarts: the same from base_lr anew, in cycles of steps, steps * cycle_factor, steps *
+ * cycle_factor^2, ... steps. */
+FTR_API ftr_schedule ftr_schedule_cosine_restarts(int64_t steps, int64_t cycle_factor, double eta_min);
+
+/* LinearLR: base_lr times a factor that goes straight from start_factor to end_factor in `steps` steps and stays
+ * there. */
+FTR_API ftr_schedule ftr_schedule_linear(double start_factor, double end_factor, int64_t steps);
+
+/* PolynomialLR: base_lr * (1 - min(t, steps) / steps) ^ power. */
+FTR_API ftr_schedule ftr_schedule_polynomial(int64_t steps, double power);
+
+/* OneCycleLR of `steps` steps in all, base_lr being its max_lr: from base_lr / 25 up to base_lr in the first 0.3 of
+ * them, then down to base_lr / 25 / 10000, both by cosine (pct_start, div_factor, final_div_factor, anneal). With
+ * three_phase it goes down as fast as up, and to the end from there. Only the learning rate is changed. Behind the
+ * last step, where PyTorch's raises an error, it stays (Smith, Topin: Super-Convergence, 2018). */
+FTR_API ftr_schedule ftr_schedule_one_cycle(int64_t steps);
+
+/* Warm-up, stable, decay: `warmup` steps of linear warm-up from 0, `stable` steps of base_lr, then `decay` steps in
+ * which the factor goes from 1 to end_factor (0) by `anneal` (linear; FTR_ANNEAL_SQRT is 1 - sqrt(x)), where it
+ * stays (Hu et al.: MiniCPM, 2024; Haegele et al.: Scaling Laws beyond Fixed Training Durations, 2024). */
+FTR_API ftr_schedule ftr_schedule_stable_decay(int64_t warmup, int64_t stable, int64_t decay);
+
+/* Whatever `function` returns. */
+FTR_API ftr_schedule ftr_schedule_function(ftr_schedule_fn function, void *user);
+
+/* SequentialLR: parts[0] up to the first milestone, then parts[1], which begins there with its own t = 0, and so on:
+ * `milestone_count` milestones and one part more. Both arrays stay the caller's and have to stay where they are. */
+FTR_API ftr_schedule ftr_schedule_chain(const ftr_schedule *parts, const int64_t *milestones, int32_t milestone_count);
+
+/* Checks a description; the context keeps the sentence. Errors: FTR_ERROR_INVALID_ARGUMENT. */
+FTR_API ftr_status ftr_schedule_check(ftr_context *context, const ftr_schedule *schedule);
+
+/* The learning rate of the step before which `step` steps were applied; NaN if ftr_schedule_check() would refuse the
+ * description, or for a negative step. Thread safe, unless a function of the caller's is not. */
+FTR_API double ftr_schedule_lr(const ftr_schedule *schedule, double base_lr, int64_t step);
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * ReduceLROnPlateau: lowers the learning rate when a metric no longer improves. Not a function of the step, so it has a
+ * state: the last fields, which a checkpoint has to hold. From ftr_plateau_defaults(). */
+typedef struct ftr_plateau {
+    uint32_t cookie;
+    bool maximize;    /* a larger metric is better */
+    double factor;    /* of the learning rate at a reduction; 0.1 */
+    int64_t patience; /* epochs without improvement that are tolerated; 10 */
+    double threshold; /* an improvement is more than this share of the best, or more than this; 1e-4 */
+    bool threshold_absolute;
+    int64_t cooldown; /* epochs after a reduction in which none is counted as bad; 0 */
+    double min_lr;    /* 0 */
+    double eps;       /* a smaller change of the learning rate is not made; 1e-8 */
+
+    double best;           /* NaN before the first epoch that counted */
+    int64_t bad_epochs;    /* since the best */
+    int64_t cooldown_left; /* epochs */
+} ftr_plateau;
+
+/* PyTorch's defaults, and the state before the first epoch. */
+FTR_API ftr_plateau ftr_plateau_defaults(void);
+
+/* Checks a description; the context keeps the sentence. Errors: FTR_ERROR_INVALID_ARGUMENT. */
+FTR_API ftr_status ftr_plateau_check(ftr_context *context, const ftr_plateau *plateau);
+
+/* Takes the metric of an epoch and returns the learning rate to go on with: `lr`, or less. NaN is no improvement. */
+FTR_API double ftr_plateau_step(ftr_plateau *plateau, double lr, double metric);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/compile.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Plan: a graph compiled for one purpose. It is immutable, knows its memory before it runs, and running it allocates
@@ -1389,8 +1675,38 @@ FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *da
  * finite number of 0 or more). */
 FTR_API ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr);
 
+/* The learning rate of the steps to come; NaN without an optimizer. */
+FTR_API double ftr_plan_lr(const ftr_plan *plan);
+
 /* Steps done with this plan. */
 FTR_API uint64_t ftr_plan_steps(const ftr_plan *plan);
+
+/* Steps that the optimizer has applied: those of its state, which may come from a checkpoint, less the steps that were left
+ * out because gradients were not finite. 0 without an optimizer. */
+FTR_API uint64_t ftr_plan_applied_steps(const ftr_plan *plan);
+
+/* A tensor of the optimizer's state. The names are "optimizer.lr" (f32 scalar), "optimizer.step" (i64 scalar, the applied
+ * steps), and PyTorch's words behind the parameter's name: "fc1.weight.exp_avg". Shapes are those in memory. */
+typedef struct ftr_plan_state {
+    const char *name; /* owned by the plan */
+    ftr_dtype dtype;
+    ftr_shape shape;
+    size_t bytes;
+} ftr_plan_state;
+
+/* How many tensors the plan's optimizer keeps between steps; 0 without one. */
+FTR_API int32_t ftr_plan_state_count(const ftr_plan *plan);
+
+/* Describes state number `index`; two plans compiled from one graph with one description have the same order. Errors:
+ * FTR_ERROR_INVALID_ARGUMENT (out of range; *state is then cleared). */
+FTR_API ftr_status ftr_plan_state_at(const ftr_plan *plan, int32_t index, ftr_plan_state *state);
+
+/* Copies a state out, row-major. `bytes` is its exact size. Errors: FTR_ERROR_NAME (no such state), FTR_ERROR_SHAPE (other
+ * size), FTR_ERROR_INVALID_ARGUMENT. */
+FTR_API ftr_status ftr_plan_state_read(const ftr_plan *plan, const char *name, void *data, size_t bytes);
+
+/* Copies a state in, row-major, between two steps. Errors as ftr_plan_state_read(). */
+FTR_API ftr_status ftr_plan_state_write(ftr_plan *plan, const char *name, const void *data, size_t bytes);
 
 #ifdef __cplusplus
 }
@@ -1491,6 +1807,7 @@ typedef struct ftr_train_event {
     const double *metrics;      /* of this step; or mean of the epoch */
     const double *eval_metrics; /* after an evaluation */
     double samples_per_second;
+    double lr;                  /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
     ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
@@ -1508,6 +1825,11 @@ typedef struct ftr_train_desc {
     int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
     bool no_shuffle;
     ftr_last_batch last_batch; /* of the training source */
+    ftr_schedule schedule;     /* sets the learning rate before each step, from optimizer.lr and the applied steps (or, with
+                                * per_epoch, the epochs done). Of kind FTR_SCHEDULE_NONE (all 0): it stays as it is */
+    ftr_plateau *plateau;       /* NULL: none. Takes plateau_metric after each epoch and lowers what the schedule starts */
+    const char *plateau_metric; /* from. Its state is the caller's. The metric is "loss" (NULL: too) or a metric's name, of
+                                 * the evaluation (of training if there is none) */
     ftr_metric metrics[FTR_MAX_METRICS];
     int32_t metric_count;
     ftr_progress progress;
@@ -1846,9 +2168,24 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(logsumexp_grad, axis, 2, 2, 1, 0x0, 0x2, F32) /* dy, x */ \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
     N(ema_update, ema, 2, 2, 0, 0x0, 0x0, NONE) /* state, value: state += weight * (value - state) */ \
-    N(count_update, none, 1, 1, 0, 0x0, 0x0, NONE) /* i64 scalar: state += 1 */ \
-    N(sgd_update, optimizer, 3, FTR_VARIADIC, 0, 0x0, 0x0, NONE)   /* lr, step, then (p, g, momentum) a parameter */ \
-    N(adamw_update, optimizer, 3, FTR_VARIADIC, 0, 0x0, 0x0, NONE) /* lr, step, then (p, g, m, v) a parameter */
+    N(count_update, none, 1, 2, 0, 0x0, 0x0, NONE) /* i64 scalar, found_inf: state += 1 */ \
+    /* Optimizers: lr (f32 or f64 scalar), step (i64 scalar: steps applied before this one), grad_scale, found_inf, then a
+     * group of inputs a parameter. Gradients are multiplied by grad_scale (f32 or f64 scalar; missing: 1) and limited to
+     * +-clip_value as they are read. If found_inf (f32 or f64 scalar; missing: 0) is not 0, nothing changes. */ \
+    N(sgd_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)     /* (p, g[, momentum]) */ \
+    N(adamw_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)   /* (p, g, m, v[, largest v: amsgrad]) */ \
+    N(adam_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)    /* as adamw_update, weight decay in the gradient */ \
+    N(rmsprop_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) /* (p, g, v[, mean: centered][, momentum]) */ \
+    N(adagrad_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) /* (p, g, sum) */ \
+    N(lamb_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)    /* (p, g, m, v) */ \
+    N(lars_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)    /* (p, g[, momentum]) */ \
+    N(lion_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)    /* (p, g, m) */ \
+    /* (p, g, v), or with axes (p, g, v of rows, v of columns): of p's shape, but 1 long in the axis that is summed over */ \
+    N(adafactor_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) \
+    N(muon_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) /* (p, g, momentum): p is a matrix of dim[0] rows */ \
+    /* grad_scale (missing: 1), gradients: grad_scale * min(1, max_norm / (|gradients * grad_scale| + eps)), the norm being
+     * that of all of them as one vector */ \
+    N(clip_scale, clip_scale, 0, FTR_VARIADIC, 1, 0x0, 0x0, F32)
 
 /* ---- src/api/backend.h ---- */
 
@@ -1870,6 +2207,9 @@ typedef enum ftr_op {
 
 /* Name of an op, such as "conv2d". Never NULL. Thread safe. */
 FTR_API const char *ftr_op_name(ftr_op op);
+
+/* Inputs of an optimizer's update before the groups of its parameters: lr, step, grad_scale, found_inf. */
+#define FTR_UPDATE_FIRST_GROUP 4
 
 /* Activation that a node applies to its result; set by the fuse pass. */
 typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
@@ -1993,9 +2333,23 @@ typedef union ftr_op_attr {
         double weight;
     } ema;
     struct {
+        double lr_scale;   /* the learning rate of the node's parameters is lr * lr_scale */
+        double clip_value; /* gradients are limited to +-clip_value; 0: they are not */
         double weight_decay, momentum, dampening, beta1, beta2, eps;
-        bool nesterov;
+        double alpha;                                      /* rmsprop */
+        double lr_decay, initial_accumulator;              /* adagrad */
+        double trust_coefficient;                          /* lars */
+        double beta2_decay, parameter_eps, clip_threshold; /* adafactor */
+        double ns_coefficients[3], ns_eps;                 /* muon */
+        int32_t ns_steps;
+        ftr_muon_rate rate;
+        int32_t row_axis, column_axis; /* adafactor: neighbouring axes of p; both 0: none */
+        bool nesterov, amsgrad, centered;
+        bool adapt, trust_clip; /* lamb, lars */
     } optimizer;
+    struct {
+        double max_norm, eps;
+    } clip_scale;
 } ftr_op_attr;
 
 /* A tensor as a kernel sees it: dense, row-major. While a plan is made `data` is NULL. A missing input has dtype
@@ -3678,7 +4032,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_topk,
     FTR__ATTR_cumsum,
     FTR__ATTR_ema,
-    FTR__ATTR_optimizer
+    FTR__ATTR_optimizer,
+    FTR__ATTR_clip_scale
 } ftr__attr_kind;
 
 typedef struct ftr__op_info {
@@ -4357,6 +4712,24 @@ static void ftr__print_order(const ftr__printer *p, const ftr__node *node) {
     for (int32_t i = 0; i < rank; i++) ftr__print(p->write, p->user, " %d", node->attr.axes_order.order[i]);
 }
 
+/* What is not 0, from the fields that most optimizers have. */
+static void ftr__print_optimizer(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    const struct {
+        const char *name;
+        double value;
+    } fields[] = {{"clip_value", a->optimizer.clip_value},
+                  {"weight_decay", a->optimizer.weight_decay},
+                  {"momentum", a->optimizer.momentum},
+                  {"alpha", a->optimizer.alpha},
+                  {"beta1", a->optimizer.beta1},
+                  {"beta2", a->optimizer.beta2},
+                  {"eps", a->optimizer.eps}};
+    if (a->optimizer.lr_scale != 1.0) ftr__print(p->write, p->user, " lr_scale %g", a->optimizer.lr_scale);
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(fields); i++)
+        if (fields[i].value != 0.0) ftr__print(p->write, p->user, " %s %g", fields[i].name, fields[i].value);
+}
+
 static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
     const double a = node->attr.pointwise.a, b = node->attr.pointwise.b;
     switch (node->op) {
@@ -4438,10 +4811,8 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " axis %d%s", a->cumsum.axis, a->cumsum.reverse ? " reverse" : "");
         break;
     case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
-    case FTR__ATTR_optimizer:
-        ftr__print(p->write, p->user, " weight_decay %g momentum %g beta1 %g beta2 %g eps %g", a->optimizer.weight_decay,
-                   a->optimizer.momentum, a->optimizer.beta1, a->optimizer.beta2, a->optimizer.eps);
-        break;
+    case FTR__ATTR_optimizer: ftr__print_optimizer(p, node); break;
+    case FTR__ATTR_clip_scale: ftr__print(p->write, p->user, " max_norm %g", a->clip_scale.max_norm); break;
     }
 }
 
@@ -8269,13 +8640,15 @@ void ftr__grad_logsumexp(ftr__grad *s) {
 /* ---- src/ops/update.c ---- */
 /* Updates: they have no outputs; inference checks that states and values agree. */
 
-/* Inputs past FTR__INFER_INPUTS are not seen here. */
-static bool ftr__update_sees(const ftr__infer *s, int32_t input) {
-    return input < s->in_count && input < FTR__INFER_INPUTS && s->in[input] != NULL;
+/* Optimizers have any number of inputs, so they are looked up in the graph. NULL: missing. */
+static const ftr__value *ftr__update_input(const ftr__infer *s, int32_t input) {
+    const int32_t id = input < s->in_count ? s->node->in[input] : 0;
+    return id ? &s->graph->values[id] : NULL;
 }
 
 static ftr_status ftr__check_update_scalar(ftr__infer *s, int32_t input, const char *what, bool floating) {
-    const ftr__value *value = s->in[input];
+    const ftr__value *value = ftr__update_input(s, input);
+    if (!value) return FTR_OK;
     bool fits = floating ? ftr__is_float(value->dtype) : value->dtype == FTR_I64;
     if (!fits)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
@@ -8291,32 +8664,112 @@ ftr_status ftr__infer_ema_update(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__check_same_shape(s, 0, 1, "state", "value");
 }
 
-ftr_status ftr__infer_count_update(ftr__infer *s) { return ftr__check_update_scalar(s, 0, "state", false); }
+ftr_status ftr__infer_count_update(ftr__infer *s) {
+    ftr_status status = ftr__check_update_scalar(s, 0, "state", false);
+    return status != FTR_OK ? status : ftr__check_update_scalar(s, 1, "found_inf", true);
+}
 
-/* lr, step, then groups of `stride` inputs: the parameter, its gradient and its states. */
-static ftr_status ftr__check_optimizer(ftr__infer *s, int32_t stride) {
-    if ((s->in_count - 2) % stride != 0)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%d inputs, expected 2 and %d a parameter",
-                                (int)s->in_count, (int)stride);
+/* Input `i` of one shape and type with the parameter whose group it is in, but 1 long in axis `summed`; -1: no axis
+ * is. */
+static ftr_status ftr__check_update_group(ftr__infer *s, int32_t parameter, int32_t i, int32_t summed) {
+    const ftr__value *p = ftr__update_input(s, parameter), *value = ftr__update_input(s, i);
+    if (!p || !value)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(p ? i : parameter));
+    if (p->dtype != value->dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "parameter is %s, input %d is %s: both must have one type",
+                                ftr_dtype_name(p->dtype), (int)i, ftr_dtype_name(value->dtype));
+    ftr_shape expected = p->shape;
+    if (summed >= 0) expected.dim[summed] = 1;
+    if (ftr_shape_equal(&expected, &value->shape)) return FTR_OK;
+    char text_p[FTR__SHAPE_TEXT], text_expected[FTR__SHAPE_TEXT], text[FTR__SHAPE_TEXT];
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "parameter is %s, input %d is %s, expected %s",
+                            ftr__shape_text(&p->shape, text_p), (int)i, ftr__shape_text(&value->shape, text),
+                            ftr__shape_text(&expected, text_expected));
+}
+
+static ftr_status ftr__check_factored(ftr__infer *s, const ftr__value *p) {
+    const int32_t row = s->node->attr.optimizer.row_axis, column = s->node->attr.optimizer.column_axis;
+    if (row >= 0 && column >= 0 && p && row < p->shape.rank && column < p->shape.rank &&
+        (row == column + 1 || column == row + 1))
+        return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                            "row_axis is %d, column_axis is %d, expected neighbouring axes of a parameter of rank %d",
+                            (int)row, (int)column, p ? (int)p->shape.rank : 0);
+}
+
+/* Groups of a parameter, its gradient and its states behind the common inputs. */
+static ftr_status ftr__check_optimizer(ftr__infer *s, int32_t states) {
+    const int32_t first = FTR_UPDATE_FIRST_GROUP, stride = 2 + states;
+    const int32_t row = s->node->attr.optimizer.row_axis, column = s->node->attr.optimizer.column_axis;
+    const bool factored = s->node->op == FTR_OP_adafactor_update && row != column;
+    if (s->in_count <= first || (s->in_count - first) % stride != 0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%d inputs, expected %d and %d a parameter",
+                                (int)s->in_count, (int)first, (int)stride);
     ftr_status status = ftr__check_update_scalar(s, 0, "lr", true);
     if (status == FTR_OK) status = ftr__check_update_scalar(s, 1, "step", false);
-    for (int32_t i = 2; i < s->in_count && status == FTR_OK; i++) {
-        int32_t parameter = i - (i - 2) % stride;
-        if (i == parameter || !ftr__update_sees(s, i) || !ftr__update_sees(s, parameter)) continue;
-        char what[32];
-        (void)snprintf(what, sizeof what, "input %d", (int)i);
-        status = ftr__check_same_type(s, parameter, i, "parameter", what);
-        if (status == FTR_OK) status = ftr__check_same_shape(s, parameter, i, "parameter", what);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 2, "grad_scale", true);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 3, "found_inf", true);
+    for (int32_t i = first; i < s->in_count && status == FTR_OK; i++) {
+        const int32_t kind = (i - first) % stride, parameter = i - kind;
+        if (kind == 0 && factored) status = ftr__check_factored(s, ftr__update_input(s, i));
+        const int32_t summed = !factored || kind < 2 ? -1 : kind == 2 ? column : row;
+        if (kind != 0) status = ftr__check_update_group(s, parameter, i, summed);
     }
     return status;
 }
 
 /* Without momentum there is no state. */
 ftr_status ftr__infer_sgd_update(ftr__infer *s) {
-    return ftr__check_optimizer(s, s->node->attr.optimizer.momentum != 0.0 ? 3 : 2);
+    return ftr__check_optimizer(s, s->node->attr.optimizer.momentum != 0.0 ? 1 : 0);
 }
 
-ftr_status ftr__infer_adamw_update(ftr__infer *s) { return ftr__check_optimizer(s, 4); }
+ftr_status ftr__infer_lars_update(ftr__infer *s) { return ftr__infer_sgd_update(s); }
+
+ftr_status ftr__infer_adamw_update(ftr__infer *s) {
+    return ftr__check_optimizer(s, s->node->attr.optimizer.amsgrad ? 3 : 2);
+}
+
+ftr_status ftr__infer_adam_update(ftr__infer *s) { return ftr__infer_adamw_update(s); }
+
+ftr_status ftr__infer_rmsprop_update(ftr__infer *s) {
+    return ftr__check_optimizer(s, 1 + (s->node->attr.optimizer.centered ? 1 : 0) +
+                                       (s->node->attr.optimizer.momentum != 0.0 ? 1 : 0));
+}
+
+ftr_status ftr__infer_adagrad_update(ftr__infer *s) { return ftr__check_optimizer(s, 1); }
+
+ftr_status ftr__infer_lamb_update(ftr__infer *s) { return ftr__check_optimizer(s, 2); }
+
+ftr_status ftr__infer_lion_update(ftr__infer *s) { return ftr__check_optimizer(s, 1); }
+
+ftr_status ftr__infer_adafactor_update(ftr__infer *s) {
+    return ftr__check_optimizer(s, s->node->attr.optimizer.row_axis != s->node->attr.optimizer.column_axis ? 2 : 1);
+}
+
+ftr_status ftr__infer_muon_update(ftr__infer *s) {
+    ftr_status status = ftr__check_optimizer(s, 1);
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i < s->in_count && status == FTR_OK; i += 3)
+        if (ftr__update_input(s, i)->shape.rank < 2)
+            status = ftr__infer_error(s, FTR_ERROR_RANK, "parameter has rank %d, expected a matrix",
+                                      (int)ftr__update_input(s, i)->shape.rank);
+    return status;
+}
+
+ftr_status ftr__infer_clip_scale(ftr__infer *s) {
+    ftr_status status = ftr__check_update_scalar(s, 0, "grad_scale", true);
+    const ftr__value *first = ftr__update_input(s, 1);
+    for (int32_t i = 1; i < s->in_count && status == FTR_OK; i++) {
+        const ftr__value *value = ftr__update_input(s, i);
+        if (!value)
+            status = ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)i);
+        else if (!ftr__is_float(value->dtype))
+            status = ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, expected f32 or f64", (int)i,
+                                      ftr_dtype_name(value->dtype));
+    }
+    if (status == FTR_OK && !first) status = ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "there are no gradients");
+    const ftr_shape scalar = ftr_scalar_shape();
+    return status != FTR_OK ? status : ftr__set_output(s, 0, first->dtype, &scalar);
+}
 
 /* ---- src/autodiff/autodiff.h ---- */
 /* Reverse-mode differentiation of a graph: gradients are nodes of the same graph. */
@@ -8460,104 +8913,886 @@ ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, int32_t loss,
 /* ---- src/optim/optim.h ---- */
 /* Optimizers as graph builders. */
 
-/* Checks a description: cookie and ranges. */
-FTR_LIB ftr_status ftr__optimizer_check(ftr_context *context, const ftr_optimizer *optimizer);
+/* Checks a description: cookies, ranges, and that each group's pattern fits a parameter of the graph. */
+FTR_LIB ftr_status ftr__optimizer_check(const ftr_graph *graph, const ftr_optimizer *optimizer);
 
-/* Emits the update of `count` parameters by their gradients (ids of values), with its state as buffers of the graph.
- * `lr` becomes the id of the learning rate, an f32 scalar buffer that the plan fills. */
+/* What is to be updated: ids of values. */
+typedef struct ftr__trained {
+    const int32_t *parameters, *gradients;
+    int32_t count;
+    int32_t grad_scale; /* f32 scalar that gradients are multiplied by; 0: none */
+    int32_t found_inf;  /* f32 scalar; while it is not 0 nothing is updated or counted. 0: none */
+} ftr__trained;
+
+/* Emits the update of parameters by their gradients, with its state as buffers of the graph: one node for all
+ * parameters that have the same settings. `lr` becomes the id of the learning rate, an f32 scalar buffer that the
+ * plan fills, `step` that of the number of applied steps, an i64 scalar buffer. */
 FTR_LIB ftr_status ftr__optimizer_emit(ftr_graph *graph, ftr__arena *arena, const ftr_optimizer *optimizer,
-                                       const int32_t *parameters, const int32_t *gradients, int32_t count, int32_t *lr);
+                                       const ftr__trained *trained, int32_t *lr, int32_t *step);
 
 /* ---- src/optim/optim.c ---- */
+/* Descriptions of optimizers: defaults and ranges. */
 
 #define FTR__COOKIE_OPTIMIZER 0x6f707431u
+#define FTR__COOKIE_PARAM_GROUP 0x67727031u
 
-ftr_optimizer ftr_sgd(double lr) {
-    const ftr_optimizer sgd = {.cookie = FTR__COOKIE_OPTIMIZER, .kind = FTR_OPTIMIZER_SGD, .lr = lr};
-    return sgd;
+ftr_param_group ftr_param_group_defaults(void) {
+    const double inherit = (double)NAN;
+    return (ftr_param_group){.cookie = FTR__COOKIE_PARAM_GROUP,
+                             .lr_scale = 1.0,
+                             .weight_decay = inherit,
+                             .momentum = inherit,
+                             .beta1 = inherit,
+                             .beta2 = inherit,
+                             .eps = inherit};
+}
+
+static ftr_optimizer ftr__optimizer_of(ftr_optimizer_kind kind, double lr) {
+    return (ftr_optimizer){.cookie = FTR__COOKIE_OPTIMIZER, .kind = kind, .lr = lr};
+}
+
+ftr_optimizer ftr_sgd(double lr) { return ftr__optimizer_of(FTR_OPTIMIZER_SGD, lr); }
+
+ftr_optimizer ftr_adam(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_ADAM, lr);
+    o.beta1 = 0.9, o.beta2 = 0.999, o.eps = 1e-8;
+    return o;
 }
 
 ftr_optimizer ftr_adamw(double lr) {
-    const ftr_optimizer adamw = {.cookie = FTR__COOKIE_OPTIMIZER,
-                                 .kind = FTR_OPTIMIZER_ADAMW,
-                                 .lr = lr,
-                                 .weight_decay = 0.01,
-                                 .beta1 = 0.9,
-                                 .beta2 = 0.999,
-                                 .eps = 1e-8};
-    return adamw;
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_ADAMW, lr);
+    o.weight_decay = 0.01, o.beta1 = 0.9, o.beta2 = 0.999, o.eps = 1e-8;
+    return o;
 }
 
+ftr_optimizer ftr_rmsprop(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_RMSPROP, lr);
+    o.alpha = 0.99, o.eps = 1e-8;
+    return o;
+}
+
+ftr_optimizer ftr_adagrad(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_ADAGRAD, lr);
+    o.eps = 1e-10;
+    return o;
+}
+
+ftr_optimizer ftr_lamb(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_LAMB, lr);
+    o.weight_decay = 0.01, o.beta1 = 0.9, o.beta2 = 0.999, o.eps = 1e-6, o.max_grad_norm = 1.0;
+    return o;
+}
+
+ftr_optimizer ftr_lars(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_LARS, lr);
+    o.trust_coefficient = 0.001, o.eps = 1e-8;
+    return o;
+}
+
+ftr_optimizer ftr_lion(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_LION, lr);
+    o.beta1 = 0.9, o.beta2 = 0.99;
+    return o;
+}
+
+ftr_optimizer ftr_adafactor(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_ADAFACTOR, lr);
+    o.beta2_decay = -0.8, o.eps = 0x1p-23, o.parameter_eps = 1e-3, o.clip_threshold = 1.0;
+    return o;
+}
+
+ftr_optimizer ftr_muon(double lr) {
+    ftr_optimizer o = ftr__optimizer_of(FTR_OPTIMIZER_MUON, lr);
+    o.weight_decay = 0.1, o.momentum = 0.95, o.nesterov = true;
+    o.ns_coefficients[0] = 3.4445, o.ns_coefficients[1] = -4.775, o.ns_coefficients[2] = 2.0315;
+    o.ns_eps = 1e-7, o.ns_steps = 5;
+    o.beta1 = 0.9, o.beta2 = 0.999, o.eps = 1e-8, o.adamw_lr_scale = 1.0;
+    return o;
+}
+
+/* -------------------------------------------------------------------------------------------------------- ranges -- */
+
+#define FTR__KIND(name) (1u << FTR_OPTIMIZER_##name)
+#define FTR__ALL_KINDS 0xffffffffu
+
+/* low <= value < high. */
 typedef struct ftr__range {
     const char *field;
-    double value, low, high; /* low <= value < high */
+    size_t offset;
+    double low, high;
+    uint32_t kinds; /* of optimizers that use the field */
 } ftr__range;
 
-ftr_status ftr__optimizer_check(ftr_context *context, const ftr_optimizer *o) {
-    if (o->cookie != FTR__COOKIE_OPTIMIZER)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
-                          "optimizer: the description was not made by ftr_sgd() or ftr_adamw()");
-    if (o->kind != FTR_OPTIMIZER_SGD && o->kind != FTR_OPTIMIZER_ADAMW)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: kind is %d, expected one of ftr_optimizer_kind",
-                          (int)o->kind);
-    const ftr__range ranges[] = {{"lr", o->lr, 0.0, HUGE_VAL},
-                                 {"weight_decay", o->weight_decay, 0.0, HUGE_VAL},
-                                 {"momentum", o->momentum, 0.0, HUGE_VAL},
-                                 {"dampening", o->dampening, -HUGE_VAL, HUGE_VAL},
-                                 {"beta1", o->beta1, 0.0, 1.0},
-                                 {"beta2", o->beta2, 0.0, 1.0},
-                                 {"eps", o->eps, 0.0, HUGE_VAL}};
-    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ranges); i++) {
-        const ftr__range *r = &ranges[i];
-        if (!(r->value >= r->low && r->value < r->high))
-            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: %s is %g, expected at least %g and below %g",
-                              r->field, r->value, r->low, r->high);
+#define FTR__OPTIMIZER_RANGE(field, low, high, kinds)                                                                  \
+    { #field, offsetof(ftr_optimizer, field), low, high, kinds }
+
+static const ftr__range ftr__optimizer_ranges[] = {
+    FTR__OPTIMIZER_RANGE(lr, 0.0, HUGE_VAL, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(clip_value, 0.0, HUGE_VAL, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(weight_decay, 0.0, HUGE_VAL, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(momentum, 0.0, HUGE_VAL, FTR__KIND(SGD) | FTR__KIND(RMSPROP) | FTR__KIND(LARS)),
+    FTR__OPTIMIZER_RANGE(momentum, 0.0, 1.0, FTR__KIND(MUON)),
+    FTR__OPTIMIZER_RANGE(dampening, -HUGE_VAL, HUGE_VAL, FTR__KIND(SGD) | FTR__KIND(LARS)),
+    FTR__OPTIMIZER_RANGE(beta1, 0.0, 1.0, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(beta2, 0.0, 1.0, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(eps, 0.0, HUGE_VAL, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(alpha, 0.0, 1.0, FTR__KIND(RMSPROP)),
+    FTR__OPTIMIZER_RANGE(lr_decay, 0.0, HUGE_VAL, FTR__KIND(ADAGRAD)),
+    FTR__OPTIMIZER_RANGE(initial_accumulator, 0.0, HUGE_VAL, FTR__KIND(ADAGRAD)),
+    FTR__OPTIMIZER_RANGE(max_grad_norm, 0.0, HUGE_VAL, FTR__KIND(LAMB)),
+    FTR__OPTIMIZER_RANGE(trust_coefficient, 0.0, HUGE_VAL, FTR__KIND(LARS)),
+    FTR__OPTIMIZER_RANGE(parameter_eps, 0.0, HUGE_VAL, FTR__KIND(ADAFACTOR)),
+    FTR__OPTIMIZER_RANGE(clip_threshold, 1.0, HUGE_VAL, FTR__KIND(ADAFACTOR)),
+    FTR__OPTIMIZER_RANGE(ns_coefficients[0], -HUGE_VAL, HUGE_VAL, FTR__KIND(MUON)),
+    FTR__OPTIMIZER_RANGE(ns_coefficients[1], -HUGE_VAL, HUGE_VAL, FTR__KIND(MUON)),
+    FTR__OPTIMIZER_RANGE(ns_coefficients[2], -HUGE_VAL, HUGE_VAL, FTR__KIND(MUON)),
+    FTR__OPTIMIZER_RANGE(ns_eps, 0.0, HUGE_VAL, FTR__KIND(MUON)),
+    FTR__OPTIMIZER_RANGE(adamw_lr_scale, 0.0, HUGE_VAL, FTR__KIND(MUON)),
+};
+
+static ftr_status ftr__range_error(ftr_context *context, const char *what, const char *field, double value, double low,
+                                   double high) {
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: %s%s is %g, expected at least %g and below %g",
+                      what, field, value, low, high);
+}
+
+/* -HUGE_VAL is no value. */
+static bool ftr__in_range(double value, double low, double high) {
+    return value >= low && value < high && value > -HUGE_VAL;
+}
+
+static ftr_status ftr__check_ranges(ftr_context *context, const ftr_optimizer *o) {
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ftr__optimizer_ranges); i++) {
+        const ftr__range *r = &ftr__optimizer_ranges[i];
+        const double value = *(const double *)(const void *)((const char *)o + r->offset);
+        if ((r->kinds >> o->kind & 1u) && !ftr__in_range(value, r->low, r->high))
+            return ftr__range_error(context, "", r->field, value, r->low, r->high);
     }
-    if (o->nesterov && (o->momentum <= 0.0 || o->dampening != 0.0))
+    if (o->kind == FTR_OPTIMIZER_ADAFACTOR && !(o->beta2_decay <= 0.0 && o->beta2_decay > -HUGE_VAL))
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
-                          "optimizer: nesterov with momentum %g and dampening %g, expected momentum above 0 and dampening 0",
-                          o->momentum, o->dampening);
+                          "optimizer: beta2_decay is %g, expected a finite number of 0 or less", o->beta2_decay);
+    if (o->kind == FTR_OPTIMIZER_MUON && (o->ns_steps < 1 || o->ns_steps > 99))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: ns_steps is %d, expected 1 to 99",
+                          (int)o->ns_steps);
+    if (o->kind == FTR_OPTIMIZER_MUON && ((int)o->rate < 0 || o->rate > FTR_MUON_RATE_SPECTRAL))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: rate is %d, expected one of ftr_muon_rate",
+                          (int)o->rate);
     return FTR_OK;
 }
 
-static ftr_tensor ftr__optimizer_state(ftr_graph *graph, int32_t parameter, const char *what) {
-    const ftr__value value = graph->values[parameter];
-    char name[320];
-    snprintf(name, sizeof name, "%.250s.%s", graph->nodes[value.node].name, what);
-    return ftr__add_source(graph, FTR_OP_buffer, name, value.dtype, value.shape);
+/* Nesterov's correction of a momentum that is a sum. `momentum` is the optimizer's or a group's. */
+static ftr_status ftr__check_nesterov(ftr_context *context, const ftr_optimizer *o, double momentum) {
+    if (!o->nesterov || (o->kind != FTR_OPTIMIZER_SGD && o->kind != FTR_OPTIMIZER_LARS)) return FTR_OK;
+    if (momentum > 0.0 && o->dampening == 0.0) return FTR_OK;
+    return ftr__error(
+        context, FTR_ERROR_INVALID_ARGUMENT,
+        "optimizer: nesterov with momentum %g and dampening %g, expected momentum above 0 and dampening 0", momentum,
+        o->dampening);
 }
 
-ftr_status ftr__optimizer_emit(ftr_graph *graph, ftr__arena *arena, const ftr_optimizer *o, const int32_t *parameters,
-                               const int32_t *gradients, int32_t count, int32_t *lr) {
-    static const char *const sgd_states[] = {"momentum_buffer"};
-    static const char *const adamw_states[] = {"exp_avg", "exp_avg_sq"};
-    const bool sgd = o->kind == FTR_OPTIMIZER_SGD;
-    const char *const *states = sgd ? sgd_states : adamw_states;
-    const int32_t state_count = sgd ? (o->momentum != 0.0 ? 1 : 0) : 2;
-    const int32_t stride = 2 + state_count, total = 2 + stride * count;
-    ftr_tensor *in = ftr__arena_alloc(arena, (size_t)total * sizeof *in);
-    if (!in) return ftr__out_of_memory(graph->context, "optimizer", (size_t)total * sizeof *in);
-    in[0] = ftr__add_source(graph, FTR_OP_buffer, "optimizer.lr", FTR_F32, ftr_scalar_shape());
-    in[1] = ftr__add_source(graph, FTR_OP_buffer, "optimizer.step", FTR_I64, ftr_scalar_shape());
-    for (int32_t i = 0; i < count; i++) {
-        in[2 + stride * i] = (ftr_tensor){graph, parameters[i]};
-        in[3 + stride * i] = (ftr_tensor){graph, gradients[i]};
+static ftr_status ftr__check_group(const ftr_graph *graph, const ftr_optimizer *o, int32_t index) {
+    ftr_context *context = graph->context;
+    const ftr_param_group *group = &o->groups[index];
+    if (group->cookie != FTR__COOKIE_PARAM_GROUP)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "optimizer: groups[%d] was not made by ftr_param_group_defaults()", (int)index);
+    if (!group->pattern)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: groups[%d].pattern is NULL", (int)index);
+    char what[48];
+    snprintf(what, sizeof what, "groups[%d].", (int)index);
+    const double momentum_end = o->kind == FTR_OPTIMIZER_MUON ? 1.0 : HUGE_VAL;
+    const struct {
+        const char *field;
+        double value, high;
+    } fields[] = {{"lr_scale", group->lr_scale, HUGE_VAL},
+                  {"weight_decay", group->weight_decay, HUGE_VAL},
+                  {"momentum", group->momentum, momentum_end},
+                  {"beta1", group->beta1, 1.0},
+                  {"beta2", group->beta2, 1.0},
+                  {"eps", group->eps, HUGE_VAL}};
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(fields); i++) {
+        const bool inherits = i > 0 && isnan(fields[i].value);
+        if (!inherits && !ftr__in_range(fields[i].value, 0.0, fields[i].high))
+            return ftr__range_error(context, what, fields[i].field, fields[i].value, 0.0, fields[i].high);
     }
-    /* One kind of state after the other, each in the order of the parameters: flat arrays parallel to theirs. */
-    for (int32_t k = 0; k < state_count; k++)
-        for (int32_t i = 0; i < count; i++)
-            in[4 + k + stride * i] = ftr__optimizer_state(graph, parameters[i], states[k]);
-    const ftr_op_attr attr = {.optimizer = {.weight_decay = o->weight_decay,
-                                            .momentum = o->momentum,
-                                            .dampening = o->dampening,
-                                            .beta1 = o->beta1,
-                                            .beta2 = o->beta2,
-                                            .eps = o->eps,
-                                            .nesterov = o->nesterov}};
-    ftr__emit(graph, sgd ? FTR_OP_sgd_update : FTR_OP_adamw_update, "optimizer", &attr, in, total);
-    ftr__emit(graph, FTR_OP_count_update, "optimizer.count", NULL, &in[1], 1);
-    *lr = in[0].id;
-    return graph->status;
+    if (group->kind != FTR_OPTIMIZER_NONE && (o->kind != FTR_OPTIMIZER_MUON || group->kind != FTR_OPTIMIZER_ADAMW))
+        return ftr__error(
+            context, FTR_ERROR_INVALID_ARGUMENT,
+            "optimizer: %skind is %d, expected FTR_OPTIMIZER_NONE, or FTR_OPTIMIZER_ADAMW under ftr_muon()", what,
+            (int)group->kind);
+    int32_t parameters = 0, matches = 0;
+    for (int32_t i = 0; i < graph->variable_count; i++) {
+        if (!graph->variables[i].trainable) continue;
+        parameters++;
+        const int32_t node = graph->values[graph->variables[i].value].node;
+        matches += ftr__glob_match(group->pattern, graph->nodes[node].name);
+    }
+    if (matches == 0)
+        return ftr__error(context, FTR_ERROR_NAME,
+                          "optimizer: groups[%d].pattern '%.100s' fits none of the graph's %d parameters", (int)index,
+                          group->pattern, (int)parameters);
+    return isnan(group->momentum) ? FTR_OK : ftr__check_nesterov(context, o, group->momentum);
+}
+
+ftr_status ftr__optimizer_check(const ftr_graph *graph, const ftr_optimizer *o) {
+    ftr_context *context = graph->context;
+    if (o->cookie != FTR__COOKIE_OPTIMIZER)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "optimizer: the description was not made by ftr_sgd(), ftr_adamw() or another of them");
+    if (o->kind <= FTR_OPTIMIZER_NONE || o->kind > FTR_OPTIMIZER_MUON)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "optimizer: kind is %d, expected one of ftr_optimizer_kind", (int)o->kind);
+    ftr_status status = ftr__check_ranges(context, o);
+    if (!status) status = ftr__check_nesterov(context, o, o->momentum);
+    if (!status && o->kind == FTR_OPTIMIZER_LAMB && o->max_grad_norm > 0.0 && o->clip_value > 0.0)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "optimizer: max_grad_norm is %g and clip_value is %g, expected one of them to be 0 (off)",
+                          o->max_grad_norm, o->clip_value);
+    if (!status && (o->group_count < 0 || (o->group_count > 0 && !o->groups)))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "optimizer: groups is %s with a group_count of %d",
+                          o->groups ? "given" : "NULL", (int)o->group_count);
+    for (int32_t i = 0; i < o->group_count && !status; i++) status = ftr__check_group(graph, o, i);
+    return status;
+}
+
+/* ---- src/optim/emit.c ---- */
+/* The step of an optimizer as nodes. Parameters with one rule (the same op and the same settings) share a node. */
+
+#define FTR__MAX_STATES 3
+
+/* How a parameter is updated. */
+typedef struct ftr__update_rule {
+    ftr_op op;
+    ftr_op_attr attr; /* .optimizer; cleared before it is filled, so that equal ones have equal bytes */
+    int32_t states;
+    const char *state_names[FTR__MAX_STATES]; /* behind the parameter's name; as PyTorch's optimizers name them */
+    int32_t members;
+} ftr__update_rule;
+
+typedef struct ftr__emission {
+    ftr_graph *graph;
+    const ftr_optimizer *optimizer;
+    const ftr__trained *trained;
+    ftr__update_rule *rules;
+    int32_t rule_count;
+    int32_t *rule_of;   /* by parameter */
+    ftr_tensor *states; /* FTR__MAX_STATES a parameter */
+} ftr__emission;
+
+static const char *ftr__parameter_name(const ftr_graph *graph, int32_t value) {
+    return graph->nodes[graph->values[value].node].name;
+}
+
+static bool ftr__is_conv_weight(const ftr_graph *graph, int32_t value) {
+    const int32_t variable = graph->nodes[graph->values[value].node].variable;
+    return variable >= 0 && graph->variables[variable].conv_weight;
+}
+
+/* The first group that fits; NULL if none does. */
+static const ftr_param_group *ftr__group_of(const ftr_optimizer *o, const char *name) {
+    for (int32_t i = 0; i < o->group_count; i++)
+        if (ftr__glob_match(o->groups[i].pattern, name)) return &o->groups[i];
+    return NULL;
+}
+
+/* The optimizer as it is for one parameter. */
+static ftr_optimizer ftr__optimizer_for(const ftr__emission *e, int32_t value, double *lr_scale) {
+    ftr_optimizer o = *e->optimizer;
+    const int32_t rank = e->graph->values[value].shape.rank;
+    const ftr_param_group *group = ftr__group_of(e->optimizer, ftr__parameter_name(e->graph, value));
+    *lr_scale = group ? group->lr_scale : 1.0;
+    if (o.no_decay_norms_biases && rank <= 1) o.weight_decay = 0.0;
+    if (group && !isnan(group->weight_decay)) o.weight_decay = group->weight_decay;
+    if (group && !isnan(group->momentum)) o.momentum = group->momentum;
+    if (group && !isnan(group->beta1)) o.beta1 = group->beta1;
+    if (group && !isnan(group->beta2)) o.beta2 = group->beta2;
+    if (group && !isnan(group->eps)) o.eps = group->eps;
+    const bool matrix = rank == 2 || ftr__is_conv_weight(e->graph, value);
+    if (o.kind == FTR_OPTIMIZER_MUON && (!matrix || (group && group->kind == FTR_OPTIMIZER_ADAMW))) {
+        o.kind = FTR_OPTIMIZER_ADAMW;
+        *lr_scale *= o.adamw_lr_scale;
+    }
+    return o;
+}
+
+static void ftr__add_state(ftr__update_rule *rule, const char *name) { rule->state_names[rule->states++] = name; }
+
+/* The last two axes; of a convolution's weight (OHWI, OWI) those that are last in PyTorch's order (OIHW, OIW). */
+static void ftr__factor_axes(const ftr_graph *graph, int32_t value, int32_t *row, int32_t *column) {
+    const int32_t rank = graph->values[value].shape.rank;
+    const bool conv = ftr__is_conv_weight(graph, value);
+    if (rank < 2) return;
+    *row = conv && rank == 4 ? 1 : conv && rank == 3 ? 2 : rank - 2;
+    *column = conv && rank == 4 ? 2 : conv && rank == 3 ? 1 : rank - 1;
+}
+
+/* Momentum as a sum: SGD and LARS. */
+static void ftr__fill_momentum(const ftr_optimizer *o, ftr_op op, ftr__update_rule *rule) {
+    rule->op = op;
+    rule->attr.optimizer.momentum = o->momentum;
+    rule->attr.optimizer.dampening = o->dampening;
+    rule->attr.optimizer.nesterov = o->nesterov;
+    if (o->momentum != 0.0) ftr__add_state(rule, "momentum_buffer");
+}
+
+/* Two moments: Adam, AdamW and LAMB. */
+static void ftr__fill_moments(const ftr_optimizer *o, ftr_op op, bool amsgrad, ftr__update_rule *rule) {
+    rule->op = op;
+    rule->attr.optimizer.beta1 = o->beta1;
+    rule->attr.optimizer.beta2 = o->beta2;
+    rule->attr.optimizer.amsgrad = amsgrad;
+    ftr__add_state(rule, "exp_avg");
+    ftr__add_state(rule, "exp_avg_sq");
+    if (amsgrad) ftr__add_state(rule, "max_exp_avg_sq");
+}
+
+static void ftr__fill_rmsprop(const ftr_optimizer *o, ftr__update_rule *rule) {
+    rule->op = FTR_OP_rmsprop_update;
+    rule->attr.optimizer.alpha = o->alpha;
+    rule->attr.optimizer.momentum = o->momentum;
+    rule->attr.optimizer.centered = o->centered;
+    ftr__add_state(rule, "square_avg");
+    if (o->centered) ftr__add_state(rule, "grad_avg");
+    if (o->momentum != 0.0) ftr__add_state(rule, "momentum_buffer");
+}
+
+static void ftr__fill_adagrad(const ftr_optimizer *o, ftr__update_rule *rule) {
+    rule->op = FTR_OP_adagrad_update;
+    rule->attr.optimizer.lr_decay = o->lr_decay;
+    rule->attr.optimizer.initial_accumulator = o->initial_accumulator;
+    ftr__add_state(rule, "sum");
+}
+
+/* LAMB and LARS. */
+static void ftr__fill_trust(const ftr_optimizer *o, ftr__update_rule *rule) {
+    rule->attr.optimizer.trust_coefficient = o->kind == FTR_OPTIMIZER_LARS ? o->trust_coefficient : 1.0;
+    rule->attr.optimizer.trust_clip = o->trust_clip;
+    rule->attr.optimizer.adapt = o->weight_decay != 0.0 || o->always_adapt;
+}
+
+static void ftr__fill_lion(const ftr_optimizer *o, ftr__update_rule *rule) {
+    rule->op = FTR_OP_lion_update;
+    rule->attr.optimizer.beta1 = o->beta1;
+    rule->attr.optimizer.beta2 = o->beta2;
+    ftr__add_state(rule, "exp_avg");
+}
+
+static void ftr__fill_adafactor(const ftr_graph *graph, int32_t value, const ftr_optimizer *o, ftr__update_rule *rule) {
+    rule->op = FTR_OP_adafactor_update;
+    rule->attr.optimizer.beta2_decay = o->beta2_decay;
+    rule->attr.optimizer.parameter_eps = o->parameter_eps;
+    rule->attr.optimizer.clip_threshold = o->clip_threshold;
+    ftr__factor_axes(graph, value, &rule->attr.optimizer.row_axis, &rule->attr.optimizer.column_axis);
+    const bool factored = rule->attr.optimizer.row_axis != rule->attr.optimizer.column_axis;
+    ftr__add_state(rule, factored ? "row_var" : "variance");
+    if (factored) ftr__add_state(rule, "col_var");
+}
+
+static void ftr__fill_muon(const ftr_optimizer *o, ftr__update_rule *rule) {
+    rule->op = FTR_OP_muon_update;
+    rule->attr.optimizer.momentum = o->momentum;
+    rule->attr.optimizer.nesterov = o->nesterov;
+    memcpy(rule->attr.optimizer.ns_coefficients, o->ns_coefficients, sizeof o->ns_coefficients);
+    rule->attr.optimizer.ns_eps = o->ns_eps;
+    rule->attr.optimizer.ns_steps = o->ns_steps;
+    rule->attr.optimizer.rate = o->rate;
+    ftr__add_state(rule, "momentum_buffer");
+}
+
+/* Op, states, and the attributes that the op uses. */
+static void ftr__fill_rule(const ftr__emission *e, int32_t value, ftr__update_rule *rule) {
+    double lr_scale;
+    const ftr_optimizer o = ftr__optimizer_for(e, value, &lr_scale);
+    memset(rule, 0, sizeof *rule);
+    rule->attr.optimizer.lr_scale = lr_scale;
+    rule->attr.optimizer.clip_value = o.clip_value;
+    rule->attr.optimizer.weight_decay = o.weight_decay;
+    rule->attr.optimizer.eps = o.eps;
+    switch (o.kind) {
+    case FTR_OPTIMIZER_SGD: ftr__fill_momentum(&o, FTR_OP_sgd_update, rule); break;
+    case FTR_OPTIMIZER_ADAM: ftr__fill_moments(&o, FTR_OP_adam_update, o.amsgrad, rule); break;
+    case FTR_OPTIMIZER_RMSPROP: ftr__fill_rmsprop(&o, rule); break;
+    case FTR_OPTIMIZER_ADAGRAD: ftr__fill_adagrad(&o, rule); break;
+    case FTR_OPTIMIZER_LAMB:
+        ftr__fill_moments(&o, FTR_OP_lamb_update, false, rule);
+        ftr__fill_trust(&o, rule);
+        break;
+    case FTR_OPTIMIZER_LARS:
+        ftr__fill_momentum(&o, FTR_OP_lars_update, rule);
+        ftr__fill_trust(&o, rule);
+        break;
+    case FTR_OPTIMIZER_LION: ftr__fill_lion(&o, rule); break;
+    case FTR_OPTIMIZER_ADAFACTOR: ftr__fill_adafactor(e->graph, value, &o, rule); break;
+    case FTR_OPTIMIZER_MUON: ftr__fill_muon(&o, rule); break;
+    case FTR_OPTIMIZER_NONE: /* ftr__optimizer_check() refuses it */
+    case FTR_OPTIMIZER_ADAMW: ftr__fill_moments(&o, FTR_OP_adamw_update, o.amsgrad, rule); break;
+    }
+}
+
+static void ftr__assign_rules(ftr__emission *e) {
+    for (int32_t i = 0; i < e->trained->count; i++) {
+        ftr__update_rule *rule = &e->rules[e->rule_count];
+        ftr__fill_rule(e, e->trained->parameters[i], rule);
+        int32_t same = 0;
+        while (same < e->rule_count &&
+               (e->rules[same].op != rule->op || memcmp(&e->rules[same].attr, &rule->attr, sizeof rule->attr) != 0))
+            same++;
+        if (same == e->rule_count) e->rule_count++;
+        e->rules[same].members++;
+        e->rule_of[i] = same;
+    }
+}
+
+/* State number `index` of a parameter: of its shape, but for the factors of a second moment. */
+static ftr_tensor ftr__emit_state(ftr__emission *e, ftr__arena *arena, int32_t parameter, int32_t index) {
+    ftr_graph *graph = e->graph;
+    const ftr__update_rule *rule = &e->rules[e->rule_of[parameter]];
+    const int32_t row = rule->attr.optimizer.row_axis, column = rule->attr.optimizer.column_axis;
+    const ftr__value value = graph->values[e->trained->parameters[parameter]];
+    const char *owner = graph->nodes[value.node].name, *what = rule->state_names[index];
+    const size_t size = strlen(owner) + strlen(what) + 2;
+    char *name = ftr__arena_alloc(arena, size);
+    if (!name) {
+        ftr__out_of_memory(graph->context, "optimizer", size);
+        return (ftr_tensor){NULL, 0};
+    }
+    snprintf(name, size, "%s.%s", owner, what);
+    ftr_shape shape = value.shape;
+    if (row != column) shape.dim[index == 0 ? column : row] = 1;
+    return ftr__add_source(graph, FTR_OP_buffer, name, value.dtype, shape);
+}
+
+/* One kind of state after the other, each in the order of the parameters: flat arrays parallel to theirs. */
+static ftr_status ftr__emit_states(ftr__emission *e, ftr__arena *arena) {
+    for (int32_t k = 0; k < FTR__MAX_STATES; k++)
+        for (int32_t i = 0; i < e->trained->count; i++) {
+            if (k >= e->rules[e->rule_of[i]].states) continue;
+            ftr_tensor state = ftr__emit_state(e, arena, i, k);
+            if (!ftr_is_valid(state)) return e->graph->status ? e->graph->status : FTR_ERROR_OUT_OF_MEMORY;
+            e->states[FTR__MAX_STATES * i + k] = state;
+        }
+    return FTR_OK;
+}
+
+static ftr_tensor ftr__handle(ftr_graph *graph, int32_t value) {
+    return value ? (ftr_tensor){graph, value} : (ftr_tensor){NULL, 0};
+}
+
+/* `common`: the inputs before the groups. */
+static ftr_status ftr__emit_rule(ftr__emission *e, ftr__arena *arena, int32_t index,
+                                 const ftr_tensor common[FTR_UPDATE_FIRST_GROUP]) {
+    const ftr__update_rule *rule = &e->rules[index];
+    const int32_t total = FTR_UPDATE_FIRST_GROUP + (2 + rule->states) * rule->members;
+    ftr_tensor *in = ftr__arena_alloc(arena, (size_t)total * sizeof *in);
+    if (!in) return ftr__out_of_memory(e->graph->context, "optimizer", (size_t)total * sizeof *in);
+    memcpy(in, common, FTR_UPDATE_FIRST_GROUP * sizeof *in);
+    int32_t used = FTR_UPDATE_FIRST_GROUP;
+    for (int32_t i = 0; i < e->trained->count; i++) {
+        if (e->rule_of[i] != index) continue;
+        in[used++] = ftr__handle(e->graph, e->trained->parameters[i]);
+        in[used++] = ftr__handle(e->graph, e->trained->gradients[i]);
+        for (int32_t k = 0; k < rule->states; k++) in[used++] = e->states[FTR__MAX_STATES * i + k];
+    }
+    char name[32] = "optimizer";
+    if (index > 0) snprintf(name, sizeof name, "optimizer_%d", (int)index + 1);
+    ftr__emit(e->graph, rule->op, name, &rule->attr, in, total);
+    return e->graph->status;
+}
+
+/* LAMB limits the norm of all gradients together. */
+static ftr_tensor ftr__emit_clip_scale(ftr__emission *e, ftr__arena *arena, ftr_tensor grad_scale) {
+    const int32_t count = e->trained->count + 1;
+    ftr_tensor *in = ftr__arena_alloc(arena, (size_t)count * sizeof *in);
+    if (!in) {
+        ftr__out_of_memory(e->graph->context, "optimizer", (size_t)count * sizeof *in);
+        return (ftr_tensor){NULL, 0};
+    }
+    in[0] = grad_scale;
+    for (int32_t i = 1; i < count; i++) in[i] = ftr__handle(e->graph, e->trained->gradients[i - 1]);
+    const ftr_op_attr attr = {.clip_scale = {.max_norm = e->optimizer->max_grad_norm, .eps = 0.0}};
+    return ftr__emit(e->graph, FTR_OP_clip_scale, "optimizer.clip_scale", &attr, in, count);
+}
+
+static ftr_status ftr__emit_nodes(ftr__emission *e, ftr__arena *arena, int32_t *lr, int32_t *step) {
+    ftr_graph *graph = e->graph;
+    ftr_tensor common[FTR_UPDATE_FIRST_GROUP];
+    common[0] = ftr__add_source(graph, FTR_OP_buffer, "optimizer.lr", FTR_F32, ftr_scalar_shape());
+    common[1] = ftr__add_source(graph, FTR_OP_buffer, "optimizer.step", FTR_I64, ftr_scalar_shape());
+    common[2] = ftr__handle(graph, e->trained->grad_scale);
+    common[3] = ftr__handle(graph, e->trained->found_inf);
+    *lr = common[0].id;
+    *step = common[1].id;
+    ftr_status status = graph->status ? graph->status : ftr__emit_states(e, arena);
+    if (status) return status;
+    if (e->optimizer->kind == FTR_OPTIMIZER_LAMB && e->optimizer->max_grad_norm > 0.0) {
+        common[2] = ftr__emit_clip_scale(e, arena, common[2]);
+        if (!ftr_is_valid(common[2])) return graph->status ? graph->status : FTR_ERROR_OUT_OF_MEMORY;
+    }
+    for (int32_t i = 0; i < e->rule_count && !status; i++) status = ftr__emit_rule(e, arena, i, common);
+    const ftr_tensor count[2] = {common[1], common[3]};
+    if (!status) ftr__emit(graph, FTR_OP_count_update, "optimizer.count", NULL, count, 2);
+    return status ? status : graph->status;
+}
+
+ftr_status ftr__optimizer_emit(ftr_graph *graph, ftr__arena *arena, const ftr_optimizer *optimizer,
+                               const ftr__trained *trained, int32_t *lr, int32_t *step) {
+    const size_t count = (size_t)trained->count, bytes = (count + 1) * sizeof(ftr__update_rule);
+    ftr__emission e = {.graph = graph, .optimizer = optimizer, .trained = trained};
+    e.rules = ftr__arena_alloc(arena, bytes);
+    e.rule_of = ftr__arena_alloc(arena, count * sizeof *e.rule_of);
+    e.states = ftr__arena_alloc(arena, count * FTR__MAX_STATES * sizeof *e.states);
+    if (!e.rules || !e.rule_of || !e.states) return ftr__out_of_memory(graph->context, "optimizer", bytes);
+    ftr__assign_rules(&e);
+    return ftr__emit_nodes(&e, arena, lr, step);
+}
+
+/* ---- src/optim/schedule.c ---- */
+
+#define FTR__COOKIE_SCHEDULE 0x73636831u
+#define FTR__COOKIE_PLATEAU 0x706c6131u
+
+static const double ftr__schedule_pi = 3.14159265358979323846;
+
+static ftr_schedule ftr__schedule_of(ftr_schedule_kind kind, int64_t steps) {
+    return (ftr_schedule){.cookie = FTR__COOKIE_SCHEDULE, .kind = kind, .steps = steps};
+}
+
+ftr_schedule ftr_schedule_constant(void) { return ftr__schedule_of(FTR_SCHEDULE_CONSTANT, 0); }
+
+ftr_schedule ftr_schedule_step(int64_t steps, double gamma) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_STEP, steps);
+    s.gamma = gamma;
+    return s;
+}
+
+ftr_schedule ftr_schedule_multi_step(const int64_t *milestones, int32_t count, double gamma) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_MULTI_STEP, 0);
+    s.milestones = milestones, s.milestone_count = count, s.gamma = gamma;
+    return s;
+}
+
+ftr_schedule ftr_schedule_exponential(double gamma) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_EXPONENTIAL, 0);
+    s.gamma = gamma;
+    return s;
+}
+
+ftr_schedule ftr_schedule_cosine(int64_t steps, double eta_min) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_COSINE, steps);
+    s.eta_min = eta_min;
+    return s;
+}
+
+ftr_schedule ftr_schedule_cosine_restarts(int64_t steps, int64_t cycle_factor, double eta_min) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_COSINE_RESTARTS, steps);
+    s.cycle_factor = cycle_factor, s.eta_min = eta_min;
+    return s;
+}
+
+ftr_schedule ftr_schedule_linear(double start_factor, double end_factor, int64_t steps) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_LINEAR, steps);
+    s.start_factor = start_factor, s.end_factor = end_factor;
+    return s;
+}
+
+ftr_schedule ftr_schedule_polynomial(int64_t steps, double power) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_POLYNOMIAL, steps);
+    s.power = power;
+    return s;
+}
+
+ftr_schedule ftr_schedule_one_cycle(int64_t steps) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_ONE_CYCLE, steps);
+    s.pct_start = 0.3, s.div_factor = 25.0, s.final_div_factor = 1e4;
+    return s;
+}
+
+ftr_schedule ftr_schedule_stable_decay(int64_t warmup, int64_t stable, int64_t decay) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_STABLE_DECAY, stable);
+    s.warmup_steps = warmup, s.decay_steps = decay, s.anneal = FTR_ANNEAL_LINEAR;
+    return s;
+}
+
+ftr_schedule ftr_schedule_function(ftr_schedule_fn function, void *user) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_FUNCTION, 0);
+    s.function = function, s.user = user;
+    return s;
+}
+
+ftr_schedule ftr_schedule_chain(const ftr_schedule *parts, const int64_t *milestones, int32_t milestone_count) {
+    ftr_schedule s = ftr__schedule_of(FTR_SCHEDULE_CHAIN, 0);
+    s.parts = parts, s.milestones = milestones, s.milestone_count = milestone_count;
+    return s;
+}
+
+/* -------------------------------------------------------------------------------------------------------- checks -- */
+
+/* A sentence that is being made, behind "schedule: " and the part's name. */
+typedef struct ftr__fault {
+    char text[FTR__MESSAGE_SIZE / 2];
+} ftr__fault;
+
+static bool ftr__fault_set(ftr__fault *fault, const char *format, ...) FTR__PRINTF(2, 3);
+
+/* Writes the sentence; returns false. */
+static bool ftr__fault_set(ftr__fault *fault, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(fault->text, sizeof fault->text, format, args);
+    va_end(args);
+    return false;
+}
+
+static bool ftr__check_count(ftr__fault *fault, const char *field, int64_t value, int64_t least) {
+    return value >= least ||
+           ftr__fault_set(fault, "%s is %lld, expected %lld or more", field, (long long)value, (long long)least);
+}
+
+/* A finite number of `least` or more, or above `least`. */
+static bool ftr__check_number(ftr__fault *fault, const char *field, double value, double least, bool above) {
+    if (isfinite(value) && (above ? value > least : value >= least)) return true;
+    return ftr__fault_set(fault, "%s is %g, expected a finite number %s%g%s", field, value, above ? "above " : "of ",
+                          least, above ? "" : " or more");
+}
+
+static bool ftr__check_milestones(ftr__fault *fault, const ftr_schedule *s) {
+    if (s->milestone_count < 1 || !s->milestones)
+        return ftr__fault_set(fault, "milestones is %s with a milestone_count of %d", s->milestones ? "given" : "NULL",
+                              (int)s->milestone_count);
+    for (int32_t i = 0; i < s->milestone_count; i++) {
+        const int64_t before = i > 0 ? s->milestones[i - 1] : 0;
+        if (s->milestones[i] <= before)
+            return ftr__fault_set(fault, "milestones[%d] is %lld, expected more than %lld", (int)i,
+                                  (long long)s->milestones[i], (long long)before);
+    }
+    return true;
+}
+
+static bool ftr__check_anneal(ftr__fault *fault, ftr_anneal anneal, ftr_anneal last) {
+    if ((int)anneal >= 0 && anneal <= last) return true;
+    return ftr__fault_set(fault, "anneal is %d, expected FTR_ANNEAL_COSINE%s", (int)anneal,
+                          last == FTR_ANNEAL_LINEAR ? " or FTR_ANNEAL_LINEAR"
+                                                    : ", FTR_ANNEAL_LINEAR or FTR_ANNEAL_SQRT");
+}
+
+static bool ftr__check_one_cycle(ftr__fault *fault, const ftr_schedule *s) {
+    if (!(s->pct_start > 0.0 && s->pct_start < 1.0))
+        return ftr__fault_set(fault, "pct_start is %g, expected above 0 and below 1", s->pct_start);
+    if (s->three_phase && s->pct_start > 0.5)
+        return ftr__fault_set(fault, "pct_start is %g with three_phase, expected at most 0.5", s->pct_start);
+    return ftr__check_count(fault, "steps", s->steps, 1) &&
+           ftr__check_number(fault, "div_factor", s->div_factor, 0.0, true) &&
+           ftr__check_number(fault, "final_div_factor", s->final_div_factor, 0.0, true) &&
+           ftr__check_anneal(fault, s->anneal, FTR_ANNEAL_LINEAR);
+}
+
+/* What a kind needs, but for the parts of a chain. */
+static bool ftr__check_kind(ftr__fault *fault, const ftr_schedule *s) {
+    switch (s->kind) {
+    case FTR_SCHEDULE_CONSTANT: return true;
+    case FTR_SCHEDULE_STEP:
+        return ftr__check_count(fault, "steps", s->steps, 1) && ftr__check_number(fault, "gamma", s->gamma, 0.0, false);
+    case FTR_SCHEDULE_MULTI_STEP:
+        return ftr__check_milestones(fault, s) && ftr__check_number(fault, "gamma", s->gamma, 0.0, false);
+    case FTR_SCHEDULE_EXPONENTIAL: return ftr__check_number(fault, "gamma", s->gamma, 0.0, false);
+    case FTR_SCHEDULE_COSINE:
+        return ftr__check_count(fault, "steps", s->steps, 1) &&
+               ftr__check_number(fault, "eta_min", s->eta_min, 0.0, false);
+    case FTR_SCHEDULE_COSINE_RESTARTS:
+        return ftr__check_count(fault, "steps", s->steps, 1) &&
+               ftr__check_count(fault, "cycle_factor", s->cycle_factor, 1) &&
+               ftr__check_number(fault, "eta_min", s->eta_min, 0.0, false);
+    case FTR_SCHEDULE_LINEAR:
+        return ftr__check_count(fault, "steps", s->steps, 1) &&
+               ftr__check_number(fault, "start_factor", s->start_factor, 0.0, false) &&
+               ftr__check_number(fault, "end_factor", s->end_factor, 0.0, false);
+    case FTR_SCHEDULE_POLYNOMIAL:
+        return ftr__check_count(fault, "steps", s->steps, 1) && ftr__check_number(fault, "power", s->power, 0.0, false);
+    case FTR_SCHEDULE_ONE_CYCLE: return ftr__check_one_cycle(fault, s);
+    case FTR_SCHEDULE_STABLE_DECAY:
+        return ftr__check_count(fault, "steps", s->steps, 0) &&
+               ftr__check_count(fault, "decay_steps", s->decay_steps, 1) &&
+               ftr__check_number(fault, "end_factor", s->end_factor, 0.0, false) &&
+               ftr__check_anneal(fault, s->anneal, FTR_ANNEAL_SQRT);
+    case FTR_SCHEDULE_FUNCTION: return s->function || ftr__fault_set(fault, "function is NULL");
+    case FTR_SCHEDULE_CHAIN:
+        return ftr__check_milestones(fault, s) && (s->parts || ftr__fault_set(fault, "parts is NULL"));
+    case FTR_SCHEDULE_NONE: break;
+    }
+    return ftr__fault_set(fault, "kind is %d, expected one of ftr_schedule_kind", (int)s->kind);
+}
+
+static bool ftr__check_schedule(ftr__fault *fault, const ftr_schedule *s) {
+    if (s->cookie != FTR__COOKIE_SCHEDULE)
+        return ftr__fault_set(fault, "the description was not made by ftr_schedule_constant() or another of them");
+    return ftr__check_kind(fault, s) && ftr__check_count(fault, "warmup_steps", s->warmup_steps, 0) &&
+           (s->warmup_steps == 0 || ftr__check_number(fault, "warmup_factor", s->warmup_factor, 0.0, false));
+}
+
+/* `part` becomes the number of the part at fault; -1: the schedule itself. */
+static bool ftr__check_whole(ftr__fault *fault, const ftr_schedule *s, int32_t *part) {
+    *part = -1;
+    if (!ftr__check_schedule(fault, s)) return false;
+    for (int32_t i = 0; s->kind == FTR_SCHEDULE_CHAIN && i <= s->milestone_count; i++) {
+        *part = i;
+        if (!ftr__check_schedule(fault, &s->parts[i])) return false;
+        if (s->parts[i].kind == FTR_SCHEDULE_CHAIN) return ftr__fault_set(fault, "a chain, expected another kind");
+    }
+    return true;
+}
+
+ftr_status ftr_schedule_check(ftr_context *context, const ftr_schedule *schedule) {
+    ftr__fault fault;
+    int32_t part;
+    if (!schedule) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "schedule: the description is NULL");
+    if (ftr__check_whole(&fault, schedule, &part)) return FTR_OK;
+    if (part < 0) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "schedule: %s", fault.text);
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "schedule: parts[%d]: %s", (int)part, fault.text);
+}
+
+/* -------------------------------------------------------------------------------------------------------- values -- */
+
+/* From `from` to `to` with x from 0 to 1, as OneCycleLR computes it. */
+static double ftr__anneal_value(ftr_anneal anneal, double from, double to, double x) {
+    switch (anneal) {
+    case FTR_ANNEAL_COSINE: return to + (from - to) / 2.0 * (1.0 + cos(ftr__schedule_pi * x));
+    case FTR_ANNEAL_LINEAR: return (to - from) * x + from;
+    case FTR_ANNEAL_SQRT: return (to - from) * sqrt(x) + from;
+    }
+    return from;
+}
+
+static double ftr__restarts_value(const ftr_schedule *s, double lr, int64_t t) {
+    int64_t length = s->steps;
+    if (s->cycle_factor == 1) {
+        t %= length;
+    } else {
+        while (t >= length) {
+            t -= length;
+            if (length > INT64_MAX / s->cycle_factor) break; /* the next cycle has no end */
+            length *= s->cycle_factor;
+        }
+    }
+    return s->eta_min + (lr - s->eta_min) * (1.0 + cos(ftr__schedule_pi * (double)t / (double)length)) / 2.0;
+}
+
+/* Up, down, and down to the end; without three_phase the second phase is left out. */
+static double ftr__one_cycle_value(const ftr_schedule *s, double lr, int64_t t) {
+    const double total = (double)s->steps, low = lr / s->div_factor, least = low / s->final_div_factor;
+    const double up = s->pct_start * total - 1.0, down = s->three_phase ? 2.0 * s->pct_start * total - 2.0 : up;
+    const double at = (double)t < total - 1.0 ? (double)t : total - 1.0;
+    const bool first = at <= up, second = !first && at <= down;
+    const double begin = first ? 0.0 : second ? up : down, end = first ? up : second ? down : total - 1.0;
+    const double x = end > begin ? (at - begin) / (end - begin) : 1.0;
+    if (first) return ftr__anneal_value(s->anneal, low, lr, x);
+    if (second) return ftr__anneal_value(s->anneal, lr, low, x);
+    return ftr__anneal_value(s->anneal, s->three_phase ? low : lr, least, x);
+}
+
+static double ftr__stable_decay_value(const ftr_schedule *s, double lr, int64_t t) {
+    if (t < s->steps) return lr;
+    const int64_t into = t - s->steps;
+    const double x = into < s->decay_steps ? (double)into / (double)s->decay_steps : 1.0;
+    return lr * ftr__anneal_value(s->anneal, 1.0, s->end_factor, x);
+}
+
+static int64_t ftr__milestones_passed(const ftr_schedule *s, int64_t t) {
+    int64_t passed = 0;
+    while (passed < s->milestone_count && s->milestones[passed] <= t) passed++;
+    return passed;
+}
+
+static double ftr__schedule_value(const ftr_schedule *s, double lr, int64_t t);
+
+static double ftr__chain_value(const ftr_schedule *s, double lr, int64_t t) {
+    const int64_t part = ftr__milestones_passed(s, t);
+    return ftr__schedule_value(&s->parts[part], lr, part > 0 ? t - s->milestones[part - 1] : t);
+}
+
+/* A part of a chain is no chain, so that this goes one level deep. */
+static double ftr__schedule_value(const ftr_schedule *s, double lr, int64_t t) {
+    if (t < s->warmup_steps)
+        return lr * (s->warmup_factor + (1.0 - s->warmup_factor) * (double)t / (double)s->warmup_steps);
+    t -= s->warmup_steps;
+    const double done = s->steps > 0 ? (double)(t < s->steps ? t : s->steps) / (double)s->steps : 1.0;
+    switch (s->kind) {
+    case FTR_SCHEDULE_NONE:
+    case FTR_SCHEDULE_CONSTANT: return lr;
+    case FTR_SCHEDULE_STEP: return lr * pow(s->gamma, (double)(t / s->steps));
+    case FTR_SCHEDULE_MULTI_STEP: return lr * pow(s->gamma, (double)ftr__milestones_passed(s, t));
+    case FTR_SCHEDULE_EXPONENTIAL: return lr * pow(s->gamma, (double)t);
+    case FTR_SCHEDULE_COSINE:
+        return s->eta_min + (lr - s->eta_min) * (1.0 + cos(ftr__schedule_pi * (double)t / (double)s->steps)) / 2.0;
+    case FTR_SCHEDULE_COSINE_RESTARTS: return ftr__restarts_value(s, lr, t);
+    case FTR_SCHEDULE_LINEAR: return lr * (s->start_factor + (s->end_factor - s->start_factor) * done);
+    case FTR_SCHEDULE_POLYNOMIAL: return lr * pow(1.0 - done, s->power);
+    case FTR_SCHEDULE_ONE_CYCLE: return ftr__one_cycle_value(s, lr, t);
+    case FTR_SCHEDULE_STABLE_DECAY: return ftr__stable_decay_value(s, lr, t);
+    case FTR_SCHEDULE_FUNCTION: return s->function(s->user, lr, t);
+    case FTR_SCHEDULE_CHAIN: return ftr__chain_value(s, lr, t);
+    }
+    return (double)NAN;
+}
+
+double ftr_schedule_lr(const ftr_schedule *schedule, double base_lr, int64_t step) {
+    ftr__fault fault;
+    int32_t part;
+    if (!schedule || step < 0 || !ftr__check_whole(&fault, schedule, &part)) return (double)NAN;
+    return ftr__schedule_value(schedule, base_lr, step);
+}
+
+/* ------------------------------------------------------------------------------------------------------- plateau -- */
+
+ftr_plateau ftr_plateau_defaults(void) {
+    return (ftr_plateau){.cookie = FTR__COOKIE_PLATEAU,
+                         .factor = 0.1,
+                         .patience = 10,
+                         .threshold = 1e-4,
+                         .eps = 1e-8,
+                         .best = (double)NAN};
+}
+
+ftr_status ftr_plateau_check(ftr_context *context, const ftr_plateau *p) {
+    ftr__fault fault;
+    if (!p) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "plateau: the description is NULL");
+    bool good = p->cookie == FTR__COOKIE_PLATEAU ||
+                ftr__fault_set(&fault, "the description was not made by ftr_plateau_defaults()");
+    good = good && ((p->factor > 0.0 && p->factor < 1.0) ||
+                    ftr__fault_set(&fault, "factor is %g, expected above 0 and below 1", p->factor));
+    good = good && ftr__check_count(&fault, "patience", p->patience, 0) &&
+           ftr__check_number(&fault, "threshold", p->threshold, 0.0, false) &&
+           ftr__check_count(&fault, "cooldown", p->cooldown, 0) &&
+           ftr__check_number(&fault, "min_lr", p->min_lr, 0.0, false) &&
+           ftr__check_number(&fault, "eps", p->eps, 0.0, false) &&
+           ftr__check_count(&fault, "bad_epochs", p->bad_epochs, 0) &&
+           ftr__check_count(&fault, "cooldown_left", p->cooldown_left, 0);
+    return good ? FTR_OK : ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "plateau: %s", fault.text);
+}
+
+static bool ftr__plateau_better(const ftr_plateau *p, double metric) {
+    const double sign = p->maximize ? 1.0 : -1.0, best = isnan(p->best) ? -sign * HUGE_VAL : p->best;
+    const double bar = p->threshold_absolute ? best + sign * p->threshold : best * (1.0 + sign * p->threshold);
+    return p->maximize ? metric > bar : metric < bar;
+}
+
+/* In the order of PyTorch's: a cooldown forgives the epoch that was just counted. */
+double ftr_plateau_step(ftr_plateau *plateau, double lr, double metric) {
+    if (!plateau) return lr;
+    if (ftr__plateau_better(plateau, metric)) {
+        plateau->best = metric;
+        plateau->bad_epochs = 0;
+    } else {
+        plateau->bad_epochs++;
+    }
+    if (plateau->cooldown_left > 0) {
+        plateau->cooldown_left--;
+        plateau->bad_epochs = 0;
+    }
+    if (plateau->bad_epochs <= plateau->patience) return lr;
+    plateau->bad_epochs = 0;
+    plateau->cooldown_left = plateau->cooldown;
+    const double lowered = lr * plateau->factor, least = lowered > plateau->min_lr ? lowered : plateau->min_lr;
+    return lr - least > plateau->eps ? least : lr;
 }
 
 /* ---- src/passes/plan.h ---- */
@@ -8602,7 +9837,7 @@ struct ftr_plan {
     int32_t renamed_count;
     int32_t *wrt, *gradients; /* values and their gradients (0: none) */
     int32_t gradient_count;
-    int32_t learning_rate; /* the optimizer's lr, value id or 0 */
+    int32_t learning_rate, applied_steps; /* the optimizer's lr and step, value ids or 0 */
 
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
@@ -9169,7 +10404,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                           desc->optimizer ? "optimizer" : "gradients_of");
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
-    if (!status && desc->optimizer) status = ftr__optimizer_check(plan->context, desc->optimizer);
+    if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
     return status;
 }
 
@@ -9265,9 +10500,10 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
         gradients[count++] = plan->gradients[i];
     }
     if (count == 0) return ftr__nothing_to_train(plan);
-    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, parameters, gradients, count,
-                                 &plan->learning_rate);
-    return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
+    const ftr__trained trained = {.parameters = parameters, .gradients = gradients, .count = count};
+    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
+                                 &plan->applied_steps);
+    return status && plan->graph->status ? ftr__error(plan->context, status, "%s", plan->graph->message) : status;
 }
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */
@@ -9635,6 +10871,98 @@ ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr) {
 
 uint64_t ftr_plan_steps(const ftr_plan *plan) { return plan ? plan->steps_done : 0; }
 
+/* ---- src/exec/state.c ---- */
+/* The optimizer's state by name: what the plan's graph holds in buffers of its own. */
+
+static bool ftr__is_state(const ftr_plan *plan, int32_t node_index) {
+    const ftr__node *node = &plan->graph->nodes[node_index];
+    return node->op == FTR_OP_buffer && !node->dead && plan->slots[node->first_out].place == FTR__PLACE_STATE;
+}
+
+int32_t ftr_plan_state_count(const ftr_plan *plan) {
+    int32_t count = 0;
+    for (int32_t n = 0; plan && n < plan->graph->node_count; n++) count += ftr__is_state(plan, n);
+    return count;
+}
+
+static ftr_plan_state ftr__describe_state(const ftr_plan *plan, int32_t node_index) {
+    const ftr__node *node = &plan->graph->nodes[node_index];
+    const ftr__value *value = &plan->graph->values[node->first_out];
+    return (ftr_plan_state){.name = node->name,
+                            .dtype = value->dtype,
+                            .shape = value->shape,
+                            .bytes = (size_t)ftr_shape_count(&value->shape) * ftr_dtype_size(value->dtype)};
+}
+
+ftr_status ftr_plan_state_at(const ftr_plan *plan, int32_t index, ftr_plan_state *state) {
+    if (!plan || !state) return FTR_ERROR_INVALID_ARGUMENT;
+    int32_t left = index;
+    for (int32_t n = 0; n < plan->graph->node_count && index >= 0; n++) {
+        if (!ftr__is_state(plan, n) || left-- > 0) continue;
+        *state = ftr__describe_state(plan, n);
+        return FTR_OK;
+    }
+    memset(state, 0, sizeof *state);
+    return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "plan_state_at: index is %d, the plan has %d states",
+                      (int)index, (int)ftr_plan_state_count(plan));
+}
+
+/* Where the state lies. NULL with the error recorded. */
+static unsigned char *ftr__find_state(const ftr_plan *plan, const char *what, const char *name, const void *data,
+                                      size_t bytes, ftr_status *status) {
+    for (int32_t n = 0; name && n < plan->graph->node_count; n++) {
+        const ftr__node *node = &plan->graph->nodes[n];
+        if (!ftr__is_state(plan, n) || strcmp(node->name, name) != 0) continue;
+        const ftr_plan_state state = ftr__describe_state(plan, n);
+        char text[FTR__SHAPE_TEXT];
+        if (bytes != state.bytes)
+            *status =
+                ftr__error(plan->context, FTR_ERROR_SHAPE, "%s '%.100s': %zu bytes given, expected %zu (%s %s)", what,
+                           name, bytes, state.bytes, ftr_dtype_name(state.dtype), ftr__shape_text(&state.shape, text));
+        else if (!data && bytes)
+            *status = ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "%s '%.100s': data is NULL", what, name);
+        else
+            *status = FTR_OK;
+        return *status ? NULL : plan->memory[FTR__PLACE_STATE] + plan->slots[node->first_out].offset;
+    }
+    *status = name ? ftr__error(plan->context, FTR_ERROR_NAME, "%s: the plan has no state '%.100s'", what, name)
+                   : ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "%s: name is NULL", what);
+    return NULL;
+}
+
+ftr_status ftr_plan_state_read(const ftr_plan *plan, const char *name, void *data, size_t bytes) {
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_status status;
+    const unsigned char *memory = ftr__find_state(plan, "plan_state_read", name, data, bytes, &status);
+    if (!memory || bytes == 0) return status;
+    return plan->context->backend->download(plan->context, plan->context->backend_state, data, memory, bytes);
+}
+
+ftr_status ftr_plan_state_write(ftr_plan *plan, const char *name, const void *data, size_t bytes) {
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_status status;
+    unsigned char *memory = ftr__find_state(plan, "plan_state_write", name, data, bytes, &status);
+    if (!memory || bytes == 0) return status;
+    return plan->context->backend->upload(plan->context, plan->context->backend_state, memory, data, bytes);
+}
+
+static ftr_status ftr__download_state(const ftr_plan *plan, int32_t value, void *data, size_t bytes) {
+    return plan->context->backend->download(plan->context, plan->context->backend_state, data,
+                                            plan->memory[FTR__PLACE_STATE] + plan->slots[value].offset, bytes);
+}
+
+double ftr_plan_lr(const ftr_plan *plan) {
+    float lr = 0.0f;
+    if (!plan || !plan->learning_rate) return (double)NAN;
+    return ftr__download_state(plan, plan->learning_rate, &lr, sizeof lr) == FTR_OK ? (double)lr : (double)NAN;
+}
+
+uint64_t ftr_plan_applied_steps(const ftr_plan *plan) {
+    int64_t steps = 0;
+    if (!plan || !plan->applied_steps) return 0;
+    return ftr__download_state(plan, plan->applied_steps, &steps, sizeof steps) == FTR_OK ? (uint64_t)steps : 0;
+}
+
 /* ---- src/exec/print.c ---- */
 
 static const char *ftr__place_name(ftr__place place) {
@@ -9760,23 +11088,6 @@ typedef struct ftr__random_stream {
     float offset, scale, most;
 } ftr__random_stream;
 
-/* Constants of one optimizer step, computed in double. */
-typedef struct ftr__sgd_step {
-    float lr, weight_decay, momentum;
-    float gradient; /* weight of the gradient in the momentum: 1 - dampening */
-    bool nesterov;
-    bool first; /* the momentum is the whole gradient; what its memory holds does not count */
-} ftr__sgd_step;
-
-typedef struct ftr__adamw_step {
-    float decay; /* 1 - lr * weight decay */
-    float beta1, one_minus_beta1;
-    float beta2, one_minus_beta2;
-    float rate;   /* lr / (1 - beta1^t) */
-    float second; /* 1 / sqrt(1 - beta2^t) */
-    float eps;
-} ftr__adamw_step;
-
 typedef struct ftr__simd_math {
     void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
     void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
@@ -9853,10 +11164,6 @@ typedef struct ftr__simd_math {
     /* The rules of core/rng.h; out begins with the first element of block `block`. */
     void (*random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
     void (*random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
-
-    void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
-    void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);
-    void (*adamw)(int64_t n, const ftr__adamw_step *step, float *p, const float *g, float *m, float *v);
 } ftr__simd_math;
 
 /* ---- src/backend/cpu/simd_gemm.h ---- */
@@ -9993,6 +11300,78 @@ typedef struct ftr__simd_depthwise {
     void (*sums)(const ftr__depthwise_sums *sums);
 } ftr__simd_depthwise;
 
+/* ---- src/backend/cpu/simd_update.h ---- */
+/* SIMD functions of the optimizers' steps: over a run of elements of one parameter. An element's result does not
+ * depend on where in a run it stands; sums of a run do not depend on anything but the run. */
+
+/* Constants of one step, computed in double. A gradient g is read as g * scale, limited to +-clip. Shares close to 1
+ * are kept as what is missing to 1: rounded to single precision, 0.999 is off by 2e-5 of what it leaves. */
+typedef struct ftr__update_step {
+    float scale, clip;    /* clip is infinite if gradients are not limited */
+    float lr;             /* Adam: over 1 - beta1^t; LAMB: times the parameter's ratio */
+    float weight_decay;   /* that is added to the gradient or to the update */
+    float decay;          /* what a parameter loses of itself: 0, or lr * weight decay if that is decoupled */
+    float trust;          /* LARS: factor of the gradient; 1 for others */
+    float momentum, fall; /* fall: 1 - momentum */
+    float gradient;       /* weight of the gradient in the momentum */
+    float fresh1, fresh2; /* 1 - beta1, 1 - beta2; RMSprop: fresh2 is 1 - alpha */
+    float debias1;        /* 1 / (1 - beta1^t) */
+    float debias2;        /* 1 / sqrt(1 - beta2^t) */
+    float eps;            /* Adafactor: its square */
+    float initial;        /* Adagrad: what the sum is before the first step */
+    bool nesterov;
+    bool first; /* what the momentum's or the sum's memory holds does not count */
+} ftr__update_step;
+
+/* A run. */
+typedef struct ftr__update_run {
+    int64_t n;
+    float *p;
+    const float *g;
+    float *s[3]; /* states, in the order of ops.def */
+} ftr__update_run;
+
+typedef enum ftr__update_kind {
+    FTR__UPDATE_SGD = 0, /* SGD and LARS: without and with momentum */
+    FTR__UPDATE_SGD_MOMENTUM,
+    FTR__UPDATE_ADAM, /* Adam and AdamW: without and with the largest second moment */
+    FTR__UPDATE_ADAM_MAX,
+    FTR__UPDATE_RMSPROP,
+    FTR__UPDATE_RMSPROP_MOMENTUM,
+    FTR__UPDATE_RMSPROP_CENTERED,
+    FTR__UPDATE_RMSPROP_CENTERED_MOMENTUM,
+    FTR__UPDATE_ADAGRAD,
+    FTR__UPDATE_LION,
+    FTR__UPDATE_LAMB, /* the parameter alone: the moments are updated already */
+    FTR__UPDATE_COUNT
+} ftr__update_kind;
+
+typedef struct ftr__simd_update {
+    void (*row[FTR__UPDATE_COUNT])(const ftr__update_step *step, const ftr__update_run *run);
+
+    /* LAMB: updates the moments; sums[0] is the sum of p^2, sums[1] that of the update's squares. */
+    void (*lamb_moments)(const ftr__update_step *step, const ftr__update_run *run, double sums[2]);
+
+    /* Sum of squares of a gradient as it is read; and of each element, added to sum[i]. */
+    double (*squares)(const ftr__update_step *step, int64_t n, const float *g);
+    void (*add_squares)(const ftr__update_step *step, int64_t n, const float *g, float *sum);
+
+    /* v += weight * (g^2 - v). */
+    void (*blend_squares)(const ftr__update_step *step, int64_t n, float weight, const float *g, float *v);
+    /* u = g / sqrt(max(x * y, eps)), x being one element if `single`: the sum of u^2, and p -= decay * p + rate * u. */
+    double (*factored_squares)(const ftr__update_step *step, int64_t n, const float *g, const float *x, bool single,
+                               const float *y);
+    void (*factored_apply)(const ftr__update_step *step, int64_t n, const float *g, const float *x, bool single,
+                           const float *y, float rate, float *p);
+
+    /* Muon: b += gradient * (g - b); x = b or, with nesterov, g + momentum * (b - g). Returns the sum of x^2. */
+    double (*muon_momentum)(const ftr__update_step *step, int64_t n, const float *g, float *b, float *x);
+    /* p -= decay * p + rate * x. */
+    void (*muon_apply)(int64_t n, float decay, float rate, const float *x, float *p);
+    /* out = a * x + b * y. */
+    void (*combine)(int64_t n, float a, const float *x, float b, const float *y, float *out);
+} ftr__simd_update;
+
 /* ---- src/backend/cpu/simd.h ---- */
 /* SIMD functions, one table an instruction set. They are written once, in simd_*.inc.h, with vector extensions, and
  * instantiated by simd.c. */
@@ -10001,7 +11380,8 @@ typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
     ftr__simd_attention attention;
     ftr__simd_depthwise depthwise;
-    ftr__simd_math math; /* everything else */
+    ftr__simd_update update; /* steps of optimizers */
+    ftr__simd_math math;     /* everything else */
 } ftr__simd;
 
 /* The table of a level that this build contains; NULL for one that it does not. */
@@ -10150,7 +11530,18 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
     X(sgd_update, ftr__cpu_sgd_update, 0)                                                               \
-    X(adamw_update, ftr__cpu_adamw_update, 0)
+    X(adamw_update, ftr__cpu_adam_update, 0)                                                            \
+    X(adam_update, ftr__cpu_adam_update, 0)                                                             \
+    X(rmsprop_update, ftr__cpu_rmsprop_update, 0)                                                       \
+    X(adagrad_update, ftr__cpu_adagrad_update, 0)                                                       \
+    X(lion_update, ftr__cpu_lion_update, 0)                                                             \
+    /* update_norms.c */                                                                                \
+    X(lamb_update, ftr__cpu_lamb_update, ftr__cpu_lamb_update_workspace)                                \
+    X(lars_update, ftr__cpu_lars_update, ftr__cpu_lars_update_workspace)                                \
+    X(clip_scale, ftr__cpu_clip_scale, ftr__cpu_clip_scale_workspace)                                   \
+    /* adafactor.c, muon.c */                                                                           \
+    X(adafactor_update, ftr__cpu_adafactor_update, ftr__cpu_adafactor_update_workspace)                 \
+    X(muon_update, ftr__cpu_muon_update, ftr__cpu_muon_update_workspace)
 
 #define FTR__CPU_RUN(name) FTR_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CPU_WORKSPACE(name) FTR_LIB size_t name(const ftr_kernel_call *call);
@@ -10237,7 +11628,20 @@ FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
-FTR__CPU_RUN(ftr__cpu_adamw_update)
+FTR__CPU_RUN(ftr__cpu_adam_update)
+FTR__CPU_RUN(ftr__cpu_rmsprop_update)
+FTR__CPU_RUN(ftr__cpu_adagrad_update)
+FTR__CPU_RUN(ftr__cpu_lion_update)
+FTR__CPU_RUN(ftr__cpu_lamb_update)
+FTR__CPU_WORKSPACE(ftr__cpu_lamb_update_workspace)
+FTR__CPU_RUN(ftr__cpu_lars_update)
+FTR__CPU_WORKSPACE(ftr__cpu_lars_update_workspace)
+FTR__CPU_RUN(ftr__cpu_clip_scale)
+FTR__CPU_WORKSPACE(ftr__cpu_clip_scale_workspace)
+FTR__CPU_RUN(ftr__cpu_adafactor_update)
+FTR__CPU_WORKSPACE(ftr__cpu_adafactor_update_workspace)
+FTR__CPU_RUN(ftr__cpu_muon_update)
+FTR__CPU_WORKSPACE(ftr__cpu_muon_update_workspace)
 
 /* ---- src/backend/cpu/gemm.h ---- */
 /* The driver of the matrix product: c[b] = a[b] * b[b] for each b of a batch, packed, blocked for the caches and cut into
@@ -15834,107 +17238,972 @@ ftr_status ftr__cpu_logsumexp_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* ---- src/backend/cpu/update.h ---- */
+/* What the kernels of the optimizers share: the common inputs, and parameters cut into chunks for what needs a sum
+ * over each of them. */
+
+#define FTR__UPDATE_GRAIN 16384 /* elements of a task */
+
+/* Whether the update is left out: its input found_inf is there and not 0. */
+FTR_LIB bool ftr__update_skipped(const ftr_kernel_call *call);
+
+/* The learning rate of the node's parameters, and the number of the step, from 1. */
+FTR_LIB double ftr__update_lr(const ftr_kernel_call *call);
+FTR_LIB double ftr__update_number(const ftr_kernel_call *call);
+
+/* A step with the gradient's scale and limit and neutral factors. */
+FTR_LIB ftr__update_step ftr__update_step_of(const ftr_kernel_call *call);
+
+/* Fills what SGD and LARS have in common: momentum. */
+FTR_LIB void ftr__update_fill_momentum(const ftr_kernel_call *call, ftr__update_step *step);
+
+/* Fills what Adam and LAMB have in common: betas and corrections of the moments' bias. */
+FTR_LIB void ftr__update_fill_moments(const ftr_kernel_call *call, ftr__update_step *step);
+
+/* Runs `kind` over all parameters, whose groups of `group` inputs begin behind the common ones. */
+FTR_LIB void ftr__update_rows(const ftr_kernel_call *call, ftr__update_kind kind, int32_t group,
+                              const ftr__update_step *step);
+
+/* Parameters cut into chunks of FTR__UPDATE_GRAIN elements, with two sums for each chunk and two for each parameter.
+ * The order in which they are added depends on the shapes alone. */
+typedef struct ftr__update_chunks {
+    const ftr_kernel_call *call;
+    int32_t first_in, group; /* inputs of parameter j begin at first_in + j * group */
+    int32_t count;
+    int64_t *first; /* number of each parameter's first chunk; count + 1 of them */
+    double *sums, *totals;
+} ftr__update_chunks;
+
+typedef struct ftr__update_chunk {
+    int32_t parameter;
+    const ftr_view *in; /* the parameter's group */
+    int64_t begin, n;
+} ftr__update_chunk;
+
+/* Bytes that ftr__update_chunks_open() takes; it returns the workspace behind them. */
+FTR_LIB size_t ftr__update_chunks_bytes(const ftr_kernel_call *call, int32_t first_in, int32_t group);
+FTR_LIB unsigned char *ftr__update_chunks_open(ftr__update_chunks *chunks, const ftr_kernel_call *call,
+                                               int32_t first_in, int32_t group, unsigned char *workspace);
+FTR_LIB ftr__update_chunk ftr__update_chunk_at(const ftr__update_chunks *chunks, int64_t task);
+
+/* The run of a chunk, with `states` states behind the gradient. */
+FTR_LIB ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t states);
+
+/* Runs `fn` over the chunks; each call fills sums[2 * task] and the one behind it. Then fills the totals. */
+FTR_LIB void ftr__update_chunks_sum(const ftr__update_chunks *chunks, ftr__task_fn fn, void *arg);
+
+/* Last index i of `count` with first[i] <= number; first[count] is above it. */
+FTR_LIB int32_t ftr__update_find(const int64_t *first, int32_t count, int64_t number);
+
+/* Rounds a workspace part up, so that the next one is aligned. */
+static inline size_t ftr__update_align(size_t bytes) {
+    return (bytes + FTR__ALIGNMENT - 1) & ~(size_t)(FTR__ALIGNMENT - 1);
+}
+
 /* ---- src/backend/cpu/update.c ---- */
 /* Updates: they change states among their inputs in place. An optimizer step is one job over all parameters: their
  * elements are numbered through, and a task is a range of numbers. */
 
-#define FTR__UPDATE_GRAIN 16384 /* elements of a task */
+/* --------------------------------------------------------------------------------------------------- small ones -- */
+
+typedef struct ftr__ema_job {
+    const ftr_kernel_call *call;
+} ftr__ema_job;
+
+static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
+    const ftr_kernel_call *call = ((const ftr__ema_job *)arg)->call;
+    const int64_t begin = task * FTR__UPDATE_GRAIN, left = call->in[0].count - begin;
+    float *state = (float *)call->in[0].data + begin;
+    const float *value = (const float *)call->in[1].data + begin;
+    (void)worker;
+    ftr__cpu_of(call)->simd->math.blend(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN,
+                                        (float)call->attr->ema.weight, value, state);
+}
+
+ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
+    ftr__ema_job job = {call};
+    ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
+                  ftr__ema_task, &job);
+    return FTR_OK;
+}
+
+/* A scalar among the inputs; `missing` if it is not there. */
+static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, float missing) {
+    const ftr_view *view = ftr__optional_input(call, input);
+    return view ? *(const float *)view->data : missing;
+}
+
+ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
+    int64_t *state = call->in[0].data;
+    if (ftr__update_scalar(call, 1, 0.0f) == 0.0f) *state = (int64_t)((uint64_t)*state + 1u);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- common inputs -- */
+
+bool ftr__update_skipped(const ftr_kernel_call *call) { return ftr__update_scalar(call, 3, 0.0f) != 0.0f; }
+
+double ftr__update_lr(const ftr_kernel_call *call) {
+    return (double)*(const float *)call->in[0].data * call->attr->optimizer.lr_scale;
+}
+
+double ftr__update_number(const ftr_kernel_call *call) { return (double)*(const int64_t *)call->in[1].data + 1.0; }
+
+ftr__update_step ftr__update_step_of(const ftr_kernel_call *call) {
+    const double clip = call->attr->optimizer.clip_value;
+    return (ftr__update_step){.scale = ftr__update_scalar(call, 2, 1.0f),
+                              .clip = clip > 0.0 ? (float)clip : HUGE_VALF,
+                              .lr = (float)ftr__update_lr(call),
+                              .eps = (float)call->attr->optimizer.eps,
+                              .trust = 1.0f};
+}
+
+/* The first momentum is the whole gradient. */
+void ftr__update_fill_momentum(const ftr_kernel_call *call, ftr__update_step *step) {
+    step->weight_decay = (float)call->attr->optimizer.weight_decay;
+    step->momentum = (float)call->attr->optimizer.momentum;
+    step->fall = (float)(1.0 - call->attr->optimizer.momentum);
+    step->gradient = (float)(1.0 - call->attr->optimizer.dampening);
+    step->nesterov = call->attr->optimizer.nesterov;
+    step->first = ftr__update_number(call) == 1.0;
+}
+
+void ftr__update_fill_moments(const ftr_kernel_call *call, ftr__update_step *step) {
+    const double beta1 = call->attr->optimizer.beta1, beta2 = call->attr->optimizer.beta2;
+    const double t = ftr__update_number(call);
+    step->fresh1 = (float)(1.0 - beta1);
+    step->fresh2 = (float)(1.0 - beta2);
+    step->debias1 = (float)(1.0 / (1.0 - pow(beta1, t)));
+    step->debias2 = (float)(1.0 / sqrt(1.0 - pow(beta2, t)));
+}
+
+/* ----------------------------------------------------------------------------------------------------- one pass -- */
 
 typedef struct ftr__update_job {
     const ftr_kernel_call *call;
-    const ftr__simd_math *math;
-    int32_t first_in, group; /* inputs from first_in on come in groups, one a parameter */
-    int64_t count;           /* elements of all parameters */
-    ftr__sgd_step sgd;
-    ftr__adamw_step adamw;
+    const ftr__update_step *step;
+    ftr__update_kind kind;
+    int32_t group;
 } ftr__update_job;
 
-/* Elements `begin` to `begin + n` of the parameter whose group of inputs starts at `in`. */
-static void ftr__update_part(const ftr__update_job *job, const ftr_view *in, int64_t begin, int64_t n) {
-    float *p = (float *)in[0].data + begin;
-    const float *g = (const float *)in[1].data + begin;
-    switch (job->call->op) {
-    case FTR_OP_ema_update: job->math->blend(n, (float)job->call->attr->ema.weight, g, p); break;
-    case FTR_OP_sgd_update:
-        if (job->group == 3)
-            job->math->sgd_momentum(n, &job->sgd, p, g, (float *)in[2].data + begin);
-        else
-            job->math->sgd(n, &job->sgd, p, g);
-        break;
-    default: job->math->adamw(n, &job->adamw, p, g, (float *)in[2].data + begin, (float *)in[3].data + begin); break;
-    }
+ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t states) {
+    ftr__update_run run = {.n = chunk->n,
+                           .p = (float *)chunk->in[0].data + chunk->begin,
+                           .g = (const float *)chunk->in[1].data + chunk->begin};
+    for (int32_t k = 0; k < states; k++) run.s[k] = (float *)chunk->in[2 + k].data + chunk->begin;
+    return run;
 }
 
 static void ftr__update_task(void *arg, int64_t task, int32_t worker) {
     const ftr__update_job *job = arg;
     int64_t begin = task * FTR__UPDATE_GRAIN, left = FTR__UPDATE_GRAIN;
     (void)worker;
-    for (int32_t i = job->first_in; i + job->group <= job->call->in_count && left > 0; i += job->group) {
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + job->group <= job->call->in_count && left > 0; i += job->group) {
         const ftr_view *in = &job->call->in[i];
-        if (begin < in->count) {
-            const int64_t n = in->count - begin < left ? in->count - begin : left;
-            ftr__update_part(job, in, begin, n);
-            left -= n;
-            begin = 0;
-        } else {
+        if (begin >= in->count) {
             begin -= in->count;
+            continue;
+        }
+        const int64_t n = in->count - begin < left ? in->count - begin : left;
+        const ftr__update_chunk chunk = {.in = in, .begin = begin, .n = n};
+        const ftr__update_run run = ftr__update_run_of(&chunk, job->group - 2);
+        ftr__cpu_of(job->call)->simd->update.row[job->kind](job->step, &run);
+        left -= n;
+        begin = 0;
+    }
+}
+
+void ftr__update_rows(const ftr_kernel_call *call, ftr__update_kind kind, int32_t group, const ftr__update_step *step) {
+    ftr__update_job job = {.call = call, .step = step, .kind = kind, .group = group};
+    int64_t count = 0;
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + group <= call->in_count; i += group) count += call->in[i].count;
+    ftr__pool_run(ftr__cpu_of(call)->pool, (count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task, &job);
+}
+
+ftr_status ftr__cpu_sgd_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool momentum = call->attr->optimizer.momentum != 0.0;
+    ftr__update_step step = ftr__update_step_of(call);
+    ftr__update_fill_momentum(call, &step);
+    ftr__update_rows(call, momentum ? FTR__UPDATE_SGD_MOMENTUM : FTR__UPDATE_SGD, momentum ? 3 : 2, &step);
+    return FTR_OK;
+}
+
+/* Adam adds the weight decay to the gradient, AdamW takes it off the parameter. */
+ftr_status ftr__cpu_adam_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool largest = call->attr->optimizer.amsgrad;
+    const double lr = ftr__update_lr(call), decay = call->attr->optimizer.weight_decay;
+    ftr__update_step step = ftr__update_step_of(call);
+    ftr__update_fill_moments(call, &step);
+    step.lr = (float)(lr / (1.0 - pow(call->attr->optimizer.beta1, ftr__update_number(call))));
+    if (call->op == FTR_OP_adamw_update)
+        step.decay = (float)(lr * decay);
+    else
+        step.weight_decay = (float)decay;
+    ftr__update_rows(call, largest ? FTR__UPDATE_ADAM_MAX : FTR__UPDATE_ADAM, largest ? 5 : 4, &step);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_rmsprop_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool centered = call->attr->optimizer.centered, momentum = call->attr->optimizer.momentum != 0.0;
+    const ftr__update_kind kinds[] = {FTR__UPDATE_RMSPROP, FTR__UPDATE_RMSPROP_MOMENTUM, FTR__UPDATE_RMSPROP_CENTERED,
+                                      FTR__UPDATE_RMSPROP_CENTERED_MOMENTUM};
+    ftr__update_step step = ftr__update_step_of(call);
+    step.weight_decay = (float)call->attr->optimizer.weight_decay;
+    step.fall = (float)(1.0 - call->attr->optimizer.momentum);
+    step.fresh2 = (float)(1.0 - call->attr->optimizer.alpha);
+    ftr__update_rows(call, kinds[(centered ? 2 : 0) + (momentum ? 1 : 0)], 3 + (centered ? 1 : 0) + (momentum ? 1 : 0),
+                     &step);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_adagrad_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const double t = ftr__update_number(call);
+    ftr__update_step step = ftr__update_step_of(call);
+    step.lr = (float)(ftr__update_lr(call) / (1.0 + (t - 1.0) * call->attr->optimizer.lr_decay));
+    step.weight_decay = (float)call->attr->optimizer.weight_decay;
+    step.initial = (float)call->attr->optimizer.initial_accumulator;
+    step.first = t == 1.0;
+    ftr__update_rows(call, FTR__UPDATE_ADAGRAD, 3, &step);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_lion_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    ftr__update_step step = ftr__update_step_of(call);
+    step.decay = (float)(ftr__update_lr(call) * call->attr->optimizer.weight_decay);
+    step.fresh1 = (float)(1.0 - call->attr->optimizer.beta1);
+    step.fresh2 = (float)(1.0 - call->attr->optimizer.beta2);
+    ftr__update_rows(call, FTR__UPDATE_LION, 3, &step);
+    return FTR_OK;
+}
+
+/* ---- src/backend/cpu/update_norms.c ---- */
+/* Steps that need a norm of each parameter, or of all gradients: LAMB, LARS, and the limit of a norm. */
+
+/* ------------------------------------------------------------------------------------------------------- chunks -- */
+
+static int32_t ftr__update_parameters(const ftr_kernel_call *call, int32_t first_in, int32_t group) {
+    return call->in_count > first_in ? (call->in_count - first_in) / group : 0;
+}
+
+static int64_t ftr__update_chunks_of(int64_t count) { return (count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN; }
+
+static int64_t ftr__update_chunk_count(const ftr_kernel_call *call, int32_t first_in, int32_t group) {
+    int64_t chunks = 0;
+    for (int32_t i = first_in; i + group <= call->in_count; i += group)
+        chunks += ftr__update_chunks_of(call->in[i].count);
+    return chunks;
+}
+
+size_t ftr__update_chunks_bytes(const ftr_kernel_call *call, int32_t first_in, int32_t group) {
+    const size_t count = (size_t)ftr__update_parameters(call, first_in, group);
+    const size_t chunks = (size_t)ftr__update_chunk_count(call, first_in, group);
+    return ftr__update_align((count + 1) * sizeof(int64_t)) + ftr__update_align(2 * (chunks + count) * sizeof(double));
+}
+
+unsigned char *ftr__update_chunks_open(ftr__update_chunks *chunks, const ftr_kernel_call *call, int32_t first_in,
+                                       int32_t group, unsigned char *workspace) {
+    const int32_t count = ftr__update_parameters(call, first_in, group);
+    *chunks = (ftr__update_chunks){.call = call, .first_in = first_in, .group = group, .count = count};
+    chunks->first = (int64_t *)(void *)workspace;
+    chunks->totals = (double *)(void *)(workspace + ftr__update_align(((size_t)count + 1) * sizeof(int64_t)));
+    chunks->sums = chunks->totals + 2 * (int64_t)count;
+    chunks->first[0] = 0;
+    for (int32_t j = 0; j < count; j++)
+        chunks->first[j + 1] = chunks->first[j] + ftr__update_chunks_of(call->in[first_in + j * group].count);
+    return workspace + ftr__update_chunks_bytes(call, first_in, group);
+}
+
+int32_t ftr__update_find(const int64_t *first, int32_t count, int64_t number) {
+    int32_t low = 0, high = count;
+    while (high - low > 1) {
+        const int32_t middle = low + (high - low) / 2;
+        if (first[middle] <= number)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+ftr__update_chunk ftr__update_chunk_at(const ftr__update_chunks *chunks, int64_t task) {
+    const int32_t parameter = ftr__update_find(chunks->first, chunks->count, task);
+    const ftr_view *in = &chunks->call->in[chunks->first_in + parameter * chunks->group];
+    const int64_t begin = (task - chunks->first[parameter]) * FTR__UPDATE_GRAIN, left = in->count - begin;
+    return (ftr__update_chunk){parameter, in, begin, left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN};
+}
+
+void ftr__update_chunks_sum(const ftr__update_chunks *chunks, ftr__task_fn fn, void *arg) {
+    ftr__pool_run(ftr__cpu_of(chunks->call)->pool, chunks->first[chunks->count], fn, arg);
+    for (int32_t j = 0; j < chunks->count; j++) {
+        double a = 0.0, b = 0.0;
+        for (int64_t c = chunks->first[j]; c < chunks->first[j + 1]; c++) {
+            a += chunks->sums[2 * c];
+            b += chunks->sums[2 * c + 1];
+        }
+        chunks->totals[2 * j] = a;
+        chunks->totals[2 * j + 1] = b;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ LAMB and LARS -- */
+
+typedef struct ftr__trust_job {
+    ftr__update_chunks chunks;
+    ftr__update_step step;
+    ftr__update_kind kind;
+    double lr;
+    bool lamb;
+} ftr__trust_job;
+
+size_t ftr__cpu_lamb_update_workspace(const ftr_kernel_call *call) {
+    return ftr__update_chunks_bytes(call, FTR_UPDATE_FIRST_GROUP, 4);
+}
+
+size_t ftr__cpu_lars_update_workspace(const ftr_kernel_call *call) {
+    return ftr__update_chunks_bytes(call, FTR_UPDATE_FIRST_GROUP, call->attr->optimizer.momentum != 0.0 ? 3 : 2);
+}
+
+static void ftr__lamb_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__trust_job *job = arg;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
+    const ftr__update_run run = ftr__update_run_of(&chunk, 2);
+    (void)worker;
+    ftr__cpu_of(job->chunks.call)->simd->update.lamb_moments(&job->step, &run, &job->chunks.sums[2 * task]);
+}
+
+static void ftr__lars_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__trust_job *job = arg;
+    const ftr__simd *simd = ftr__cpu_of(job->chunks.call)->simd;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
+    const ftr__update_run run = ftr__update_run_of(&chunk, 0);
+    (void)worker;
+    job->chunks.sums[2 * task] = simd->math.dot(run.n, run.p, run.p);
+    job->chunks.sums[2 * task + 1] = simd->update.squares(&job->step, run.n, run.g);
+}
+
+/* The second pass: totals[2 * j] holds parameter j's factor, of lr for LAMB, of the gradient for LARS. */
+static void ftr__trust_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__trust_job *job = arg;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
+    const ftr__update_run run = ftr__update_run_of(&chunk, job->chunks.group - 2);
+    const double trust = job->chunks.totals[2 * chunk.parameter];
+    ftr__update_step step = job->step;
+    (void)worker;
+    if (job->lamb)
+        step.lr = (float)(job->lr * trust);
+    else
+        step.trust = (float)trust;
+    ftr__cpu_of(job->chunks.call)->simd->update.row[job->kind](&step, &run);
+}
+
+static void ftr__trust_apply(ftr__trust_job *job) {
+    ftr__pool_run(ftr__cpu_of(job->chunks.call)->pool, job->chunks.first[job->chunks.count], ftr__trust_task, job);
+}
+
+ftr_status ftr__cpu_lamb_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    ftr__trust_job job = {.lamb = true, .kind = FTR__UPDATE_LAMB, .lr = ftr__update_lr(call)};
+    job.step = ftr__update_step_of(call);
+    job.step.weight_decay = (float)call->attr->optimizer.weight_decay;
+    ftr__update_fill_moments(call, &job.step);
+    ftr__update_chunks_open(&job.chunks, call, FTR_UPDATE_FIRST_GROUP, 4, call->workspace);
+    ftr__update_chunks_sum(&job.chunks, ftr__lamb_task, &job);
+    for (int32_t j = 0; j < job.chunks.count; j++) {
+        const double p = sqrt(job.chunks.totals[2 * j]), u = sqrt(job.chunks.totals[2 * j + 1]);
+        double trust = call->attr->optimizer.adapt && p > 0.0 && u > 0.0 ? p / u : 1.0;
+        if (call->attr->optimizer.trust_clip && trust > 1.0) trust = 1.0;
+        job.chunks.totals[2 * j] = trust;
+    }
+    ftr__trust_apply(&job);
+    return FTR_OK;
+}
+
+static double ftr__lars_trust(const ftr_kernel_call *call, double lr, double p, double g) {
+    const double coefficient = call->attr->optimizer.trust_coefficient;
+    const double below = g + p * call->attr->optimizer.weight_decay + call->attr->optimizer.eps;
+    if (!call->attr->optimizer.adapt) return 1.0;
+    const double trust = p > 0.0 && g > 0.0 ? coefficient * p / below : 1.0;
+    return call->attr->optimizer.trust_clip ? fmin(trust / lr, 1.0) : trust;
+}
+
+ftr_status ftr__cpu_lars_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool momentum = call->attr->optimizer.momentum != 0.0;
+    ftr__trust_job job = {.kind = momentum ? FTR__UPDATE_SGD_MOMENTUM : FTR__UPDATE_SGD, .lr = ftr__update_lr(call)};
+    job.step = ftr__update_step_of(call);
+    ftr__update_fill_momentum(call, &job.step);
+    ftr__update_chunks_open(&job.chunks, call, FTR_UPDATE_FIRST_GROUP, momentum ? 3 : 2, call->workspace);
+    ftr__update_chunks_sum(&job.chunks, ftr__lars_task, &job);
+    for (int32_t j = 0; j < job.chunks.count; j++)
+        job.chunks.totals[2 * j] =
+            ftr__lars_trust(call, job.lr, sqrt(job.chunks.totals[2 * j]), sqrt(job.chunks.totals[2 * j + 1]));
+    ftr__trust_apply(&job);
+    return FTR_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------- limit of a norm -- */
+
+size_t ftr__cpu_clip_scale_workspace(const ftr_kernel_call *call) { return ftr__update_chunks_bytes(call, 1, 1); }
+
+static void ftr__clip_scale_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__update_chunks *chunks = arg;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(chunks, task);
+    const float *g = (const float *)chunk.in[0].data + chunk.begin;
+    (void)worker;
+    chunks->sums[2 * task] = ftr__cpu_of(chunks->call)->simd->math.dot(chunk.n, g, g);
+    chunks->sums[2 * task + 1] = 0.0;
+}
+
+ftr_status ftr__cpu_clip_scale(const ftr_kernel_call *call) {
+    const ftr_view *given = ftr__optional_input(call, 0);
+    const double scale = given ? (double)*(const float *)given->data : 1.0;
+    const double most = call->attr->clip_scale.max_norm;
+    ftr__update_chunks chunks;
+    ftr__update_chunks_open(&chunks, call, 1, 1, call->workspace);
+    ftr__update_chunks_sum(&chunks, ftr__clip_scale_task, &chunks);
+    double squares = 0.0;
+    for (int32_t j = 0; j < chunks.count; j++) squares += chunks.totals[2 * j];
+    const double norm = sqrt(squares) * fabs(scale) + call->attr->clip_scale.eps;
+    *(float *)call->out[0].data = (float)(norm <= most ? scale : scale * (most / norm)); /* NaN stays NaN */
+    return FTR_OK;
+}
+
+/* ---- src/backend/cpu/adafactor.c ---- */
+/* Adafactor. A factored parameter is seen as [outer, a, b, inner] in memory, a and b being the two axes that its
+ * second moment is factored over; a slice is what belongs to one index of outer and a. The passes are: means over b,
+ * means over a, sums of squares of p and of the update, then p. */
+
+#define FTR__FACTORED_STRIP 256 /* columns whose squares are added up at a time */
+#define FTR__FACTORED_ROWS 64   /* rows that are added up in single precision */
+
+typedef struct ftr__factored {
+    int64_t outer, a, b, inner;
+    float *p;
+    const float *g;
+    float *over_b;                 /* moments summed over b: [outer, a, inner] */
+    float *over_a;                 /* moments summed over a: [outer, b, inner] */
+    float *scaled;                 /* over_b over the mean along the rows' axis: [outer, a, inner] */
+    int64_t slices, slices_a_task; /* of the passes over slices */
+    int64_t outers_a_task;         /* of the pass over indices of outer */
+    int64_t strips, units_a_task;  /* strips in a matrix; a unit of the pass over columns is a strip */
+} ftr__factored;
+
+typedef struct ftr__adafactor_job {
+    const ftr_kernel_call *call;
+    const ftr__simd *simd;
+    ftr__update_step step;
+    float fresh;     /* weight of the new squares in the moments: t^beta2_decay */
+    bool rows_first; /* the rows' axis is a */
+    ftr__update_chunks chunks;
+    ftr__factored *parameters;
+    int64_t *slice_first, *outer_first, *unit_first; /* number of each parameter's first task; one more */
+    double *squares;                                 /* of the update, a task over slices */
+    float *rates;                                    /* a parameter */
+} ftr__adafactor_job;
+
+static bool ftr__adafactor_factored(const ftr_kernel_call *call) {
+    return call->attr->optimizer.row_axis != call->attr->optimizer.column_axis;
+}
+
+static int64_t ftr__adafactor_ceil(int64_t a, int64_t b) { return b > 0 ? (a + b - 1) / b : 0; }
+
+static int64_t ftr__at_least_one(int64_t x) { return x > 1 ? x : 1; }
+
+static ftr__factored ftr__factored_of(const ftr_kernel_call *call, const ftr_view *in) {
+    const int32_t row = call->attr->optimizer.row_axis, column = call->attr->optimizer.column_axis;
+    const int32_t first = row < column ? row : column;
+    ftr__factored f = {.outer = 1, .inner = 1};
+    for (int32_t d = 0; d < first; d++) f.outer *= in[0].shape.dim[d];
+    f.a = in[0].shape.dim[first];
+    f.b = in[0].shape.dim[first + 1];
+    for (int32_t d = first + 2; d < in[0].shape.rank; d++) f.inner *= in[0].shape.dim[d];
+    f.p = in[0].data;
+    f.g = in[1].data;
+    f.over_b = in[row < column ? 2 : 3].data;
+    f.over_a = in[row < column ? 3 : 2].data;
+    const int64_t width = f.b * f.inner;
+    f.slices = in[0].count > 0 ? f.outer * f.a : 0;
+    f.slices_a_task = ftr__at_least_one(FTR__UPDATE_GRAIN / ftr__at_least_one(width));
+    f.outers_a_task = ftr__at_least_one(FTR__UPDATE_GRAIN / ftr__at_least_one(f.a * f.inner));
+    f.strips = ftr__adafactor_ceil(width, FTR__FACTORED_STRIP);
+    f.units_a_task = ftr__at_least_one(FTR__UPDATE_GRAIN / ftr__at_least_one(f.a * FTR__FACTORED_STRIP));
+    return f;
+}
+
+static int64_t ftr__factored_slice_tasks(const ftr__factored *f) {
+    return ftr__adafactor_ceil(f->slices, f->slices_a_task);
+}
+
+static int64_t ftr__factored_outer_tasks(const ftr__factored *f) {
+    return f->slices > 0 ? ftr__adafactor_ceil(f->outer, f->outers_a_task) : 0;
+}
+
+static int64_t ftr__factored_unit_tasks(const ftr__factored *f) {
+    return f->slices > 0 ? ftr__adafactor_ceil(f->outer * f->strips, f->units_a_task) : 0;
+}
+
+/* -------------------------------------------------------------------------------------------------------- passes -- */
+
+/* Slices of a task: parameter, first slice, the slice behind the last. */
+static const ftr__factored *ftr__factored_slices(const ftr__adafactor_job *job, int64_t task, int64_t *begin,
+                                                 int64_t *end) {
+    const int32_t j = ftr__update_find(job->slice_first, job->chunks.count, task);
+    const ftr__factored *f = &job->parameters[j];
+    *begin = (task - job->slice_first[j]) * f->slices_a_task;
+    *end = *begin + f->slices_a_task < f->slices ? *begin + f->slices_a_task : f->slices;
+    return f;
+}
+
+/* Means over b; `scaled` serves as scratch. */
+static void ftr__factored_over_b_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    int64_t begin, end;
+    const ftr__factored *f = ftr__factored_slices(job, task, &begin, &end);
+    (void)worker;
+    for (int64_t s = begin; s < end; s++) {
+        const float *g = f->g + s * f->b * f->inner;
+        float *sum = f->scaled + s * f->inner;
+        if (f->inner == 1) {
+            *sum = (float)job->simd->update.squares(&job->step, f->b, g);
+        } else {
+            memset(sum, 0, (size_t)f->inner * sizeof *sum);
+            for (int64_t b = 0; b < f->b; b++)
+                job->simd->update.add_squares(&job->step, f->inner, g + b * f->inner, sum);
+        }
+        for (int64_t i = 0; i < f->inner; i++) {
+            float *v = &f->over_b[s * f->inner + i];
+            *v += job->fresh * (sum[i] / (float)f->b - *v);
         }
     }
 }
 
-static ftr_status ftr__update_run(const ftr_kernel_call *call, ftr__update_job *job, int32_t first_in, int32_t group) {
-    job->call = call;
-    job->math = &ftr__cpu_of(call)->simd->math;
-    job->first_in = first_in;
-    job->group = group;
-    for (int32_t i = first_in; i + group <= call->in_count; i += group) job->count += call->in[i].count;
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task,
+/* Means over a, a strip of columns of one matrix at a time. */
+static void ftr__factored_strip(const ftr__adafactor_job *job, const ftr__factored *f, int64_t unit) {
+    const int64_t outer = unit / f->strips, first = unit % f->strips * FTR__FACTORED_STRIP, width = f->b * f->inner;
+    const int64_t n = width - first < FTR__FACTORED_STRIP ? width - first : FTR__FACTORED_STRIP;
+    double total[FTR__FACTORED_STRIP] = {0.0};
+    for (int64_t from = 0; from < f->a; from += FTR__FACTORED_ROWS) {
+        float sum[FTR__FACTORED_STRIP] = {0.0f};
+        for (int64_t a = from; a < f->a && a < from + FTR__FACTORED_ROWS; a++)
+            job->simd->update.add_squares(&job->step, n, f->g + (outer * f->a + a) * width + first, sum);
+        for (int64_t i = 0; i < n; i++) total[i] += (double)sum[i];
+    }
+    float *over_a = f->over_a + outer * width + first;
+    for (int64_t i = 0; i < n; i++) over_a[i] += job->fresh * ((float)(total[i] / (double)f->a) - over_a[i]);
+}
+
+static void ftr__factored_over_a_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    const int32_t j = ftr__update_find(job->unit_first, job->chunks.count, task);
+    const ftr__factored *f = &job->parameters[j];
+    const int64_t begin = (task - job->unit_first[j]) * f->units_a_task, units = f->outer * f->strips;
+    (void)worker;
+    for (int64_t u = begin; u < units && u < begin + f->units_a_task; u++) ftr__factored_strip(job, f, u);
+}
+
+/* The mean of the rows' moments, and with it `scaled`, for one index of outer, a strip of the inner axis at a time. */
+static void ftr__factored_scale(const ftr__adafactor_job *job, const ftr__factored *f, int64_t outer) {
+    const int64_t count = job->rows_first ? f->a : f->b;
+    const float *rows = (job->rows_first ? f->over_b : f->over_a) + outer * count * f->inner;
+    const float *over_b = f->over_b + outer * f->a * f->inner;
+    float *scaled = f->scaled + outer * f->a * f->inner;
+    const double least = job->call->attr->optimizer.eps;
+    for (int64_t first = 0; first < f->inner; first += FTR__FACTORED_STRIP) {
+        const int64_t n = f->inner - first < FTR__FACTORED_STRIP ? f->inner - first : FTR__FACTORED_STRIP;
+        double mean[FTR__FACTORED_STRIP] = {0.0};
+        float by[FTR__FACTORED_STRIP];
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t i = 0; i < n; i++) mean[i] += (double)rows[r * f->inner + first + i];
+        for (int64_t i = 0; i < n; i++) mean[i] /= (double)count;
+        for (int64_t i = 0; i < n; i++) by[i] = (float)(1.0 / (mean[i] < least ? least : mean[i]));
+        for (int64_t a = 0; a < f->a; a++)
+            for (int64_t i = 0; i < n; i++) scaled[a * f->inner + first + i] = over_b[a * f->inner + first + i] * by[i];
+    }
+}
+
+static void ftr__factored_scale_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    const int32_t j = ftr__update_find(job->outer_first, job->chunks.count, task);
+    const ftr__factored *f = &job->parameters[j];
+    const int64_t begin = (task - job->outer_first[j]) * f->outers_a_task;
+    (void)worker;
+    for (int64_t o = begin; o < f->outer && o < begin + f->outers_a_task; o++) ftr__factored_scale(job, f, o);
+}
+
+static void ftr__factored_squares_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    int64_t begin, end;
+    const ftr__factored *f = ftr__factored_slices(job, task, &begin, &end);
+    const bool single = f->inner == 1;
+    const int64_t runs = single ? 1 : f->b, n = single ? f->b : f->inner;
+    double sum = 0.0;
+    (void)worker;
+    for (int64_t s = begin; s < end; s++)
+        for (int64_t r = 0; r < runs; r++)
+            sum +=
+                job->simd->update.factored_squares(&job->step, n, f->g + (s * runs + r) * n, f->scaled + s * f->inner,
+                                                   single, f->over_a + (s / f->a * runs + r) * n);
+    job->squares[task] = sum;
+}
+
+static void ftr__factored_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    int64_t begin, end;
+    const ftr__factored *f = ftr__factored_slices(job, task, &begin, &end);
+    const bool single = f->inner == 1;
+    const int64_t runs = single ? 1 : f->b, n = single ? f->b : f->inner;
+    (void)worker;
+    for (int64_t s = begin; s < end; s++)
+        for (int64_t r = 0; r < runs; r++)
+            job->simd->update.factored_apply(&job->step, n, f->g + (s * runs + r) * n, f->scaled + s * f->inner, single,
+                                             f->over_a + (s / f->a * runs + r) * n, job->rates[f - job->parameters],
+                                             f->p + (s * runs + r) * n);
+}
+
+/* Sum of squares of a chunk of a parameter. */
+static void ftr__adafactor_norm_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
+    const float *p = (const float *)chunk.in[0].data + chunk.begin;
+    (void)worker;
+    job->chunks.sums[2 * task] = job->simd->math.dot(chunk.n, p, p);
+    job->chunks.sums[2 * task + 1] = 0.0;
+}
+
+/* The same, with the second moment kept whole and the sum of squares of the update. */
+static void ftr__adafactor_whole_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
+    const ftr__update_run run = ftr__update_run_of(&chunk, 1);
+    const float one = 1.0f;
+    (void)worker;
+    job->simd->update.blend_squares(&job->step, run.n, job->fresh, run.g, run.s[0]);
+    job->chunks.sums[2 * task] = job->simd->math.dot(run.n, run.p, run.p);
+    job->chunks.sums[2 * task + 1] = job->simd->update.factored_squares(&job->step, run.n, run.g, &one, true, run.s[0]);
+}
+
+static void ftr__adafactor_whole_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__adafactor_job *job = arg;
+    const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
+    const ftr__update_run run = ftr__update_run_of(&chunk, 1);
+    const float one = 1.0f;
+    (void)worker;
+    job->simd->update.factored_apply(&job->step, run.n, run.g, &one, true, run.s[0], job->rates[chunk.parameter],
+                                     run.p);
+}
+
+/* ------------------------------------------------------------------------------------------------------- the step
+ * -- */
+
+static int32_t ftr__adafactor_group(const ftr_kernel_call *call) { return ftr__adafactor_factored(call) ? 4 : 3; }
+
+/* What the factored form needs behind the chunks and the rates. */
+static size_t ftr__factored_bytes(const ftr_kernel_call *call) {
+    const int32_t group = ftr__adafactor_group(call);
+    size_t count = 0, tasks = 0, floats = 0;
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + group <= call->in_count; i += group) {
+        const ftr__factored f = ftr__factored_of(call, &call->in[i]);
+        count++;
+        tasks += (size_t)ftr__factored_slice_tasks(&f);
+        floats += (size_t)(f.slices * f.inner);
+    }
+    return ftr__update_align(count * sizeof(ftr__factored)) + ftr__update_align(3 * (count + 1) * sizeof(int64_t)) +
+           ftr__update_align(tasks * sizeof(double)) + ftr__update_align(floats * sizeof(float));
+}
+
+size_t ftr__cpu_adafactor_update_workspace(const ftr_kernel_call *call) {
+    const int32_t group = ftr__adafactor_group(call);
+    const size_t count = (size_t)((call->in_count - FTR_UPDATE_FIRST_GROUP) / group);
+    return ftr__update_chunks_bytes(call, FTR_UPDATE_FIRST_GROUP, group) + ftr__update_align(count * sizeof(float)) +
+           (ftr__adafactor_factored(call) ? ftr__factored_bytes(call) : 0);
+}
+
+static void ftr__factored_open(ftr__adafactor_job *job, unsigned char *workspace) {
+    const size_t count = (size_t)job->chunks.count;
+    job->parameters = (ftr__factored *)(void *)workspace;
+    workspace += ftr__update_align(count * sizeof *job->parameters);
+    job->slice_first = (int64_t *)(void *)workspace;
+    job->outer_first = job->slice_first + count + 1;
+    job->unit_first = job->outer_first + count + 1;
+    workspace += ftr__update_align(3 * (count + 1) * sizeof(int64_t));
+    job->slice_first[0] = job->outer_first[0] = job->unit_first[0] = 0;
+    for (size_t j = 0; j < count; j++) {
+        ftr__factored *f = &job->parameters[j];
+        *f = ftr__factored_of(job->call, &job->call->in[FTR_UPDATE_FIRST_GROUP + 4 * (int64_t)j]);
+        job->slice_first[j + 1] = job->slice_first[j] + ftr__factored_slice_tasks(f);
+        job->outer_first[j + 1] = job->outer_first[j] + ftr__factored_outer_tasks(f);
+        job->unit_first[j + 1] = job->unit_first[j] + ftr__factored_unit_tasks(f);
+    }
+    job->squares = (double *)(void *)workspace;
+    workspace += ftr__update_align((size_t)job->slice_first[count] * sizeof *job->squares);
+    float *scaled = (float *)(void *)workspace;
+    for (size_t j = 0; j < count; j++) {
+        job->parameters[j].scaled = scaled;
+        scaled += job->parameters[j].slices * job->parameters[j].inner;
+    }
+}
+
+/* The rate of each parameter, from the sums of squares of p and of the update. */
+static void ftr__adafactor_rates(ftr__adafactor_job *job) {
+    const ftr_kernel_call *call = job->call;
+    const double lr = ftr__update_lr(call), slow = 1.0 / sqrt(ftr__update_number(call));
+    for (int32_t j = 0; j < job->chunks.count; j++) {
+        const double root = sqrt((double)call->in[job->chunks.first_in + j * job->chunks.group].count);
+        const double size = sqrt(job->chunks.totals[2 * j]) / root, update = sqrt(job->chunks.totals[2 * j + 1]) / root;
+        const double least = call->attr->optimizer.parameter_eps, over = update / call->attr->optimizer.clip_threshold;
+        const double alpha = (size > least ? size : least) * (lr < slow ? lr : slow);
+        job->rates[j] = (float)(over > 1.0 ? alpha / over : alpha);
+    }
+}
+
+static void ftr__adafactor_run_whole(ftr__adafactor_job *job) {
+    ftr__update_chunks_sum(&job->chunks, ftr__adafactor_whole_task, job);
+    ftr__adafactor_rates(job);
+    ftr__pool_run(ftr__cpu_of(job->call)->pool, job->chunks.first[job->chunks.count], ftr__adafactor_whole_apply_task,
                   job);
+}
+
+static void ftr__adafactor_run_factored(ftr__adafactor_job *job) {
+    ftr__pool *pool = ftr__cpu_of(job->call)->pool;
+    const int64_t slices = job->slice_first[job->chunks.count];
+    ftr__update_chunks_sum(&job->chunks, ftr__adafactor_norm_task, job);
+    ftr__pool_run(pool, slices, ftr__factored_over_b_task, job);
+    ftr__pool_run(pool, job->unit_first[job->chunks.count], ftr__factored_over_a_task, job);
+    ftr__pool_run(pool, job->outer_first[job->chunks.count], ftr__factored_scale_task, job);
+    ftr__pool_run(pool, slices, ftr__factored_squares_task, job);
+    for (int32_t j = 0; j < job->chunks.count; j++) {
+        double sum = 0.0;
+        for (int64_t s = job->slice_first[j]; s < job->slice_first[j + 1]; s++) sum += job->squares[s];
+        job->chunks.totals[2 * j + 1] = sum;
+    }
+    ftr__adafactor_rates(job);
+    ftr__pool_run(pool, slices, ftr__factored_apply_task, job);
+}
+
+ftr_status ftr__cpu_adafactor_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const double eps = call->attr->optimizer.eps;
+    ftr__adafactor_job job = {.call = call, .simd = ftr__cpu_of(call)->simd};
+    job.step = ftr__update_step_of(call);
+    job.step.eps = (float)(eps * eps);
+    job.step.decay = (float)(ftr__update_lr(call) * call->attr->optimizer.weight_decay);
+    job.fresh = (float)pow(ftr__update_number(call), call->attr->optimizer.beta2_decay);
+    job.rows_first = call->attr->optimizer.row_axis < call->attr->optimizer.column_axis;
+    unsigned char *rest =
+        ftr__update_chunks_open(&job.chunks, call, FTR_UPDATE_FIRST_GROUP, ftr__adafactor_group(call), call->workspace);
+    job.rates = (float *)(void *)rest;
+    rest += ftr__update_align((size_t)job.chunks.count * sizeof *job.rates);
+    if (ftr__adafactor_factored(call)) {
+        ftr__factored_open(&job, rest);
+        ftr__adafactor_run_factored(&job);
+    } else {
+        ftr__adafactor_run_whole(&job);
+    }
     return FTR_OK;
 }
 
-ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
-    ftr__update_job job = {.count = 0};
-    return ftr__update_run(call, &job, 0, 2);
+/* ---- src/backend/cpu/muon.c ---- */
+/* Muon: momentum, then Newton-Schulz iterations toward the nearest orthogonal matrix. One matrix after the other;
+ * the products and passes of each are cut into tasks. Of a matrix of R rows and C columns the smaller of the two
+ * Gram matrices is used: x x^T x = x (x^T x). */
+
+/* Workspace of the largest matrix, and of the largest product. */
+typedef struct ftr__muon_sizes {
+    int64_t elements, gram; /* floats */
+    size_t gemm;
+} ftr__muon_sizes;
+
+typedef struct ftr__muon_job {
+    const ftr_kernel_call *call;
+    const ftr__cpu *cpu;
+    ftr__update_step step;
+    const ftr_view *in;
+    int64_t rows, columns, side; /* side: the smaller */
+    float *x, *product;          /* rows x columns */
+    float *gram, *square;        /* side x side */
+    double *sums;
+    void *gemm;
+    /* of the pass at work */
+    int64_t n;
+    float a, b;
+    const float *u, *v;
+    float *out;
+} ftr__muon_job;
+
+static void ftr__muon_shape(const ftr_view *p, int64_t *rows, int64_t *columns) {
+    *rows = p->shape.dim[0];
+    *columns = *rows > 0 ? p->count / *rows : 0;
 }
 
-ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
-    int64_t *state = call->in[0].data;
-    *state = (int64_t)((uint64_t)*state + 1u);
+/* x^T x or x x^T, and its square. Matrices outlive the product: they are the caller's. */
+static ftr__gemm ftr__muon_gram(const float *x, int64_t rows, int64_t columns, ftr__gemm_matrix *m, float *c) {
+    const int64_t side = rows <= columns ? rows : columns, k = rows <= columns ? columns : rows;
+    *m = (ftr__gemm_matrix){.data = x, .stride = columns};
+    const ftr__gemm_operand lines = rows <= columns ? ftr__gemm_k_together(m, k) : ftr__gemm_lines_together(m);
+    return (ftr__gemm){.batch = 1,
+                       .m = side,
+                       .n = side,
+                       .k = k,
+                       .a = lines,
+                       .b = lines,
+                       .c = c,
+                       .c_batch = side * side,
+                       .c_stride = side,
+                       .split = k >= 4096};
+}
+
+/* u x, or x u on the other side; u is symmetric. */
+static ftr__gemm ftr__muon_product(const float *x, const float *u, int64_t rows, int64_t columns, ftr__gemm_matrix m[2],
+                                   float *c) {
+    const bool left = rows <= columns;
+    const int64_t side = left ? rows : columns;
+    m[0] = (ftr__gemm_matrix){.data = left ? u : x, .stride = side};
+    m[1] = (ftr__gemm_matrix){.data = left ? x : u, .stride = columns};
+    return (ftr__gemm){.batch = 1,
+                       .m = rows,
+                       .n = columns,
+                       .k = side,
+                       .a = ftr__gemm_k_together(&m[0], side),
+                       .b = ftr__gemm_lines_together(&m[1]),
+                       .c = c,
+                       .c_batch = rows * columns,
+                       .c_stride = columns};
+}
+
+static size_t ftr__muon_larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static ftr__muon_sizes ftr__muon_sizes_of(const ftr_kernel_call *call) {
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    ftr__muon_sizes sizes = {0, 0, 0};
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + 3 <= call->in_count; i += 3) {
+        int64_t rows, columns;
+        ftr__gemm_matrix m[2];
+        ftr__muon_shape(&call->in[i], &rows, &columns);
+        const int64_t side = rows <= columns ? rows : columns;
+        const ftr__gemm gram = ftr__muon_gram(NULL, rows, columns, &m[0], NULL);
+        sizes.gemm = ftr__muon_larger(sizes.gemm, ftr__gemm_workspace(cpu, &gram));
+        const ftr__gemm square = ftr__muon_gram(NULL, side, side, &m[0], NULL);
+        sizes.gemm = ftr__muon_larger(sizes.gemm, ftr__gemm_workspace(cpu, &square));
+        const ftr__gemm product = ftr__muon_product(NULL, NULL, rows, columns, m, NULL);
+        sizes.gemm = ftr__muon_larger(sizes.gemm, ftr__gemm_workspace(cpu, &product));
+        sizes.elements = rows * columns > sizes.elements ? rows * columns : sizes.elements;
+        sizes.gram = side * side > sizes.gram ? side * side : sizes.gram;
+    }
+    return sizes;
+}
+
+static int64_t ftr__muon_chunks(int64_t count) { return (count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN; }
+
+size_t ftr__cpu_muon_update_workspace(const ftr_kernel_call *call) {
+    const ftr__muon_sizes sizes = ftr__muon_sizes_of(call);
+    return 2 * ftr__update_align((size_t)sizes.elements * sizeof(float)) +
+           2 * ftr__update_align((size_t)sizes.gram * sizeof(float)) +
+           ftr__update_align((size_t)ftr__muon_chunks(sizes.elements) * sizeof(double)) + ftr__update_align(sizes.gemm);
+}
+
+static void ftr__muon_open(ftr__muon_job *job) {
+    const ftr__muon_sizes sizes = ftr__muon_sizes_of(job->call);
+    unsigned char *at = job->call->workspace;
+    float **const parts[] = {&job->x, &job->product, &job->gram, &job->square};
+    for (int32_t i = 0; i < 4; i++) {
+        *parts[i] = (float *)(void *)at;
+        at += ftr__update_align((size_t)(i < 2 ? sizes.elements : sizes.gram) * sizeof(float));
+    }
+    job->sums = (double *)(void *)at;
+    job->gemm = at + ftr__update_align((size_t)ftr__muon_chunks(sizes.elements) * sizeof(double));
+}
+
+static void ftr__muon_momentum_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__muon_job *job = arg;
+    const int64_t begin = task * FTR__UPDATE_GRAIN, left = job->in[0].count - begin;
+    (void)worker;
+    job->sums[task] = job->cpu->simd->update.muon_momentum(
+        &job->step, left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN, (const float *)job->in[1].data + begin,
+        (float *)job->in[2].data + begin, job->x + begin);
+}
+
+static void ftr__muon_combine_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__muon_job *job = arg;
+    const int64_t begin = task * FTR__UPDATE_GRAIN, left = job->n - begin;
+    (void)worker;
+    job->cpu->simd->update.combine(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN, job->a, job->u + begin, job->b,
+                                   job->v + begin, job->out + begin);
+}
+
+/* out = a * u + b * v. */
+static void ftr__muon_combine(ftr__muon_job *job, int64_t n, float a, const float *u, float b, const float *v,
+                              float *out) {
+    job->n = n, job->a = a, job->b = b, job->u = u, job->v = v, job->out = out;
+    ftr__pool_run(job->cpu->pool, ftr__muon_chunks(n), ftr__muon_combine_task, job);
+}
+
+static void ftr__muon_iterate(ftr__muon_job *job) {
+    const double *c = job->call->attr->optimizer.ns_coefficients;
+    ftr__gemm_matrix m[2];
+    const ftr__gemm gram = ftr__muon_gram(job->x, job->rows, job->columns, &m[0], job->gram);
+    ftr__gemm_run(job->cpu, &gram, job->gemm);
+    const ftr__gemm square = ftr__muon_gram(job->gram, job->side, job->side, &m[0], job->square);
+    ftr__gemm_run(job->cpu, &square, job->gemm);
+    ftr__muon_combine(job, job->side * job->side, (float)c[1], job->gram, (float)c[2], job->square, job->gram);
+    const ftr__gemm product = ftr__muon_product(job->x, job->gram, job->rows, job->columns, m, job->product);
+    ftr__gemm_run(job->cpu, &product, job->gemm);
+    ftr__muon_combine(job, job->rows * job->columns, (float)c[0], job->x, 1.0f, job->product, job->x);
+}
+
+static double ftr__muon_factor(ftr_muon_rate rate, double rows, double columns) {
+    switch (rate) {
+    case FTR_MUON_RATE_MATCH_RMS_ADAMW: return 0.2 * sqrt(rows > columns ? rows : columns);
+    case FTR_MUON_RATE_SPECTRAL: return sqrt(rows / columns);
+    case FTR_MUON_RATE_ORIGINAL: break;
+    }
+    return sqrt(rows > columns ? rows / columns : 1.0);
+}
+
+/* `a` is the rate. */
+static void ftr__muon_apply_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__muon_job *job = arg;
+    const int64_t begin = task * FTR__UPDATE_GRAIN, left = job->in[0].count - begin;
+    (void)worker;
+    job->cpu->simd->update.muon_apply(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN, job->step.decay, job->a,
+                                      job->x + begin, (float *)job->in[0].data + begin);
+}
+
+static void ftr__muon_parameter(ftr__muon_job *job, double lr) {
+    const int64_t count = job->in[0].count;
+    ftr__pool_run(job->cpu->pool, ftr__muon_chunks(count), ftr__muon_momentum_task, job);
+    double squares = 0.0;
+    for (int64_t c = 0; c < ftr__muon_chunks(count); c++) squares += job->sums[c];
+    const double norm = sqrt(squares), least = job->call->attr->optimizer.ns_eps;
+    ftr__muon_combine(job, count, (float)(1.0 / (norm < least ? least : norm)), job->x, 0.0f, job->x, job->x);
+    for (int32_t i = 0; i < job->call->attr->optimizer.ns_steps; i++) ftr__muon_iterate(job);
+    const double factor = ftr__muon_factor(job->call->attr->optimizer.rate, (double)job->rows, (double)job->columns);
+    job->a = (float)(lr * factor);
+    ftr__pool_run(job->cpu->pool, ftr__muon_chunks(count), ftr__muon_apply_task, job);
+}
+
+ftr_status ftr__cpu_muon_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const double lr = ftr__update_lr(call);
+    ftr__muon_job job = {.call = call, .cpu = ftr__cpu_of(call)};
+    job.step = ftr__update_step_of(call);
+    job.step.decay = (float)(lr * call->attr->optimizer.weight_decay);
+    job.step.momentum = (float)call->attr->optimizer.momentum;
+    job.step.gradient = (float)(1.0 - call->attr->optimizer.momentum);
+    job.step.nesterov = call->attr->optimizer.nesterov;
+    ftr__muon_open(&job);
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + 3 <= call->in_count; i += 3) {
+        job.in = &call->in[i];
+        if (job.in[0].count == 0) continue;
+        ftr__muon_shape(&job.in[0], &job.rows, &job.columns);
+        job.side = job.rows <= job.columns ? job.rows : job.columns;
+        ftr__muon_parameter(&job, lr);
+    }
     return FTR_OK;
-}
-
-/* torch.optim.SGD: the first momentum is the whole gradient. */
-ftr_status ftr__cpu_sgd_update(const ftr_kernel_call *call) {
-    const float lr = *(const float *)call->in[0].data;
-    const bool first = *(const int64_t *)call->in[1].data == 0;
-    const double momentum = call->attr->optimizer.momentum;
-    ftr__update_job job = {
-        .sgd = {.lr = lr,
-                .weight_decay = (float)call->attr->optimizer.weight_decay,
-                .momentum = (float)momentum,
-                .gradient = (float)(1.0 - call->attr->optimizer.dampening),
-                .nesterov = call->attr->optimizer.nesterov,
-                .first = first},
-    };
-    return ftr__update_run(call, &job, 2, momentum != 0.0 ? 3 : 2);
-}
-
-/* torch.optim.AdamW (Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2019). */
-ftr_status ftr__cpu_adamw_update(const ftr_kernel_call *call) {
-    const double lr = (double)*(const float *)call->in[0].data, t = (double)*(const int64_t *)call->in[1].data + 1.0;
-    const double beta1 = call->attr->optimizer.beta1, beta2 = call->attr->optimizer.beta2;
-    ftr__update_job job = {
-        .adamw = {.decay = (float)(1.0 - lr * call->attr->optimizer.weight_decay),
-                  .beta1 = (float)beta1,
-                  .one_minus_beta1 = (float)(1.0 - beta1),
-                  .beta2 = (float)beta2,
-                  .one_minus_beta2 = (float)(1.0 - beta2),
-                  .rate = (float)(lr / (1.0 - pow(beta1, t))),
-                  .second = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
-                  .eps = (float)call->attr->optimizer.eps},
-    };
-    return ftr__update_run(call, &job, 2, 4);
 }
 
 /* ---- src/data/data.h ---- */
@@ -18127,6 +20396,7 @@ typedef struct ftr__fit {
     int64_t train_samples;
     double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
     ftr__progress progress;
+    double base_lr; /* the optimizer's, as a plateau has left it */
     bool stop, warned;
     double best_value;
     int64_t best_epoch, epochs_done;
@@ -18205,18 +20475,21 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
                           "ftr_fit: progress is %d, expected one of ftr_progress", (int)desc->progress);
     if (desc->optimizer.kind == FTR_OPTIMIZER_NONE)
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
-                          "ftr_fit: optimizer is missing, expected ftr_sgd() or "
-                          "ftr_adamw()");
+                          "ftr_fit: optimizer is missing, expected ftr_sgd(), ftr_adamw() or another of them");
     return FTR_OK;
+}
+
+static bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
+    bool known = strcmp(metric, "loss") == 0;
+    for (int32_t i = 0; i < fit->desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
+    return known;
 }
 
 static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
     const ftr_train_desc *desc = fit->desc;
     const char *metric = desc->early_stop.metric;
     if (!metric) return FTR_OK;
-    bool known = strcmp(metric, "loss") == 0;
-    for (int32_t i = 0; i < desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
-    if (!known)
+    if (!ftr__fit_knows_metric(fit, metric))
         return ftr__error(fit->context, FTR_ERROR_NAME,
                           "ftr_fit: early_stop.metric is '%s', expected 'loss' or the name of a metric", metric);
     if (desc->early_stop.patience < 1)
@@ -18226,6 +20499,29 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
                           "ftr_fit: early_stop.min_delta is %g, expected 0 or more", desc->early_stop.min_delta);
     return FTR_OK;
+}
+
+/* The mean of a metric over the evaluation, or over the epoch's training if there is none. */
+static double ftr__fit_metric(const ftr__fit *fit, const char *metric, double loss, const double *metrics) {
+    const ftr_train_desc *desc = fit->desc;
+    double value = desc->eval ? fit->eval_loss : loss;
+    for (int32_t i = 0; i < desc->metric_count; i++)
+        if (strcmp(metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+    return value;
+}
+
+static ftr_status ftr__fit_check_schedule(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    ftr_status status = FTR_OK;
+    if (desc->schedule.kind != FTR_SCHEDULE_NONE) status = ftr_schedule_check(fit->context, &desc->schedule);
+    if (status == FTR_OK && desc->plateau) status = ftr_plateau_check(fit->context, desc->plateau);
+    if (status != FTR_OK || !desc->plateau_metric) return status;
+    if (!desc->plateau)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: plateau_metric is '%s', plateau is NULL",
+                          desc->plateau_metric);
+    if (ftr__fit_knows_metric(fit, desc->plateau_metric)) return FTR_OK;
+    return ftr__error(fit->context, FTR_ERROR_NAME,
+                      "ftr_fit: plateau_metric is '%s', expected 'loss' or the name of a metric", desc->plateau_metric);
 }
 
 /* What ftr_fit() and ftr_evaluate() both look at. */
@@ -18314,6 +20610,7 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed
 static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     ftr_status status = ftr__fit_check_loop(fit);
     if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
+    if (status == FTR_OK) status = ftr__fit_check_schedule(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
     if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
@@ -18403,6 +20700,7 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
         .metrics = metrics,
         .eval_metrics = fit->eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
+        .lr = ftr_plan_lr(fit->train_plan),
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -18437,6 +20735,25 @@ static void ftr__fit_warn(ftr__fit *fit, double loss) {
     fit->warned = true;
 }
 
+/* The learning rate of the step to come. */
+static ftr_status ftr__fit_schedule(ftr__fit *fit) {
+    const ftr_schedule *schedule = &fit->desc->schedule;
+    if (schedule->kind == FTR_SCHEDULE_NONE) return FTR_OK;
+    const int64_t done = schedule->per_epoch ? fit->epoch : (int64_t)ftr_plan_applied_steps(fit->train_plan);
+    return ftr_plan_set_lr(fit->train_plan, ftr_schedule_lr(schedule, fit->base_lr, done));
+}
+
+/* After an epoch: `loss` and `metrics` are its means. */
+static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *metrics) {
+    const ftr_train_desc *desc = fit->desc;
+    if (!desc->plateau) return FTR_OK;
+    const char *metric = desc->plateau_metric ? desc->plateau_metric : "loss";
+    const double before = fit->base_lr;
+    fit->base_lr = ftr_plateau_step(desc->plateau, before, ftr__fit_metric(fit, metric, loss, metrics));
+    const bool at_next_step = fit->base_lr == before || desc->schedule.kind != FTR_SCHEDULE_NONE;
+    return at_next_step ? FTR_OK : ftr_plan_set_lr(fit->train_plan, fit->base_lr);
+}
+
 static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     ftr__feed *feed = &fit->train_feed;
     ftr__feed_order order = {fit->context->seed, (uint64_t)fit->epoch};
@@ -18444,7 +20761,9 @@ static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     int64_t real = left < feed->batch ? left : feed->batch;
     double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
     double before = ftr_time_seconds();
-    ftr_status status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
+    ftr_status status = ftr__fit_schedule(fit);
+    if (status != FTR_OK) return status;
+    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
     if (status != FTR_OK) return status;
     fit->epoch_seconds += ftr_time_seconds() - before;
     fit->steps++;
@@ -18477,9 +20796,7 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
     if (!desc->early_stop.metric) return FTR_OK;
-    double value = desc->eval ? fit->eval_loss : loss;
-    for (int32_t i = 0; i < desc->metric_count; i++)
-        if (strcmp(desc->early_stop.metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+    double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
     double gain = desc->early_stop.maximize ? value - fit->best_value : fit->best_value - value;
     bool improved = fit->best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
     if (improved) {
@@ -18513,12 +20830,14 @@ static ftr_status ftr__fit_epoch(ftr__fit *fit) {
     ftr__progress_report report = ftr__fit_report(fit, step, loss, means);
     ftr__progress_epoch(&fit->progress, &report);
     status = ftr__fit_early_stop(fit, loss, means);
+    if (status == FTR_OK) status = ftr__fit_plateau(fit, loss, means);
     if (status == FTR_OK) ftr__fit_tell(fit, true, loss, means);
     return status;
 }
 
 static ftr_status ftr__fit_loop(ftr__fit *fit) {
     fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
+    fit->base_lr = fit->desc->optimizer.lr;
     fit->began = ftr_time_seconds();
     ftr_status status = FTR_OK;
     for (fit->epoch = 0; fit->steps < fit->steps_planned && !fit->stop && status == FTR_OK; fit->epoch++)
@@ -20085,8 +22404,8 @@ static void FTR__S(blend)(int64_t n, float a, const float *x, float *y) {
 static void FTR__S(mix)(int64_t n, const float *const x[4], const float weight[4], float *y) {
     const FTR__VF wa = FTR__SPLAT(weight[0]), wb = FTR__SPLAT(weight[1]), wc = FTR__SPLAT(weight[2]);
     const FTR__VF wd = FTR__SPLAT(weight[3]);
-    FTR__ROW_LOOP(FTR__ROW(a, x[0]); FTR__ROW(b, x[1]); FTR__ROW(c, x[2]); FTR__ROW(d, x[3]),
-                  FTR__FMA(wd, d, FTR__FMA(wc, c, FTR__FMA(wb, b, wa *a))), y)
+    FTR__ROW_LOOP(FTR__ROW(a, x[0]); FTR__ROW(b, x[1]); FTR__ROW(c, x[2]);
+                  FTR__ROW(d, x[3]), FTR__FMA(wd, d, FTR__FMA(wc, c, FTR__FMA(wb, b, wa * a))), y)
 }
 
 static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx) {
@@ -20203,16 +22522,16 @@ static void FTR__S(row_norm)(int64_t n, const float *x, float mean, float scale,
 static void FTR__S(row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a,
                                   float b, float c, float *dx) {
     const FTR__VF fb = FTR__SPLAT(b), fc = FTR__SPLAT(c);
-    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u; if (gamma) t *= FTR__LOAD_SOME(gamma + i, left),
-                  (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
+    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u;
+                  if (gamma) t *= FTR__LOAD_SOME(gamma + i, left), (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
 }
 
 static void FTR__S(row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
                                   float *product) {
-    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, x);
-                  FTR__STORE_SOME(product + i,
-                                  FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
-                  d + FTR__LOAD_SOME(sum + i, left), sum)
+    FTR__ROW_LOOP(
+        FTR__ROW(d, dy); FTR__ROW(v, x);
+        FTR__STORE_SOME(product + i, FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
+        d + FTR__LOAD_SOME(sum + i, left), sum)
 }
 
 /* --------------------------------------------------------------------------------------------- column reductions -- */
@@ -20565,34 +22884,6 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- optimizers -- */
-
-static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
-    const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g), FTR__FMA(rate, FTR__FMA(decay, w, d), w), p)
-}
-
-static void FTR__S(sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m) {
-    const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
-    const FTR__VF momentum = FTR__SPLAT(step->momentum), gradient = FTR__SPLAT(step->gradient);
-    const bool nesterov = step->nesterov, first = step->first;
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(before, m); const FTR__VF full = FTR__FMA(decay, w, d);
-                  const FTR__VF moving = first ? full : FTR__FMA(momentum, before, gradient * full);
-                  FTR__STORE_SOME(m + i, moving, left),
-                  FTR__FMA(rate, nesterov ? FTR__FMA(momentum, moving, full) : moving, w), p)
-}
-
-static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, const float *g, float *m, float *v) {
-    const FTR__VF beta1 = FTR__SPLAT(step->beta1), beta2 = FTR__SPLAT(step->beta2), eps = FTR__SPLAT(step->eps);
-    const FTR__VF fresh1 = FTR__SPLAT(step->one_minus_beta1), fresh2 = FTR__SPLAT(step->one_minus_beta2);
-    const FTR__VF decay = FTR__SPLAT(step->decay), rate = FTR__SPLAT(step->rate), second = FTR__SPLAT(step->second);
-    FTR__ROW_LOOP(
-        FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
-        const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d); const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d);
-        FTR__STORE_SOME(m + i, m1, left); FTR__STORE_SOME(v + i, v1, left);
-        const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
-}
-
 #define FTR__SIMD_MATH_BINARY(name)                                                                                    \
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
@@ -20603,8 +22894,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
-        .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm),                                              \
-        .row_norm_grad = FTR__S(row_norm_grad), .row_norm_sums = FTR__S(row_norm_sums),                                \
+        .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm), .row_norm_grad = FTR__S(row_norm_grad),      \
+        .row_norm_sums = FTR__S(row_norm_sums),                                                                        \
         .activation = {FTR__S(row_clamp),       FTR__S(row_leaky_relu), FTR__S(row_elu),  FTR__S(row_softplus),        \
                        FTR__S(row_hardswish),   FTR__S(row_silu),       FTR__S(row_gelu), FTR__S(row_gelu_tanh),       \
                        FTR__S(row_hardsigmoid), FTR__S(row_erf)},                                                      \
@@ -20620,8 +22911,7 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
-        .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal), .sgd = FTR__S(sgd),          \
-        .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
+        .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal),                              \
     }
 
 #undef FTR__COLUMN_VECTORS
@@ -21347,11 +23637,317 @@ static void FTR__S(depthwise_sums)(const ftr__depthwise_sums *r) {
 #define FTR__SIMD_DEPTHWISE_FUNCTIONS                                                                                  \
     { .run = FTR__S(depthwise_run), .sums = FTR__S(depthwise_sums) }
 
+/* ---- src/backend/cpu/simd_update.inc.h ---- */
+/* ftr__simd_update of one instruction set. Included once a level, after simd_math.inc.h. A function ..._at does the
+ * vector of elements i to i + left of a run, `left` being a constant but in the last one; what lies behind the end
+ * is 0 there. */
+#undef FTR__SIMD_UPDATE_FUNCTIONS
+
+/* Vectors of a run that are added up in single precision before they go into a double. */
+#define FTR__UPDATE_BLOCK 64
+
+#define FTR__UPDATE_EACH(from, to, call)                                                                               \
+    {                                                                                                                  \
+        int64_t i = (from);                                                                                            \
+        for (; i + FTR__W <= (to); i += FTR__W) {                                                                      \
+            const int64_t left = FTR__W;                                                                               \
+            call;                                                                                                      \
+        }                                                                                                              \
+        if (i < (to)) {                                                                                                \
+            const int64_t left = (to)-i;                                                                               \
+            call;                                                                                                      \
+        }                                                                                                              \
+    }
+
+/* The same in blocks: what the call adds to the vectors sum[0] and sum[1] is added up in total[0] and total[1]. */
+#define FTR__UPDATE_SUM(n, total, call)                                                                                \
+    for (int64_t block = 0; block < (n); block += FTR__UPDATE_BLOCK * FTR__W) {                                        \
+        const int64_t end = (n)-block < FTR__UPDATE_BLOCK * FTR__W ? (n) : block + FTR__UPDATE_BLOCK * FTR__W;         \
+        FTR__VF sum[2] = {{0}, {0}};                                                                                   \
+        FTR__UPDATE_EACH(block, end, call)                                                                             \
+        (total)[0] += (double)FTR__S(lanes_sum)(sum[0]);                                                               \
+        (total)[1] += (double)FTR__S(lanes_sum)(sum[1]);                                                               \
+    }
+
+/* Constants and pointers are copied: a store to an element might otherwise change them, for all the compiler knows. */
+#define FTR__UPDATE_FUNCTION(name, call)                                                                               \
+    static void FTR__S(name)(const ftr__update_step *constants, const ftr__update_run *whole) {                        \
+        const ftr__update_step step = *constants;                                                                      \
+        const ftr__update_run run = *whole;                                                                            \
+        FTR__UPDATE_EACH(0, run.n, call)                                                                               \
+    }
+
+/* x moved toward y by a share of the way, and x less a share of itself. */
+FTR__INLINE FTR__VF FTR__S(moved)(FTR__VF x, FTR__VF y, float share) { return FTR__FMA(FTR__SPLAT(share), y - x, x); }
+
+FTR__INLINE FTR__VF FTR__S(lessened)(FTR__VF x, float share) { return FTR__FMA(FTR__SPLAT(-share), x, x); }
+
+FTR__INLINE FTR__VF FTR__S(read_gradient)(const ftr__update_step *step, const float *g, int64_t left) {
+    return FTR__S(limited)(FTR__S(load_some)(g, left) * step->scale, -step->clip, step->clip);
+}
+
+/* ------------------------------------------------------------------------------------------------------ momentum -- */
+
+FTR__INLINE void FTR__S(sgd_at)(bool with_momentum, const ftr__update_step *step, const ftr__update_run *run, int64_t i,
+                                int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left), g = FTR__S(read_gradient)(step, run->g + i, left);
+    const FTR__VF full = FTR__FMA(FTR__SPLAT(step->weight_decay), w, g) * step->trust;
+    FTR__VF change = full;
+    if (with_momentum) {
+        const FTR__VF momentum = FTR__SPLAT(step->momentum), before = FTR__S(load_some)(run->s[0] + i, left);
+        const FTR__VF sum = FTR__FMA(FTR__SPLAT(step->gradient), full, FTR__S(lessened)(before, step->fall));
+        const FTR__VF moving = step->first ? full : sum;
+        FTR__S(store_some)(run->s[0] + i, moving, left);
+        change = step->nesterov ? FTR__FMA(momentum, moving, full) : moving;
+    }
+    FTR__S(store_some)(run->p + i, FTR__FMA(FTR__SPLAT(-step->lr), change, w), left);
+}
+FTR__UPDATE_FUNCTION(update_sgd, FTR__S(sgd_at)(false, &step, &run, i, left))
+FTR__UPDATE_FUNCTION(update_sgd_momentum, FTR__S(sgd_at)(true, &step, &run, i, left))
+
+FTR__INLINE void FTR__S(lion_at)(const ftr__update_step *step, const ftr__update_run *run, int64_t i, int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left), m = FTR__S(load_some)(run->s[0] + i, left);
+    const FTR__VF d = FTR__S(read_gradient)(step, run->g + i, left), none = {0};
+    const FTR__VF direction = FTR__S(moved)(m, d, step->fresh1);
+    FTR__VF change = FTR__SELECT(direction > 0.0f, FTR__SPLAT(step->lr), none);
+    change = FTR__SELECT(direction < 0.0f, FTR__SPLAT(-step->lr), change);
+    FTR__S(store_some)(run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, change), left);
+    FTR__S(store_some)(run->s[0] + i, FTR__S(moved)(m, d, step->fresh2), left);
+}
+FTR__UPDATE_FUNCTION(update_lion, FTR__S(lion_at)(&step, &run, i, left))
+
+/* ------------------------------------------------------------------------------------------------ second moments -- */
+
+FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, const ftr__update_run *run, int64_t i,
+                                 int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left);
+    const FTR__VF m0 = FTR__S(load_some)(run->s[0] + i, left), v0 = FTR__S(load_some)(run->s[1] + i, left);
+    const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
+    const FTR__VF m1 = FTR__S(moved)(m0, d, step->fresh1), v1 = FTR__S(moved)(v0, d * d, step->fresh2);
+    FTR__S(store_some)(run->s[0] + i, m1, left);
+    FTR__S(store_some)(run->s[1] + i, v1, left);
+    FTR__VF top = v1;
+    if (largest) {
+        top = FTR__S(maximum_of)(FTR__S(load_some)(run->s[2] + i, left), v1);
+        FTR__S(store_some)(run->s[2] + i, top, left);
+    }
+    const FTR__VF below = FTR__FMA(FTR__S(square_root)(top), FTR__SPLAT(step->debias2), FTR__SPLAT(step->eps));
+    FTR__S(store_some)(run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, m1 * step->lr / below), left);
+}
+FTR__UPDATE_FUNCTION(update_adam, FTR__S(adam_at)(false, &step, &run, i, left))
+FTR__UPDATE_FUNCTION(update_adam_max, FTR__S(adam_at)(true, &step, &run, i, left))
+
+/* The mean square less the squared mean may come out below 0 by rounding. */
+FTR__INLINE void FTR__S(rmsprop_at)(bool centered, bool with_momentum, const ftr__update_step *step,
+                                    const ftr__update_run *run, int64_t i, int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left), v0 = FTR__S(load_some)(run->s[0] + i, left);
+    const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
+    const FTR__VF v = FTR__S(moved)(v0, d * d, step->fresh2);
+    FTR__S(store_some)(run->s[0] + i, v, left);
+    FTR__VF spread = v;
+    if (centered) {
+        const FTR__VF before = FTR__S(load_some)(run->s[1] + i, left);
+        const FTR__VF mean = FTR__S(moved)(before, d, step->fresh2);
+        FTR__S(store_some)(run->s[1] + i, mean, left);
+        spread = FTR__S(keep_positive)(v - mean * mean);
+    }
+    FTR__VF change = d / (FTR__S(square_root)(spread) + step->eps);
+    if (with_momentum) {
+        float *moving = run->s[centered ? 2 : 1] + i;
+        change += FTR__S(lessened)(FTR__S(load_some)(moving, left), step->fall);
+        FTR__S(store_some)(moving, change, left);
+    }
+    FTR__S(store_some)(run->p + i, FTR__FMA(FTR__SPLAT(-step->lr), change, w), left);
+}
+FTR__UPDATE_FUNCTION(update_rmsprop, FTR__S(rmsprop_at)(false, false, &step, &run, i, left))
+FTR__UPDATE_FUNCTION(update_rmsprop_momentum, FTR__S(rmsprop_at)(false, true, &step, &run, i, left))
+FTR__UPDATE_FUNCTION(update_rmsprop_centered, FTR__S(rmsprop_at)(true, false, &step, &run, i, left))
+FTR__UPDATE_FUNCTION(update_rmsprop_both, FTR__S(rmsprop_at)(true, true, &step, &run, i, left))
+
+FTR__INLINE void FTR__S(adagrad_at)(const ftr__update_step *step, const ftr__update_run *run, int64_t i, int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left), kept = FTR__S(load_some)(run->s[0] + i, left);
+    const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
+    const FTR__VF sum = FTR__FMA(d, d, step->first ? FTR__SPLAT(step->initial) : kept);
+    FTR__S(store_some)(run->s[0] + i, sum, left);
+    const FTR__VF change = d / (FTR__S(square_root)(sum) + step->eps);
+    FTR__S(store_some)(run->p + i, FTR__FMA(FTR__SPLAT(-step->lr), change, w), left);
+}
+FTR__UPDATE_FUNCTION(update_adagrad, FTR__S(adagrad_at)(&step, &run, i, left))
+
+/* ---------------------------------------------------------------------------------------------------------- LAMB -- */
+
+FTR__INLINE FTR__VF FTR__S(lamb_direction)(const ftr__update_step *step, FTR__VF w, FTR__VF m, FTR__VF v) {
+    const FTR__VF below = FTR__FMA(FTR__S(square_root)(v), FTR__SPLAT(step->debias2), FTR__SPLAT(step->eps));
+    return FTR__FMA(FTR__SPLAT(step->weight_decay), w, m * step->debias1 / below);
+}
+
+FTR__INLINE void FTR__S(lamb_moments_at)(const ftr__update_step *step, const ftr__update_run *run, int64_t i,
+                                         int64_t left, FTR__VF sum[2]) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left), d = FTR__S(read_gradient)(step, run->g + i, left);
+    const FTR__VF m0 = FTR__S(load_some)(run->s[0] + i, left), v0 = FTR__S(load_some)(run->s[1] + i, left);
+    const FTR__VF m = FTR__S(moved)(m0, d, step->fresh1), v = FTR__S(moved)(v0, d * d, step->fresh2);
+    FTR__S(store_some)(run->s[0] + i, m, left);
+    FTR__S(store_some)(run->s[1] + i, v, left);
+    const FTR__VF u = FTR__S(lamb_direction)(step, w, m, v);
+    sum[0] += w * w;
+    sum[1] += FTR__S(first_lanes)(u * u, left); /* 0 / 0 behind the end, if eps is 0 */
+}
+
+static void FTR__S(lamb_moments)(const ftr__update_step *constants, const ftr__update_run *whole, double sums[2]) {
+    const ftr__update_step step = *constants;
+    const ftr__update_run run = *whole;
+    sums[0] = sums[1] = 0.0;
+    FTR__UPDATE_SUM(run.n, sums, FTR__S(lamb_moments_at)(&step, &run, i, left, sum))
+}
+
+FTR__INLINE void FTR__S(lamb_at)(const ftr__update_step *step, const ftr__update_run *run, int64_t i, int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(run->p + i, left);
+    const FTR__VF m = FTR__S(load_some)(run->s[0] + i, left), v = FTR__S(load_some)(run->s[1] + i, left);
+    const FTR__VF u = FTR__S(lamb_direction)(step, w, m, v), rate = FTR__SPLAT(-step->lr);
+    FTR__S(store_some)(run->p + i, FTR__FMA(rate, u, w), left);
+}
+FTR__UPDATE_FUNCTION(update_lamb, FTR__S(lamb_at)(&step, &run, i, left))
+
+/* ------------------------------------------------------------------------------------------------------- squares -- */
+
+FTR__INLINE void FTR__S(squares_at)(const ftr__update_step *step, const float *g, int64_t i, int64_t left,
+                                    FTR__VF sum[2]) {
+    const FTR__VF d = FTR__S(read_gradient)(step, g + i, left);
+    sum[0] = FTR__FMA(d, d, sum[0]);
+}
+
+static double FTR__S(gradient_squares)(const ftr__update_step *step, int64_t n, const float *g) {
+    double total[2] = {0.0, 0.0};
+    FTR__UPDATE_SUM(n, total, FTR__S(squares_at)(step, g, i, left, sum))
+    return total[0];
+}
+
+FTR__INLINE void FTR__S(add_squares_at)(const ftr__update_step *step, const float *g, float *to, int64_t i,
+                                        int64_t left) {
+    const FTR__VF d = FTR__S(read_gradient)(step, g + i, left);
+    FTR__S(store_some)(to + i, FTR__FMA(d, d, FTR__S(load_some)(to + i, left)), left);
+}
+
+static void FTR__S(gradient_add_squares)(const ftr__update_step *constants, int64_t n, const float *g, float *to) {
+    const ftr__update_step step = *constants;
+    FTR__UPDATE_EACH(0, n, FTR__S(add_squares_at)(&step, g, to, i, left))
+}
+
+FTR__INLINE void FTR__S(blend_squares_at)(const ftr__update_step *step, float weight, const float *g, float *v,
+                                          int64_t i, int64_t left) {
+    const FTR__VF d = FTR__S(read_gradient)(step, g + i, left), before = FTR__S(load_some)(v + i, left);
+    FTR__S(store_some)(v + i, FTR__S(moved)(before, d * d, weight), left);
+}
+
+static void FTR__S(gradient_blend_squares)(const ftr__update_step *constants, int64_t n, float weight, const float *g,
+                                           float *v) {
+    const ftr__update_step step = *constants;
+    FTR__UPDATE_EACH(0, n, FTR__S(blend_squares_at)(&step, weight, g, v, i, left))
+}
+
+/* ----------------------------------------------------------------------------------------------------- Adafactor -- */
+
+FTR__INLINE FTR__VF FTR__S(factored_direction)(const ftr__update_step *step, const float *g, const float *x,
+                                               bool single, const float *y, int64_t i, int64_t left) {
+    const FTR__VF d = FTR__S(read_gradient)(step, g + i, left);
+    const FTR__VF a = single ? FTR__SPLAT(*x) : FTR__S(load_some)(x + i, left);
+    const FTR__VF v = a * FTR__S(load_some)(y + i, left);
+    return d / FTR__S(square_root)(FTR__S(maximum_of)(v, FTR__SPLAT(step->eps)));
+}
+
+FTR__INLINE void FTR__S(factored_squares_at)(const ftr__update_step *step, const float *g, const float *x, bool single,
+                                             const float *y, int64_t i, int64_t left, FTR__VF sum[2]) {
+    const FTR__VF u = FTR__S(factored_direction)(step, g, x, single, y, i, left);
+    sum[0] += FTR__S(first_lanes)(u * u, left);
+}
+
+static double FTR__S(factored_squares)(const ftr__update_step *step, int64_t n, const float *g, const float *x,
+                                       bool single, const float *y) {
+    double total[2] = {0.0, 0.0};
+    FTR__UPDATE_SUM(n, total, FTR__S(factored_squares_at)(step, g, x, single, y, i, left, sum))
+    return total[0];
+}
+
+FTR__INLINE void FTR__S(factored_apply_at)(const ftr__update_step *step, const float *g, const float *x, bool single,
+                                           const float *y, float rate, float *p, int64_t i, int64_t left) {
+    const FTR__VF u = FTR__S(factored_direction)(step, g, x, single, y, i, left);
+    const FTR__VF w = FTR__S(load_some)(p + i, left);
+    FTR__S(store_some)(p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, u * rate), left);
+}
+
+static void FTR__S(factored_apply)(const ftr__update_step *constants, int64_t n, const float *g, const float *x,
+                                   bool single, const float *y, float rate, float *p) {
+    const ftr__update_step step = *constants;
+    FTR__UPDATE_EACH(0, n, FTR__S(factored_apply_at)(&step, g, x, single, y, rate, p, i, left))
+}
+
+/* ---------------------------------------------------------------------------------------------------------- Muon -- */
+
+FTR__INLINE void FTR__S(muon_momentum_at)(const ftr__update_step *step, const float *g, float *b, float *x, int64_t i,
+                                          int64_t left, FTR__VF sum[2]) {
+    const FTR__VF d = FTR__S(read_gradient)(step, g + i, left), before = FTR__S(load_some)(b + i, left);
+    const FTR__VF moving = FTR__S(moved)(before, d, step->gradient);
+    FTR__S(store_some)(b + i, moving, left);
+    const FTR__VF made = step->nesterov ? FTR__S(moved)(d, moving, step->momentum) : moving;
+    FTR__S(store_some)(x + i, made, left);
+    sum[0] = FTR__FMA(made, made, sum[0]);
+}
+
+static double FTR__S(muon_momentum)(const ftr__update_step *constants, int64_t n, const float *g, float *b, float *x) {
+    const ftr__update_step step = *constants;
+    double total[2] = {0.0, 0.0};
+    FTR__UPDATE_SUM(n, total, FTR__S(muon_momentum_at)(&step, g, b, x, i, left, sum))
+    return total[0];
+}
+
+FTR__INLINE void FTR__S(muon_apply_at)(float decay, float rate, const float *x, float *p, int64_t i, int64_t left) {
+    const FTR__VF w = FTR__S(load_some)(p + i, left), change = FTR__S(load_some)(x + i, left) * rate;
+    FTR__S(store_some)(p + i, w - FTR__FMA(FTR__SPLAT(decay), w, change), left);
+}
+
+static void FTR__S(muon_apply)(int64_t n, float decay, float rate, const float *x,
+                               float *p){FTR__UPDATE_EACH(0, n, FTR__S(muon_apply_at)(decay, rate, x, p, i, left))}
+
+FTR__INLINE
+    void FTR__S(combine_at)(float a, const float *x, float b, const float *y, float *out, int64_t i, int64_t left) {
+    const FTR__VF u = FTR__S(load_some)(x + i, left), v = FTR__S(load_some)(y + i, left);
+    FTR__S(store_some)(out + i, FTR__FMA(FTR__SPLAT(a), u, v * b), left);
+}
+
+static void FTR__S(combine_rows)(int64_t n, float a, const float *x, float b, const float *y, float *out) {
+    FTR__UPDATE_EACH(0, n, FTR__S(combine_at)(a, x, b, y, out, i, left))
+}
+
+#define FTR__SIMD_UPDATE_FUNCTIONS                                                                                     \
+    {                                                                                                                  \
+        .row = {FTR__S(update_sgd),                                                                                    \
+                FTR__S(update_sgd_momentum),                                                                           \
+                FTR__S(update_adam),                                                                                   \
+                FTR__S(update_adam_max),                                                                               \
+                FTR__S(update_rmsprop),                                                                                \
+                FTR__S(update_rmsprop_momentum),                                                                       \
+                FTR__S(update_rmsprop_centered),                                                                       \
+                FTR__S(update_rmsprop_both),                                                                           \
+                FTR__S(update_adagrad),                                                                                \
+                FTR__S(update_lion),                                                                                   \
+                FTR__S(update_lamb)},                                                                                  \
+        .lamb_moments = FTR__S(lamb_moments), .squares = FTR__S(gradient_squares),                                     \
+        .add_squares = FTR__S(gradient_add_squares), .blend_squares = FTR__S(gradient_blend_squares),                  \
+        .factored_squares = FTR__S(factored_squares), .factored_apply = FTR__S(factored_apply),                        \
+        .muon_momentum = FTR__S(muon_momentum), .muon_apply = FTR__S(muon_apply), .combine = FTR__S(combine_rows),     \
+    }
+
+#undef FTR__UPDATE_BLOCK
+#undef FTR__UPDATE_EACH
+#undef FTR__UPDATE_SUM
+#undef FTR__UPDATE_FUNCTION
+
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
     .depthwise = FTR__SIMD_DEPTHWISE_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
     .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
+    .update = FTR__SIMD_UPDATE_FUNCTIONS,
 };
 
 /* ---- src/backend/cpu/simd_end.inc.h ---- */

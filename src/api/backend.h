@@ -1,7 +1,7 @@
 #ifndef FTR_API_BACKEND_H
 #define FTR_API_BACKEND_H
 
-#include "api/ops.h"
+#include "api/optim.h"
 #include "ops/ops.def"
 
 #ifdef __cplusplus
@@ -22,6 +22,9 @@ typedef enum ftr_op {
 
 /* Name of an op, such as "conv2d". Never NULL. Thread safe. */
 FTR_API const char *ftr_op_name(ftr_op op);
+
+/* Inputs of an optimizer's update before the groups of its parameters: lr, step, grad_scale, found_inf. */
+#define FTR_UPDATE_FIRST_GROUP 4
 
 /* Activation that a node applies to its result; set by the fuse pass. */
 typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
@@ -145,9 +148,23 @@ typedef union ftr_op_attr {
         double weight;
     } ema;
     struct {
+        double lr_scale;   /* the learning rate of the node's parameters is lr * lr_scale */
+        double clip_value; /* gradients are limited to +-clip_value; 0: they are not */
         double weight_decay, momentum, dampening, beta1, beta2, eps;
-        bool nesterov;
+        double alpha;                                      /* rmsprop */
+        double lr_decay, initial_accumulator;              /* adagrad */
+        double trust_coefficient;                          /* lars */
+        double beta2_decay, parameter_eps, clip_threshold; /* adafactor */
+        double ns_coefficients[3], ns_eps;                 /* muon */
+        int32_t ns_steps;
+        ftr_muon_rate rate;
+        int32_t row_axis, column_axis; /* adafactor: neighbouring axes of p; both 0: none */
+        bool nesterov, amsgrad, centered;
+        bool adapt, trust_clip; /* lamb, lars */
     } optimizer;
+    struct {
+        double max_norm, eps;
+    } clip_scale;
 } ftr_op_attr;
 
 /* A tensor as a kernel sees it: dense, row-major. While a plan is made `data` is NULL. A missing input has dtype

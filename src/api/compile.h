@@ -1,35 +1,12 @@
 #ifndef FTR_API_COMPILE_H
 #define FTR_API_COMPILE_H
 
-#include "api/ops.h"
+#include "api/optim.h"
+#include "api/schedule.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* ------------------------------------------------------------------------------------------------------------------
- * Optimizers. A description by value; ftr_compile() writes its step into the graph. */
-typedef enum ftr_optimizer_kind { FTR_OPTIMIZER_NONE = 0, FTR_OPTIMIZER_SGD, FTR_OPTIMIZER_ADAMW } ftr_optimizer_kind;
-
-/* From ftr_sgd() or ftr_adamw(); then any field may be changed. */
-typedef struct ftr_optimizer {
-    uint32_t cookie;
-    ftr_optimizer_kind kind;
-    double lr;           /* learning rate; ftr_plan_set_lr() changes it between steps */
-    double weight_decay; /* SGD: added to the gradient (L2); AdamW: decoupled */
-    double momentum;     /* SGD */
-    double dampening;    /* SGD; the first step's momentum is the whole gradient, as PyTorch's */
-    bool nesterov;      /* SGD; needs momentum > 0 and dampening 0 */
-    double beta1, beta2; /* AdamW */
-    double eps;          /* AdamW */
-} ftr_optimizer;
-
-/* Stochastic gradient descent without momentum or decay, as torch.optim.SGD. */
-FTR_API ftr_optimizer ftr_sgd(double lr);
-
-/* AdamW: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01, as torch.optim.AdamW.
- * p *= 1 - lr wd;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps). */
-FTR_API ftr_optimizer ftr_adamw(double lr);
 
 /* ------------------------------------------------------------------------------------------------------------------
  * Plan: a graph compiled for one purpose. It is immutable, knows its memory before it runs, and running it allocates
@@ -119,8 +96,38 @@ FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *da
  * finite number of 0 or more). */
 FTR_API ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr);
 
+/* The learning rate of the steps to come; NaN without an optimizer. */
+FTR_API double ftr_plan_lr(const ftr_plan *plan);
+
 /* Steps done with this plan. */
 FTR_API uint64_t ftr_plan_steps(const ftr_plan *plan);
+
+/* Steps that the optimizer has applied: those of its state, which may come from a checkpoint, less the steps that were left
+ * out because gradients were not finite. 0 without an optimizer. */
+FTR_API uint64_t ftr_plan_applied_steps(const ftr_plan *plan);
+
+/* A tensor of the optimizer's state. The names are "optimizer.lr" (f32 scalar), "optimizer.step" (i64 scalar, the applied
+ * steps), and PyTorch's words behind the parameter's name: "fc1.weight.exp_avg". Shapes are those in memory. */
+typedef struct ftr_plan_state {
+    const char *name; /* owned by the plan */
+    ftr_dtype dtype;
+    ftr_shape shape;
+    size_t bytes;
+} ftr_plan_state;
+
+/* How many tensors the plan's optimizer keeps between steps; 0 without one. */
+FTR_API int32_t ftr_plan_state_count(const ftr_plan *plan);
+
+/* Describes state number `index`; two plans compiled from one graph with one description have the same order. Errors:
+ * FTR_ERROR_INVALID_ARGUMENT (out of range; *state is then cleared). */
+FTR_API ftr_status ftr_plan_state_at(const ftr_plan *plan, int32_t index, ftr_plan_state *state);
+
+/* Copies a state out, row-major. `bytes` is its exact size. Errors: FTR_ERROR_NAME (no such state), FTR_ERROR_SHAPE (other
+ * size), FTR_ERROR_INVALID_ARGUMENT. */
+FTR_API ftr_status ftr_plan_state_read(const ftr_plan *plan, const char *name, void *data, size_t bytes);
+
+/* Copies a state in, row-major, between two steps. Errors as ftr_plan_state_read(). */
+FTR_API ftr_status ftr_plan_state_write(ftr_plan *plan, const char *name, const void *data, size_t bytes);
 
 #ifdef __cplusplus
 }

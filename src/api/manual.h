@@ -105,6 +105,18 @@
  *     }
  *     ftr_plan_destroy(plan);
  *
+ * The learning rate follows a schedule if each step begins with
+ *
+ *         ftr_plan_set_lr(plan, ftr_schedule_lr(&schedule, 0.1, (int64_t)ftr_plan_applied_steps(plan)));
+ *
+ * (ftr_fit() does so itself: ftr_train_desc.schedule). Parameter groups and other settings are fields of the optimizer:
+ *
+ *     ftr_param_group backbone = ftr_param_group_defaults();
+ *     backbone.pattern = "layer?.*", backbone.lr_scale = 0.1;
+ *     ftr_optimizer adamw = ftr_adamw(1e-3);
+ *     adamw.no_decay_norms_biases = true;
+ *     adamw.groups = &backbone, adamw.group_count = 1;
+ *
  * 7  OWNERSHIP AND MEMORY
  *
  * What a ..._create() or ftr_compile() hands out is yours and goes back through its ..._destroy(), children first: plans,

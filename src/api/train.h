@@ -43,6 +43,7 @@ typedef struct ftr_train_event {
     const double *metrics;      /* of this step; or mean of the epoch */
     const double *eval_metrics; /* after an evaluation */
     double samples_per_second;
+    double lr;                  /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
     ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
@@ -60,6 +61,11 @@ typedef struct ftr_train_desc {
     int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
     bool no_shuffle;
     ftr_last_batch last_batch; /* of the training source */
+    ftr_schedule schedule;     /* sets the learning rate before each step, from optimizer.lr and the applied steps (or, with
+                                * per_epoch, the epochs done). Of kind FTR_SCHEDULE_NONE (all 0): it stays as it is */
+    ftr_plateau *plateau;       /* NULL: none. Takes plateau_metric after each epoch and lowers what the schedule starts */
+    const char *plateau_metric; /* from. Its state is the caller's. The metric is "loss" (NULL: too) or a metric's name, of
+                                 * the evaluation (of training if there is none) */
     ftr_metric metrics[FTR_MAX_METRICS];
     int32_t metric_count;
     ftr_progress progress;

@@ -54,7 +54,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                           desc->optimizer ? "optimizer" : "gradients_of");
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
-    if (!status && desc->optimizer) status = ftr__optimizer_check(plan->context, desc->optimizer);
+    if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
     return status;
 }
 
@@ -150,9 +150,10 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
         gradients[count++] = plan->gradients[i];
     }
     if (count == 0) return ftr__nothing_to_train(plan);
-    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, parameters, gradients, count,
-                                 &plan->learning_rate);
-    return status ? ftr__error(plan->context, status, "%s", plan->graph->message) : FTR_OK;
+    const ftr__trained trained = {.parameters = parameters, .gradients = gradients, .count = count};
+    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
+                                 &plan->applied_steps);
+    return status && plan->graph->status ? ftr__error(plan->context, status, "%s", plan->graph->message) : status;
 }
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */

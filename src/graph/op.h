@@ -66,7 +66,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_topk,
     FTR__ATTR_cumsum,
     FTR__ATTR_ema,
-    FTR__ATTR_optimizer
+    FTR__ATTR_optimizer,
+    FTR__ATTR_clip_scale
 } ftr__attr_kind;
 
 typedef struct ftr__op_info {

@@ -26,6 +26,24 @@ static void ftr__print_order(const ftr__printer *p, const ftr__node *node) {
     for (int32_t i = 0; i < rank; i++) ftr__print(p->write, p->user, " %d", node->attr.axes_order.order[i]);
 }
 
+/* What is not 0, from the fields that most optimizers have. */
+static void ftr__print_optimizer(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    const struct {
+        const char *name;
+        double value;
+    } fields[] = {{"clip_value", a->optimizer.clip_value},
+                  {"weight_decay", a->optimizer.weight_decay},
+                  {"momentum", a->optimizer.momentum},
+                  {"alpha", a->optimizer.alpha},
+                  {"beta1", a->optimizer.beta1},
+                  {"beta2", a->optimizer.beta2},
+                  {"eps", a->optimizer.eps}};
+    if (a->optimizer.lr_scale != 1.0) ftr__print(p->write, p->user, " lr_scale %g", a->optimizer.lr_scale);
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(fields); i++)
+        if (fields[i].value != 0.0) ftr__print(p->write, p->user, " %s %g", fields[i].name, fields[i].value);
+}
+
 static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
     const double a = node->attr.pointwise.a, b = node->attr.pointwise.b;
     switch (node->op) {
@@ -107,10 +125,8 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, " axis %d%s", a->cumsum.axis, a->cumsum.reverse ? " reverse" : "");
         break;
     case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
-    case FTR__ATTR_optimizer:
-        ftr__print(p->write, p->user, " weight_decay %g momentum %g beta1 %g beta2 %g eps %g", a->optimizer.weight_decay,
-                   a->optimizer.momentum, a->optimizer.beta1, a->optimizer.beta2, a->optimizer.eps);
-        break;
+    case FTR__ATTR_optimizer: ftr__print_optimizer(p, node); break;
+    case FTR__ATTR_clip_scale: ftr__print(p->write, p->user, " max_norm %g", a->clip_scale.max_norm); break;
     }
 }
 

@@ -3,13 +3,15 @@
 
 #include <stdio.h>
 
-/* Inputs past FTR__INFER_INPUTS are not seen here. */
-static bool ftr__update_sees(const ftr__infer *s, int32_t input) {
-    return input < s->in_count && input < FTR__INFER_INPUTS && s->in[input] != NULL;
+/* Optimizers have any number of inputs, so they are looked up in the graph. NULL: missing. */
+static const ftr__value *ftr__update_input(const ftr__infer *s, int32_t input) {
+    const int32_t id = input < s->in_count ? s->node->in[input] : 0;
+    return id ? &s->graph->values[id] : NULL;
 }
 
 static ftr_status ftr__check_update_scalar(ftr__infer *s, int32_t input, const char *what, bool floating) {
-    const ftr__value *value = s->in[input];
+    const ftr__value *value = ftr__update_input(s, input);
+    if (!value) return FTR_OK;
     bool fits = floating ? ftr__is_float(value->dtype) : value->dtype == FTR_I64;
     if (!fits)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
@@ -25,29 +27,109 @@ ftr_status ftr__infer_ema_update(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__check_same_shape(s, 0, 1, "state", "value");
 }
 
-ftr_status ftr__infer_count_update(ftr__infer *s) { return ftr__check_update_scalar(s, 0, "state", false); }
+ftr_status ftr__infer_count_update(ftr__infer *s) {
+    ftr_status status = ftr__check_update_scalar(s, 0, "state", false);
+    return status != FTR_OK ? status : ftr__check_update_scalar(s, 1, "found_inf", true);
+}
 
-/* lr, step, then groups of `stride` inputs: the parameter, its gradient and its states. */
-static ftr_status ftr__check_optimizer(ftr__infer *s, int32_t stride) {
-    if ((s->in_count - 2) % stride != 0)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%d inputs, expected 2 and %d a parameter",
-                                (int)s->in_count, (int)stride);
+/* Input `i` of one shape and type with the parameter whose group it is in, but 1 long in axis `summed`; -1: no axis
+ * is. */
+static ftr_status ftr__check_update_group(ftr__infer *s, int32_t parameter, int32_t i, int32_t summed) {
+    const ftr__value *p = ftr__update_input(s, parameter), *value = ftr__update_input(s, i);
+    if (!p || !value)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(p ? i : parameter));
+    if (p->dtype != value->dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "parameter is %s, input %d is %s: both must have one type",
+                                ftr_dtype_name(p->dtype), (int)i, ftr_dtype_name(value->dtype));
+    ftr_shape expected = p->shape;
+    if (summed >= 0) expected.dim[summed] = 1;
+    if (ftr_shape_equal(&expected, &value->shape)) return FTR_OK;
+    char text_p[FTR__SHAPE_TEXT], text_expected[FTR__SHAPE_TEXT], text[FTR__SHAPE_TEXT];
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "parameter is %s, input %d is %s, expected %s",
+                            ftr__shape_text(&p->shape, text_p), (int)i, ftr__shape_text(&value->shape, text),
+                            ftr__shape_text(&expected, text_expected));
+}
+
+static ftr_status ftr__check_factored(ftr__infer *s, const ftr__value *p) {
+    const int32_t row = s->node->attr.optimizer.row_axis, column = s->node->attr.optimizer.column_axis;
+    if (row >= 0 && column >= 0 && p && row < p->shape.rank && column < p->shape.rank &&
+        (row == column + 1 || column == row + 1))
+        return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                            "row_axis is %d, column_axis is %d, expected neighbouring axes of a parameter of rank %d",
+                            (int)row, (int)column, p ? (int)p->shape.rank : 0);
+}
+
+/* Groups of a parameter, its gradient and its states behind the common inputs. */
+static ftr_status ftr__check_optimizer(ftr__infer *s, int32_t states) {
+    const int32_t first = FTR_UPDATE_FIRST_GROUP, stride = 2 + states;
+    const int32_t row = s->node->attr.optimizer.row_axis, column = s->node->attr.optimizer.column_axis;
+    const bool factored = s->node->op == FTR_OP_adafactor_update && row != column;
+    if (s->in_count <= first || (s->in_count - first) % stride != 0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%d inputs, expected %d and %d a parameter",
+                                (int)s->in_count, (int)first, (int)stride);
     ftr_status status = ftr__check_update_scalar(s, 0, "lr", true);
     if (status == FTR_OK) status = ftr__check_update_scalar(s, 1, "step", false);
-    for (int32_t i = 2; i < s->in_count && status == FTR_OK; i++) {
-        int32_t parameter = i - (i - 2) % stride;
-        if (i == parameter || !ftr__update_sees(s, i) || !ftr__update_sees(s, parameter)) continue;
-        char what[32];
-        (void)snprintf(what, sizeof what, "input %d", (int)i);
-        status = ftr__check_same_type(s, parameter, i, "parameter", what);
-        if (status == FTR_OK) status = ftr__check_same_shape(s, parameter, i, "parameter", what);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 2, "grad_scale", true);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 3, "found_inf", true);
+    for (int32_t i = first; i < s->in_count && status == FTR_OK; i++) {
+        const int32_t kind = (i - first) % stride, parameter = i - kind;
+        if (kind == 0 && factored) status = ftr__check_factored(s, ftr__update_input(s, i));
+        const int32_t summed = !factored || kind < 2 ? -1 : kind == 2 ? column : row;
+        if (kind != 0) status = ftr__check_update_group(s, parameter, i, summed);
     }
     return status;
 }
 
 /* Without momentum there is no state. */
 ftr_status ftr__infer_sgd_update(ftr__infer *s) {
-    return ftr__check_optimizer(s, s->node->attr.optimizer.momentum != 0.0 ? 3 : 2);
+    return ftr__check_optimizer(s, s->node->attr.optimizer.momentum != 0.0 ? 1 : 0);
 }
 
-ftr_status ftr__infer_adamw_update(ftr__infer *s) { return ftr__check_optimizer(s, 4); }
+ftr_status ftr__infer_lars_update(ftr__infer *s) { return ftr__infer_sgd_update(s); }
+
+ftr_status ftr__infer_adamw_update(ftr__infer *s) {
+    return ftr__check_optimizer(s, s->node->attr.optimizer.amsgrad ? 3 : 2);
+}
+
+ftr_status ftr__infer_adam_update(ftr__infer *s) { return ftr__infer_adamw_update(s); }
+
+ftr_status ftr__infer_rmsprop_update(ftr__infer *s) {
+    return ftr__check_optimizer(s, 1 + (s->node->attr.optimizer.centered ? 1 : 0) +
+                                       (s->node->attr.optimizer.momentum != 0.0 ? 1 : 0));
+}
+
+ftr_status ftr__infer_adagrad_update(ftr__infer *s) { return ftr__check_optimizer(s, 1); }
+
+ftr_status ftr__infer_lamb_update(ftr__infer *s) { return ftr__check_optimizer(s, 2); }
+
+ftr_status ftr__infer_lion_update(ftr__infer *s) { return ftr__check_optimizer(s, 1); }
+
+ftr_status ftr__infer_adafactor_update(ftr__infer *s) {
+    return ftr__check_optimizer(s, s->node->attr.optimizer.row_axis != s->node->attr.optimizer.column_axis ? 2 : 1);
+}
+
+ftr_status ftr__infer_muon_update(ftr__infer *s) {
+    ftr_status status = ftr__check_optimizer(s, 1);
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i < s->in_count && status == FTR_OK; i += 3)
+        if (ftr__update_input(s, i)->shape.rank < 2)
+            status = ftr__infer_error(s, FTR_ERROR_RANK, "parameter has rank %d, expected a matrix",
+                                      (int)ftr__update_input(s, i)->shape.rank);
+    return status;
+}
+
+ftr_status ftr__infer_clip_scale(ftr__infer *s) {
+    ftr_status status = ftr__check_update_scalar(s, 0, "grad_scale", true);
+    const ftr__value *first = ftr__update_input(s, 1);
+    for (int32_t i = 1; i < s->in_count && status == FTR_OK; i++) {
+        const ftr__value *value = ftr__update_input(s, i);
+        if (!value)
+            status = ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)i);
+        else if (!ftr__is_float(value->dtype))
+            status = ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, expected f32 or f64", (int)i,
+                                      ftr_dtype_name(value->dtype));
+    }
+    if (status == FTR_OK && !first) status = ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "there are no gradients");
+    const ftr_shape scalar = ftr_scalar_shape();
+    return status != FTR_OK ? status : ftr__set_output(s, 0, first->dtype, &scalar);
+}

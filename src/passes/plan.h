@@ -43,7 +43,7 @@ struct ftr_plan {
     int32_t renamed_count;
     int32_t *wrt, *gradients; /* values and their gradients (0: none) */
     int32_t gradient_count;
-    int32_t learning_rate; /* the optimizer's lr, value id or 0 */
+    int32_t learning_rate, applied_steps; /* the optimizer's lr and step, value ids or 0 */
 
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;

@@ -30,6 +30,7 @@ typedef struct ftr__fit {
     int64_t train_samples;
     double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
     ftr__progress progress;
+    double base_lr; /* the optimizer's, as a plateau has left it */
     bool stop, warned;
     double best_value;
     int64_t best_epoch, epochs_done;
@@ -108,18 +109,21 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
                           "ftr_fit: progress is %d, expected one of ftr_progress", (int)desc->progress);
     if (desc->optimizer.kind == FTR_OPTIMIZER_NONE)
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
-                          "ftr_fit: optimizer is missing, expected ftr_sgd() or "
-                          "ftr_adamw()");
+                          "ftr_fit: optimizer is missing, expected ftr_sgd(), ftr_adamw() or another of them");
     return FTR_OK;
+}
+
+static bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
+    bool known = strcmp(metric, "loss") == 0;
+    for (int32_t i = 0; i < fit->desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
+    return known;
 }
 
 static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
     const ftr_train_desc *desc = fit->desc;
     const char *metric = desc->early_stop.metric;
     if (!metric) return FTR_OK;
-    bool known = strcmp(metric, "loss") == 0;
-    for (int32_t i = 0; i < desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
-    if (!known)
+    if (!ftr__fit_knows_metric(fit, metric))
         return ftr__error(fit->context, FTR_ERROR_NAME,
                           "ftr_fit: early_stop.metric is '%s', expected 'loss' or the name of a metric", metric);
     if (desc->early_stop.patience < 1)
@@ -129,6 +133,29 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
                           "ftr_fit: early_stop.min_delta is %g, expected 0 or more", desc->early_stop.min_delta);
     return FTR_OK;
+}
+
+/* The mean of a metric over the evaluation, or over the epoch's training if there is none. */
+static double ftr__fit_metric(const ftr__fit *fit, const char *metric, double loss, const double *metrics) {
+    const ftr_train_desc *desc = fit->desc;
+    double value = desc->eval ? fit->eval_loss : loss;
+    for (int32_t i = 0; i < desc->metric_count; i++)
+        if (strcmp(metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+    return value;
+}
+
+static ftr_status ftr__fit_check_schedule(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    ftr_status status = FTR_OK;
+    if (desc->schedule.kind != FTR_SCHEDULE_NONE) status = ftr_schedule_check(fit->context, &desc->schedule);
+    if (status == FTR_OK && desc->plateau) status = ftr_plateau_check(fit->context, desc->plateau);
+    if (status != FTR_OK || !desc->plateau_metric) return status;
+    if (!desc->plateau)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: plateau_metric is '%s', plateau is NULL",
+                          desc->plateau_metric);
+    if (ftr__fit_knows_metric(fit, desc->plateau_metric)) return FTR_OK;
+    return ftr__error(fit->context, FTR_ERROR_NAME,
+                      "ftr_fit: plateau_metric is '%s', expected 'loss' or the name of a metric", desc->plateau_metric);
 }
 
 /* What ftr_fit() and ftr_evaluate() both look at. */
@@ -217,6 +244,7 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed
 static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     ftr_status status = ftr__fit_check_loop(fit);
     if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
+    if (status == FTR_OK) status = ftr__fit_check_schedule(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
     if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
@@ -306,6 +334,7 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
         .metrics = metrics,
         .eval_metrics = fit->eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
+        .lr = ftr_plan_lr(fit->train_plan),
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -340,6 +369,25 @@ static void ftr__fit_warn(ftr__fit *fit, double loss) {
     fit->warned = true;
 }
 
+/* The learning rate of the step to come. */
+static ftr_status ftr__fit_schedule(ftr__fit *fit) {
+    const ftr_schedule *schedule = &fit->desc->schedule;
+    if (schedule->kind == FTR_SCHEDULE_NONE) return FTR_OK;
+    const int64_t done = schedule->per_epoch ? fit->epoch : (int64_t)ftr_plan_applied_steps(fit->train_plan);
+    return ftr_plan_set_lr(fit->train_plan, ftr_schedule_lr(schedule, fit->base_lr, done));
+}
+
+/* After an epoch: `loss` and `metrics` are its means. */
+static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *metrics) {
+    const ftr_train_desc *desc = fit->desc;
+    if (!desc->plateau) return FTR_OK;
+    const char *metric = desc->plateau_metric ? desc->plateau_metric : "loss";
+    const double before = fit->base_lr;
+    fit->base_lr = ftr_plateau_step(desc->plateau, before, ftr__fit_metric(fit, metric, loss, metrics));
+    const bool at_next_step = fit->base_lr == before || desc->schedule.kind != FTR_SCHEDULE_NONE;
+    return at_next_step ? FTR_OK : ftr_plan_set_lr(fit->train_plan, fit->base_lr);
+}
+
 static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     ftr__feed *feed = &fit->train_feed;
     ftr__feed_order order = {fit->context->seed, (uint64_t)fit->epoch};
@@ -347,7 +395,9 @@ static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     int64_t real = left < feed->batch ? left : feed->batch;
     double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
     double before = ftr_time_seconds();
-    ftr_status status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
+    ftr_status status = ftr__fit_schedule(fit);
+    if (status != FTR_OK) return status;
+    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
     if (status != FTR_OK) return status;
     fit->epoch_seconds += ftr_time_seconds() - before;
     fit->steps++;
@@ -380,9 +430,7 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
     if (!desc->early_stop.metric) return FTR_OK;
-    double value = desc->eval ? fit->eval_loss : loss;
-    for (int32_t i = 0; i < desc->metric_count; i++)
-        if (strcmp(desc->early_stop.metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+    double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
     double gain = desc->early_stop.maximize ? value - fit->best_value : fit->best_value - value;
     bool improved = fit->best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
     if (improved) {
@@ -416,12 +464,14 @@ static ftr_status ftr__fit_epoch(ftr__fit *fit) {
     ftr__progress_report report = ftr__fit_report(fit, step, loss, means);
     ftr__progress_epoch(&fit->progress, &report);
     status = ftr__fit_early_stop(fit, loss, means);
+    if (status == FTR_OK) status = ftr__fit_plateau(fit, loss, means);
     if (status == FTR_OK) ftr__fit_tell(fit, true, loss, means);
     return status;
 }
 
 static ftr_status ftr__fit_loop(ftr__fit *fit) {
     fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
+    fit->base_lr = fit->desc->optimizer.lr;
     fit->began = ftr_time_seconds();
     ftr_status status = FTR_OK;
     for (fit->epoch = 0; fit->steps < fit->steps_planned && !fit->stop && status == FTR_OK; fit->epoch++)

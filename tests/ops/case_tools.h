@@ -61,6 +61,7 @@ void add_edges(table *t);
 
 /* cases_attention.c */
 void add_attention(table *t);
+void add_updates(table *t); /* cases_updates.c */
 
 /* cases_depthwise.c */
 void add_depthwise(table *t);

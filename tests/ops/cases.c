@@ -1418,31 +1418,6 @@ static void build_network(op_build *b) {
 }
 enum { NETWORKS = 5 };
 
-/* ---------------------------------------------------------------------------------------------------- optimizers -- */
-
-static const char *const optimizer_names[] = {"sgd",           "sgd momentum",  "sgd nesterov", "sgd weight decay",
-                                              "sgd dampening", "sgd all of it", "adamw",        "adamw no decay",
-                                              "adamw betas"};
-
-/* p: optimizer, large */
-static void build_optimizer(op_build *b) {
-    ftr_optimizer o = b->of->p[0] >= 6 ? ftr_adamw(0.02f) : ftr_sgd(0.05f);
-    o.momentum = b->of->p[0] == 1 || b->of->p[0] == 2 || b->of->p[0] == 4 || b->of->p[0] == 5 ? 0.875f : 0;
-    o.nesterov = b->of->p[0] == 2 || b->of->p[0] == 5;
-    o.dampening = b->of->p[0] == 4 ? 0.25f : 0;
-    o.weight_decay = b->of->p[0] == 3 || b->of->p[0] == 5 ? 0.125f : b->of->p[0] == 7 ? 0 : o.weight_decay;
-    if (b->of->p[0] == 8) {
-        o.beta1 = 0.5f;
-        o.beta2 = 0.75f;
-        o.eps = 0.01f;
-    }
-    int64_t in = b->of->p[1] ? 300 : 5, hidden = b->of->p[1] ? 250 : 9;
-    b->optimizer = o;
-    b->optimize = true;
-    ftr_tensor h = ftr_tanh(ftr_linear(uniform_input(b, FTR_SHAPE(7, in)), "fc1", hidden, NULL));
-    output(b, ftr_linear(h, "fc2", 3, NULL));
-}
-
 /* --------------------------------------------------------------------------------------------------------- table -- */
 
 static void add_pointwise(table *t) {
@@ -1773,11 +1748,6 @@ static void add_rest(table *t) {
         WITH(add(t, build_network, 0, "network %d", (int)i), i);
         WITH(add(t, build_network, OP_EVAL, "network %d eval", (int)i), i);
     }
-    for (int32_t i = 0; i < LENGTH(optimizer_names); i++) {
-        WITH(add(t, build_optimizer, OP_STEPS | OP_NO_DIFFERENCE, "%s", optimizer_names[i]), i, 0);
-    }
-    WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "sgd large"), 5, 1);
-    WITH(add(t, build_optimizer, OP_STEPS | OP_LARGE, "adamw large"), 8, 1);
 }
 
 static void add_indices(table *t) {
@@ -1902,6 +1872,7 @@ op_case *op_cases(int32_t *count) {
     add_random(&t);
     add_einsum(&t);
     add_edges(&t);
+    add_updates(&t);
     *count = t.count;
     return t.cases;
 }

@@ -138,6 +138,15 @@ static const struct {
     {FTR_OP_count_update, "is made by the library, of an optimizer's steps"},
     {FTR_OP_sgd_update, "is made by the library, of an optimizer"},
     {FTR_OP_adamw_update, "is made by the library, of an optimizer"},
+    {FTR_OP_adam_update, "is made by the library, of an optimizer"},
+    {FTR_OP_rmsprop_update, "is made by the library, of an optimizer"},
+    {FTR_OP_adagrad_update, "is made by the library, of an optimizer"},
+    {FTR_OP_lamb_update, "is made by the library, of an optimizer"},
+    {FTR_OP_lars_update, "is made by the library, of an optimizer"},
+    {FTR_OP_lion_update, "is made by the library, of an optimizer"},
+    {FTR_OP_adafactor_update, "is made by the library, of an optimizer"},
+    {FTR_OP_muon_update, "is made by the library, of an optimizer"},
+    {FTR_OP_clip_scale, "is made by the library, of an optimizer"},
 };
 
 const char *op_cannot_be_malformed(int32_t op) {

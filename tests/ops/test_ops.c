@@ -62,6 +62,23 @@ static ftr_status read_into(ftr_plan *plan, reader read, ftr_tensor tensor, cons
     return status;
 }
 
+/* A tensor of the optimizer's state. */
+static ftr_status read_state(ftr_plan *plan, int32_t index, computed *item) {
+    ftr_plan_state state;
+    ftr_status status = ftr_plan_state_at(plan, index, &state);
+    void *data = calloc(1, state.bytes + 1);
+    if (status == FTR_OK) {
+        status = ftr_plan_state_read(plan, state.name, data, state.bytes);
+    }
+    item->dtype = state.dtype;
+    item->count = ftr_shape_count(&state.shape);
+    item->values = calloc((size_t)item->count + 1, sizeof(double));
+    op_to_double(item->dtype, data, item->count, item->values);
+    free(data);
+    snprintf(item->name, sizeof item->name, "state %s", state.name);
+    return status;
+}
+
 static void free_list(computed_list *list) {
     for (int32_t i = 0; i < list->count; i++) {
         free(list->items[i].values);
@@ -128,6 +145,9 @@ static ftr_status collect(ftr_plan *plan, const op_build *b, const ftr_tensor *w
     }
     for (int32_t i = 0; i < ftr_variable_count(b->graph) && status == FTR_OK; i++) {
         status = read_into(plan, read_variable, ftr_variable_at(b->graph, i), "variable", &list->items[list->count++]);
+    }
+    for (int32_t i = 0; i < ftr_plan_state_count(plan) && status == FTR_OK; i++) {
+        status = read_state(plan, i, &list->items[list->count++]);
     }
     return status;
 }

@@ -1188,63 +1188,6 @@ static ftr_status oracle_logsumexp_grad(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- updates -- */
-
-static ftr_status oracle_ema_update(const ftr_kernel_call *call) {
-    const ftr_view *state = &call->in[0], *value = &call->in[1];
-    for (int64_t i = 0; i < state->count; i++) {
-        set(state, i, (1 - call->attr->ema.weight) * get(state, i) + call->attr->ema.weight * get(value, i));
-    }
-    return FTR_OK;
-}
-
-static ftr_status oracle_count_update(const ftr_kernel_call *call) {
-    set_int(&call->in[0], 0, get_int(&call->in[0], 0) + 1);
-    return FTR_OK;
-}
-
-/* torch.optim.SGD. Inputs: lr, steps done before this one, then of each parameter: it, its gradient and, if there is
- * momentum, its buffer. */
-static ftr_status oracle_sgd_update(const ftr_kernel_call *call) {
-    double lr = get(&call->in[0], 0);
-    bool first = get_int(&call->in[1], 0) == 0, with_momentum = call->attr->optimizer.momentum != 0;
-    for (int32_t j = 2; j + 1 < call->in_count; j += with_momentum ? 3 : 2) {
-        const ftr_view *p = &call->in[j], *grad = &call->in[j + 1];
-        const ftr_view *buffer = with_momentum ? &call->in[j + 2] : NULL;
-        for (int64_t i = 0; i < p->count; i++) {
-            double g = get(grad, i) + call->attr->optimizer.weight_decay * get(p, i);
-            if (buffer) {
-                double momentum = call->attr->optimizer.momentum;
-                double m = first ? g : momentum * get(buffer, i) + (1 - call->attr->optimizer.dampening) * g;
-                set(buffer, i, m);
-                g = call->attr->optimizer.nesterov ? g + momentum * m : m;
-            }
-            set(p, i, get(p, i) - lr * g);
-        }
-    }
-    return FTR_OK;
-}
-
-/* torch.optim.AdamW (Loshchilov, Hutter: Decoupled weight decay regularization, ICLR 2019). Inputs: lr, steps done
- * before this one, then parameter, gradient, first and second moment of each. */
-static ftr_status oracle_adamw_update(const ftr_kernel_call *call) {
-    double lr = get(&call->in[0], 0), t = (double)get_int(&call->in[1], 0) + 1;
-    double b1 = call->attr->optimizer.beta1, b2 = call->attr->optimizer.beta2;
-    for (int32_t j = 2; j + 3 < call->in_count; j += 4) {
-        const ftr_view *p = &call->in[j], *grad = &call->in[j + 1], *m = &call->in[j + 2], *v = &call->in[j + 3];
-        for (int64_t i = 0; i < p->count; i++) {
-            double g = get(grad, i);
-            double mi = b1 * get(m, i) + (1 - b1) * g, vi = b2 * get(v, i) + (1 - b2) * g * g;
-            set(m, i, mi);
-            set(v, i, vi);
-            double decayed = get(p, i) * (1 - lr * call->attr->optimizer.weight_decay);
-            double mean = mi / (1 - pow(b1, t)), deviation = sqrt(vi / (1 - pow(b2, t)));
-            set(p, i, decayed - lr * mean / (deviation + call->attr->optimizer.eps));
-        }
-    }
-    return FTR_OK;
-}
-
 /* --------------------------------------------------------------------------------------------------- the backend -- */
 
 static const ftr_kernel kernels[FTR_OP_COUNT] = {
@@ -1358,7 +1301,16 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_ema_update] = {.run = oracle_ema_update},
     [FTR_OP_count_update] = {.run = oracle_count_update},
     [FTR_OP_sgd_update] = {.run = oracle_sgd_update},
-    [FTR_OP_adamw_update] = {.run = oracle_adamw_update},
+    [FTR_OP_adamw_update] = {.run = oracle_adam_update},
+    [FTR_OP_adam_update] = {.run = oracle_adam_update},
+    [FTR_OP_rmsprop_update] = {.run = oracle_rmsprop_update},
+    [FTR_OP_adagrad_update] = {.run = oracle_adagrad_update},
+    [FTR_OP_lamb_update] = {.run = oracle_lamb_update},
+    [FTR_OP_lars_update] = {.run = oracle_lars_update},
+    [FTR_OP_lion_update] = {.run = oracle_lion_update},
+    [FTR_OP_adafactor_update] = {.run = oracle_adafactor_update},
+    [FTR_OP_muon_update] = {.run = oracle_muon_update},
+    [FTR_OP_clip_scale] = {.run = oracle_clip_scale},
 };
 
 static ftr_status oracle_open(ftr_context *context, int32_t threads, void **state) {

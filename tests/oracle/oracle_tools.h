@@ -115,4 +115,18 @@ ftr_status oracle_adaptive_avg_pool2d_grad(const ftr_kernel_call *call);
 ftr_status oracle_resize2d(const ftr_kernel_call *call);
 ftr_status oracle_resize2d_grad(const ftr_kernel_call *call);
 
+/* oracle_update.c */
+ftr_status oracle_ema_update(const ftr_kernel_call *call);
+ftr_status oracle_count_update(const ftr_kernel_call *call);
+ftr_status oracle_sgd_update(const ftr_kernel_call *call);
+ftr_status oracle_adam_update(const ftr_kernel_call *call);
+ftr_status oracle_rmsprop_update(const ftr_kernel_call *call);
+ftr_status oracle_adagrad_update(const ftr_kernel_call *call);
+ftr_status oracle_lamb_update(const ftr_kernel_call *call);
+ftr_status oracle_lars_update(const ftr_kernel_call *call);
+ftr_status oracle_lion_update(const ftr_kernel_call *call);
+ftr_status oracle_adafactor_update(const ftr_kernel_call *call);
+ftr_status oracle_muon_update(const ftr_kernel_call *call);
+ftr_status oracle_clip_scale(const ftr_kernel_call *call);
+
 #endif

@@ -146,7 +146,18 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(ema_update, ftr__cpu_ema_update, 0)                                                               \
     X(count_update, ftr__cpu_count_update, 0)                                                           \
     X(sgd_update, ftr__cpu_sgd_update, 0)                                                               \
-    X(adamw_update, ftr__cpu_adamw_update, 0)
+    X(adamw_update, ftr__cpu_adam_update, 0)                                                            \
+    X(adam_update, ftr__cpu_adam_update, 0)                                                             \
+    X(rmsprop_update, ftr__cpu_rmsprop_update, 0)                                                       \
+    X(adagrad_update, ftr__cpu_adagrad_update, 0)                                                       \
+    X(lion_update, ftr__cpu_lion_update, 0)                                                             \
+    /* update_norms.c */                                                                                \
+    X(lamb_update, ftr__cpu_lamb_update, ftr__cpu_lamb_update_workspace)                                \
+    X(lars_update, ftr__cpu_lars_update, ftr__cpu_lars_update_workspace)                                \
+    X(clip_scale, ftr__cpu_clip_scale, ftr__cpu_clip_scale_workspace)                                   \
+    /* adafactor.c, muon.c */                                                                           \
+    X(adafactor_update, ftr__cpu_adafactor_update, ftr__cpu_adafactor_update_workspace)                 \
+    X(muon_update, ftr__cpu_muon_update, ftr__cpu_muon_update_workspace)
 
 #define FTR__CPU_RUN(name) FTR_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CPU_WORKSPACE(name) FTR_LIB size_t name(const ftr_kernel_call *call);
@@ -233,6 +244,19 @@ FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
-FTR__CPU_RUN(ftr__cpu_adamw_update)
+FTR__CPU_RUN(ftr__cpu_adam_update)
+FTR__CPU_RUN(ftr__cpu_rmsprop_update)
+FTR__CPU_RUN(ftr__cpu_adagrad_update)
+FTR__CPU_RUN(ftr__cpu_lion_update)
+FTR__CPU_RUN(ftr__cpu_lamb_update)
+FTR__CPU_WORKSPACE(ftr__cpu_lamb_update_workspace)
+FTR__CPU_RUN(ftr__cpu_lars_update)
+FTR__CPU_WORKSPACE(ftr__cpu_lars_update_workspace)
+FTR__CPU_RUN(ftr__cpu_clip_scale)
+FTR__CPU_WORKSPACE(ftr__cpu_clip_scale_workspace)
+FTR__CPU_RUN(ftr__cpu_adafactor_update)
+FTR__CPU_WORKSPACE(ftr__cpu_adafactor_update_workspace)
+FTR__CPU_RUN(ftr__cpu_muon_update)
+FTR__CPU_WORKSPACE(ftr__cpu_muon_update_workspace)
 
 #endif

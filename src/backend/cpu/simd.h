@@ -7,13 +7,15 @@
 #include "backend/cpu/simd_depthwise.h"
 #include "backend/cpu/simd_gemm.h"
 #include "backend/cpu/simd_math.h"
+#include "backend/cpu/simd_update.h"
 #include "core/platform.h"
 
 typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
     ftr__simd_attention attention;
     ftr__simd_depthwise depthwise;
-    ftr__simd_math math; /* everything else */
+    ftr__simd_update update; /* steps of optimizers */
+    ftr__simd_math math;     /* everything else */
 } ftr__simd;
 
 /* The table of a level that this build contains; NULL for one that it does not. */

@@ -73,23 +73,6 @@ typedef struct ftr__random_stream {
     float offset, scale, most;
 } ftr__random_stream;
 
-/* Constants of one optimizer step, computed in double. */
-typedef struct ftr__sgd_step {
-    float lr, weight_decay, momentum;
-    float gradient; /* weight of the gradient in the momentum: 1 - dampening */
-    bool nesterov;
-    bool first; /* the momentum is the whole gradient; what its memory holds does not count */
-} ftr__sgd_step;
-
-typedef struct ftr__adamw_step {
-    float decay; /* 1 - lr * weight decay */
-    float beta1, one_minus_beta1;
-    float beta2, one_minus_beta2;
-    float rate;   /* lr / (1 - beta1^t) */
-    float second; /* 1 / sqrt(1 - beta2^t) */
-    float eps;
-} ftr__adamw_step;
-
 typedef struct ftr__simd_math {
     void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
     void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
@@ -166,10 +149,6 @@ typedef struct ftr__simd_math {
     /* The rules of core/rng.h; out begins with the first element of block `block`. */
     void (*random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
     void (*random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
-
-    void (*sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g);
-    void (*sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m);
-    void (*adamw)(int64_t n, const ftr__adamw_step *step, float *p, const float *g, float *m, float *v);
 } ftr__simd_math;
 
 #endif

@@ -378,8 +378,8 @@ static void FTR__S(blend)(int64_t n, float a, const float *x, float *y) {
 static void FTR__S(mix)(int64_t n, const float *const x[4], const float weight[4], float *y) {
     const FTR__VF wa = FTR__SPLAT(weight[0]), wb = FTR__SPLAT(weight[1]), wc = FTR__SPLAT(weight[2]);
     const FTR__VF wd = FTR__SPLAT(weight[3]);
-    FTR__ROW_LOOP(FTR__ROW(a, x[0]); FTR__ROW(b, x[1]); FTR__ROW(c, x[2]); FTR__ROW(d, x[3]),
-                  FTR__FMA(wd, d, FTR__FMA(wc, c, FTR__FMA(wb, b, wa *a))), y)
+    FTR__ROW_LOOP(FTR__ROW(a, x[0]); FTR__ROW(b, x[1]); FTR__ROW(c, x[2]);
+                  FTR__ROW(d, x[3]), FTR__FMA(wd, d, FTR__FMA(wc, c, FTR__FMA(wb, b, wa * a))), y)
 }
 
 static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t *index, int32_t pixel, float *dx) {
@@ -496,16 +496,16 @@ static void FTR__S(row_norm)(int64_t n, const float *x, float mean, float scale,
 static void FTR__S(row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a,
                                   float b, float c, float *dx) {
     const FTR__VF fb = FTR__SPLAT(b), fc = FTR__SPLAT(c);
-    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u; if (gamma) t *= FTR__LOAD_SOME(gamma + i, left),
-                  (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
+    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u;
+                  if (gamma) t *= FTR__LOAD_SOME(gamma + i, left), (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
 }
 
 static void FTR__S(row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
                                   float *product) {
-    FTR__ROW_LOOP(FTR__ROW(d, dy); FTR__ROW(v, x);
-                  FTR__STORE_SOME(product + i,
-                                  FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
-                  d + FTR__LOAD_SOME(sum + i, left), sum)
+    FTR__ROW_LOOP(
+        FTR__ROW(d, dy); FTR__ROW(v, x);
+        FTR__STORE_SOME(product + i, FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
+        d + FTR__LOAD_SOME(sum + i, left), sum)
 }
 
 /* --------------------------------------------------------------------------------------------- column reductions -- */
@@ -858,34 +858,6 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- optimizers -- */
-
-static void FTR__S(sgd)(int64_t n, const ftr__sgd_step *step, float *p, const float *g) {
-    const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g), FTR__FMA(rate, FTR__FMA(decay, w, d), w), p)
-}
-
-static void FTR__S(sgd_momentum)(int64_t n, const ftr__sgd_step *step, float *p, const float *g, float *m) {
-    const FTR__VF decay = FTR__SPLAT(step->weight_decay), rate = FTR__SPLAT(-step->lr);
-    const FTR__VF momentum = FTR__SPLAT(step->momentum), gradient = FTR__SPLAT(step->gradient);
-    const bool nesterov = step->nesterov, first = step->first;
-    FTR__ROW_LOOP(FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(before, m); const FTR__VF full = FTR__FMA(decay, w, d);
-                  const FTR__VF moving = first ? full : FTR__FMA(momentum, before, gradient * full);
-                  FTR__STORE_SOME(m + i, moving, left),
-                  FTR__FMA(rate, nesterov ? FTR__FMA(momentum, moving, full) : moving, w), p)
-}
-
-static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, const float *g, float *m, float *v) {
-    const FTR__VF beta1 = FTR__SPLAT(step->beta1), beta2 = FTR__SPLAT(step->beta2), eps = FTR__SPLAT(step->eps);
-    const FTR__VF fresh1 = FTR__SPLAT(step->one_minus_beta1), fresh2 = FTR__SPLAT(step->one_minus_beta2);
-    const FTR__VF decay = FTR__SPLAT(step->decay), rate = FTR__SPLAT(step->rate), second = FTR__SPLAT(step->second);
-    FTR__ROW_LOOP(
-        FTR__ROW(w, p); FTR__ROW(d, g); FTR__ROW(m0, m); FTR__ROW(v0, v);
-        const FTR__VF m1 = FTR__FMA(beta1, m0, fresh1 * d); const FTR__VF v1 = FTR__FMA(beta2, v0, fresh2 * d * d);
-        FTR__STORE_SOME(m + i, m1, left); FTR__STORE_SOME(v + i, v1, left);
-        const FTR__VF below = FTR__FMA(FTR__S(square_root)(v1), second, eps), w * decay - rate * m1 / below, p)
-}
-
 #define FTR__SIMD_MATH_BINARY(name)                                                                                    \
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
@@ -896,8 +868,8 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .unary = {FTR__S(row_neg),   FTR__S(row_exp),  FTR__S(row_log),     FTR__S(row_sqrt),                          \
                   FTR__S(row_rsqrt), FTR__S(row_tanh), FTR__S(row_sigmoid), FTR__S(row_relu)},                         \
         .activation_grad = {FTR__S(row_tanh_grad), FTR__S(row_sigmoid_grad), FTR__S(row_relu_grad)},                   \
-        .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm),                                              \
-        .row_norm_grad = FTR__S(row_norm_grad), .row_norm_sums = FTR__S(row_norm_sums),                                \
+        .row_moments = FTR__S(row_moments), .row_norm = FTR__S(row_norm), .row_norm_grad = FTR__S(row_norm_grad),      \
+        .row_norm_sums = FTR__S(row_norm_sums),                                                                        \
         .activation = {FTR__S(row_clamp),       FTR__S(row_leaky_relu), FTR__S(row_elu),  FTR__S(row_softplus),        \
                        FTR__S(row_hardswish),   FTR__S(row_silu),       FTR__S(row_gelu), FTR__S(row_gelu_tanh),       \
                        FTR__S(row_hardsigmoid), FTR__S(row_erf)},                                                      \
@@ -913,8 +885,7 @@ static void FTR__S(adamw)(int64_t n, const ftr__adamw_step *step, float *p, cons
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
-        .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal), .sgd = FTR__S(sgd),          \
-        .sgd_momentum = FTR__S(sgd_momentum), .adamw = FTR__S(adamw),                                                  \
+        .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal),                              \
     }
 
 #undef FTR__COLUMN_VECTORS

@@ -5,12 +5,14 @@
 #include "backend/cpu/simd_gemm.inc.h"
 #include "backend/cpu/simd_attention.inc.h"
 #include "backend/cpu/simd_depthwise.inc.h"
+#include "backend/cpu/simd_update.inc.h"
 
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
     .depthwise = FTR__SIMD_DEPTHWISE_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
     .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
+    .update = FTR__SIMD_UPDATE_FUNCTIONS,
 };
 
 #include "backend/cpu/simd_end.inc.h"

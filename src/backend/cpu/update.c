@@ -1,104 +1,182 @@
 /* Updates: they change states among their inputs in place. An optimizer step is one job over all parameters: their
  * elements are numbered through, and a task is a range of numbers. */
-#include "backend/cpu/cpu.h"
+#include "backend/cpu/update.h"
 
 #include <math.h>
 
-#define FTR__UPDATE_GRAIN 16384 /* elements of a task */
+/* --------------------------------------------------------------------------------------------------- small ones -- */
+
+typedef struct ftr__ema_job {
+    const ftr_kernel_call *call;
+} ftr__ema_job;
+
+static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
+    const ftr_kernel_call *call = ((const ftr__ema_job *)arg)->call;
+    const int64_t begin = task * FTR__UPDATE_GRAIN, left = call->in[0].count - begin;
+    float *state = (float *)call->in[0].data + begin;
+    const float *value = (const float *)call->in[1].data + begin;
+    (void)worker;
+    ftr__cpu_of(call)->simd->math.blend(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN,
+                                        (float)call->attr->ema.weight, value, state);
+}
+
+ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
+    ftr__ema_job job = {call};
+    ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
+                  ftr__ema_task, &job);
+    return FTR_OK;
+}
+
+/* A scalar among the inputs; `missing` if it is not there. */
+static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, float missing) {
+    const ftr_view *view = ftr__optional_input(call, input);
+    return view ? *(const float *)view->data : missing;
+}
+
+ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
+    int64_t *state = call->in[0].data;
+    if (ftr__update_scalar(call, 1, 0.0f) == 0.0f) *state = (int64_t)((uint64_t)*state + 1u);
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- common inputs -- */
+
+bool ftr__update_skipped(const ftr_kernel_call *call) { return ftr__update_scalar(call, 3, 0.0f) != 0.0f; }
+
+double ftr__update_lr(const ftr_kernel_call *call) {
+    return (double)*(const float *)call->in[0].data * call->attr->optimizer.lr_scale;
+}
+
+double ftr__update_number(const ftr_kernel_call *call) { return (double)*(const int64_t *)call->in[1].data + 1.0; }
+
+ftr__update_step ftr__update_step_of(const ftr_kernel_call *call) {
+    const double clip = call->attr->optimizer.clip_value;
+    return (ftr__update_step){.scale = ftr__update_scalar(call, 2, 1.0f),
+                              .clip = clip > 0.0 ? (float)clip : HUGE_VALF,
+                              .lr = (float)ftr__update_lr(call),
+                              .eps = (float)call->attr->optimizer.eps,
+                              .trust = 1.0f};
+}
+
+/* The first momentum is the whole gradient. */
+void ftr__update_fill_momentum(const ftr_kernel_call *call, ftr__update_step *step) {
+    step->weight_decay = (float)call->attr->optimizer.weight_decay;
+    step->momentum = (float)call->attr->optimizer.momentum;
+    step->fall = (float)(1.0 - call->attr->optimizer.momentum);
+    step->gradient = (float)(1.0 - call->attr->optimizer.dampening);
+    step->nesterov = call->attr->optimizer.nesterov;
+    step->first = ftr__update_number(call) == 1.0;
+}
+
+void ftr__update_fill_moments(const ftr_kernel_call *call, ftr__update_step *step) {
+    const double beta1 = call->attr->optimizer.beta1, beta2 = call->attr->optimizer.beta2;
+    const double t = ftr__update_number(call);
+    step->fresh1 = (float)(1.0 - beta1);
+    step->fresh2 = (float)(1.0 - beta2);
+    step->debias1 = (float)(1.0 / (1.0 - pow(beta1, t)));
+    step->debias2 = (float)(1.0 / sqrt(1.0 - pow(beta2, t)));
+}
+
+/* ----------------------------------------------------------------------------------------------------- one pass -- */
 
 typedef struct ftr__update_job {
     const ftr_kernel_call *call;
-    const ftr__simd_math *math;
-    int32_t first_in, group; /* inputs from first_in on come in groups, one a parameter */
-    int64_t count;           /* elements of all parameters */
-    ftr__sgd_step sgd;
-    ftr__adamw_step adamw;
+    const ftr__update_step *step;
+    ftr__update_kind kind;
+    int32_t group;
 } ftr__update_job;
 
-/* Elements `begin` to `begin + n` of the parameter whose group of inputs starts at `in`. */
-static void ftr__update_part(const ftr__update_job *job, const ftr_view *in, int64_t begin, int64_t n) {
-    float *p = (float *)in[0].data + begin;
-    const float *g = (const float *)in[1].data + begin;
-    switch (job->call->op) {
-    case FTR_OP_ema_update: job->math->blend(n, (float)job->call->attr->ema.weight, g, p); break;
-    case FTR_OP_sgd_update:
-        if (job->group == 3)
-            job->math->sgd_momentum(n, &job->sgd, p, g, (float *)in[2].data + begin);
-        else
-            job->math->sgd(n, &job->sgd, p, g);
-        break;
-    default: job->math->adamw(n, &job->adamw, p, g, (float *)in[2].data + begin, (float *)in[3].data + begin); break;
-    }
+ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t states) {
+    ftr__update_run run = {.n = chunk->n,
+                           .p = (float *)chunk->in[0].data + chunk->begin,
+                           .g = (const float *)chunk->in[1].data + chunk->begin};
+    for (int32_t k = 0; k < states; k++) run.s[k] = (float *)chunk->in[2 + k].data + chunk->begin;
+    return run;
 }
 
 static void ftr__update_task(void *arg, int64_t task, int32_t worker) {
     const ftr__update_job *job = arg;
     int64_t begin = task * FTR__UPDATE_GRAIN, left = FTR__UPDATE_GRAIN;
     (void)worker;
-    for (int32_t i = job->first_in; i + job->group <= job->call->in_count && left > 0; i += job->group) {
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + job->group <= job->call->in_count && left > 0; i += job->group) {
         const ftr_view *in = &job->call->in[i];
-        if (begin < in->count) {
-            const int64_t n = in->count - begin < left ? in->count - begin : left;
-            ftr__update_part(job, in, begin, n);
-            left -= n;
-            begin = 0;
-        } else {
+        if (begin >= in->count) {
             begin -= in->count;
+            continue;
         }
+        const int64_t n = in->count - begin < left ? in->count - begin : left;
+        const ftr__update_chunk chunk = {.in = in, .begin = begin, .n = n};
+        const ftr__update_run run = ftr__update_run_of(&chunk, job->group - 2);
+        ftr__cpu_of(job->call)->simd->update.row[job->kind](job->step, &run);
+        left -= n;
+        begin = 0;
     }
 }
 
-static ftr_status ftr__update_run(const ftr_kernel_call *call, ftr__update_job *job, int32_t first_in, int32_t group) {
-    job->call = call;
-    job->math = &ftr__cpu_of(call)->simd->math;
-    job->first_in = first_in;
-    job->group = group;
-    for (int32_t i = first_in; i + group <= call->in_count; i += group) job->count += call->in[i].count;
-    ftr__pool_run(ftr__cpu_of(call)->pool, (job->count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task,
-                  job);
-    return FTR_OK;
+void ftr__update_rows(const ftr_kernel_call *call, ftr__update_kind kind, int32_t group, const ftr__update_step *step) {
+    ftr__update_job job = {.call = call, .step = step, .kind = kind, .group = group};
+    int64_t count = 0;
+    for (int32_t i = FTR_UPDATE_FIRST_GROUP; i + group <= call->in_count; i += group) count += call->in[i].count;
+    ftr__pool_run(ftr__cpu_of(call)->pool, (count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__update_task, &job);
 }
 
-ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
-    ftr__update_job job = {.count = 0};
-    return ftr__update_run(call, &job, 0, 2);
-}
-
-ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
-    int64_t *state = call->in[0].data;
-    *state = (int64_t)((uint64_t)*state + 1u);
-    return FTR_OK;
-}
-
-/* torch.optim.SGD: the first momentum is the whole gradient. */
 ftr_status ftr__cpu_sgd_update(const ftr_kernel_call *call) {
-    const float lr = *(const float *)call->in[0].data;
-    const bool first = *(const int64_t *)call->in[1].data == 0;
-    const double momentum = call->attr->optimizer.momentum;
-    ftr__update_job job = {
-        .sgd = {.lr = lr,
-                .weight_decay = (float)call->attr->optimizer.weight_decay,
-                .momentum = (float)momentum,
-                .gradient = (float)(1.0 - call->attr->optimizer.dampening),
-                .nesterov = call->attr->optimizer.nesterov,
-                .first = first},
-    };
-    return ftr__update_run(call, &job, 2, momentum != 0.0 ? 3 : 2);
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool momentum = call->attr->optimizer.momentum != 0.0;
+    ftr__update_step step = ftr__update_step_of(call);
+    ftr__update_fill_momentum(call, &step);
+    ftr__update_rows(call, momentum ? FTR__UPDATE_SGD_MOMENTUM : FTR__UPDATE_SGD, momentum ? 3 : 2, &step);
+    return FTR_OK;
 }
 
-/* torch.optim.AdamW (Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2019). */
-ftr_status ftr__cpu_adamw_update(const ftr_kernel_call *call) {
-    const double lr = (double)*(const float *)call->in[0].data, t = (double)*(const int64_t *)call->in[1].data + 1.0;
-    const double beta1 = call->attr->optimizer.beta1, beta2 = call->attr->optimizer.beta2;
-    ftr__update_job job = {
-        .adamw = {.decay = (float)(1.0 - lr * call->attr->optimizer.weight_decay),
-                  .beta1 = (float)beta1,
-                  .one_minus_beta1 = (float)(1.0 - beta1),
-                  .beta2 = (float)beta2,
-                  .one_minus_beta2 = (float)(1.0 - beta2),
-                  .rate = (float)(lr / (1.0 - pow(beta1, t))),
-                  .second = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
-                  .eps = (float)call->attr->optimizer.eps},
-    };
-    return ftr__update_run(call, &job, 2, 4);
+/* Adam adds the weight decay to the gradient, AdamW takes it off the parameter. */
+ftr_status ftr__cpu_adam_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool largest = call->attr->optimizer.amsgrad;
+    const double lr = ftr__update_lr(call), decay = call->attr->optimizer.weight_decay;
+    ftr__update_step step = ftr__update_step_of(call);
+    ftr__update_fill_moments(call, &step);
+    step.lr = (float)(lr / (1.0 - pow(call->attr->optimizer.beta1, ftr__update_number(call))));
+    if (call->op == FTR_OP_adamw_update)
+        step.decay = (float)(lr * decay);
+    else
+        step.weight_decay = (float)decay;
+    ftr__update_rows(call, largest ? FTR__UPDATE_ADAM_MAX : FTR__UPDATE_ADAM, largest ? 5 : 4, &step);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_rmsprop_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const bool centered = call->attr->optimizer.centered, momentum = call->attr->optimizer.momentum != 0.0;
+    const ftr__update_kind kinds[] = {FTR__UPDATE_RMSPROP, FTR__UPDATE_RMSPROP_MOMENTUM, FTR__UPDATE_RMSPROP_CENTERED,
+                                      FTR__UPDATE_RMSPROP_CENTERED_MOMENTUM};
+    ftr__update_step step = ftr__update_step_of(call);
+    step.weight_decay = (float)call->attr->optimizer.weight_decay;
+    step.fall = (float)(1.0 - call->attr->optimizer.momentum);
+    step.fresh2 = (float)(1.0 - call->attr->optimizer.alpha);
+    ftr__update_rows(call, kinds[(centered ? 2 : 0) + (momentum ? 1 : 0)], 3 + (centered ? 1 : 0) + (momentum ? 1 : 0),
+                     &step);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_adagrad_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    const double t = ftr__update_number(call);
+    ftr__update_step step = ftr__update_step_of(call);
+    step.lr = (float)(ftr__update_lr(call) / (1.0 + (t - 1.0) * call->attr->optimizer.lr_decay));
+    step.weight_decay = (float)call->attr->optimizer.weight_decay;
+    step.initial = (float)call->attr->optimizer.initial_accumulator;
+    step.first = t == 1.0;
+    ftr__update_rows(call, FTR__UPDATE_ADAGRAD, 3, &step);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_lion_update(const ftr_kernel_call *call) {
+    if (ftr__update_skipped(call)) return FTR_OK;
+    ftr__update_step step = ftr__update_step_of(call);
+    step.decay = (float)(ftr__update_lr(call) * call->attr->optimizer.weight_decay);
+    step.fresh1 = (float)(1.0 - call->attr->optimizer.beta1);
+    step.fresh2 = (float)(1.0 - call->attr->optimizer.beta2);
+    ftr__update_rows(call, FTR__UPDATE_LION, 3, &step);
+    return FTR_OK;
 }

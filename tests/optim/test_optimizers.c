@@ -1,0 +1,549 @@
+/* The optimizers' steps through plans: a hundred of them against PyTorch's (make_optimizers.py in tests/goldens has
+ * the same cases), with gradients that arrive scaled, and with steps that are left out; the optimizer's state by
+ * name. */
+#include "injected.h"
+#include "oracle.h"
+
+enum { STEPS = 100, PARAMETERS = 6 };
+
+/* A parameter may differ from PyTorch's, computed in double precision, by this share of the largest element of its
+ * tensor, or of FLOOR where all are smaller: parameters start with up to 1/2. */
+static const double TOLERANCE = 1e-6;
+/* Lion's steps all have one size, so that each of them may be rounded to the same side. */
+static const double LION_TOLERANCE = 2.5e-6;
+static const double FLOOR = 0.25;
+
+static const int kept[] = {2, 20, 100};
+
+/* As in make_optimizers.py. */
+static const struct {
+    const char *name;
+    ftr_shape shape;
+} parameters[PARAMETERS] = {{"scalar", {0, {0}}},   {"norm.weight", {1, {7}}},          {"fc.weight", {2, {13, 10}}},
+                            {"fc.bias", {1, {13}}}, {"conv.weight", {4, {6, 3, 3, 4}}}, {"tall.weight", {2, {23, 6}}}};
+
+static float number(int tensor, int step, int64_t i) {
+    uint32_t h = (uint32_t)i * 2654435769u + (uint32_t)tensor * 40503u + (uint32_t)step * 2246822519u;
+    h = (h ^ h >> 16) * 2146121005u;
+    h = (h ^ h >> 15) * 2221713035u;
+    h ^= h >> 16;
+    return (float)(h >> 8) / 8388608.0f - 1.0f;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- model
+ * -- */
+
+/* Parameters whose gradients are what is fed: the loss is the sum of p * g. */
+typedef struct model {
+    ftr_context *context;
+    ftr_graph *graph;
+    ftr_plan *plan;
+    ftr_tensor p[PARAMETERS], g[PARAMETERS];
+} model;
+
+static model model_on(const ftr_backend *backend, int32_t threads, const ftr_optimizer *optimizer) {
+    model m = {.context = ftr_test_context_with(backend, 1, threads, NULL)};
+    m.graph = ftr_graph_create(m.context);
+    ftr_tensor loss = {NULL, 0}, image = ftr_input(m.graph, "image", FTR_F32, FTR_SHAPE(1, 3, 3, 4));
+    ftr_conv2d(image, "conv", 6, 3, &(ftr_conv2d_desc){.no_bias = true}); /* declares conv.weight as OHWI */
+    for (int i = 0; i < PARAMETERS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "gradient of %s", parameters[i].name);
+        m.g[i] = ftr_input(m.graph, name, FTR_F32, parameters[i].shape);
+        m.p[i] = ftr_variable_find(m.graph, parameters[i].name);
+        if (!ftr_is_valid(m.p[i])) {
+            m.p[i] = ftr_parameter(m.graph, parameters[i].name, FTR_F32, parameters[i].shape, (ftr_init){0});
+        }
+        ftr_tensor one = ftr_sum(ftr_mul(m.p[i], m.g[i]), ftr_all_axes(), false);
+        loss = i > 0 ? ftr_add(loss, one) : one;
+    }
+    ftr_compile_desc desc = {.loss = loss, .optimizer = optimizer};
+    FTR_TEST_OK(m.context, ftr_compile(m.graph, &desc, &m.plan));
+    for (int i = 0; i < PARAMETERS; i++) {
+        float value[512];
+        int64_t count = ftr_shape_count(&parameters[i].shape);
+        for (int64_t k = 0; k < count; k++) {
+            value[k] = number(i, 0, k) / 2;
+        }
+        FTR_TEST_OK(m.context, ftr_variable_write(m.p[i], value, (size_t)count * sizeof *value));
+    }
+    return m;
+}
+
+static void free_model(model *m) {
+    ftr_plan_destroy(m->plan);
+    ftr_graph_destroy(m->graph);
+    ftr_context_destroy(m->context);
+}
+
+/* One step with the gradients of a step number, times a factor. */
+static void step(model *m, int number_of_step, float factor) {
+    float size = factor;
+    for (int i = 0; i < PARAMETERS; i++, size /= 4) {
+        float value[512];
+        int64_t count = ftr_shape_count(&parameters[i].shape);
+        for (int64_t k = 0; k < count; k++) {
+            value[k] = number(i, number_of_step, k) * size;
+        }
+        FTR_TEST_OK(m->context, ftr_feed(m->plan, m->g[i], value, (size_t)count * sizeof *value));
+    }
+    FTR_TEST_OK(m->context, ftr_step(m->plan, NULL));
+}
+
+/* ---------------------------------------------------------------------------------------------------------- cases
+ * -- */
+
+static ftr_param_group groups[2];
+
+/* What "... groups" has in make_optimizers.py. */
+static void with_groups(ftr_optimizer *o) {
+    groups[0] = groups[1] = ftr_param_group_defaults();
+    groups[0].pattern = "fc.*", groups[0].lr_scale = 0.1, groups[0].weight_decay = 0.2;
+    groups[1].pattern = "*.bias", groups[1].weight_decay = 7; /* shadowed by the first */
+    o->no_decay_norms_biases = true;
+    o->groups = groups;
+    o->group_count = 2;
+}
+
+static void sgd_momentum(ftr_optimizer *o) { o->momentum = 0.9, o->dampening = 0.25, o->weight_decay = 0.01; }
+static void sgd_nesterov(ftr_optimizer *o) { o->momentum = 0.95, o->nesterov = true, o->weight_decay = 5e-4; }
+static void adam_decay(ftr_optimizer *o) { o->beta1 = 0.8, o->beta2 = 0.95, o->eps = 1e-6, o->weight_decay = 0.1; }
+static void adam_amsgrad(ftr_optimizer *o) { o->beta2 = 0.9, o->amsgrad = true, o->weight_decay = 0.01; }
+static void adamw_amsgrad(ftr_optimizer *o) { o->beta2 = 0.9, o->amsgrad = true, o->weight_decay = 0.1; }
+static void rms_momentum(ftr_optimizer *o) { o->alpha = 0.9, o->momentum = 0.9, o->weight_decay = 0.01; }
+static void rms_centered(ftr_optimizer *o) { o->alpha = 0.95, o->centered = true; }
+static void rms_both(ftr_optimizer *o) { o->eps = 1e-4, o->momentum = 0.5, o->centered = true; }
+static void rms_skip(ftr_optimizer *o) { o->alpha = 0.9, o->momentum = 0.9, o->centered = true; }
+static void adagrad_skip(ftr_optimizer *o) { o->lr_decay = 0.01, o->initial_accumulator = 0.1; }
+static void adagrad_all(ftr_optimizer *o) { adagrad_skip(o), o->weight_decay = 0.01, o->eps = 1e-6; }
+static void lamb_free(ftr_optimizer *o) { o->max_grad_norm = 0, o->beta1 = 0.8, o->beta2 = 0.95, o->trust_clip = true; }
+static void lamb_always(ftr_optimizer *o) { o->weight_decay = 0, o->always_adapt = true, o->max_grad_norm = 0.5; }
+static void lars_plain(ftr_optimizer *o) { o->momentum = 0.9, o->weight_decay = 1e-2; }
+static void lars_nesterov(ftr_optimizer *o) { lars_plain(o), o->nesterov = o->trust_clip = true; }
+static void lars_always(ftr_optimizer *o) {
+    o->momentum = 0.5, o->dampening = 0.5, o->trust_coefficient = 0.02, o->always_adapt = true;
+}
+static void lion_decay(ftr_optimizer *o) { o->beta1 = 0.95, o->beta2 = 0.98, o->weight_decay = 0.1; }
+static void lion_skip(ftr_optimizer *o) { o->weight_decay = 0.1; }
+static void adafactor_decay(ftr_optimizer *o) {
+    o->beta2_decay = -0.5, o->eps = 1e-4, o->parameter_eps = 1e-2, o->clip_threshold = 1.5, o->weight_decay = 0.01;
+}
+static void muon_plain(ftr_optimizer *o) {
+    o->momentum = 0.9, o->nesterov = false, o->weight_decay = 0.01, o->rate = FTR_MUON_RATE_MATCH_RMS_ADAMW;
+}
+static void muon_spectral(ftr_optimizer *o) {
+    o->ns_coefficients[0] = 3.0, o->ns_coefficients[1] = -3.2, o->ns_coefficients[2] = 1.2;
+    o->ns_steps = 4, o->rate = FTR_MUON_RATE_SPECTRAL;
+}
+static void sgd_groups(ftr_optimizer *o) { with_groups(o), o->momentum = 0.9, o->weight_decay = 0.01; }
+static void decay_groups(ftr_optimizer *o) { with_groups(o), o->weight_decay = 0.05; }
+static void muon_groups(ftr_optimizer *o) {
+    groups[0] = ftr_param_group_defaults();
+    groups[0].pattern = "tall.weight", groups[0].kind = FTR_OPTIMIZER_ADAMW;
+    o->adamw_lr_scale = 0.5, o->groups = groups, o->group_count = 1;
+}
+static void momentum(ftr_optimizer *o) { o->momentum = 0.9; }
+static void sgd_skip(ftr_optimizer *o) { o->momentum = 0.9, o->dampening = 0.25; }
+static void nothing(ftr_optimizer *o) { (void)o; }
+
+typedef struct golden_optimizer {
+    const char *name;
+    ftr_optimizer (*make)(double lr);
+    double lr;
+    void (*adjust)(ftr_optimizer *o);
+} golden_optimizer;
+
+static const golden_optimizer cases[] = {
+    {"sgd", ftr_sgd, 0.05, nothing},
+    {"sgd momentum", ftr_sgd, 0.02, sgd_momentum},
+    {"sgd nesterov", ftr_sgd, 0.01, sgd_nesterov},
+    {"adam", ftr_adam, 1e-3, nothing},
+    {"adam decay", ftr_adam, 1e-2, adam_decay},
+    {"adam amsgrad", ftr_adam, 3e-3, adam_amsgrad},
+    {"adamw", ftr_adamw, 1e-3, nothing},
+    {"adamw amsgrad", ftr_adamw, 1e-2, adamw_amsgrad},
+    {"rmsprop", ftr_rmsprop, 1e-3, nothing},
+    {"rmsprop momentum", ftr_rmsprop, 1e-3, rms_momentum},
+    {"rmsprop centered", ftr_rmsprop, 1e-3, rms_centered},
+    {"rmsprop both", ftr_rmsprop, 1e-3, rms_both},
+    {"adagrad", ftr_adagrad, 1e-2, nothing},
+    {"adagrad all", ftr_adagrad, 0.05, adagrad_all},
+    {"lamb", ftr_lamb, 1e-2, nothing},
+    {"lamb no limit", ftr_lamb, 1e-2, lamb_free},
+    {"lamb always", ftr_lamb, 5e-3, lamb_always},
+    {"lars", ftr_lars, 1.0, lars_plain},
+    {"lars nesterov", ftr_lars, 0.5, lars_nesterov},
+    {"lars always", ftr_lars, 0.5, lars_always},
+    {"lion", ftr_lion, 1e-3, nothing},
+    {"lion decay", ftr_lion, 1e-3, lion_decay},
+    {"adafactor", ftr_adafactor, 1e-2, nothing},
+    {"adafactor decay", ftr_adafactor, 0.2, adafactor_decay},
+    {"muon", ftr_muon, 0.02, nothing},
+    {"muon adamw rate", ftr_muon, 3e-3, muon_plain},
+    {"muon spectral", ftr_muon, 0.02, muon_spectral},
+    {"sgd groups", ftr_sgd, 0.05, sgd_groups},
+    {"adamw groups", ftr_adamw, 1e-2, decay_groups},
+    {"lamb groups", ftr_lamb, 1e-2, decay_groups},
+    {"adafactor groups", ftr_adafactor, 1e-2, decay_groups},
+    {"muon groups", ftr_muon, 0.02, muon_groups},
+    {"sgd clip 0.01", ftr_sgd, 0.05, momentum},
+    {"adam clip 0.02", ftr_adam, 1e-3, nothing},
+    {"lars clip 0.01", ftr_lars, 1.0, lars_plain},
+    {"lion clip 0.01", ftr_lion, 1e-3, nothing},
+    {"adafactor clip 0.01", ftr_adafactor, 1e-2, nothing},
+    {"muon clip 0.01", ftr_muon, 0.02, nothing},
+    {"sgd skip", ftr_sgd, 0.02, sgd_skip},
+    {"adamw skip", ftr_adamw, 1e-3, nothing},
+    {"rmsprop skip", ftr_rmsprop, 1e-3, rms_skip},
+    {"adagrad skip", ftr_adagrad, 0.05, adagrad_skip},
+    {"lamb skip", ftr_lamb, 1e-2, nothing},
+    {"lars skip", ftr_lars, 1.0, lars_plain},
+    {"lion skip", ftr_lion, 1e-3, lion_skip},
+    {"adafactor skip", ftr_adafactor, 1e-2, nothing},
+    {"muon skip", ftr_muon, 0.02, nothing},
+};
+
+static ftr_optimizer optimizer_of(const golden_optimizer *c) {
+    ftr_optimizer o = c->make(c->lr);
+    c->adjust(&o);
+    const char *clip = strstr(c->name, "clip ");
+    o.clip_value = clip ? strtod(clip + 5, NULL) : 0;
+    return o;
+}
+
+static bool skips(const golden_optimizer *c, int number_of_step) {
+    return strstr(c->name, "skip") && (number_of_step == 1 || number_of_step % 7 == 3);
+}
+
+static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
+
+static bool has_level(const char *level) {
+    setenv("FASTTRAIN_SIMD", level, 1);
+    ftr_context *context = NULL;
+    ftr_context_desc desc = {.threads = 1, .log_level = FTR_LOG_SILENT};
+    bool has = ftr_context_create(&desc, &context) == FTR_OK;
+    ftr_context_destroy(context);
+    unsetenv("FASTTRAIN_SIMD");
+    return has;
+}
+
+/* Compares the parameters with the file's after a step; returns the largest difference in terms of the tolerance. */
+static double compare(const model *m, const ftr_safetensors *file, const golden_optimizer *c, int number_of_step) {
+    double worst = 0;
+    for (int i = 0; i < PARAMETERS; i++) {
+        char name[96];
+        float found[512], expected[512];
+        double largest = FLOOR;
+        ftr_safetensors_entry entry;
+        int64_t count = ftr_shape_count(&parameters[i].shape);
+        snprintf(name, sizeof name, "%s/%s/%d", c->name, parameters[i].name, number_of_step);
+        assert_true(ftr_safetensors_find(file, name, &entry));
+        assert_int_equal(entry.bytes, (size_t)count * sizeof *found);
+        memcpy(expected, entry.data, entry.bytes);
+        FTR_TEST_OK(m->context, ftr_variable_read(m->p[i], found, entry.bytes));
+        for (int64_t k = 0; k < count; k++) {
+            largest = fmax(largest, fabs((double)expected[k]));
+        }
+        for (int64_t k = 0; k < count; k++) {
+            double off = fabs((double)found[k] - (double)expected[k]) / largest;
+            worst = fmax(worst, off);
+            if (!(off <= (c->make == ftr_lion ? LION_TOLERANCE : TOLERANCE))) {
+                fail_msg("%s [%d]: %.9g, expected %.9g: off by %.2g of the largest", name, (int)k, (double)found[k],
+                         (double)expected[k], off);
+            }
+        }
+    }
+    return worst;
+}
+
+/* Runs a case on a context's backend; gradients are fed times 1 / inject.grad_scale. */
+static double run_case(const golden_optimizer *c, const ftr_backend *backend, const ftr_safetensors *file) {
+    ftr_optimizer o = optimizer_of(c);
+    model m = model_on(backend, 2, &o);
+    double worst = 0;
+    for (int s = 1, k = 0; s <= STEPS; s++) {
+        inject.found_inf = skips(c, s) ? (s == 1 ? (float)NAN : 1.0f) : 0.0f;
+        step(&m, s, inject.found_inf != 0 ? (float)INFINITY : 1 / inject.grad_scale);
+        if (s == kept[k]) {
+            worst = fmax(worst, compare(&m, file, c, s));
+            k++;
+        }
+    }
+    uint64_t skipped = 0;
+    for (int s = 1; s <= STEPS; s++) {
+        skipped += skips(c, s);
+    }
+    assert_int_equal(ftr_plan_steps(m.plan), STEPS);
+    assert_int_equal(ftr_plan_applied_steps(m.plan), STEPS - skipped);
+    free_model(&m);
+    return worst;
+}
+
+/* A case at each instruction set: as it is, and with gradients that arrive 1024 times as large. */
+static void test_golden(void **state) {
+    const golden_optimizer *c = (const golden_optimizer *)*state;
+    ftr_context *context = ftr_test_context();
+    ftr_safetensors *file = NULL;
+    FTR_TEST_OK(context, ftr_safetensors_open(context, FTR_TEST_DATA "/goldens/optimizers.safetensors", &file));
+    double worst = 0;
+    int64_t runs = 0;
+    for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
+        if (!has_level(levels[l])) {
+            continue;
+        }
+        setenv("FASTTRAIN_SIMD", levels[l], 1);
+        inject = (injected){1, 0};
+        if (!strstr(c->name, "skip")) {
+            worst = fmax(worst, run_case(c, NULL, file));
+        }
+        inject = (injected){0x1p-10f, 0};
+        worst = fmax(worst, run_case(c, injected_backend(ftr_cpu_backend()), file));
+        unsetenv("FASTTRAIN_SIMD");
+        runs++;
+    }
+    inject = (injected){1, 0};
+    assert_true(runs > 0);
+    print_message("    within %.1e of the largest element\n", worst);
+    ftr_safetensors_close(file);
+    ftr_context_destroy(context);
+}
+
+/* The file has no case that is not run. */
+static void test_file_is_covered(void **state) {
+    (void)state;
+    ftr_context *context = ftr_test_context();
+    ftr_safetensors *file = NULL;
+    FTR_TEST_OK(context, ftr_safetensors_open(context, FTR_TEST_DATA "/goldens/optimizers.safetensors", &file));
+    assert_int_equal(ftr_safetensors_count(file), FTR_TEST_LENGTH(cases) * PARAMETERS * FTR_TEST_LENGTH(kept));
+    ftr_safetensors_close(file);
+    ftr_context_destroy(context);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- state
+ * -- */
+
+/* A left-out step changes no bit of the state or of a parameter. */
+static void test_skipped_step(void **state) {
+    const golden_optimizer *c = (const golden_optimizer *)*state;
+    ftr_optimizer o = optimizer_of(c);
+    inject = (injected){1, 0};
+    model m = model_on(injected_backend(ftr_cpu_backend()), 2, &o);
+    unsigned char *before = NULL, *after = NULL;
+    for (int s = 1; s <= 4; s++) {
+        step(&m, s, 1);
+    }
+    int32_t count = ftr_plan_state_count(m.plan);
+    size_t offset = 0, capacity = 1 << 20;
+    before = calloc(1, capacity), after = calloc(1, capacity);
+    for (int pass = 0; pass < 2; pass++) {
+        unsigned char *into = pass ? after : before;
+        offset = 0;
+        for (int i = 0; i < PARAMETERS; i++) {
+            size_t bytes = (size_t)ftr_shape_count(&parameters[i].shape) * sizeof(float);
+            FTR_TEST_OK(m.context, ftr_variable_read(m.p[i], into + offset, bytes));
+            offset += bytes;
+        }
+        for (int32_t i = 0; i < count; i++) {
+            ftr_plan_state info;
+            FTR_TEST_OK(m.context, ftr_plan_state_at(m.plan, i, &info));
+            assert_true(offset + info.bytes <= capacity);
+            FTR_TEST_OK(m.context, ftr_plan_state_read(m.plan, info.name, into + offset, info.bytes));
+            offset += info.bytes;
+        }
+        if (pass == 0) {
+            inject.found_inf = 1;
+            step(&m, 5, (float)NAN);
+            inject.found_inf = 0;
+        }
+    }
+    assert_memory_equal(before, after, offset);
+    free(before), free(after);
+    free_model(&m);
+}
+
+/* A plan whose state and parameters are copied into another plan goes on as the first. */
+static void test_state_moves(void **state) {
+    const golden_optimizer *c = (const golden_optimizer *)*state;
+    ftr_optimizer o = optimizer_of(c);
+    model a = model_on(NULL, 2, &o), b = model_on(NULL, 2, &o);
+    for (int s = 1; s <= 5; s++) {
+        step(&a, s, 1);
+    }
+    FTR_TEST_OK(a.context, ftr_plan_set_lr(a.plan, c->lr / 2));
+    int32_t count = ftr_plan_state_count(a.plan);
+    assert_int_equal(ftr_plan_state_count(b.plan), count);
+    for (int32_t i = 0; i < count; i++) {
+        ftr_plan_state info, other;
+        FTR_TEST_OK(a.context, ftr_plan_state_at(a.plan, i, &info));
+        FTR_TEST_OK(b.context, ftr_plan_state_at(b.plan, i, &other));
+        assert_string_equal(info.name, other.name);
+        void *data = malloc(info.bytes + 1);
+        FTR_TEST_OK(a.context, ftr_plan_state_read(a.plan, info.name, data, info.bytes));
+        FTR_TEST_OK(b.context, ftr_plan_state_write(b.plan, info.name, data, info.bytes));
+        free(data);
+    }
+    float value[512], other[512];
+    for (int i = 0; i < PARAMETERS; i++) {
+        size_t bytes = (size_t)ftr_shape_count(&parameters[i].shape) * sizeof(float);
+        FTR_TEST_OK(a.context, ftr_variable_read(a.p[i], value, bytes));
+        FTR_TEST_OK(b.context, ftr_variable_write(b.p[i], value, bytes));
+    }
+    assert_int_equal(ftr_plan_applied_steps(b.plan), 5);
+    for (int s = 6; s <= 8; s++) {
+        step(&a, s, 1);
+        step(&b, s, 1);
+    }
+    for (int i = 0; i < PARAMETERS; i++) {
+        size_t bytes = (size_t)ftr_shape_count(&parameters[i].shape) * sizeof(float);
+        FTR_TEST_OK(a.context, ftr_variable_read(a.p[i], value, bytes));
+        FTR_TEST_OK(b.context, ftr_variable_read(b.p[i], other, bytes));
+        assert_memory_equal(value, other, bytes);
+    }
+    free_model(&a);
+    free_model(&b);
+}
+
+/* The names, types and shapes of one optimizer's state, in order. */
+static void expect_states(const ftr_optimizer *o, const char *expected) {
+    model m = model_on(NULL, 1, o);
+    char found[4096] = "";
+    size_t used = 0;
+    for (int32_t i = 0; i < ftr_plan_state_count(m.plan); i++) {
+        ftr_plan_state info;
+        FTR_TEST_OK(m.context, ftr_plan_state_at(m.plan, i, &info));
+        used += (size_t)snprintf(found + used, sizeof found - used, "%s %s", info.name, ftr_dtype_name(info.dtype));
+        for (int32_t d = 0; d < info.shape.rank; d++) {
+            used += (size_t)snprintf(found + used, sizeof found - used, " %d", (int)info.shape.dim[d]);
+        }
+        used += (size_t)snprintf(found + used, sizeof found - used, "\n");
+    }
+    assert_string_equal(found, expected);
+    free_model(&m);
+}
+
+/* In the order of declaration: the convolution's weight is first. */
+static void test_state_names(void **state) {
+    (void)state;
+    ftr_optimizer o = ftr_sgd(0.1);
+    expect_states(&o, "optimizer.lr f32\noptimizer.step i64\n");
+    o = ftr_adafactor(0.1);
+    expect_states(&o, "optimizer.lr f32\noptimizer.step i64\n"
+                      "conv.weight.row_var f32 6 3 1 4\nscalar.variance f32\nnorm.weight.variance f32 7\n"
+                      "fc.weight.row_var f32 13 1\nfc.bias.variance f32 13\ntall.weight.row_var f32 23 1\n"
+                      "conv.weight.col_var f32 6 1 3 4\nfc.weight.col_var f32 1 10\ntall.weight.col_var f32 1 6\n");
+    o = ftr_muon(0.1);
+    expect_states(&o, "optimizer.lr f32\noptimizer.step i64\n"
+                      "conv.weight.momentum_buffer f32 6 3 3 4\nscalar.exp_avg f32\nnorm.weight.exp_avg f32 7\n"
+                      "fc.weight.momentum_buffer f32 13 10\nfc.bias.exp_avg f32 13\n"
+                      "tall.weight.momentum_buffer f32 23 6\n"
+                      "scalar.exp_avg_sq f32\nnorm.weight.exp_avg_sq f32 7\nfc.bias.exp_avg_sq f32 13\n");
+    o = ftr_rmsprop(0.1), o.momentum = 0.5, o.centered = true;
+    ftr_param_group group = ftr_param_group_defaults();
+    group.pattern = "*weight", group.momentum = 0;
+    o.groups = &group, o.group_count = 1;
+    expect_states(&o, "optimizer.lr f32\noptimizer.step i64\n"
+                      "conv.weight.square_avg f32 6 3 3 4\nscalar.square_avg f32\nnorm.weight.square_avg f32 7\n"
+                      "fc.weight.square_avg f32 13 10\nfc.bias.square_avg f32 13\ntall.weight.square_avg f32 23 6\n"
+                      "conv.weight.grad_avg f32 6 3 3 4\nscalar.grad_avg f32\nnorm.weight.grad_avg f32 7\n"
+                      "fc.weight.grad_avg f32 13 10\nfc.bias.grad_avg f32 13\ntall.weight.grad_avg f32 23 6\n"
+                      "scalar.momentum_buffer f32\nfc.bias.momentum_buffer f32 13\n");
+}
+
+/* ---------------------------------------------------------------------------------------------------- other axes -- */
+
+/* One step of Adafactor straight through a backend's table; `data`: lr, step, p, g, moments of rows and columns. */
+static void adafactor_step(ftr_context *context, const ftr_backend *backend, const ftr_op_attr *attr, ftr_dtype real,
+                           ftr_shape shape, void *const data[6]) {
+    const ftr_kernel *kernel = &backend->kernels[FTR_OP_adafactor_update];
+    ftr_shape rows = shape, columns = shape;
+    rows.dim[attr->optimizer.column_axis] = columns.dim[attr->optimizer.row_axis] = 1;
+    ftr_view in[8] = {{data[0], FTR_F32, ftr_scalar_shape(), 1},
+                      {data[1], FTR_I64, ftr_scalar_shape(), 1},
+                      {NULL, FTR_DTYPE_NONE, {0, {0}}, 0},
+                      {NULL, FTR_DTYPE_NONE, {0, {0}}, 0},
+                      {data[2], real, shape, 0},
+                      {data[3], real, shape, 0},
+                      {data[4], real, rows, 0},
+                      {data[5], real, columns, 0}};
+    for (int i = 4; i < 8; i++) {
+        in[i].count = ftr_shape_count(&in[i].shape);
+    }
+    ftr_kernel_call call = {
+        .context = context, .op = FTR_OP_adafactor_update, .name = "adafactor", .attr = attr, .in = in, .in_count = 8};
+    FTR_TEST_OK(context, backend->open(context, 2, &call.backend));
+    size_t bytes = kernel->workspace ? kernel->workspace(&call) : 0;
+    call.workspace = ftr_backend_allocate(context, bytes + 64);
+    FTR_TEST_OK(context, kernel->run(&call));
+    ftr_backend_release(context, call.workspace, bytes + 64);
+    backend->close(context, call.backend);
+}
+
+/* The rows' axis behind the columns' (weights of one-dimensional convolutions, OWI), and axes within. */
+static void test_adafactor_axes(void **state) {
+    (void)state;
+    static const struct {
+        ftr_shape shape;
+        int32_t row, column;
+    } forms[] = {{{3, {3, 5, 7}}, 2, 1},     {{3, {3, 5, 7}}, 1, 2}, {{4, {2, 5, 3, 19}}, 2, 1},
+                 {{4, {2, 5, 3, 19}}, 1, 2}, {{2, {5, 90}}, 1, 0},   {{4, {2, 70, 600, 2}}, 2, 1},
+                 {{4, {4, 3, 0, 2}}, 1, 2}};
+    ftr_context *context = ftr_test_context();
+    for (size_t f = 0; f < FTR_TEST_LENGTH(forms); f++) {
+        int64_t count = ftr_shape_count(&forms[f].shape), step_count = 0;
+        ftr_op_attr attr;
+        memset(&attr, 0, sizeof attr);
+        attr.optimizer.lr_scale = 1, attr.optimizer.eps = 1e-6, attr.optimizer.beta2_decay = -0.8;
+        attr.optimizer.parameter_eps = 1e-3, attr.optimizer.clip_threshold = 1, attr.optimizer.weight_decay = 0.125;
+        attr.optimizer.row_axis = forms[f].row, attr.optimizer.column_axis = forms[f].column;
+        float lr = 0.25f, *single[4];
+        double *wide[4];
+        for (int k = 0; k < 4; k++) {
+            single[k] = calloc((size_t)count + 64, sizeof(float));
+            wide[k] = calloc((size_t)count + 64, sizeof(double)); /* an empty p has factors that are not */
+        }
+        for (int s = 0; s < 3; s++, step_count++) {
+            for (int64_t i = 0; i < count; i++) {
+                if (s == 0) {
+                    wide[0][i] = (double)(single[0][i] = number(9, 0, i));
+                }
+                wide[1][i] = (double)(single[1][i] = number(9, 1 + s, i) * (float)(1 + i % 4));
+            }
+            adafactor_step(context, ftr_cpu_backend(), &attr, FTR_F32, forms[f].shape,
+                           (void *[]){&lr, &step_count, single[0], single[1], single[2], single[3]});
+            adafactor_step(context, ftr_test_oracle_backend(), &attr, FTR_F64, forms[f].shape,
+                           (void *[]){&lr, &step_count, wide[0], wide[1], wide[2], wide[3]});
+        }
+        for (int k = 0; k < 4; k++) {
+            for (int64_t i = 0; i < count; i++) {
+                if (fabs((double)single[k][i] - wide[k][i]) > 2e-6 * fmax(1, fabs(wide[k][i]))) {
+                    fail_msg("form %d, tensor %d [%d]: %.9g, expected %.9g", (int)f, k, (int)i, (double)single[k][i],
+                             wide[k][i]);
+                }
+            }
+            free(single[k]), free(wide[k]);
+        }
+    }
+    ftr_context_destroy(context);
+}
+
+int main(void) {
+    enum { CASES = FTR_TEST_LENGTH(cases) };
+    struct CMUnitTest tests[3 * CASES + 3];
+    static char names[3 * CASES][64];
+    size_t count = 0;
+    static const struct {
+        const char *what;
+        CMUnitTestFunction function;
+    } modes[] = {{"golden", test_golden}, {"skipped step", test_skipped_step}, {"state moves", test_state_moves}};
+    for (size_t k = 0; k < FTR_TEST_LENGTH(modes); k++) {
+        for (size_t i = 0; i < CASES; i++, count++) {
+            snprintf(names[count], sizeof names[count], "%s: %s", modes[k].what, cases[i].name);
+            tests[count] = (struct CMUnitTest){
+                .name = names[count], .test_func = modes[k].function, .initial_state = (void *)(uintptr_t)&cases[i]};
+        }
+    }
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_file_is_covered);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_state_names);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_adafactor_axes);
+    return _cmocka_run_group_tests("optimizers", tests, count, NULL, NULL);
+}
