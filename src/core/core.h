@@ -7,11 +7,7 @@
 #include "api/data.h"
 #include "api/io.h"
 #include "api/train.h"
-
-/* Private functions that several files share. The single file makes them static; a split build links them. */
-#ifndef FTR_LIB
-#define FTR_LIB extern
-#endif
+#include "core/linkage.h"
 
 #define FTR__PRINTF(text, first) FTR_PRINTF(text, first)
 

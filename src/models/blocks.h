@@ -3,10 +3,7 @@
 #define FTR_MODELS_BLOCKS_H
 
 #include "api/models.h"
-
-#ifndef FTR_LIB
-#define FTR_LIB extern
-#endif
+#include "core/linkage.h"
 
 typedef ftr_tensor (*ftr__activation_fn)(ftr_tensor x);
 
