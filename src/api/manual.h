@@ -2,10 +2,11 @@
  *
  * MANUAL
  *
- *   1  What it is              5  Evaluating, saving, loading      9  Reproducibility
- *   2  Adding it to a program  6  Your own loop                   10  Seeing inside
- *   3  Concepts                7  Ownership and memory            11  Build switches and environment
- *   4  A first program         8  Errors and threads              12  What it does not do
+ *   1  What it is              6  Your own loop            11  Models
+ *   2  Adding it to a program  7  Ownership and memory     12  Build switches and environment
+ *   3  Concepts                8  Errors and threads       13  What it does not do
+ *   4  A first program         9  Reproducibility
+ *   5  Evaluating, saving...  10  Seeing inside
  *
  * 1  WHAT IT IS
  *
@@ -145,7 +146,18 @@
  * Graphviz; ftr_compile_desc.on_pass shows it after each pass; ftr_plan_print() what will run, in order, and where each
  * value lies.
  *
- * 11  BUILD SWITCHES AND ENVIRONMENT
+ * 11  MODELS
+ *
+ *     ftr_resnet_desc d = {.depth = 18, .features_only = true};
+ *     ftr_tensor features = ftr_resnet(image, &d);
+ *     ftr_tensor logits = ftr_linear(features, "fc", 10, NULL);
+ *
+ * ftr_mlp(), ftr_mnist_cnn(), ftr_resnet(), ftr_resnet_cifar(), ftr_mobilenet_v2(), ftr_mobilenet_v3(), ftr_efficientnet()
+ * and ftr_efficientnet_lite0() add a network to a graph and return its logits, or its features for a head of your own. Names
+ * are torchvision's, so that files of weights go both ways. Two models in one graph need scopes (ftr_scope_push()). They are
+ * made of the functions of this header; a builder of yours looks the same, and reports mistakes with ftr_graph_fail().
+ *
+ * 12  BUILD SWITCHES AND ENVIRONMENT
  *
  *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
  *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
@@ -153,6 +165,6 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *
- * 12  WHAT IT DOES NOT DO
+ * 13  WHAT IT DOES NOT DO
  *
  * Shapes are static: there are no dynamic graphs. Kernels are f32 (f64 is for reference backends). Windows is not supported. */

@@ -7,7 +7,7 @@
 #include "api/data.h"
 #include "api/io.h"
 #include "api/train.h"
-#include "core/lib.h"
+#include "core/linkage.h"
 
 #define FTR__PRINTF(text, first) FTR_PRINTF(text, first)
 

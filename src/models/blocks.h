@@ -3,7 +3,7 @@
 #define FTR_MODELS_BLOCKS_H
 
 #include "api/models.h"
-#include "core/lib.h"
+#include "core/linkage.h"
 
 typedef ftr_tensor (*ftr__activation_fn)(ftr_tensor x);
 

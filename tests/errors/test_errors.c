@@ -132,6 +132,32 @@ static ftr_status mask_of_nothing(bench *b) {
     return built(b);
 }
 
+/* Builders of a user's own. */
+static ftr_status own_builder(bench *b) {
+    ftr_scope_push(b->graph, "backbone");
+    const ftr_tensor x = ftr_graph_fail(b->graph, FTR_ERROR_RANK, "my_block", "stem", "input has rank %d, expected %s", 3, "4");
+    assert_false(ftr_is_valid(x));
+    return built(b);
+}
+
+static ftr_status own_builder_without_name(bench *b) {
+    ftr_graph_fail(b->graph, FTR_OK, "my_block", NULL, "depth is %lld", 7LL);
+    return built(b);
+}
+
+static ftr_status own_builder_without_words(bench *b) {
+    ftr_scope_push(b->graph, "backbone");
+    ftr_graph_fail(b->graph, FTR_ERROR_NAME, NULL, "", "%s", "no words");
+    return built(b);
+}
+
+static ftr_status own_builder_later(bench *b) {
+    ftr_graph_fail(NULL, FTR_ERROR_NAME, "my_block", NULL, "nowhere to report");
+    ftr_scope_push(b->graph, "");
+    ftr_graph_fail(b->graph, FTR_ERROR_RANK, "my_block", NULL, "later");
+    return built(b);
+}
+
 static ftr_status two_graphs(bench *b) {
     ftr_add(b->x, b->elsewhere);
     return built(b);
@@ -364,6 +390,10 @@ static const mistake mistakes[] = {
     ROW(scope_too_deep, FTR_ERROR_NAME, "scope 'abc': nested names are longer than 255 characters"),
     ROW(mask_twice, FTR_ERROR_STATE, "batch_mask: the graph has one already"),
     ROW(mask_of_nothing, FTR_ERROR_SHAPE, "batch_mask: batch is 0, expected 1 or more"),
+    ROW(own_builder, FTR_ERROR_RANK, "my_block 'backbone.stem': input has rank 3, expected 4"),
+    ROW(own_builder_without_name, FTR_ERROR_INVALID_ARGUMENT, "my_block: depth is 7"),
+    ROW(own_builder_without_words, FTR_ERROR_NAME, "graph 'backbone': no words"),
+    ROW(own_builder_later, FTR_ERROR_NAME, "scope: the name is empty"),
     ROW(two_graphs, FTR_ERROR_INVALID_TENSOR, "add: input 1 belongs to another graph"),
     ROW(null_operand, FTR_ERROR_INVALID_TENSOR, "add: input 1 is a null tensor"),
     ROW(forged_handle, FTR_ERROR_INVALID_TENSOR, "add: input 1 is a null tensor"),

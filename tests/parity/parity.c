@@ -12,30 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct network {
-    ftr_tensor x, y, logits, loss;
-} network;
-
 static int complain(ftr_context *context, const char *what) {
     fprintf(stderr, "parity: %s: %s\n", what, ftr_error_message(context));
     return 1;
-}
-
-static network build(ftr_graph *graph, const zoo_model *model, ftr_shape input) {
-    const zoo_options options = {0};
-    network net;
-    net.x = ftr_input(graph, "x", model->input_dtype, input);
-    net.logits = model->build(net.x, &options);
-    ftr_shape labels = ftr_shape_of(net.logits);
-    labels.rank = labels.rank > 0 ? labels.rank - 1 : 0;
-    net.y = ftr_input(graph, "y", FTR_I32, labels);
-    net.loss = ftr_cross_entropy(net.logits, net.y, NULL);
-    return net;
-}
-
-static size_t bytes_of(ftr_tensor tensor) {
-    const ftr_shape shape = ftr_shape_of(tensor);
-    return (size_t)ftr_shape_count(&shape) * ftr_dtype_size(ftr_dtype_of(tensor));
 }
 
 /* -------------------------------------------------------------------------------------------------------- shapes -- */
@@ -60,12 +39,12 @@ static ftr_status feed_entry(ftr_plan *plan, ftr_tensor input, const ftr_safeten
     return ftr_feed(plan, input, entry.data, entry.bytes);
 }
 
-static ftr_status step_of(ftr_plan *plan, const network *net, const ftr_safetensors *input, float *logits,
+static ftr_status step_of(ftr_plan *plan, const zoo_network *net, const ftr_safetensors *input, float *logits,
                           ftr_step_info *info) {
     ftr_status status = feed_entry(plan, net->x, input, "x");
     if (status == FTR_OK) status = feed_entry(plan, net->y, input, "y");
     if (status == FTR_OK) status = ftr_step(plan, info);
-    return status == FTR_OK ? ftr_read(plan, net->logits, logits, bytes_of(net->logits)) : status;
+    return status == FTR_OK ? ftr_read(plan, net->logits, logits, zoo_bytes(net->logits)) : status;
 }
 
 /* Puts the gradients where the parameters are, so that a file of weights becomes one of gradients. */
@@ -74,15 +53,15 @@ static ftr_status gradients_to_parameters(ftr_graph *graph, ftr_plan *plan) {
     for (int32_t i = 0; i < ftr_variable_count(graph) && status == FTR_OK; i++) {
         const ftr_tensor variable = ftr_variable_at(graph, i);
         if (!ftr_is_parameter(variable)) continue;
-        void *data = malloc(bytes_of(variable));
-        status = data ? ftr_read_gradient(plan, variable, data, bytes_of(variable)) : FTR_ERROR_OUT_OF_MEMORY;
-        if (status == FTR_OK) status = ftr_variable_write(variable, data, bytes_of(variable));
+        void *data = malloc(zoo_bytes(variable));
+        status = data ? ftr_read_gradient(plan, variable, data, zoo_bytes(variable)) : FTR_ERROR_OUT_OF_MEMORY;
+        if (status == FTR_OK) status = ftr_variable_write(variable, data, zoo_bytes(variable));
         free(data);
     }
     return status;
 }
 
-static ftr_status evaluate(ftr_graph *graph, const network *net, const ftr_safetensors *input, float *logits) {
+static ftr_status evaluate(ftr_graph *graph, const zoo_network *net, const ftr_safetensors *input, float *logits) {
     const ftr_compile_desc desc = {
         .mode = FTR_MODE_EVAL, .loss = net->loss, .outputs = &net->logits, .output_count = 1};
     ftr_plan *plan = NULL;
@@ -92,14 +71,12 @@ static ftr_status evaluate(ftr_graph *graph, const network *net, const ftr_safet
     return status;
 }
 
-static ftr_status train(ftr_graph *graph, const network *net, const ftr_safetensors *input, float *logits,
+static ftr_status train(ftr_graph *graph, const zoo_network *net, const ftr_safetensors *input, float *logits,
                         double *loss) {
-    const int32_t count = ftr_variable_count(graph);
-    ftr_tensor *parameters = malloc(((size_t)count + 1) * sizeof *parameters);
+    ftr_compile_desc desc = {.loss = net->loss, .outputs = &net->logits, .output_count = 1};
+    ftr_tensor *parameters = zoo_parameters(graph, &desc.gradient_count);
     if (!parameters) return FTR_ERROR_OUT_OF_MEMORY;
-    ftr_compile_desc desc = {.loss = net->loss, .outputs = &net->logits, .output_count = 1, .gradients_of = parameters};
-    for (int32_t i = 0; i < count; i++)
-        if (ftr_is_parameter(ftr_variable_at(graph, i))) parameters[desc.gradient_count++] = ftr_variable_at(graph, i);
+    desc.gradients_of = parameters;
     ftr_plan *plan = NULL;
     ftr_step_info info = {0};
     ftr_status status = ftr_compile(graph, &desc, &plan);
@@ -111,7 +88,7 @@ static ftr_status train(ftr_graph *graph, const network *net, const ftr_safetens
     return status;
 }
 
-static ftr_status write_logits(ftr_context *context, const char *path, const network *net, const float *eval,
+static ftr_status write_logits(ftr_context *context, const char *path, const zoo_network *net, const float *eval,
                                const float *trained, double loss) {
     const ftr_safetensors_item items[] = {{"eval", FTR_F32, ftr_shape_of(net->logits), eval},
                                           {"train", FTR_F32, ftr_shape_of(net->logits), trained},
@@ -134,8 +111,8 @@ static int run(ftr_context *context, ftr_graph *graph, const zoo_model *model, c
     ftr_shape shape = {.rank = x.rank};
     memcpy(shape.dim, x.dim, (size_t)x.rank * sizeof shape.dim[0]);
 
-    const network net = build(graph, model, shape);
-    float *eval = malloc(bytes_of(net.logits) + 1), *trained = malloc(bytes_of(net.logits) + 1);
+    const zoo_network net = zoo_build(graph, model, shape, &(zoo_options){0});
+    float *eval = malloc(zoo_bytes(net.logits) + 1), *trained = malloc(zoo_bytes(net.logits) + 1);
     double loss = 0;
     status = eval && trained ? ftr_load_weights(graph, path_in(directory, "weights"), NULL, NULL) : FTR_ERROR_OUT_OF_MEMORY;
     if (status == FTR_OK) status = evaluate(graph, &net, input, eval);
@@ -162,7 +139,7 @@ static int act(ftr_context *context, ftr_graph *graph, int argc, char **argv) {
         return 2;
     }
     if (argc == 4 && strcmp(argv[1], "run") == 0) return run(context, graph, model, argv[3]);
-    build(graph, model, model->input);
+    zoo_build(graph, model, model->input, &(zoo_options){0});
     if (ftr_graph_status(graph) != FTR_OK) return complain(context, model->name);
     if (argc == 3 && strcmp(argv[1], "shapes") == 0) return print_shapes(graph);
     if (argc == 4 && strcmp(argv[1], "init") == 0)

@@ -1,6 +1,7 @@
 """The PyTorch models that fasttrain's are compared with: torchvision's, those of packages, and what neither has."""
 
 import dataclasses
+import math
 from typing import Callable
 
 import torch.nn.functional as F
@@ -11,15 +12,111 @@ from torch import nn
 @dataclasses.dataclass
 class Reference:
     """`build` makes the model with dropout and stochastic depth off. `input` is the shape of a batch, images as NHWC;
-    sizes are such that PyTorch's own error in single precision is small."""
+    sizes are such that PyTorch's own error in single precision is small. `init(name, shape, model)` is the mean, the
+    standard deviation and the bound (0: none) that the first values of a parameter or buffer are drawn with."""
 
     build: Callable[[], nn.Module]
     input: tuple
     classes: int
+    init: Callable[[str, tuple, nn.Module], tuple]
     tokens: int = 0  # 0: images; otherwise the size of the vocabulary
     bias: float = 1.0  # of normalizations: see weights.py
     positive: bool = False
     seed: int = 0  # of the input
+    file: str = "models"  # its goldens are in tests/goldens/<file>.safetensors
+
+
+# ------------------------------------------------------------------------------------------------------- initialization
+
+
+def normal(deviation, mean=0.0):
+    return (mean, deviation, 0.0)
+
+
+def uniform(bound):
+    return (0.0, bound / math.sqrt(3.0), bound)
+
+
+def fan_in(shape):
+    return math.prod(shape[1:])
+
+
+def fan_out(shape):
+    return shape[0] * math.prod(shape[2:])
+
+
+def default_init(name, shape, model):
+    """PyTorch's own for its layers."""
+    layer, _, field = name.rpartition(".")
+    module = model.get_submodule(layer)
+    if isinstance(module, nn.BatchNorm2d):
+        return normal(0.0, 1.0 if field in ("weight", "running_var") else 0.0)
+    return uniform(1.0 / math.sqrt(fan_in(module.weight.shape)))
+
+
+def init_of(convolution, linear=None, zero_bias=False, zero=()):
+    """`convolution` and `linear` give the first values of weights by shape, `linear` None PyTorch's default; biases are
+    PyTorch's or 0; batch norms in `zero` (by the end of the layer's name) start with weight 0."""
+
+    def init(name, shape, model):
+        layer, _, field = name.rpartition(".")
+        module = model.get_submodule(layer)
+        if isinstance(module, nn.BatchNorm2d):
+            return normal(0.0) if field == "weight" and layer.endswith(zero) else default_init(name, shape, model)
+        if field == "bias":
+            return normal(0.0) if zero_bias else default_init(name, shape, model)
+        if isinstance(module, nn.Conv2d):
+            return convolution(shape)
+        return linear(shape) if linear else default_init(name, shape, model)
+
+    return init
+
+
+def kaiming_fan_out(shape):
+    return normal(math.sqrt(2.0 / fan_out(shape)))
+
+
+def kaiming_fan_in(shape):
+    return normal(math.sqrt(2.0 / fan_in(shape)))
+
+
+RESNET = init_of(kaiming_fan_out)
+RESNET_ZERO_BASIC = init_of(kaiming_fan_out, zero=(".bn2",))
+RESNET_ZERO_BOTTLENECK = init_of(kaiming_fan_out, zero=(".bn3",))
+CIFAR = init_of(kaiming_fan_in, kaiming_fan_in)
+MOBILENET = init_of(kaiming_fan_out, lambda shape: normal(0.01), zero_bias=True)
+EFFICIENTNET = init_of(kaiming_fan_out, lambda shape: uniform(1.0 / math.sqrt(shape[0])), zero_bias=True)
+
+
+def vit_init(name, shape, model):
+    layer, _, field = name.rpartition(".")
+    if name == "encoder.pos_embedding":
+        return normal(0.02)
+    if name == "class_token" or layer == "heads.head":
+        return normal(0.0)
+    if ".ln" in name:
+        return normal(0.0, 1.0 if field == "weight" else 0.0)
+    if field == "bias" and ".mlp." in name:
+        return normal(1e-6)
+    if field in ("bias", "in_proj_bias"):
+        return normal(0.0)
+    if layer == "conv_proj":
+        return normal(1.0 / math.sqrt(fan_in(shape)))
+    if layer.endswith("out_proj"):
+        return uniform(1.0 / math.sqrt(fan_in(shape)))
+    return uniform(math.sqrt(6.0 / (fan_in(shape) + fan_out(shape))))
+
+
+def gpt_init(name, shape, model):
+    layer, _, field = name.rpartition(".")
+    if ".ln_" in "." + layer:
+        return normal(0.0, 1.0 if field == "weight" else 0.0)
+    if field == "bias":
+        return normal(0.0)
+    return normal(0.02 / (math.sqrt(2.0 * model.model.config.n_layer) if layer.endswith("c_proj") else 1.0))
+
+
+# ------------------------------------------------------------------------------------------------------------- models
 
 
 # Channels that ReLU6 clips now and then: one that it always clips has no variance, one that it never clips no gradient of
@@ -140,33 +237,38 @@ def lite0(image_size, classes=1000):
                                   num_classes=classes)
 
 
+def mobilenet(name, **options):
+    return lambda: getattr(tv, "mobilenet_" + name)(dropout=0.0, **options)
+
+
 # Batches, images, biases and seeds are such that no activation is close to a kink (kinks.py).
 REFERENCES = {
-    "mlp": Reference(mlp, (8, 20), 10),
-    "mnist_cnn": Reference(MnistCnn, (4, 28, 28, 1), 10),
-    "resnet18": Reference(tv.resnet18, (4, 64, 64, 3), 1000, bias=4.0),
-    "resnet34": Reference(tv.resnet34, (4, 64, 64, 3), 1000, bias=4.0),
-    "resnet50": Reference(lambda: tv.resnet50(zero_init_residual=True), (8, 32, 32, 3), 1000, bias=2.0),
-    "resnet101": Reference(tv.resnet101, (8, 32, 32, 3), 1000, bias=2.0),
-    "resnet152": Reference(tv.resnet152, (8, 32, 32, 3), 1000, bias=1.5),
-    "resnet18_small_images": Reference(plain_resnet18, (8, 16, 16, 3), 1000, bias=4.0),
-    "resnet20": Reference(lambda: CifarResNet(20), (8, 16, 16, 3), 10, bias=4.0),
-    "resnet56": Reference(lambda: CifarResNet(56), (8, 16, 16, 3), 10, bias=4.0),
-    "mobilenet_v2": Reference(lambda: tv.mobilenet_v2(dropout=0.0), (8, 32, 32, 3), 1000, **RELU6),
-    "mobilenet_v2_half": Reference(lambda: tv.mobilenet_v2(dropout=0.0, width_mult=0.5), (8, 32, 32, 3), 1000, **RELU6),
-    "mobilenet_v3_small": Reference(lambda: tv.mobilenet_v3_small(dropout=0.0), (8, 64, 64, 3), 1000),
-    "mobilenet_v3_small_half": Reference(lambda: tv.mobilenet_v3_small(dropout=0.0, width_mult=0.5), (8, 64, 64, 3), 1000),
-    "mobilenet_v3_large": Reference(lambda: tv.mobilenet_v3_large(dropout=0.0), (8, 64, 64, 3), 1000),
-    "efficientnet_b0": Reference(lambda: efficientnet(0), (8, 64, 64, 3), 1000),
-    "efficientnet_b1": Reference(lambda: efficientnet(1), (8, 64, 64, 3), 1000),
-    "efficientnet_b2": Reference(lambda: efficientnet(2), (8, 64, 64, 3), 1000),
-    "efficientnet_lite0": Reference(lambda: lite0((32, 32)), (8, 32, 32, 3), 1000, **RELU6),
-    "vit_ti_16": Reference(lambda: vit(48, 192), (3, 48, 48, 3), 1000),
-    "vit_s_16": Reference(lambda: vit(64, 384), (2, 64, 64, 3), 1000),
-    "vit_b_16": Reference(lambda: vit(64, 768), (2, 64, 64, 3), 1000),
-    "gpt2": Reference(Gpt, (2, 16), 50257, tokens=50257),
-    "gpt_chars": Reference(lambda: Gpt(**CHARS), (4, 40), 256, tokens=256),
-    "gpt_untied": Reference(lambda: Gpt(bare=True, untied=True, n_inner=200, **CHARS), (4, 64), 256, tokens=256),
+    "mlp": Reference(mlp, (8, 20), 10, default_init),
+    "mnist_cnn": Reference(MnistCnn, (4, 28, 28, 1), 10, default_init, seed=2),
+    "resnet18": Reference(tv.resnet18, (4, 64, 64, 3), 1000, RESNET, bias=4.0, seed=5),
+    "resnet34": Reference(tv.resnet34, (4, 64, 64, 3), 1000, RESNET, bias=4.0, seed=5),
+    "resnet50": Reference(lambda: tv.resnet50(zero_init_residual=True), (8, 32, 32, 3), 1000, RESNET_ZERO_BOTTLENECK,
+                          bias=2.0, seed=0),
+    "resnet101": Reference(tv.resnet101, (8, 32, 32, 3), 1000, RESNET, bias=2.0, seed=3),
+    "resnet152": Reference(tv.resnet152, (8, 32, 32, 3), 1000, RESNET, bias=1.5, seed=0),
+    "resnet18_small_images": Reference(plain_resnet18, (8, 16, 16, 3), 1000, RESNET_ZERO_BASIC, bias=4.0, seed=2),
+    "resnet20": Reference(lambda: CifarResNet(20), (8, 16, 16, 3), 10, CIFAR, bias=4.0, seed=2),
+    "resnet56": Reference(lambda: CifarResNet(56), (8, 16, 16, 3), 10, CIFAR, bias=4.0, seed=8),
+    "mobilenet_v2": Reference(mobilenet("v2"), (8, 32, 32, 3), 1000, MOBILENET, **RELU6, seed=10),
+    "mobilenet_v2_half": Reference(mobilenet("v2", width_mult=0.5), (8, 32, 32, 3), 1000, MOBILENET, **RELU6, seed=7),
+    "mobilenet_v3_small": Reference(mobilenet("v3_small"), (8, 64, 64, 3), 1000, MOBILENET, seed=11),
+    "mobilenet_v3_small_half": Reference(mobilenet("v3_small", width_mult=0.5), (8, 64, 64, 3), 1000, MOBILENET, seed=6),
+    "mobilenet_v3_large": Reference(mobilenet("v3_large"), (8, 48, 48, 3), 1000, MOBILENET, seed=11),
+    "efficientnet_b0": Reference(lambda: efficientnet(0), (8, 64, 64, 3), 1000, EFFICIENTNET),
+    "efficientnet_b1": Reference(lambda: efficientnet(1), (8, 64, 64, 3), 1000, EFFICIENTNET),
+    "efficientnet_b2": Reference(lambda: efficientnet(2), (8, 64, 64, 3), 1000, EFFICIENTNET),
+    "efficientnet_lite0": Reference(lambda: lite0((32, 32)), (8, 32, 32, 3), 1000, default_init, **RELU6, seed=6),
+    "vit_ti_16": Reference(lambda: vit(48, 192), (3, 48, 48, 3), 1000, vit_init, file="transformers"),
+    "vit_s_16": Reference(lambda: vit(64, 384), (2, 64, 64, 3), 1000, vit_init, file="transformers"),
+    "vit_b_16": Reference(lambda: vit(64, 768), (2, 64, 64, 3), 1000, vit_init, file="transformers"),
+    "gpt2": Reference(Gpt, (2, 16), 50257, gpt_init, tokens=50257, file="transformers"),
+    "gpt_chars": Reference(lambda: Gpt(**CHARS), (4, 40), 256, gpt_init, tokens=256, file="transformers"),
+    "gpt_untied": Reference(lambda: Gpt(bare=True, untied=True, n_inner=200, **CHARS), (4, 64), 256, gpt_init, tokens=256, file="transformers"),
 }
 
 

@@ -223,6 +223,33 @@ const zoo_model *zoo_find(const char *name) {
     return NULL;
 }
 
+/* ------------------------------------------------------------------------------------------------------ networks -- */
+
+zoo_network zoo_build(ftr_graph *graph, const zoo_model *model, ftr_shape input, const zoo_options *options) {
+    zoo_network net;
+    net.x = ftr_input(graph, "x", model->input_dtype, input);
+    net.logits = model->build(net.x, options);
+    ftr_shape labels = ftr_shape_of(net.logits);
+    labels.rank = labels.rank > 0 ? labels.rank - 1 : 0;
+    net.y = ftr_input(graph, "y", FTR_I32, labels);
+    net.loss = ftr_cross_entropy(net.logits, net.y, NULL);
+    return net;
+}
+
+ftr_tensor *zoo_parameters(ftr_graph *graph, int32_t *count) {
+    const int32_t all = ftr_variable_count(graph);
+    ftr_tensor *parameters = malloc(((size_t)all + 1) * sizeof *parameters);
+    *count = 0;
+    for (int32_t i = 0; i < all && parameters; i++)
+        if (ftr_is_parameter(ftr_variable_at(graph, i))) parameters[(*count)++] = ftr_variable_at(graph, i);
+    return parameters;
+}
+
+size_t zoo_bytes(ftr_tensor tensor) {
+    const ftr_shape shape = ftr_shape_of(tensor);
+    return (size_t)ftr_shape_count(&shape) * ftr_dtype_size(ftr_dtype_of(tensor));
+}
+
 /* ------------------------------------------------------------------------------------------------------- weights -- */
 
 int64_t zoo_file_index(const ftr_shape *shape, int64_t index) {
@@ -232,13 +259,13 @@ int64_t zoo_file_index(const ftr_shape *shape, int64_t index) {
     return (out * in + channel) * pixels + pixel;
 }
 
-static uint64_t zoo_hash(const char *name) {
+uint64_t zoo_hash(const char *name) {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (; *name; name++) hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
     return hash;
 }
 
-static uint64_t zoo_bits(uint64_t hash, int64_t index) {
+uint64_t zoo_bits(uint64_t hash, int64_t index) {
     uint64_t z = hash + (uint64_t)(index + 1) * UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -269,17 +296,6 @@ static float zoo_spread(double u, double low, double width) {
     return (float)((double)(float)low + (double)(float)width * u);
 }
 
-void zoo_fill_image(const char *name, float *data, int64_t count) {
-    const uint64_t hash = zoo_hash(name);
-    const double bound = sqrt(3.0);
-    for (int64_t i = 0; i < count; i++) data[i] = zoo_spread(zoo_unit(zoo_bits(hash, i)), -bound, 2.0 * bound);
-}
-
-void zoo_fill_integers(const char *name, int32_t *data, int64_t count, int64_t limit) {
-    const uint64_t hash = zoo_hash(name);
-    for (int64_t i = 0; i < count; i++) data[i] = (int32_t)(zoo_unit(zoo_bits(hash, i)) * (double)limit);
-}
-
 /* What a variable's values are: low + width * u, u from zoo_uniform(). */
 typedef struct zoo_range {
     double low, width;
@@ -292,7 +308,7 @@ static zoo_range zoo_range_of(ftr_graph *graph, const char *name, const ftr_shap
         const double bound = sqrt(6.0 * (double)shape->dim[0] / (double)ftr_shape_count(shape));
         return (zoo_range){-bound, 2.0 * bound};
     }
-    return zoo_is_norm(graph, name) ? (zoo_range){0.75, 0.5} : (zoo_range){-0.1, 0.2};
+    return zoo_is_norm(graph, name) ? (zoo_range){0.5, 0.5} : (zoo_range){-0.1, 0.2};
 }
 
 static float zoo_norm_bias(double u, double bias, bool positive) {
@@ -322,5 +338,37 @@ ftr_status zoo_fill_weights(ftr_graph *graph, double bias, bool positive) {
     ftr_status status = FTR_OK;
     for (int32_t i = 0; i < ftr_variable_count(graph) && status == FTR_OK; i++)
         status = zoo_fill_variable(ftr_variable_at(graph, i), bias, positive);
+    return status;
+}
+
+/* -------------------------------------------------------------------------------------------------------- inputs -- */
+
+static void zoo_fill_input(const char *name, void *data, ftr_dtype dtype, int64_t count, int64_t classes) {
+    const uint64_t hash = zoo_hash(name);
+    const double bound = sqrt(3.0);
+    for (int64_t i = 0; i < count; i++) {
+        const double u = zoo_unit(zoo_bits(hash, i));
+        if (dtype == FTR_F32)
+            ((float *)data)[i] = zoo_spread(u, -bound, 2.0 * bound);
+        else
+            ((int32_t *)data)[i] = (int32_t)(u * (double)classes);
+    }
+}
+
+ftr_status zoo_feed(ftr_plan *plan, const zoo_network *net, const char *prefix) {
+    const ftr_shape logits = ftr_shape_of(net->logits);
+    const int64_t classes = logits.rank > 0 ? logits.dim[logits.rank - 1] : 1;
+    const ftr_tensor inputs[2] = {net->x, net->y};
+    ftr_status status = FTR_OK;
+    for (int i = 0; i < 2 && status == FTR_OK; i++) {
+        char name[256];
+        const ftr_shape shape = ftr_shape_of(inputs[i]);
+        snprintf(name, sizeof name, "%s/%c", prefix, "xy"[i]);
+        void *data = malloc(zoo_bytes(inputs[i]) + 1);
+        if (!data) return FTR_ERROR_OUT_OF_MEMORY;
+        zoo_fill_input(name, data, ftr_dtype_of(inputs[i]), ftr_shape_count(&shape), classes);
+        status = ftr_feed(plan, inputs[i], data, zoo_bytes(inputs[i]));
+        free(data);
+    }
     return status;
 }

@@ -24,19 +24,37 @@ const zoo_model *zoo_at(int32_t index);
 /* The model of this name; NULL if there is none. */
 const zoo_model *zoo_find(const char *name);
 
+/* A model with its inputs and the loss that the tests train it by, cross entropy. */
+typedef struct zoo_network {
+    ftr_tensor x, y; /* "x", and the labels "y", of the logits' shape without the last dimension */
+    ftr_tensor logits, loss;
+} zoo_network;
+
+/* Builds a model on an input of a shape. */
+zoo_network zoo_build(ftr_graph *graph, const zoo_model *model, ftr_shape input, const zoo_options *options);
+
+/* The graph's parameters, in the order of declaration. The caller frees the list; NULL when memory is short. */
+ftr_tensor *zoo_parameters(ftr_graph *graph, int32_t *count);
+
+/* Bytes of a tensor. */
+size_t zoo_bytes(ftr_tensor tensor);
+
+/* ------------------------------------------------------------------------------------- values as in weights.py -- */
+
+/* FNV-1a of a name, the state of a generator splitmix64; that generator's output number `index`; the upper 24 bits of it
+ * as a number from 0 to 1. */
+uint64_t zoo_hash(const char *name);
+uint64_t zoo_bits(uint64_t hash, int64_t index);
+double zoo_uniform(const char *name, int64_t index);
+
 /* Position in a file's layout (OIHW for a rank of 4, that is of convolution weights) of element `index` in memory. */
 int64_t zoo_file_index(const ftr_shape *shape, int64_t index);
 
-/* A number from 0 to 1 (2^-24 below it), a function of name and index alone: output number `index` of the generator
- * splitmix64 whose state is the FNV-1a hash of the name; its upper 24 bits. */
-double zoo_uniform(const char *name, int64_t index);
-
-/* Fills an image of `count` numbers with mean 0 and variance 1, labels or tokens from 0 to limit - 1. */
-void zoo_fill_image(const char *name, float *data, int64_t count);
-void zoo_fill_integers(const char *name, int32_t *data, int64_t count, int64_t limit);
-
-/* Gives all parameters and buffers the values that tests/parity/weights.py gives them: see weight_value() there,
- * also for `bias` and `positive`. */
+/* Gives all parameters and buffers the values of weights.weights(), also for `bias` and `positive`. */
 ftr_status zoo_fill_weights(ftr_graph *graph, double bias, bool positive);
+
+/* Feeds what parity.make_input() makes of "prefix/x" and "prefix/y": images with mean 0 and variance 1; labels and tokens
+ * below the number of classes. */
+ftr_status zoo_feed(ftr_plan *plan, const zoo_network *net, const char *prefix);
 
 #endif
