@@ -176,13 +176,14 @@ SANITIZED = @$(MAKE) --no-print-directory $(PARALLEL) test-split B=build/$1 WERR
     SANITIZE="-fsanitize=$2 -fno-omit-frame-pointer"
 
 asan: ## the tests on src/ under AddressSanitizer and UBSan
-	$(call SANITIZED,asan,address -fsanitize=undefined -fno-sanitize-recover=all)
+	$(call SANITIZED,asan,address -fsanitize=undefined -fno-sanitize-recover=all) \
+	    FTR_TEST_MODELS="mlp mnist_cnn resnet20 mobilenet_v3_small_half efficientnet_lite0 vit_ti_16 gpt_chars gpt_untied"
 
 # ThreadSanitizer needs addresses that are not randomized on some kernels. Of the op cases the modes run that use threads
 # each in its own way; the others compute the same kernels again (FTR_TEST_OPS: see tests/ops/test_ops.c).
 tsan: ## the tests on src/ under ThreadSanitizer
 	$(call SANITIZED,tsan,thread) WRAP="$(shell setarch -R true 2>/dev/null && echo setarch -R)" \
-	    FTR_TEST_OPS="determinism error"
+	    FTR_TEST_OPS="determinism error" FTR_TEST_MODELS="mlp resnet20 mobilenet_v3_small_half gpt_chars"
 
 # For machines with AVX2 only: the width and the tiles are those of AVX-512, the instructions are not.
 avx512: ## the op cases on the AVX-512 code, made of AVX2 instructions

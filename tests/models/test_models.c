@@ -361,6 +361,7 @@ static void add_model(test_list *list, const zoo_model *model, const char *filte
 int main(int argc, char **argv) {
     static test_list list;
     setup(NULL);
-    for (int32_t i = 0; zoo_at(i); i++) add_model(&list, zoo_at(i), argc > 1 ? argv[1] : NULL);
+    for (int32_t i = 0; zoo_at(i); i++)
+        if (zoo_is_wanted(zoo_at(i)->name)) add_model(&list, zoo_at(i), argc > 1 ? argv[1] : NULL);
     return _cmocka_run_group_tests("models", list.tests, list.count, NULL, teardown);
 }

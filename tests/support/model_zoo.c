@@ -217,6 +217,16 @@ const zoo_model *zoo_at(int32_t index) {
     return index >= 0 && index < count ? &zoo_models[index] : NULL;
 }
 
+bool zoo_is_wanted(const char *name) {
+    const char *list = getenv("FTR_TEST_MODELS");
+    const size_t length = strlen(name);
+    for (const char *at = list; at && *at; at += strcspn(at, " ")) {
+        at += strspn(at, " ");
+        if (strcspn(at, " ") == length && strncmp(at, name, length) == 0) return true;
+    }
+    return !list;
+}
+
 const zoo_model *zoo_find(const char *name) {
     for (int32_t i = 0; zoo_at(i); i++)
         if (strcmp(zoo_at(i)->name, name) == 0) return zoo_at(i);

@@ -24,6 +24,10 @@ const zoo_model *zoo_at(int32_t index);
 /* The model of this name; NULL if there is none. */
 const zoo_model *zoo_find(const char *name);
 
+/* Whether the tests are to run a model: of the environment variable FTR_TEST_MODELS, names with spaces between them, or
+ * all of them without it. The sanitizers' targets choose some: the others have the same kinds of layers. */
+bool zoo_is_wanted(const char *name);
+
 /* A model with its inputs and the loss that the tests train it by, cross entropy. */
 typedef struct zoo_network {
     ftr_tensor x, y; /* "x", and the labels "y", of the logits' shape without the last dimension */
