@@ -53,12 +53,15 @@ static int64_t ftr__summary_parameters(const ftr_graph *graph, const ftr__node *
     return count;
 }
 
-/* Multiply-adds of matrix products and convolutions: output elements times the length of the sum behind each. */
+/* Multiply-adds of matrix products and convolutions: output elements times the length of the sum behind each. Of a
+ * transposed convolution: input elements times the outputs that each goes to, those that padding cuts off included. */
 static int64_t ftr__summary_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
-    if (node->op != FTR_OP_matmul && node->op != FTR_OP_linear && node->op != FTR_OP_conv2d) return 0;
+    const bool transposed = node->op == FTR_OP_conv2d_grad_input;
+    if (node->op != FTR_OP_matmul && node->op != FTR_OP_linear && node->op != FTR_OP_conv2d && !transposed) return 0;
     int64_t out = ftr__summary_count(graph, node->first_out);
     const ftr_shape *a = &graph->values[node->in[0]].shape, *b = &graph->values[node->in[1]].shape;
     if (node->op == FTR_OP_conv2d) return out * b->dim[1] * b->dim[2] * b->dim[3];
+    if (transposed) return ftr__summary_count(graph, node->in[0]) * b->dim[1] * b->dim[2] * b->dim[3];
     if (node->op == FTR_OP_linear) return out * b->dim[1];
     return out * a->dim[a->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
 }

@@ -144,11 +144,27 @@ static void test_empty_and_refused(void **state) {
     ftr_context_destroy(context);
 }
 
+/* Each of 60 elements goes to 2 * 2 * 7 outputs; each of 55 outputs of the other is a sum of 2 * 3. */
+static void test_convolutions(void **state) {
+    (void)state;
+    ftr_context *context = ftr_test_context();
+    ftr_graph *graph = ftr_graph_create(context);
+    ftr_conv_transpose2d_desc up = {.stride = {2, 2}, .no_bias = true};
+    ftr_conv1d_desc line = {.no_bias = true};
+    ftr_conv_transpose2d(ftr_input(graph, "a", FTR_F32, FTR_SHAPE(1, 3, 5, 4)), "up", 7, 2, &up);
+    ftr_conv1d(ftr_input(graph, "b", FTR_F32, FTR_SHAPE(1, 12, 3)), "line", 5, 2, &line);
+    FTR_TEST_GRAPH_OK(graph);
+    assert_non_null(strstr(summary_of(context, graph, &text), " 2,010 multiply-adds "));
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_network),     cmocka_unit_test(test_perceptron),
         cmocka_unit_test(test_shared_parameter),  cmocka_unit_test(test_long_names),
         cmocka_unit_test(test_empty_and_refused), cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_convolutions),
     };
     return cmocka_run_group_tests_name("summary", tests, NULL, NULL);
 }

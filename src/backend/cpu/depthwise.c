@@ -278,6 +278,7 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
         .w_tap = w->tap_step[1] * w->to_channels,
         .bias = w->bias ? w->bias + c : NULL,
         .relu = w->relu,
+        .fetch = w->phases[1] > 1,
         .y = w->result + (n * w->to[0] + first) * row[2] + c,
         .y_row = w->phases[0] * row[2],
         .y_pixel = w->phases[1] * w->to_channels,

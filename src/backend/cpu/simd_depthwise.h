@@ -29,6 +29,7 @@ typedef struct ftr__depthwise_run {
     int64_t w_plane, w_tap_row, w_tap;
     const float *bias; /* NULL: none */
     bool relu;
+    bool fetch; /* ask for what the next pixels are written to: they are apart, which the hardware does not foresee */
     float *y;
 } ftr__depthwise_run;
 

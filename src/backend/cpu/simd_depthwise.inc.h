@@ -48,6 +48,9 @@ FTR__INLINE void FTR__S(depthwise_store)(float *p, FTR__VF v, FTR__LANES lanes) 
 #define FTR__PIXEL_START(i)                                                                                            \
     const float *const x##i = x + (i < pixels ? i : 0) * x_step;                                                       \
     FTR__VF lo##i = bias0, hi##i = bias1;
+#define FTR__PIXEL_FETCH(i)                                                                                            \
+    if (i < pixels) __builtin_prefetch(y + (pixels + i) * y_step, 1);                                                  \
+    if (i < pixels && FTR__W > 8) __builtin_prefetch(y + (pixels + i) * y_step + FTR__W, 1);
 #define FTR__PIXEL_STEP(i)                                                                                             \
     if (i < pixels) {                                                                                                  \
         lo##i = FTR__FMA(two ? FTR__LOAD(x##i + at) : FTR__S(depthwise_load)(x##i + at, lanes), w0, lo##i);            \
@@ -73,6 +76,9 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
     if (r->bias) bias0 = two ? FTR__LOAD(r->bias + c) : FTR__S(depthwise_load)(r->bias + c, lanes);
     if (r->bias && two) bias1 = FTR__LOAD(r->bias + c + FTR__W);
     FTR__PIXELS(FTR__PIXEL_START)
+    if (two && r->fetch) {
+        FTR__PIXELS(FTR__PIXEL_FETCH)
+    }
     for (int64_t p = 0; p < r->planes; p++) {
         for (int64_t s = 0; s < tap_rows; s++) {
             const float *wt = w + p * r->w_plane + s * r->w_tap_row;
@@ -91,6 +97,7 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
 }
 #undef FTR__PIXELS
 #undef FTR__PIXEL_START
+#undef FTR__PIXEL_FETCH
 #undef FTR__PIXEL_STEP
 #undef FTR__PIXEL_RELU
 #undef FTR__PIXEL_END
@@ -152,7 +159,8 @@ static void FTR__S(depthwise_run)(const ftr__depthwise_run *r) {
 /* clang-format off */
 #define FTR__TAPS_1X1(X) X(0, 0)
 #define FTR__TAPS_1X3(X) X(0, 0) X(0, 1) X(0, 2)
-#define FTR__TAPS_3X3(X) FTR__TAPS_1X3(X) X(1, 0) X(1, 1) X(1, 2) X(2, 0) X(2, 1) X(2, 2)
+#define FTR__TAPS_2X3(X) FTR__TAPS_1X3(X) X(1, 0) X(1, 1) X(1, 2)
+#define FTR__TAPS_3X3(X) FTR__TAPS_2X3(X) X(2, 0) X(2, 1) X(2, 2)
 #define FTR__TAPS_1X5(X) X(0, 0) X(0, 1) X(0, 2) X(0, 3) X(0, 4)
 #define FTR__TAPS_2X5(X) FTR__TAPS_1X5(X) X(1, 0) X(1, 1) X(1, 2) X(1, 3) X(1, 4)
 #define FTR__TAPS_5X5(X) FTR__TAPS_2X5(X) \
@@ -179,8 +187,13 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
 }
 
 #define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
-#define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0};
-#define FTR__TAP_STEP(s, t) sum##s##t = FTR__FMA(d, FTR__TAP_LOAD(x##s + (at + t * x_tap)), sum##s##t);
+#define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0}, more##s##t = {0};
+#define FTR__TAP_STEP(s, t)                                                                                            \
+    {                                                                                                                  \
+        const float *const xt = x##s + (at + t * x_tap);                                                               \
+        sum##s##t = FTR__FMA(d, FTR__TAP_LOAD(xt), sum##s##t);                                                         \
+        if (two) more##s##t = FTR__FMA(e, FTR__LOAD(xt + FTR__W), more##s##t);                                         \
+    }
 #define FTR__TAP_EDGE(s, t)                                                                                            \
     if (i >= r->first[t] && i < r->last[t]) FTR__TAP_STEP(s, t)
 #define FTR__TAP_END(s, t)                                                                                             \
@@ -190,16 +203,19 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
             FTR__STORE(to, FTR__LOAD(to) + sum##s##t);                                                                 \
         else                                                                                                           \
             FTR__S(depthwise_store)(to, FTR__TAP_LOAD(to) + sum##s##t, lanes);                                         \
+        if (two) FTR__STORE(to + FTR__W, FTR__LOAD(to + FTR__W) + more##s##t);                                         \
     }
 #define FTR__TAP_PIXELS(taps, step, end)                                                                               \
     for (; i < (end); i++, dy += dy_pixel, at += x_pixel) {                                                            \
-        const FTR__VF d = FTR__TAP_LOAD(dy);                                                                           \
+        const FTR__VF d = FTR__TAP_LOAD(dy), e = two ? FTR__LOAD(dy + FTR__W) : (FTR__VF){0};                          \
+        (void)e;                                                                                                       \
         taps(step)                                                                                                     \
     }
-/* A function for one shape, whose first row is row `row` of all taps; `whole` is a constant where it is used. */
+/* A function for one shape, whose first row is row `row` of all taps. For two vectors of channels, a whole one, or the
+ * lanes that there are: `two` and `whole` are constants where it is used. */
 #define FTR__TAP_SUMS(name, taps)                                                                                      \
-    FTR__INLINE void FTR__S(name)(bool whole, const ftr__depthwise_sums *r, const FTR__S(depthwise_range) * all,       \
-                                  int64_t row, int64_t c) {                                                            \
+    FTR__INLINE void FTR__S(name)(bool two, bool whole, const ftr__depthwise_sums *r,                                  \
+                                  const FTR__S(depthwise_range) * all, int64_t row, int64_t c) {                       \
         const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
         const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
         const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
@@ -217,11 +233,14 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     }
 FTR__TAP_SUMS(depthwise_sums_1x1, FTR__TAPS_1X1)
 FTR__TAP_SUMS(depthwise_sums_1x3, FTR__TAPS_1X3)
-FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 FTR__TAP_SUMS(depthwise_sums_1x5, FTR__TAPS_1X5)
 FTR__TAP_SUMS(depthwise_sums_2x5, FTR__TAPS_2X5)
 #if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3 /* 32 registers */
+FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 FTR__TAP_SUMS(depthwise_sums_5x5, FTR__TAPS_5X5)
+#else
+FTR__TAP_SUMS(depthwise_sums_2x3, FTR__TAPS_2X3)
+FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 #endif
 #undef FTR__TAP_LOAD
 #undef FTR__TAP_START
@@ -232,35 +251,48 @@ FTR__TAP_SUMS(depthwise_sums_5x5, FTR__TAPS_5X5)
 #undef FTR__TAP_SUMS
 #undef FTR__TAPS_1X1
 #undef FTR__TAPS_1X3
+#undef FTR__TAPS_2X3
 #undef FTR__TAPS_3X3
 #undef FTR__TAPS_1X5
 #undef FTR__TAPS_2X5
 #undef FTR__TAPS_5X5
 
 /* The sums of one vector of channels, as many taps at once as there is a shape for. */
-FTR__INLINE void FTR__S(depthwise_sums_at)(bool whole, const ftr__depthwise_sums *r,
-                                           const FTR__S(depthwise_range) * all, int64_t c) {
-    int64_t row = 0;
+FTR__INLINE void FTR__S(depthwise_sums_one)(bool whole, const ftr__depthwise_sums *r,
+                                            const FTR__S(depthwise_range) * all, int64_t row, int64_t c) {
 #if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3
-    for (; r->taps == 5 && row + 5 <= r->tap_rows; row += 5) FTR__S(depthwise_sums_5x5)(whole, r, all, row, c);
+    for (; r->taps == 5 && row + 5 <= r->tap_rows; row += 5) FTR__S(depthwise_sums_5x5)(false, whole, r, all, row, c);
 #endif
-    for (; r->taps == 5 && row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x5)(whole, r, all, row, c);
-    for (; r->taps == 3 && row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(whole, r, all, row, c);
+    for (; r->taps == 5 && row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x5)(false, whole, r, all, row, c);
+    for (; r->taps == 3 && row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(false, whole, r, all, row, c);
     for (; row < r->tap_rows; row++) {
         if (r->taps == 5)
-            FTR__S(depthwise_sums_1x5)(whole, r, all, row, c);
+            FTR__S(depthwise_sums_1x5)(false, whole, r, all, row, c);
         else if (r->taps == 3)
-            FTR__S(depthwise_sums_1x3)(whole, r, all, row, c);
+            FTR__S(depthwise_sums_1x3)(false, whole, r, all, row, c);
         else
-            FTR__S(depthwise_sums_1x1)(whole, r, all, row, c);
+            FTR__S(depthwise_sums_1x1)(false, whole, r, all, row, c);
     }
+}
+
+/* Three columns of taps for two vectors at once, so that a pixel's lines of the cache are read in one go. */
+FTR__INLINE void FTR__S(depthwise_sums_two)(const ftr__depthwise_sums *r, const FTR__S(depthwise_range) * all,
+                                            int64_t c) {
+    int64_t row = 0;
+#if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3
+    for (; row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(true, true, r, all, row, c);
+#else
+    for (; row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x3)(true, true, r, all, row, c);
+#endif
+    for (; row < r->tap_rows; row++) FTR__S(depthwise_sums_1x3)(true, true, r, all, row, c);
 }
 
 static void FTR__S(depthwise_sums)(const ftr__depthwise_sums *r) {
     const FTR__S(depthwise_range) all = FTR__S(depthwise_range_of)(r);
     int64_t c = 0;
-    for (; c + FTR__W <= r->channels; c += FTR__W) FTR__S(depthwise_sums_at)(true, r, &all, c);
-    if (c < r->channels) FTR__S(depthwise_sums_at)(false, r, &all, c);
+    for (; r->taps == 3 && c + 2 * FTR__W <= r->channels; c += 2 * FTR__W) FTR__S(depthwise_sums_two)(r, &all, c);
+    for (; c + FTR__W <= r->channels; c += FTR__W) FTR__S(depthwise_sums_one)(true, r, &all, 0, c);
+    if (c < r->channels) FTR__S(depthwise_sums_one)(false, r, &all, 0, c);
 }
 #undef FTR__LANES
 
