@@ -14,10 +14,11 @@
  *
  * MANUAL
  *
- *   1  What it is              5  Evaluating, saving, loading      9  Reproducibility
- *   2  Adding it to a program  6  Your own loop                   10  Seeing inside
- *   3  Concepts                7  Ownership and memory            11  Build switches and environment
- *   4  A first program         8  Errors and threads              12  What it does not do
+ *   1  What it is              6  Your own loop            11  Models
+ *   2  Adding it to a program  7  Ownership and memory     12  Build switches and environment
+ *   3  Concepts                8  Errors and threads       13  What it does not do
+ *   4  A first program         9  Reproducibility
+ *   5  Evaluating, saving...  10  Seeing inside
  *
  * 1  WHAT IT IS
  *
@@ -157,7 +158,18 @@
  * Graphviz; ftr_compile_desc.on_pass shows it after each pass; ftr_plan_print() what will run, in order, and where each
  * value lies.
  *
- * 11  BUILD SWITCHES AND ENVIRONMENT
+ * 11  MODELS
+ *
+ *     ftr_resnet_desc d = {.depth = 18, .features_only = true};
+ *     ftr_tensor features = ftr_resnet(image, &d);
+ *     ftr_tensor logits = ftr_linear(features, "fc", 10, NULL);
+ *
+ * ftr_mlp(), ftr_mnist_cnn(), ftr_resnet(), ftr_resnet_cifar(), ftr_mobilenet_v2(), ftr_mobilenet_v3(), ftr_efficientnet()
+ * and ftr_efficientnet_lite0() add a network to a graph and return its logits, or its features for a head of your own. Names
+ * are torchvision's, so that files of weights go both ways. Two models in one graph need scopes (ftr_scope_push()). They are
+ * made of the functions of this header; a builder of yours looks the same, and reports mistakes with ftr_graph_fail().
+ *
+ * 12  BUILD SWITCHES AND ENVIRONMENT
  *
  *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
  *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
@@ -165,7 +177,7 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *
- * 12  WHAT IT DOES NOT DO
+ * 13  WHAT IT DOES NOT DO
  *
  * Shapes are static: there are no dynamic graphs. Kernels are f32 (f64 is for reference backends). Windows is not supported. */
 
@@ -2438,8 +2450,8 @@ FTR_API void ftr_backend_release(ftr_context *context, void *memory, size_t size
 #endif
 #endif
 
-/* ---- src/core/lib.h ---- */
-/* Private functions that several files share. The single file makes them static; a split build links them. */
+/* ---- src/core/linkage.h ---- */
+/* Linkage of private functions that several files share: the single file makes them static, a split build links them. */
 
 #ifndef FTR_LIB
 #define FTR_LIB extern
@@ -11276,6 +11288,7 @@ typedef struct ftr__depthwise_run {
     int64_t w_plane, w_tap_row, w_tap;
     const float *bias; /* NULL: none */
     bool relu;
+    bool fetch; /* ask for what the next pixels are written to: they are apart, which the hardware does not foresee */
     float *y;
 } ftr__depthwise_run;
 
@@ -13820,6 +13833,7 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
         .w_tap = w->tap_step[1] * w->to_channels,
         .bias = w->bias ? w->bias + c : NULL,
         .relu = w->relu,
+        .fetch = w->phases[1] > 1,
         .y = w->result + (n * w->to[0] + first) * row[2] + c,
         .y_row = w->phases[0] * row[2],
         .y_pixel = w->phases[1] * w->to_channels,
@@ -19836,12 +19850,15 @@ static int64_t ftr__summary_parameters(const ftr_graph *graph, const ftr__node *
     return count;
 }
 
-/* Multiply-adds of matrix products and convolutions: output elements times the length of the sum behind each. */
+/* Multiply-adds of matrix products and convolutions: output elements times the length of the sum behind each. Of a
+ * transposed convolution: input elements times the outputs that each goes to, those that padding cuts off included. */
 static int64_t ftr__summary_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
-    if (node->op != FTR_OP_matmul && node->op != FTR_OP_linear && node->op != FTR_OP_conv2d) return 0;
+    const bool transposed = node->op == FTR_OP_conv2d_grad_input;
+    if (node->op != FTR_OP_matmul && node->op != FTR_OP_linear && node->op != FTR_OP_conv2d && !transposed) return 0;
     int64_t out = ftr__summary_count(graph, node->first_out);
     const ftr_shape *a = &graph->values[node->in[0]].shape, *b = &graph->values[node->in[1]].shape;
     if (node->op == FTR_OP_conv2d) return out * b->dim[1] * b->dim[2] * b->dim[3];
+    if (transposed) return ftr__summary_count(graph, node->in[0]) * b->dim[1] * b->dim[2] * b->dim[3];
     if (node->op == FTR_OP_linear) return out * b->dim[1];
     return out * a->dim[a->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
 }
@@ -23418,6 +23435,9 @@ FTR__INLINE void FTR__S(depthwise_store)(float *p, FTR__VF v, FTR__LANES lanes) 
 #define FTR__PIXEL_START(i)                                                                                            \
     const float *const x##i = x + (i < pixels ? i : 0) * x_step;                                                       \
     FTR__VF lo##i = bias0, hi##i = bias1;
+#define FTR__PIXEL_FETCH(i)                                                                                            \
+    if (i < pixels) __builtin_prefetch(y + (pixels + i) * y_step, 1);                                                  \
+    if (i < pixels && FTR__W > 8) __builtin_prefetch(y + (pixels + i) * y_step + FTR__W, 1);
 #define FTR__PIXEL_STEP(i)                                                                                             \
     if (i < pixels) {                                                                                                  \
         lo##i = FTR__FMA(two ? FTR__LOAD(x##i + at) : FTR__S(depthwise_load)(x##i + at, lanes), w0, lo##i);            \
@@ -23443,6 +23463,9 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
     if (r->bias) bias0 = two ? FTR__LOAD(r->bias + c) : FTR__S(depthwise_load)(r->bias + c, lanes);
     if (r->bias && two) bias1 = FTR__LOAD(r->bias + c + FTR__W);
     FTR__PIXELS(FTR__PIXEL_START)
+    if (two && r->fetch) {
+        FTR__PIXELS(FTR__PIXEL_FETCH)
+    }
     for (int64_t p = 0; p < r->planes; p++) {
         for (int64_t s = 0; s < tap_rows; s++) {
             const float *wt = w + p * r->w_plane + s * r->w_tap_row;
@@ -23461,6 +23484,7 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
 }
 #undef FTR__PIXELS
 #undef FTR__PIXEL_START
+#undef FTR__PIXEL_FETCH
 #undef FTR__PIXEL_STEP
 #undef FTR__PIXEL_RELU
 #undef FTR__PIXEL_END
@@ -23522,7 +23546,8 @@ static void FTR__S(depthwise_run)(const ftr__depthwise_run *r) {
 /* clang-format off */
 #define FTR__TAPS_1X1(X) X(0, 0)
 #define FTR__TAPS_1X3(X) X(0, 0) X(0, 1) X(0, 2)
-#define FTR__TAPS_3X3(X) FTR__TAPS_1X3(X) X(1, 0) X(1, 1) X(1, 2) X(2, 0) X(2, 1) X(2, 2)
+#define FTR__TAPS_2X3(X) FTR__TAPS_1X3(X) X(1, 0) X(1, 1) X(1, 2)
+#define FTR__TAPS_3X3(X) FTR__TAPS_2X3(X) X(2, 0) X(2, 1) X(2, 2)
 #define FTR__TAPS_1X5(X) X(0, 0) X(0, 1) X(0, 2) X(0, 3) X(0, 4)
 #define FTR__TAPS_2X5(X) FTR__TAPS_1X5(X) X(1, 0) X(1, 1) X(1, 2) X(1, 3) X(1, 4)
 #define FTR__TAPS_5X5(X) FTR__TAPS_2X5(X) \
@@ -23549,8 +23574,13 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
 }
 
 #define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
-#define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0};
-#define FTR__TAP_STEP(s, t) sum##s##t = FTR__FMA(d, FTR__TAP_LOAD(x##s + (at + t * x_tap)), sum##s##t);
+#define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0}, more##s##t = {0};
+#define FTR__TAP_STEP(s, t)                                                                                            \
+    {                                                                                                                  \
+        const float *const xt = x##s + (at + t * x_tap);                                                               \
+        sum##s##t = FTR__FMA(d, FTR__TAP_LOAD(xt), sum##s##t);                                                         \
+        if (two) more##s##t = FTR__FMA(e, FTR__LOAD(xt + FTR__W), more##s##t);                                         \
+    }
 #define FTR__TAP_EDGE(s, t)                                                                                            \
     if (i >= r->first[t] && i < r->last[t]) FTR__TAP_STEP(s, t)
 #define FTR__TAP_END(s, t)                                                                                             \
@@ -23560,16 +23590,19 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
             FTR__STORE(to, FTR__LOAD(to) + sum##s##t);                                                                 \
         else                                                                                                           \
             FTR__S(depthwise_store)(to, FTR__TAP_LOAD(to) + sum##s##t, lanes);                                         \
+        if (two) FTR__STORE(to + FTR__W, FTR__LOAD(to + FTR__W) + more##s##t);                                         \
     }
 #define FTR__TAP_PIXELS(taps, step, end)                                                                               \
     for (; i < (end); i++, dy += dy_pixel, at += x_pixel) {                                                            \
-        const FTR__VF d = FTR__TAP_LOAD(dy);                                                                           \
+        const FTR__VF d = FTR__TAP_LOAD(dy), e = two ? FTR__LOAD(dy + FTR__W) : (FTR__VF){0};                          \
+        (void)e;                                                                                                       \
         taps(step)                                                                                                     \
     }
-/* A function for one shape, whose first row is row `row` of all taps; `whole` is a constant where it is used. */
+/* A function for one shape, whose first row is row `row` of all taps. For two vectors of channels, a whole one, or the
+ * lanes that there are: `two` and `whole` are constants where it is used. */
 #define FTR__TAP_SUMS(name, taps)                                                                                      \
-    FTR__INLINE void FTR__S(name)(bool whole, const ftr__depthwise_sums *r, const FTR__S(depthwise_range) * all,       \
-                                  int64_t row, int64_t c) {                                                            \
+    FTR__INLINE void FTR__S(name)(bool two, bool whole, const ftr__depthwise_sums *r,                                  \
+                                  const FTR__S(depthwise_range) * all, int64_t row, int64_t c) {                       \
         const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
         const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
         const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
@@ -23587,11 +23620,14 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     }
 FTR__TAP_SUMS(depthwise_sums_1x1, FTR__TAPS_1X1)
 FTR__TAP_SUMS(depthwise_sums_1x3, FTR__TAPS_1X3)
-FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 FTR__TAP_SUMS(depthwise_sums_1x5, FTR__TAPS_1X5)
 FTR__TAP_SUMS(depthwise_sums_2x5, FTR__TAPS_2X5)
 #if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3 /* 32 registers */
+FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 FTR__TAP_SUMS(depthwise_sums_5x5, FTR__TAPS_5X5)
+#else
+FTR__TAP_SUMS(depthwise_sums_2x3, FTR__TAPS_2X3)
+FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 #endif
 #undef FTR__TAP_LOAD
 #undef FTR__TAP_START
@@ -23602,35 +23638,48 @@ FTR__TAP_SUMS(depthwise_sums_5x5, FTR__TAPS_5X5)
 #undef FTR__TAP_SUMS
 #undef FTR__TAPS_1X1
 #undef FTR__TAPS_1X3
+#undef FTR__TAPS_2X3
 #undef FTR__TAPS_3X3
 #undef FTR__TAPS_1X5
 #undef FTR__TAPS_2X5
 #undef FTR__TAPS_5X5
 
 /* The sums of one vector of channels, as many taps at once as there is a shape for. */
-FTR__INLINE void FTR__S(depthwise_sums_at)(bool whole, const ftr__depthwise_sums *r,
-                                           const FTR__S(depthwise_range) * all, int64_t c) {
-    int64_t row = 0;
+FTR__INLINE void FTR__S(depthwise_sums_one)(bool whole, const ftr__depthwise_sums *r,
+                                            const FTR__S(depthwise_range) * all, int64_t row, int64_t c) {
 #if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3
-    for (; r->taps == 5 && row + 5 <= r->tap_rows; row += 5) FTR__S(depthwise_sums_5x5)(whole, r, all, row, c);
+    for (; r->taps == 5 && row + 5 <= r->tap_rows; row += 5) FTR__S(depthwise_sums_5x5)(false, whole, r, all, row, c);
 #endif
-    for (; r->taps == 5 && row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x5)(whole, r, all, row, c);
-    for (; r->taps == 3 && row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(whole, r, all, row, c);
+    for (; r->taps == 5 && row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x5)(false, whole, r, all, row, c);
+    for (; r->taps == 3 && row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(false, whole, r, all, row, c);
     for (; row < r->tap_rows; row++) {
         if (r->taps == 5)
-            FTR__S(depthwise_sums_1x5)(whole, r, all, row, c);
+            FTR__S(depthwise_sums_1x5)(false, whole, r, all, row, c);
         else if (r->taps == 3)
-            FTR__S(depthwise_sums_1x3)(whole, r, all, row, c);
+            FTR__S(depthwise_sums_1x3)(false, whole, r, all, row, c);
         else
-            FTR__S(depthwise_sums_1x1)(whole, r, all, row, c);
+            FTR__S(depthwise_sums_1x1)(false, whole, r, all, row, c);
     }
+}
+
+/* Three columns of taps for two vectors at once, so that a pixel's lines of the cache are read in one go. */
+FTR__INLINE void FTR__S(depthwise_sums_two)(const ftr__depthwise_sums *r, const FTR__S(depthwise_range) * all,
+                                            int64_t c) {
+    int64_t row = 0;
+#if FTR__SIMD_LEVEL == 1 || FTR__SIMD_LEVEL == 3
+    for (; row + 3 <= r->tap_rows; row += 3) FTR__S(depthwise_sums_3x3)(true, true, r, all, row, c);
+#else
+    for (; row + 2 <= r->tap_rows; row += 2) FTR__S(depthwise_sums_2x3)(true, true, r, all, row, c);
+#endif
+    for (; row < r->tap_rows; row++) FTR__S(depthwise_sums_1x3)(true, true, r, all, row, c);
 }
 
 static void FTR__S(depthwise_sums)(const ftr__depthwise_sums *r) {
     const FTR__S(depthwise_range) all = FTR__S(depthwise_range_of)(r);
     int64_t c = 0;
-    for (; c + FTR__W <= r->channels; c += FTR__W) FTR__S(depthwise_sums_at)(true, r, &all, c);
-    if (c < r->channels) FTR__S(depthwise_sums_at)(false, r, &all, c);
+    for (; r->taps == 3 && c + 2 * FTR__W <= r->channels; c += 2 * FTR__W) FTR__S(depthwise_sums_two)(r, &all, c);
+    for (; c + FTR__W <= r->channels; c += FTR__W) FTR__S(depthwise_sums_one)(true, r, &all, 0, c);
+    if (c < r->channels) FTR__S(depthwise_sums_one)(false, r, &all, 0, c);
 }
 #undef FTR__LANES
 
