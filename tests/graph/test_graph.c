@@ -1,27 +1,6 @@
 /* Building: handles, names, sticky errors, first values, printing. */
 #include "ftr_test.h"
 
-typedef struct fixture {
-    ftr_context *context;
-    ftr_graph *graph;
-} fixture;
-
-static int setup(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    f->context = ftr_test_context();
-    f->graph = ftr_graph_create(f->context);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state) {
-    fixture *f = *state;
-    ftr_graph_destroy(f->graph);
-    ftr_context_destroy(f->context);
-    free(f);
-    return 0;
-}
-
 static void null_handles_are_harmless(void **state) {
     (void)state;
     const ftr_tensor none = {NULL, 0};
@@ -48,7 +27,7 @@ static void null_handles_are_harmless(void **state) {
 }
 
 static void the_first_error_sticks(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     const ftr_tensor a = ftr_input(f->graph, "a", FTR_F32, FTR_SHAPE(2, 3));
     const ftr_tensor b = ftr_input(f->graph, "b", FTR_F32, FTR_SHAPE(4));
     const ftr_tensor sum = ftr_add(a, b);
@@ -59,13 +38,14 @@ static void the_first_error_sticks(void **state) {
     const char *sentence = "add 'add_2': shapes [2, 3] and [4] do not broadcast";
     assert_string_equal(ftr_graph_error(f->graph), sentence);
     ftr_plan *plan = (ftr_plan *)1;
-    assert_int_equal(ftr_compile(f->graph, &(ftr_compile_desc){.outputs = &a, .output_count = 1}, &plan), FTR_ERROR_SHAPE);
+    assert_int_equal(ftr_compile(f->graph, &(ftr_compile_desc){.outputs = &a, .output_count = 1}, &plan),
+                     FTR_ERROR_SHAPE);
     assert_null(plan);
     assert_string_equal(ftr_error_message(f->context), sentence);
 }
 
 static void scopes_prefix_names(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     const ftr_tensor x = ftr_input(f->graph, "x", FTR_F32, FTR_SHAPE(2, 3));
     ftr_scope_push(f->graph, "layer1");
     ftr_scope_push(f->graph, "0");
@@ -100,7 +80,7 @@ static void declare(ftr_graph *graph, bool swapped) {
 }
 
 static void first_values_depend_on_seed_and_name_alone(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     float *first = malloc(3000 * sizeof(float)), *second = malloc(3000 * sizeof(float));
     declare(f->graph, false);
     ftr_graph *other = ftr_graph_create(f->context);
@@ -129,7 +109,7 @@ static void moments(const float *data, size_t count, double *mean, double *devia
 }
 
 static void initializers_have_their_moments(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     const struct {
         ftr_init init;
         double mean, deviation;
@@ -167,7 +147,7 @@ static void initializers_have_their_moments(void **state) {
 }
 
 static void graph_prints_as_text(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     const ftr_tensor x = ftr_input(f->graph, "x", FTR_F32, FTR_SHAPE(2, 8, 8, 3));
     const ftr_tensor h = ftr_relu(ftr_conv2d(x, "conv", 4, 3, &(ftr_conv2d_desc){.padding = {1, 1, 1, 1}}));
     ftr_mean(h, FTR_AXES(1, 2), false);
@@ -186,7 +166,7 @@ static void graph_prints_as_text(void **state) {
 }
 
 static void graph_prints_as_dot(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     ftr_relu(ftr_input(f->graph, "x", FTR_F32, FTR_SHAPE(2)));
     ftr_test_text *text = calloc(1, sizeof *text);
     FTR_TEST_OK(f->context, ftr_graph_print(f->graph, FTR_GRAPH_DOT, ftr_test_text_write, text));
@@ -214,7 +194,7 @@ static void shapes_count_without_overflow(void **state) {
 }
 
 int main(void) {
-#define GRAPH_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define GRAPH_TEST(name) cmocka_unit_test_setup_teardown(name, ftr_test_setup, ftr_test_teardown)
     const struct CMUnitTest tests[] = {
         GRAPH_TEST(null_handles_are_harmless),
         GRAPH_TEST(the_first_error_sticks),

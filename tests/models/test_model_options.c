@@ -477,15 +477,22 @@ static uint64_t step_hash(const zoo_model *model, int32_t threads) {
     return hash;
 }
 
-/* Larger ones of a family have the same kinds of layers. */
+/* Larger ones of a family, with the same kinds of layers: one number of threads is compared with another. */
 static const char *const large[] = {"resnet34",        "resnet101", "resnet152", "efficientnet_b1",
                                     "efficientnet_b2", "vit_s_16",  "vit_b_16",  "gpt2"};
+
+static bool is_large(const char *name) {
+    for (size_t i = 0; i < FTR_TEST_LENGTH(large); i++)
+        if (strcmp(large[i], name) == 0) return true;
+    return false;
+}
 
 static void test_same_bits(void **state) {
     const zoo_model *model = *state;
     const uint64_t one = step_hash(model, 1);
-    assert_true(step_hash(model, 2) == one);
     assert_true(step_hash(model, 3) == one);
+    if (is_large(model->name)) return;
+    assert_true(step_hash(model, 2) == one);
     assert_true(step_hash(model, 8) == one);
 }
 
@@ -514,12 +521,6 @@ static void test_learns(void **state) {
 
 /* ---------------------------------------------------------------------------------------------------------- main -- */
 
-static bool is_large(const char *name) {
-    for (size_t i = 0; i < FTR_TEST_LENGTH(large); i++)
-        if (strcmp(large[i], name) == 0) return true;
-    return false;
-}
-
 int main(void) {
     static struct CMUnitTest tests[128] = {
         cmocka_unit_test(test_mistakes),      cmocka_unit_test(test_null_image),
@@ -530,7 +531,7 @@ int main(void) {
     static char names[128][96];
     size_t count = 9;
     for (int32_t i = 0; zoo_at(i); i++) {
-        if (is_large(zoo_at(i)->name) || !zoo_is_wanted(zoo_at(i)->name)) continue;
+        if (!zoo_is_wanted(zoo_at(i)->name)) continue;
         snprintf(names[count], sizeof names[count], "%s: same bits", zoo_at(i)->name);
         tests[count].name = names[count];
         tests[count].test_func = test_same_bits;

@@ -321,10 +321,6 @@ static void test_levels(void **state) {
 static const char *const on_each_level[] = {"mlp", "mnist_cnn", "resnet20", "mobilenet_v2_half",
                                             "mobilenet_v3_small_half"};
 
-/* The first values of these take long, and are drawn by the code of the smaller ones. */
-static const char *const same_first_values[] = {"resnet34", "resnet101", "resnet152", "efficientnet_b1",
-                                                "efficientnet_b2"};
-
 static bool is_among(const char *const *names, size_t count, const char *name) {
     for (size_t i = 0; i < count; i++)
         if (strcmp(names[i], name) == 0) return true;
@@ -351,8 +347,7 @@ static void add(test_list *list, const char *what, const zoo_model *model, CMUni
 static void add_model(test_list *list, const zoo_model *model, const char *filter) {
     ftr_safetensors_entry entry;
     add(list, "names", model, test_names, filter);
-    if (!is_among(same_first_values, FTR_TEST_LENGTH(same_first_values), model->name))
-        add(list, "first values", model, test_first_values, filter);
+    add(list, "first values", model, test_first_values, filter);
     if (golden_find(model, "digests", &entry)) add(list, "step", model, test_step, filter);
     if (is_among(on_each_level, FTR_TEST_LENGTH(on_each_level), model->name))
         add(list, "step on other instruction sets", model, test_levels, filter);

@@ -4,27 +4,6 @@
 
 #include <unistd.h>
 
-typedef struct fixture {
-    ftr_context *context;
-    ftr_graph *graph;
-} fixture;
-
-static int setup(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    f->context = ftr_test_context();
-    f->graph = ftr_graph_create(f->context);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state) {
-    fixture *f = *state;
-    ftr_graph_destroy(f->graph);
-    ftr_context_destroy(f->context);
-    free(f);
-    return 0;
-}
-
 static ftr_tensor image(ftr_graph *graph, int64_t height, int64_t width) {
     return ftr_input(graph, "image", FTR_F32, FTR_SHAPE(2, height, width, 3));
 }
@@ -51,7 +30,7 @@ static void assert_shape(ftr_tensor tensor, ftr_shape expected) {
 
 /* Counts are torchvision's for ViT-B/16 and Hugging Face's for GPT-2; those of Ti and S are in arXiv:2012.12877. */
 static void sizes_have_their_parameters(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     static const int64_t counts[] = {5717416, 22050664, 86567656};
     for (int size = FTR_VIT_TINY; size <= FTR_VIT_BASE; size++) {
         ftr_graph *graph = ftr_graph_create(f->context);
@@ -67,7 +46,7 @@ static void sizes_have_their_parameters(void **state) {
 }
 
 static void null_is_the_base_size(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     assert_shape(ftr_vit(image(f->graph, 224, 224), NULL), FTR_SHAPE(2, 1000));
     FTR_TEST_GRAPH_OK(f->graph);
     assert_int_equal(parameters(f->graph), 86567656);
@@ -94,7 +73,7 @@ static ftr_gpt_desc small_gpt(void) {
 }
 
 static void sizes_follow_the_options(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     ftr_vit_desc vit = small_vit();
     vit.mlp_width = 20;
     vit.features_only = true;
@@ -182,7 +161,7 @@ static void assert_uniform(const fixture *f, const char *name, double bound) {
 
 /* torchvision's VisionTransformer.__init__(), its MLPBlock and nn.MultiheadAttention's _reset_parameters(). */
 static void vit_starts_as_torchvisions(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     ftr_vit_desc desc = ftr_vit_defaults(FTR_VIT_TINY);
     desc.layers = 1;
     ftr_vit(image(f->graph, 112, 112), &desc);
@@ -208,7 +187,7 @@ static void vit_starts_as_torchvisions(void **state) {
 
 /* Hugging Face's GPT2PreTrainedModel._init_weights(). */
 static void gpt_starts_as_hugging_faces(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     ftr_gpt_desc desc = ftr_gpt_defaults(FTR_GPT_CHARS);
     desc.untied = true;
     ftr_gpt(tokens(f->graph, 1, 5), &desc);
@@ -250,7 +229,7 @@ static void run_gpt(const fixture *f, ftr_plan *plan, ftr_tensor in, ftr_tensor 
 static const int32_t some_ids[N][T] = {{3, 1, 4, 1, 5, 9}, {2, 6, 5, 3, 10, 0}};
 
 static void gpt_sees_no_later_token(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     ftr_tensor in, out;
     ftr_gpt_desc desc = small_gpt();
     ftr_plan *plan = compile_gpt(f, &desc, FTR_MODE_EVAL, &in, &out);
@@ -268,7 +247,7 @@ static void gpt_sees_no_later_token(void **state) {
 
 /* Each of the dropouts alone changes what is computed while training, and nothing in evaluation. */
 static void dropouts_are_on_while_training(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     float plain[N][T][VOCABULARY], trained[N][T][VOCABULARY], evaluated[N][T][VOCABULARY];
     for (int which = 0; which < 4; which++) {
         ftr_gpt_desc desc = small_gpt();
@@ -289,7 +268,7 @@ static void dropouts_are_on_while_training(void **state) {
 }
 
 static void a_token_outside_the_vocabulary_fails_the_step(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     ftr_tensor in, out;
     ftr_gpt_desc desc = small_gpt();
     ftr_plan *plan = compile_gpt(f, &desc, FTR_MODE_EVAL, &in, &out);
@@ -301,7 +280,7 @@ static void a_token_outside_the_vocabulary_fails_the_step(void **state) {
 
 /* A file with the names of GPT2LMHeadModel into a graph with those of GPT2Model. */
 static void names_load_with_a_prefix(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     char directory[] = "/tmp/ftr_test_transformers_XXXXXX", path[64];
     assert_non_null(mkdtemp(directory));
     snprintf(path, sizeof path, "%s/w.safetensors", directory);
@@ -409,7 +388,7 @@ MISTAKES(MISTAKE_BUILDER)
 #define MISTAKE_ROW(name, code, sentence, ...) {#name, mistake_##name, code, sentence},
 
 static void mistakes_have_a_sentence(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     static const struct {
         const char *name;
         ftr_tensor (*build)(ftr_graph *graph);
@@ -428,7 +407,7 @@ static void mistakes_have_a_sentence(void **state) {
 }
 
 static void null_inputs_are_mistakes(void **state) {
-    fixture *f = *state;
+    ftr_test_fixture *f = *state;
     const ftr_tensor nowhere = {NULL, 0}, nothing = {f->graph, 0};
     assert_false(ftr_is_valid(ftr_vit(nowhere, NULL)));
     assert_false(ftr_is_valid(ftr_gpt(nowhere, NULL)));
@@ -440,7 +419,7 @@ static void null_inputs_are_mistakes(void **state) {
 }
 
 int main(void) {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, ftr_test_setup, ftr_test_teardown)
     const struct CMUnitTest tests[] = {
         TEST(sizes_have_their_parameters),    TEST(null_is_the_base_size),
         TEST(sizes_follow_the_options),       TEST(vit_starts_as_torchvisions),

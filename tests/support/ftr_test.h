@@ -141,6 +141,28 @@ static inline ftr_context *ftr_test_context_with(const ftr_backend *backend, uin
 /* A silent context on the CPU with seed 1 and two threads. */
 static inline ftr_context *ftr_test_context(void) { return ftr_test_context_with(NULL, 1, 2, NULL); }
 
+/* What tests about one graph start with: the state that ftr_test_setup() makes and ftr_test_teardown() frees. */
+typedef struct ftr_test_fixture {
+    ftr_context *context;
+    ftr_graph *graph;
+} ftr_test_fixture;
+
+static inline int ftr_test_setup(void **state) {
+    ftr_test_fixture *f = (ftr_test_fixture *)calloc(1, sizeof *f);
+    f->context = ftr_test_context();
+    f->graph = ftr_graph_create(f->context);
+    *state = f;
+    return 0;
+}
+
+static inline int ftr_test_teardown(void **state) {
+    ftr_test_fixture *f = (ftr_test_fixture *)*state;
+    ftr_graph_destroy(f->graph);
+    ftr_context_destroy(f->context);
+    free(f);
+    return 0;
+}
+
 /* Fails the test, with the context's sentence, if a call did not succeed. */
 #define FTR_TEST_OK(context, call)                                                                                     \
     do {                                                                                                               \
