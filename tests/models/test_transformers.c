@@ -113,7 +113,7 @@ typedef struct moments {
     double min, max, mean, deviation;
 } moments;
 
-static moments moments_of(const fixture *f, const char *name) {
+static moments moments_of(const ftr_test_fixture *f, const char *name) {
     ftr_tensor variable = ftr_variable_find(f->graph, name);
     if (!ftr_is_valid(variable)) fail_msg("there is no %s", name);
     ftr_shape shape = ftr_shape_of(variable);
@@ -135,14 +135,14 @@ static moments moments_of(const fixture *f, const char *name) {
     return m;
 }
 
-static void assert_constant(const fixture *f, const char *name, double value) {
+static void assert_constant(const ftr_test_fixture *f, const char *name, double value) {
     moments m = moments_of(f, name);
     if (m.min != value || m.max != value) fail_msg("%s is from %g to %g, expected %g", name, m.min, m.max, value);
 }
 
 /* Mean and deviation of n normal numbers scatter by 1 / sqrt(n) and 1 / sqrt(2 n) of the deviation; 5 times that is
  * allowed. */
-static void assert_normal(const fixture *f, const char *name, double deviation) {
+static void assert_normal(const ftr_test_fixture *f, const char *name, double deviation) {
     moments m = moments_of(f, name);
     double scatter = 5 / sqrt((double)m.count);
     if (fabs(m.deviation / deviation - 1) > scatter / sqrt(2.0) || fabs(m.mean) > scatter * deviation ||
@@ -151,7 +151,7 @@ static void assert_normal(const fixture *f, const char *name, double deviation) 
                  m.deviation, m.max, deviation);
 }
 
-static void assert_uniform(const fixture *f, const char *name, double bound) {
+static void assert_uniform(const ftr_test_fixture *f, const char *name, double bound) {
     moments m = moments_of(f, name);
     if (m.min < -bound || m.max > bound || m.min > -0.98 * bound || m.max < 0.98 * bound ||
         fabs(m.deviation * sqrt(3.0) / bound - 1) > 0.05)
@@ -209,7 +209,7 @@ static void gpt_starts_as_hugging_faces(void **state) {
 
 enum { N = 2, T = 6, VOCABULARY = 11 };
 
-static ftr_plan *compile_gpt(const fixture *f, const ftr_gpt_desc *desc, ftr_mode mode, ftr_tensor *in,
+static ftr_plan *compile_gpt(const ftr_test_fixture *f, const ftr_gpt_desc *desc, ftr_mode mode, ftr_tensor *in,
                              ftr_tensor *out) {
     *in = tokens(f->graph, N, T);
     *out = ftr_gpt(*in, desc);
@@ -219,7 +219,7 @@ static ftr_plan *compile_gpt(const fixture *f, const ftr_gpt_desc *desc, ftr_mod
     return plan;
 }
 
-static void run_gpt(const fixture *f, ftr_plan *plan, ftr_tensor in, ftr_tensor out, const int32_t ids[N][T],
+static void run_gpt(const ftr_test_fixture *f, ftr_plan *plan, ftr_tensor in, ftr_tensor out, const int32_t ids[N][T],
                     float logits[N][T][VOCABULARY]) {
     FTR_TEST_OK(f->context, ftr_feed(plan, in, ids, sizeof(int32_t) * N * T));
     FTR_TEST_OK(f->context, ftr_step(plan, NULL));
@@ -254,7 +254,7 @@ static void dropouts_are_on_while_training(void **state) {
         double *const p[] = {&desc.embedding_dropout, &desc.attention_dropout, &desc.residual_dropout};
         if (which > 0) *p[which - 1] = 0.5;
         for (int mode = 0; mode < 2; mode++) {
-            fixture one = {f->context, ftr_graph_create(f->context)};
+            ftr_test_fixture one = {f->context, ftr_graph_create(f->context)};
             ftr_tensor in, out;
             ftr_plan *plan = compile_gpt(&one, &desc, mode == 0 ? FTR_MODE_TRAIN : FTR_MODE_EVAL, &in, &out);
             run_gpt(&one, plan, in, out, some_ids, mode == 0 ? trained : evaluated);
@@ -293,7 +293,7 @@ static void names_load_with_a_prefix(void **state) {
     ftr_plan_destroy(plan);
 
     ftr_context *context = ftr_test_context_with(NULL, 2, 2, NULL); /* another seed: other first values */
-    fixture other = {context, ftr_graph_create(context)};
+    ftr_test_fixture other = {context, ftr_graph_create(context)};
     desc.bare_names = true;
     plan = compile_gpt(&other, &desc, FTR_MODE_EVAL, &in, &out);
     FTR_TEST_OK(context, ftr_load_weights(other.graph, path, &(ftr_load_desc){.file_prefix = "transformer."}, NULL));
