@@ -1,23 +1,12 @@
-#include "graph/graph.h"
+#include "io/weights.h"
+
 #include "io/load_report.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-/* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights, whose memory is OHWI
- * (OIW and OWI of one dimension): the last dimension moves to the second place. */
-typedef struct ftr__weight {
-    ftr_tensor tensor;
-    const char *name;
-    ftr_dtype dtype;
-    ftr_shape shape;
-    size_t bytes;
-    bool permuted;
-    int64_t window; /* positions of a permuted one's kernel: H * W */
-} ftr__weight;
-
-static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
+ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
     const ftr__variable *variable = &graph->variables[index];
     const ftr_tensor tensor = {graph, variable->value};
     ftr__weight weight = {
@@ -39,17 +28,17 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
     return weight;
 }
 
-/* Copies [count, rows, columns] to [count, columns, rows]. OHWI to OIHW is this with H*W rows and I columns; back, with I
- * rows and H*W columns. Neither side need be aligned. */
-static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns,
-                                  size_t size) {
+void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns, size_t size) {
     unsigned char *target = to;
     const unsigned char *source = from;
-    for (int64_t n = 0; n < count; n++) {
+    for (int64_t n = 0; n < count; n++, source += (size_t)(rows * columns) * size) {
         for (int64_t c = 0; c < columns; c++) {
-            for (int64_t r = 0; r < rows; r++) {
-                memcpy(target, source + (size_t)((n * rows + r) * columns + c) * size, size);
-                target += size;
+            const unsigned char *at = source + (size_t)c * size;
+            if (size == 4) { /* a copy of known size is one instruction */
+                for (int64_t r = 0; r < rows; r++, target += 4, at += columns * 4) memcpy(target, at, 4);
+            } else {
+                for (int64_t r = 0; r < rows; r++, target += size, at += (size_t)columns * size)
+                    memcpy(target, at, size);
             }
         }
     }
