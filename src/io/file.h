@@ -4,6 +4,15 @@
 
 #include "core/core.h"
 
+/* open(), which child processes do not inherit. */
+FTR_LIB int ftr__file_open(const char *path, int flags);
+
+/* All of `size` bytes; false with errno set. */
+FTR_LIB bool ftr__file_write(int descriptor, const void *data, size_t size);
+
+/* Waits until the disk has the bytes; 0, or -1 with errno set. */
+FTR_LIB int ftr__file_sync(int descriptor);
+
 /* Reads a regular file into memory of ftr__allocate(), which the caller releases with *size. */
 FTR_LIB ftr_status ftr__file_read(ftr_context *context, const char *path, unsigned char **bytes, size_t *size);
 
