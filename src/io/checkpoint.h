@@ -114,6 +114,9 @@ typedef struct ftr__checkpoint_values {
 
 /* A section's values; without such a section a failure. */
 FTR_LIB ftr__checkpoint_values ftr__checkpoint_values_of(const ftr_checkpoint *checkpoint, const char *section);
+/* A member that is an object; `section` is what messages call it. */
+FTR_LIB ftr__checkpoint_values ftr__checkpoint_object(const ftr__checkpoint_values *values, const char *key,
+                                                      const char *section);
 FTR_LIB bool ftr__checkpoint_has(const ftr__checkpoint_values *values, const char *key);
 FTR_LIB int64_t ftr__checkpoint_integer(ftr__checkpoint_values *values, const char *key, int64_t low, int64_t high);
 FTR_LIB double ftr__checkpoint_real(ftr__checkpoint_values *values, const char *key);
@@ -124,7 +127,8 @@ FTR_LIB uint64_t ftr__checkpoint_digits(ftr__checkpoint_values *values, const ch
 
 /* Compares a value that must be as it is now; a difference is an FTR_ERROR_STATE that names it. */
 FTR_LIB void ftr__checkpoint_same_integer(ftr__checkpoint_values *values, const char *key, int64_t now);
-FTR_LIB void ftr__checkpoint_same_real(ftr__checkpoint_values *values, const char *key, double now);
+FTR_LIB void ftr__checkpoint_same_real(ftr__checkpoint_values *values, const char *key, double now,
+                                       double otherwise); /* what it is if it is not there; NaN: it must be */
 FTR_LIB void ftr__checkpoint_same_string(ftr__checkpoint_values *values, const char *key, const char *now);
 FTR_LIB void ftr__checkpoint_same_bool(ftr__checkpoint_values *values, const char *key, bool now);
 
@@ -151,8 +155,5 @@ FTR_LIB ftr_status ftr__checkpoint_variables(ftr_graph *graph, ftr__arena *arena
 /* ftr_checkpoint_restore() with sections besides those of the plan: all are compared before the first is changed. */
 FTR_LIB ftr_status ftr__checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan,
                                            const ftr__checkpoint_section *sections, int32_t count);
-
-/* Number of steps that the plan's optimizer has applied. */
-FTR_LIB ftr_status ftr__checkpoint_applied_steps(ftr_plan *plan, int64_t *steps);
 
 #endif

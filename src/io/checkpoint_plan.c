@@ -1,4 +1,5 @@
 /* What of a plan and its graph goes into a checkpoint, and how it gets back. */
+#include "graph/op.h"
 #include "io/checkpoint.h"
 #include "passes/plan.h"
 
@@ -46,90 +47,68 @@ static ftr_status ftr__checkpoint_put_weight(void *user, int32_t index, const vo
 
 /* ----------------------------------------------------------------------------------------------- optimizer's state -- */
 
-/* The variable that a state belongs to ("fc.weight" of "fc.weight.exp_avg") if its layout is that of a convolution
- * weight; NULL otherwise. */
-static const ftr__variable *ftr__checkpoint_conv_of(const ftr_graph *graph, const char *state, const ftr_shape *shape) {
-    for (int32_t i = 0; i < graph->variable_count; i++) {
+/* Whether a state is one of a convolution weight ("conv.weight.exp_avg" of "conv.weight") and laid out as it is. */
+static bool ftr__checkpoint_is_conv_state(const ftr_graph *graph, const ftr_plan_state *state) {
+    for (int32_t i = 0; i < graph->variable_count && state->shape.rank > 2; i++) {
         const ftr__variable *variable = &graph->variables[i];
         const ftr__value *value = &graph->values[variable->value];
         const char *name = graph->nodes[value->node].name;
         const size_t length = strlen(name);
-        if (variable->conv_weight && shape->rank > 2 && ftr_shape_equal(shape, &value->shape) &&
-            strncmp(state, name, length) == 0 && state[length] == '.')
-            return variable;
+        if (variable->conv_weight && state->shape.rank == value->shape.rank &&
+            strncmp(state->name, name, length) == 0 && state->name[length] == '.')
+            return true;
     }
-    return NULL;
+    return false;
 }
 
-/* States are the buffers of the plan's own graph that are none of the model's. */
-static bool ftr__checkpoint_is_state(const ftr__node *node) {
-    return node->op == FTR_OP_buffer && node->variable < 0 && !node->dead;
+static ftr__checkpoint_tensor ftr__checkpoint_state(const ftr_plan *plan, const ftr_plan_state *state, size_t offset) {
+    ftr__checkpoint_tensor tensor = {.name = state->name,
+                                     .dtype = state->dtype,
+                                     .shape = state->shape,
+                                     .bytes = state->bytes,
+                                     .offset = offset,
+                                     .window = 1};
+    tensor.permuted = ftr__checkpoint_is_conv_state(plan->source, state);
+    if (!tensor.permuted) return tensor;
+    tensor.shape = ftr__weight_shape(&state->shape, &tensor.window);
+    return tensor;
 }
 
 typedef struct ftr__checkpoint_states {
     ftr_plan *plan;
-    int32_t *values; /* ids, in the order of declaration */
     const ftr__checkpoint_tensor *tensors;
     int32_t count;
 } ftr__checkpoint_states;
 
-static unsigned char *ftr__checkpoint_state_memory(const ftr__checkpoint_states *states, int32_t index) {
-    const ftr__slot *slot = &states->plan->slots[states->values[index]];
-    return states->plan->memory[slot->place] + slot->offset;
-}
-
 static ftr_status ftr__checkpoint_copy_states(void *user, unsigned char *to) {
     const ftr__checkpoint_states *states = user;
-    ftr_context *context = states->plan->context;
     ftr_status status = FTR_OK;
-    for (int32_t i = 0; i < states->count && status == FTR_OK; i++)
-        status = context->backend->download(context, context->backend_state, to + states->tensors[i].offset,
-                                            ftr__checkpoint_state_memory(states, i), states->tensors[i].bytes);
+    for (int32_t i = 0; i < states->count && status == FTR_OK; i++) {
+        const ftr__checkpoint_tensor *tensor = &states->tensors[i];
+        status = ftr_plan_state_read(states->plan, tensor->name, to + tensor->offset, tensor->bytes);
+    }
     return status;
 }
 
 static ftr_status ftr__checkpoint_put_state(void *user, int32_t index, const void *data) {
     const ftr__checkpoint_states *states = user;
-    ftr_context *context = states->plan->context;
-    return context->backend->upload(context, context->backend_state, ftr__checkpoint_state_memory(states, index), data,
-                                    states->tensors[index].bytes);
-}
-
-static ftr__checkpoint_tensor ftr__checkpoint_state(const ftr_plan *plan, int32_t value, size_t offset) {
-    const ftr__value *v = &plan->graph->values[value];
-    ftr__checkpoint_tensor tensor = {.name = plan->graph->nodes[v->node].name,
-                                     .dtype = v->dtype,
-                                     .shape = v->shape,
-                                     .bytes = (size_t)ftr_shape_count(&v->shape) * ftr_dtype_size(v->dtype),
-                                     .offset = offset,
-                                     .window = 1};
-    const ftr__variable *conv = ftr__checkpoint_conv_of(plan->source, tensor.name, &v->shape);
-    if (!conv) return tensor;
-    const ftr__weight weight = ftr__weight_of(plan->source, (int32_t)(conv - plan->source->variables));
-    tensor.shape = weight.shape;
-    tensor.permuted = weight.permuted;
-    tensor.window = weight.window;
-    return tensor;
+    return ftr_plan_state_write(states->plan, states->tensors[index].name, data, states->tensors[index].bytes);
 }
 
 static ftr_status ftr__checkpoint_state_section(ftr_plan *plan, ftr__arena *arena, ftr__checkpoint_section *section) {
-    const ftr_graph *graph = plan->graph;
-    int32_t count = 0;
-    for (int32_t n = 0; n < graph->node_count; n++) count += ftr__checkpoint_is_state(&graph->nodes[n]);
+    const int32_t count = ftr_plan_state_count(plan);
     const size_t size = (size_t)count * sizeof(ftr__checkpoint_tensor);
     ftr__checkpoint_states *states = ftr__arena_alloc(arena, sizeof *states);
     ftr__checkpoint_tensor *tensors = ftr__arena_alloc(arena, size);
-    int32_t *values = ftr__arena_alloc(arena, (size_t)count * sizeof *values);
-    if (!states || !tensors || !values) return ftr__checkpoint_no_memory(plan->context, size);
-    *states = (ftr__checkpoint_states){.plan = plan, .values = values, .tensors = tensors};
+    if (!states || !tensors) return ftr__checkpoint_no_memory(plan->context, size);
+    *states = (ftr__checkpoint_states){.plan = plan, .tensors = tensors, .count = count};
     size_t bytes = 0;
-    for (int32_t n = 0; n < graph->node_count; n++) {
-        const ftr__node *node = &graph->nodes[n];
-        if (!ftr__checkpoint_is_state(node)) continue;
-        values[states->count] = node->first_out;
-        tensors[states->count] = ftr__checkpoint_state(plan, node->first_out, bytes);
-        bytes += (tensors[states->count].bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
-        states->count++;
+    for (int32_t i = 0; i < count; i++) {
+        ftr_plan_state state;
+        const ftr_status status = ftr_plan_state_at(plan, i, &state);
+        if (status != FTR_OK) return status;
+        tensors[i] = ftr__checkpoint_state(plan, &state, bytes);
+        bytes += (state.bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
     }
     *section = (ftr__checkpoint_section){.name = "optimizer",
                                          .tensors = tensors,
@@ -141,17 +120,113 @@ static ftr_status ftr__checkpoint_state_section(ftr_plan *plan, ftr__arena *aren
     return FTR_OK;
 }
 
-ftr_status ftr__checkpoint_applied_steps(ftr_plan *plan, int64_t *steps) {
-    const ftr_graph *graph = plan->graph;
-    *steps = 0;
-    for (int32_t n = 0; n < graph->node_count; n++) {
-        const ftr__node *node = &graph->nodes[n];
-        if (!ftr__checkpoint_is_state(node) || strcmp(node->name, "optimizer.step") != 0) continue;
-        const ftr__slot *slot = &plan->slots[node->first_out];
-        return plan->context->backend->download(plan->context, plan->context->backend_state, steps,
-                                                plan->memory[slot->place] + slot->offset, sizeof *steps);
+/* ---------------------------------------------------------------------------------------------- optimizer's settings -- */
+
+/* The settings of an update. A run is resumed with those that it was begun with. */
+typedef struct ftr__checkpoint_setting {
+    const char *name;
+    double value;
+} ftr__checkpoint_setting;
+
+#define FTR__CHECKPOINT_SETTINGS 32
+
+/* All that ftr_op_attr.optimizer has. Returns how many. */
+static int32_t ftr__checkpoint_settings(const ftr__node *node, ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr_op_attr *a = &node->attr;
+    const ftr__checkpoint_setting settings[] = {
+        {"lr_scale", a->optimizer.lr_scale},
+        {"clip_value", a->optimizer.clip_value},
+        {"weight_decay", a->optimizer.weight_decay},
+        {"momentum", a->optimizer.momentum},
+        {"dampening", a->optimizer.dampening},
+        {"beta1", a->optimizer.beta1},
+        {"beta2", a->optimizer.beta2},
+        {"eps", a->optimizer.eps},
+        {"alpha", a->optimizer.alpha},
+        {"lr_decay", a->optimizer.lr_decay},
+        {"initial_accumulator", a->optimizer.initial_accumulator},
+        {"trust_coefficient", a->optimizer.trust_coefficient},
+        {"beta2_decay", a->optimizer.beta2_decay},
+        {"parameter_eps", a->optimizer.parameter_eps},
+        {"clip_threshold", a->optimizer.clip_threshold},
+        {"ns_coefficient_0", a->optimizer.ns_coefficients[0]},
+        {"ns_coefficient_1", a->optimizer.ns_coefficients[1]},
+        {"ns_coefficient_2", a->optimizer.ns_coefficients[2]},
+        {"ns_eps", a->optimizer.ns_eps},
+        {"ns_steps", (double)a->optimizer.ns_steps},
+        {"rate", (double)a->optimizer.rate},
+        {"nesterov", (double)a->optimizer.nesterov},
+        {"amsgrad", (double)a->optimizer.amsgrad},
+        {"centered", (double)a->optimizer.centered},
+        {"adapt", (double)a->optimizer.adapt},
+        {"trust_clip", (double)a->optimizer.trust_clip},
+        {"tensors", (double)node->in_count},
+    };
+    _Static_assert(sizeof settings <= FTR__CHECKPOINT_SETTINGS * sizeof *to, "FTR__CHECKPOINT_SETTINGS is too small");
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
+/* The same of whatever takes part in an update: "max_norm" of a limit on the norm of all gradients. */
+static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
+                                           ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr__attr_kind kind = ftr__op_info_of(node->op)->attr;
+    if (node->dead) return 0;
+    if (kind == FTR__ATTR_optimizer) return ftr__checkpoint_settings(node, to);
+    if (kind != FTR__ATTR_clip_scale) return 0;
+    to[0] = (ftr__checkpoint_setting){"max_norm", node->attr.clip_scale.max_norm};
+    return 1;
+}
+
+/* Objects by the names of the nodes; an update's settings that are 0, as those are that it does not use, are left out. */
+static void ftr__checkpoint_write_settings(const ftr_plan *plan, ftr__checkpoint_out *out) {
+    ftr__checkpoint_setting settings[FTR__CHECKPOINT_SETTINGS];
+    ftr__checkpoint_open_object(out, "updates");
+    for (int32_t n = 0; n < plan->graph->node_count; n++) {
+        const ftr__node *node = &plan->graph->nodes[n];
+        const int32_t count = ftr__checkpoint_settings_of(node, settings);
+        if (count == 0) continue;
+        ftr__checkpoint_open_object(out, node->name);
+        ftr__checkpoint_put_string(out, "op", ftr_op_name(node->op));
+        for (int32_t i = 0; i < count; i++)
+            if (settings[i].value != 0.0) ftr__checkpoint_put_real(out, settings[i].name, settings[i].value);
+        ftr__checkpoint_close_object(out);
     }
-    return FTR_OK;
+    ftr__checkpoint_close_object(out);
+}
+
+static ftr_status ftr__checkpoint_same_update(const ftr__checkpoint_values *updates, const ftr__node *node,
+                                              const ftr__checkpoint_setting *settings, int32_t count) {
+    const ftr__json *object = ftr__json_find(updates->object, node->name);
+    if (!object || object->type != FTR__JSON_OBJECT)
+        return ftr__error(updates->context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its optimizer has no '%s', a %s", updates->path,
+                          node->name, ftr_op_name(node->op));
+    char section[96];
+    snprintf(section, sizeof section, "plan.updates.%.64s", node->name);
+    ftr__checkpoint_values values = *updates;
+    values.object = object;
+    values.section = section;
+    ftr__checkpoint_same_string(&values, "op", ftr_op_name(node->op));
+    for (int32_t i = 0; i < count; i++) ftr__checkpoint_same_real(&values, settings[i].name, settings[i].value, 0.0);
+    return values.status;
+}
+
+static ftr_status ftr__checkpoint_same_settings(ftr__checkpoint_values *values, const ftr_plan *plan) {
+    ftr__checkpoint_values updates = ftr__checkpoint_object(values, "updates", "plan.updates");
+    int64_t nodes = 0;
+    for (int32_t n = 0; n < plan->graph->node_count && updates.status == FTR_OK; n++) {
+        ftr__checkpoint_setting settings[FTR__CHECKPOINT_SETTINGS];
+        const int32_t count = ftr__checkpoint_settings_of(&plan->graph->nodes[n], settings);
+        if (count == 0) continue;
+        nodes++;
+        updates.status = ftr__checkpoint_same_update(&updates, &plan->graph->nodes[n], settings, count);
+    }
+    if (updates.status == FTR_OK && nodes != updates.object->as.list.count)
+        return ftr__error(plan->context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its optimizer has %lld updates, the plan's %lld",
+                          updates.path, (long long)updates.object->as.list.count, (long long)nodes);
+    return updates.status;
 }
 
 /* -------------------------------------------------------------------------------------------------------- values -- */
@@ -177,39 +252,36 @@ static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
         ftr__checkpoint_put_string(out, node->name, ftr__checkpoint_type_text(value->dtype, &value->shape, text));
     }
     ftr__checkpoint_close_object(out);
+    ftr__checkpoint_write_settings(plan, out);
 }
 
 static ftr_status ftr__checkpoint_same_inputs(ftr__checkpoint_values *values, const ftr_plan *plan) {
-    const ftr__json *inputs = ftr__json_find(values->object, "inputs");
-    if (!inputs || inputs->type != FTR__JSON_OBJECT)
-        return ftr__error(plan->context, FTR_ERROR_FORMAT,
-                          "%s/" FTR__CHECKPOINT_JSON ": plan.inputs: found %s, expected an object", values->path,
-                          inputs ? ftr__json_type_text(inputs) : "nothing");
-    ftr__checkpoint_values list = *values;
-    list.section = "plan.inputs";
-    list.object = inputs;
+    ftr__checkpoint_values list = ftr__checkpoint_object(values, "inputs", "plan.inputs");
+    if (list.status != FTR_OK) return list.status;
     int64_t count = 0;
     char text[FTR__SHAPE_TEXT + 16];
-    for (int32_t n = 0; n < plan->graph->node_count; n++) {
+    for (int32_t n = 0; n < plan->graph->node_count && list.status == FTR_OK; n++) {
         const ftr__node *node = &plan->graph->nodes[n];
         if (node->op != FTR_OP_input || node->dead) continue;
         count++;
         const ftr__value *value = &plan->graph->values[node->first_out];
-        if (!ftr__json_find(inputs, node->name))
+        if (!ftr__checkpoint_has(&list, node->name))
             return ftr__error(plan->context, FTR_ERROR_NAME,
                               "%s: the checkpoint is of another model: it has no input '%.60s'", values->path,
                               node->name);
         ftr__checkpoint_same_string(&list, node->name, ftr__checkpoint_type_text(value->dtype, &value->shape, text));
     }
-    if (list.status == FTR_OK && count != inputs->as.list.count)
+    if (list.status == FTR_OK && count != list.object->as.list.count)
         return ftr__error(plan->context, FTR_ERROR_NAME,
                           "%s: the checkpoint is of another model: it has %lld inputs, the plan has %lld", values->path,
-                          (long long)inputs->as.list.count, (long long)count);
+                          (long long)list.object->as.list.count, (long long)count);
     return list.status;
 }
 
-/* Compares what is no tensor; gives the number of steps to go on from. */
-static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, const ftr_plan *plan, uint64_t *steps) {
+/* Compares what is no tensor, first what says most: seed, inputs, weights, settings of the optimizer. Gives the number of
+ * steps to go on from. */
+static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, const ftr_plan *plan,
+                                            const ftr__checkpoint_section *weights, uint64_t *steps) {
     const ftr_checkpoint_info *info = &checkpoint->info;
     if (info->seed != plan->context->seed)
         return ftr__error(plan->context, FTR_ERROR_STATE,
@@ -217,7 +289,9 @@ static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, co
                           (unsigned long long)info->seed, (unsigned long long)plan->context->seed);
     ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "plan");
     *steps = (uint64_t)ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
-    return values.status == FTR_OK ? ftr__checkpoint_same_inputs(&values, plan) : values.status;
+    if (values.status == FTR_OK) values.status = ftr__checkpoint_same_inputs(&values, plan);
+    if (values.status == FTR_OK) values.status = ftr__checkpoint_match(checkpoint, weights);
+    return values.status == FTR_OK ? ftr__checkpoint_same_settings(&values, plan) : values.status;
 }
 
 ftr_status ftr__checkpoint_plan_sections(ftr_plan *plan, ftr__arena *arena,
@@ -275,7 +349,7 @@ ftr_status ftr__checkpoint_match(const ftr_checkpoint *checkpoint, const ftr__ch
     for (int64_t i = 0; ftr_safetensors_at(file, i, &entry); i++)
         if (!ftr__checkpoint_section_has(section, entry.name)) break;
     return ftr__error(checkpoint->context, FTR_ERROR_NAME,
-                      "%s: the checkpoint is of another model or optimizer: %s: '%.100s' is not there any more",
+                      "%s: the checkpoint is of another model or optimizer: %s: '%.100s' is in it, and not here",
                       checkpoint->info.path, section->name, entry.name);
 }
 
@@ -306,8 +380,8 @@ static ftr_status ftr__checkpoint_restore_sections(const ftr_checkpoint *checkpo
                                                    const ftr__checkpoint_section *more, int32_t more_count) {
     ftr__checkpoint_section own[FTR__CHECKPOINT_PLAN_SECTIONS];
     uint64_t steps = 0;
-    ftr_status status = ftr__checkpoint_same_plan(checkpoint, plan, &steps);
-    if (status == FTR_OK) status = ftr__checkpoint_plan_sections(plan, arena, own);
+    ftr_status status = ftr__checkpoint_plan_sections(plan, arena, own);
+    if (status == FTR_OK) status = ftr__checkpoint_same_plan(checkpoint, plan, &own[0], &steps);
     if (status != FTR_OK) return status;
     const int32_t count = FTR__CHECKPOINT_PLAN_SECTIONS + more_count;
     size_t bytes = 0;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,15 @@ ftr__checkpoint_values ftr__checkpoint_values_of(const ftr_checkpoint *checkpoin
     return values;
 }
 
+ftr__checkpoint_values ftr__checkpoint_object(const ftr__checkpoint_values *values, const char *key,
+                                              const char *section) {
+    ftr__checkpoint_values inner = *values;
+    const ftr__json *object = ftr__checkpoint_member(&inner, key, FTR__JSON_OBJECT, "an object");
+    inner.section = section;
+    if (object) inner.object = object;
+    return inner;
+}
+
 /* ---------------------------------------------------------------------------------------------------- comparison -- */
 
 static void ftr__checkpoint_differs(ftr__checkpoint_values *values, const char *key, const char *found,
@@ -126,6 +136,16 @@ static void ftr__checkpoint_differs(ftr__checkpoint_values *values, const char *
                                 values->path, values->section, key, found, now);
 }
 
+#define FTR__CHECKPOINT_REAL 40
+
+/* As the file has it. */
+static const char *ftr__checkpoint_real_text(double value, char text[FTR__CHECKPOINT_REAL]) {
+    ftr__json_writer writer = {.text = text};
+    ftr__json_put_real(&writer, value);
+    text[writer.length] = '\0';
+    return text;
+}
+
 void ftr__checkpoint_same_integer(ftr__checkpoint_values *values, const char *key, int64_t now) {
     char found[32], here[32];
     snprintf(found, sizeof found, "%" PRId64, ftr__checkpoint_integer(values, key, INT64_MIN, INT64_MAX));
@@ -133,11 +153,11 @@ void ftr__checkpoint_same_integer(ftr__checkpoint_values *values, const char *ke
     ftr__checkpoint_differs(values, key, found, here);
 }
 
-void ftr__checkpoint_same_real(ftr__checkpoint_values *values, const char *key, double now) {
-    char found[32], here[32];
-    snprintf(found, sizeof found, "%.17g", ftr__checkpoint_real(values, key));
-    snprintf(here, sizeof here, "%.17g", now);
-    ftr__checkpoint_differs(values, key, found, here);
+void ftr__checkpoint_same_real(ftr__checkpoint_values *values, const char *key, double now, double otherwise) {
+    char found[FTR__CHECKPOINT_REAL], here[FTR__CHECKPOINT_REAL];
+    const bool missing = !isnan(otherwise) && !ftr__checkpoint_has(values, key);
+    ftr__checkpoint_real_text(missing ? otherwise : ftr__checkpoint_real(values, key), found);
+    ftr__checkpoint_differs(values, key, found, ftr__checkpoint_real_text(now, here));
 }
 
 void ftr__checkpoint_same_string(ftr__checkpoint_values *values, const char *key, const char *now) {
@@ -244,7 +264,7 @@ static ftr_status ftr__checkpoint_read_1(ftr_checkpoint *checkpoint, ftr__checkp
     info->point.step = ftr__checkpoint_integer(top, "step", 0, INT64_MAX);
     info->point.epoch = ftr__checkpoint_integer(top, "epoch", 0, INT64_MAX);
     info->point.position = ftr__checkpoint_integer(top, "position", 0, INT64_MAX);
-    info->point.metric = ftr__checkpoint_real(top, "metric");
+    info->point.metric = ftr__checkpoint_has(top, "metric") ? ftr__checkpoint_real(top, "metric") : (double)NAN;
     info->applied_steps = ftr__checkpoint_integer(top, "applied_steps", 0, INT64_MAX);
     if (ftr__checkpoint_has(top, "metric_name")) info->metric_name = ftr__checkpoint_string(top, "metric_name");
     ftr__checkpoint_read_sections(checkpoint, top);

@@ -488,7 +488,7 @@ static void ftr__checkpointer_put_top(ftr_checkpointer *c, const ftr_checkpoint_
     ftr__checkpoint_put_integer(out, "epoch", point->epoch);
     ftr__checkpoint_put_integer(out, "position", point->position);
     ftr__checkpoint_put_integer(out, "applied_steps", applied);
-    ftr__checkpoint_put_real(out, "metric", point->metric);
+    if (!isnan(point->metric)) ftr__checkpoint_put_real(out, "metric", point->metric);
     if (c->desc.metric && !isnan(point->metric)) ftr__checkpoint_put_string(out, "metric_name", c->desc.metric);
     ftr__json_put(&out->json, ",\n");
     out->comma = false;
@@ -547,9 +547,8 @@ static ftr_status ftr__checkpointer_copy(ftr_checkpointer *c) {
 /* The writer is idle. */
 static ftr_status ftr__checkpointer_begin(ftr_checkpointer *c, const ftr_checkpoint_point *point) {
     ftr__checkpoint_save *save = &c->save;
-    int64_t applied = 0;
+    const int64_t applied = (int64_t)ftr_plan_applied_steps(c->plan);
     ftr_status status = ftr__checkpointer_room(c);
-    if (status == FTR_OK) status = ftr__checkpoint_applied_steps(c->plan, &applied);
     if (status == FTR_OK) status = ftr__checkpointer_check_metadata(c->context, &c->desc);
     if (status == FTR_OK) status = ftr__checkpointer_compose(c, point, applied);
     if (status == FTR_OK) status = ftr__checkpointer_copy(c);

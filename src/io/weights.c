@@ -6,6 +6,18 @@
 #include <stdio.h>
 #include <string.h>
 
+ftr_shape ftr__weight_shape(const ftr_shape *memory, int64_t *window) {
+    const ftr_shape shape = *memory;
+    ftr_shape file = shape;
+    *window = 1;
+    file.dim[1] = shape.dim[shape.rank - 1];
+    for (int32_t i = 2; i < shape.rank; i++) {
+        file.dim[i] = shape.dim[i - 1];
+        *window *= shape.dim[i - 1];
+    }
+    return file;
+}
+
 ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
     const ftr__variable *variable = &graph->variables[index];
     const ftr_tensor tensor = {graph, variable->value};
@@ -17,14 +29,8 @@ ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
         .bytes = variable->bytes,
         .window = 1,
     };
-    const ftr_shape memory = weight.shape;
-    weight.permuted = variable->conv_weight && memory.rank > 2;
-    if (!weight.permuted) return weight;
-    weight.shape.dim[1] = memory.dim[memory.rank - 1];
-    for (int32_t i = 2; i < memory.rank; i++) {
-        weight.shape.dim[i] = memory.dim[i - 1];
-        weight.window *= memory.dim[i - 1];
-    }
+    weight.permuted = variable->conv_weight && weight.shape.rank > 2;
+    if (weight.permuted) weight.shape = ftr__weight_shape(&weight.shape, &weight.window);
     return weight;
 }
 

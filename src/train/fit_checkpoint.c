@@ -53,6 +53,7 @@ static void ftr__fit_key(char key[32], const char *what, int32_t index) {
 static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) {
     const ftr_train_desc *desc = fit->desc;
     char key[32];
+    ftr__checkpoint_put_real(out, "lr", desc->optimizer.lr);
     ftr__checkpoint_put_integer(out, "samples", desc->train->count);
     ftr__checkpoint_put_integer(out, "steps_per_epoch", fit->steps_per_epoch);
     ftr__checkpoint_put_bool(out, "no_shuffle", desc->no_shuffle);
@@ -69,6 +70,7 @@ static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) 
 static ftr_status ftr__fit_same_facts(const ftr__fit *fit, ftr__checkpoint_values *values) {
     const ftr_train_desc *desc = fit->desc;
     char key[32];
+    ftr__checkpoint_same_real(values, "lr", desc->optimizer.lr, (double)NAN);
     ftr__checkpoint_same_integer(values, "samples", desc->train->count);
     ftr__checkpoint_same_integer(values, "steps_per_epoch", fit->steps_per_epoch);
     ftr__checkpoint_same_bool(values, "no_shuffle", desc->no_shuffle);

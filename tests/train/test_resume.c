@@ -444,6 +444,13 @@ static void refused(void **state) {
     REFUSED(r->desc.last_batch = FTR_LAST_BATCH_DROP, FTR_ERROR_STATE,
             ANOTHER "run: run.steps_per_epoch is 7 in it, and 6 here");
     REFUSED(r->desc.no_shuffle = true, FTR_ERROR_STATE, ANOTHER "run: run.no_shuffle is false in it, and true here");
+    REFUSED(r->optimizer.lr = 0.1, FTR_ERROR_STATE, ANOTHER "run: run.lr is 0.05 in it, and 0.1 here");
+    REFUSED(r->optimizer.weight_decay = 0.0, FTR_ERROR_STATE,
+            ANOTHER "run: plan.updates.optimizer.weight_decay is 0.01 in it, and 0 here");
+    REFUSED(r->optimizer.no_decay_norms_biases = true, FTR_ERROR_STATE,
+            ANOTHER "run: plan.updates.optimizer.tensors is 28 in it, and 12 here");
+    REFUSED(r->optimizer = ftr_adam(0.05), FTR_ERROR_STATE,
+            ANOTHER "run: plan.updates.optimizer.op is 'adamw_update' in it, and 'adam_update' here");
     REFUSED(r->metric = "hits", FTR_ERROR_STATE, ANOTHER "run: run.metric_name_0 is 'accuracy' in it, and 'hits' here");
     REFUSED(r->desc.early_stop.metric = "accuracy", FTR_ERROR_STATE,
             ANOTHER "run: run.early_stop_metric is 'loss' in it, and 'accuracy' here");
@@ -563,7 +570,6 @@ static void intervals(void **state) {
     STEPS(r->desc.checkpoint.every_steps = 7; r->desc.checkpoint.every_epochs = 2, "021.1 014 007 ");
     STEPS(r->desc.checkpoint.every_steps = 2; r->desc.checkpoint.keep_last = 2, "021 020 ");
     STEPS(r->desc.checkpoint.keep_last = 0; r->desc.checkpoint.every_steps = 1, "021.1 020 019 ");
-    STEPS(r->desc.checkpoint.mtbf_seconds = 1e-12; r->train.microseconds = 500;, "021.1 ");
     free(r);
 }
 
