@@ -667,7 +667,10 @@ static ftr_status ftr__checkpointer_look(ftr_checkpointer *c) {
         ftr_checkpoint *checkpoint = NULL;
         const ftr_status found = ftr__checkpoint_peek(c->context, path, &checkpoint);
         if (found == FTR_ERROR_OUT_OF_MEMORY) return found;
-        if (found != FTR_OK) ftr_error_clear(c->context);
+        if (found != FTR_OK) {
+            ftr__log(c->context, FTR_LOG_INFO, "a checkpoint is left alone: %s", c->context->message);
+            ftr_error_clear(c->context);
+        }
         status = ftr__checkpointer_room(c);
         if (status == FTR_OK)
             c->known[c->known_count++] = (ftr__checkpoint_known){
