@@ -1,4 +1,5 @@
-/* A CRC is the remainder of a polynomial over GF(2). Polynomials are reflected: bit 31 of a word is the power x^0. */
+/* A CRC is the remainder of a polynomial over GF(2). Polynomials are reflected: bit 31 of a word is the power x^0. The table
+ * version serves CPUs without the instruction. */
 #include "core/crc32c.h"
 
 #include <string.h>
@@ -8,32 +9,6 @@
 #endif
 
 #define FTR__CRC32C_POLYNOMIAL 0x82f63b78u
-
-/* ------------------------------------------------------------------------------------------------------- algebra -- */
-
-/* a b modulo the polynomial. */
-static uint32_t ftr__crc32c_multiply(uint32_t a, uint32_t b) {
-    uint32_t product = 0;
-    for (int power = 31; power >= 0; power--) {
-        product ^= b & (0u - (a >> power & 1u));
-        b = b >> 1 ^ (FTR__CRC32C_POLYNOMIAL & (0u - (b & 1u)));
-    }
-    return product;
-}
-
-/* x^(8 bytes): what a remainder is multiplied with when that many bytes follow. */
-static uint32_t ftr__crc32c_shift(uint64_t bytes) {
-    uint32_t result = (uint32_t)1 << 31, square = (uint32_t)1 << 23;
-    for (; bytes > 0; bytes >>= 1) {
-        if (bytes & 1) result = ftr__crc32c_multiply(result, square);
-        square = ftr__crc32c_multiply(square, square);
-    }
-    return result;
-}
-
-uint32_t ftr__crc32c_join(uint32_t first, uint32_t second, uint64_t second_size) {
-    return ftr__crc32c_multiply(ftr__crc32c_shift(second_size), first) ^ second;
-}
 
 /* -------------------------------------------------------------------------------------------------------- tables -- */
 
@@ -107,6 +82,26 @@ uint32_t ftr__crc32c_portable(uint32_t before, const void *data, size_t size) {
 #endif
 
 #ifdef FTR__CRC32C_WORD
+
+/* a b modulo the polynomial. */
+static uint32_t ftr__crc32c_multiply(uint32_t a, uint32_t b) {
+    uint32_t product = 0;
+    for (int power = 31; power >= 0; power--) {
+        product ^= b & (0u - (a >> power & 1u));
+        b = b >> 1 ^ (FTR__CRC32C_POLYNOMIAL & (0u - (b & 1u)));
+    }
+    return product;
+}
+
+/* x^(8 bytes): what a remainder is multiplied with when that many bytes follow. */
+static uint32_t ftr__crc32c_shift(uint64_t bytes) {
+    uint32_t result = (uint32_t)1 << 31, square = (uint32_t)1 << 23;
+    for (; bytes > 0; bytes >>= 1) {
+        if (bytes & 1) result = ftr__crc32c_multiply(result, square);
+        square = ftr__crc32c_multiply(square, square);
+    }
+    return result;
+}
 
 /* Three streams side by side, because the instruction takes three cycles and one may start each cycle. */
 #define FTR__CRC32C_LANE ((size_t)8192)

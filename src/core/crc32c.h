@@ -11,7 +11,4 @@ FTR_LIB uint32_t ftr__crc32c(uint32_t before, const void *data, size_t size);
 /* The same without special instructions. */
 FTR_LIB uint32_t ftr__crc32c_portable(uint32_t before, const void *data, size_t size);
 
-/* Digest of a text of which `first` is that of the first part and `second` that of the rest, `second_size` bytes. */
-FTR_LIB uint32_t ftr__crc32c_join(uint32_t first, uint32_t second, uint64_t second_size);
-
 #endif

@@ -698,6 +698,7 @@ static ftr_status ftr__checkpointer_lay_out(ftr_checkpointer *c, ftr__checkpoint
     }
     part->stage = ftr__allocate(c->context, section->bytes);
     if (!part->stage) return ftr__out_of_memory(c->context, "checkpoint: staging memory", section->bytes);
+    memset(part->stage, 0, section->bytes); /* now, so that the first save does not wait for the pages */
     return ftr__safetensors_lay_out(c->context, &c->arena, part->file, items, section->count, metadata, 1,
                                     &part->layout);
 }
