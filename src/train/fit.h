@@ -20,7 +20,7 @@ typedef struct ftr__fit_state {
     int64_t steps, epochs_done;
     ftr__fit_totals totals;                          /* of the epoch's training steps */
     double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
-    double base_lr; /* the optimizer's, as a plateau has left it */
+    double base_lr;                                  /* the optimizer's, as a plateau has left it */
     double best_value;
     int64_t best_epoch;
     int64_t epochs_without;

@@ -49,6 +49,140 @@ static void ftr__fit_key(char key[32], const char *what, int32_t index) {
     snprintf(key, 32, "%s_%d", what, (int)index);
 }
 
+/* Settings as numbers; those that are 0 are left out of the file. */
+typedef struct ftr__fit_setting {
+    const char *name;
+    double value;
+} ftr__fit_setting;
+
+#define FTR__FIT_SETTINGS 20
+
+static int32_t ftr__fit_schedule_settings(const ftr_schedule *s, ftr__fit_setting to[FTR__FIT_SETTINGS]) {
+    const ftr__fit_setting settings[] = {
+        {"kind", (double)s->kind},
+        {"steps", (double)s->steps},
+        {"gamma", s->gamma},
+        {"eta_min", s->eta_min},
+        {"cycle_factor", (double)s->cycle_factor},
+        {"start_factor", s->start_factor},
+        {"end_factor", s->end_factor},
+        {"power", s->power},
+        {"pct_start", s->pct_start},
+        {"div_factor", s->div_factor},
+        {"final_div_factor", s->final_div_factor},
+        {"three_phase", (double)s->three_phase},
+        {"anneal", (double)s->anneal},
+        {"decay_steps", (double)s->decay_steps},
+        {"milestone_count", (double)s->milestone_count},
+        {"warmup_steps", (double)s->warmup_steps},
+        {"warmup_factor", s->warmup_factor},
+        {"per_epoch", (double)s->per_epoch},
+    };
+    _Static_assert(sizeof settings <= FTR__FIT_SETTINGS * sizeof *to, "FTR__FIT_SETTINGS is too small");
+    memcpy(to, settings, sizeof settings);
+    return s->kind == FTR_SCHEDULE_NONE ? 0 : FTR__ARRAY_LENGTH(settings);
+}
+
+static int32_t ftr__fit_plateau_settings(const ftr__fit *fit, ftr__fit_setting to[FTR__FIT_SETTINGS]) {
+    const ftr_plateau *p = fit->desc->plateau;
+    if (!p) return 0;
+    const ftr__fit_setting settings[] = {
+        {"maximize", (double)p->maximize},
+        {"factor", p->factor},
+        {"patience", (double)p->patience},
+        {"threshold", p->threshold},
+        {"threshold_absolute", (double)p->threshold_absolute},
+        {"cooldown", (double)p->cooldown},
+        {"min_lr", p->min_lr},
+        {"eps", p->eps},
+    };
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
+static void ftr__fit_write_settings(const ftr__fit_setting *settings, int32_t count, ftr__checkpoint_out *out) {
+    for (int32_t i = 0; i < count; i++)
+        if (settings[i].value != 0.0) ftr__checkpoint_put_real(out, settings[i].name, settings[i].value);
+}
+
+static void ftr__fit_same_settings(const ftr__fit_setting *settings, int32_t count, ftr__checkpoint_values *values) {
+    for (int32_t i = 0; i < count; i++) ftr__checkpoint_same_real(values, settings[i].name, settings[i].value, 0.0);
+    /* a schedule or plateau that the run no longer has */
+    if (count == 0 && values->status == FTR_OK && values->object->as.list.count > 0)
+        values->status = ftr__error(values->context, FTR_ERROR_STATE,
+                                    "%s: the checkpoint is of another run: it has a %s, and there is none here",
+                                    values->path, values->section);
+}
+
+/* An object; the parts of a chain, which are no chains themselves, are objects in it. */
+static void ftr__fit_write_schedule(const ftr_schedule *schedule, const char *key, ftr__checkpoint_out *out) {
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    char name[32];
+    ftr__checkpoint_open_object(out, key);
+    const int32_t count = ftr__fit_schedule_settings(schedule, settings);
+    ftr__fit_write_settings(settings, count, out);
+    for (int32_t i = 0; count > 0 && i < schedule->milestone_count; i++) {
+        ftr__fit_key(name, "milestone", i);
+        ftr__checkpoint_put_integer(out, name, schedule->milestones[i]);
+    }
+    for (int32_t i = 0; schedule->kind == FTR_SCHEDULE_CHAIN && i <= schedule->milestone_count; i++) {
+        ftr__fit_key(name, "part", i);
+        ftr__fit_write_schedule(&schedule->parts[i], name, out);
+    }
+    ftr__checkpoint_close_object(out);
+}
+
+/* `section` is what messages call the object of this key. */
+static ftr_status ftr__fit_same_schedule(const ftr_schedule *schedule, const char *key, const char *section,
+                                         const ftr__checkpoint_values *outer) {
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    char name[32], inner[64];
+    ftr__checkpoint_values values = ftr__checkpoint_object(outer, key, section);
+    const int32_t count = ftr__fit_schedule_settings(schedule, settings);
+    ftr__fit_same_settings(settings, count, &values);
+    for (int32_t i = 0; count > 0 && i < schedule->milestone_count; i++) {
+        ftr__fit_key(name, "milestone", i);
+        ftr__checkpoint_same_integer(&values, name, schedule->milestones[i]);
+    }
+    for (int32_t i = 0; schedule->kind == FTR_SCHEDULE_CHAIN && i <= schedule->milestone_count; i++) {
+        ftr__fit_key(name, "part", i);
+        snprintf(inner, sizeof inner, "%.28s.%.31s", section, name);
+        if (values.status == FTR_OK) values.status = ftr__fit_same_schedule(&schedule->parts[i], name, inner, &values);
+    }
+    return values.status;
+}
+
+static const char *ftr__fit_plateau_metric(const ftr__fit *fit) {
+    return fit->desc->plateau_metric ? fit->desc->plateau_metric : "loss";
+}
+
+static void ftr__fit_write_plateau(const ftr__fit *fit, ftr__checkpoint_out *out) {
+    const ftr_plateau *plateau = fit->desc->plateau;
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    ftr__checkpoint_open_object(out, "plateau");
+    ftr__fit_write_settings(settings, ftr__fit_plateau_settings(fit, settings), out);
+    if (plateau) {
+        ftr__checkpoint_put_string(out, "metric", ftr__fit_plateau_metric(fit));
+        ftr__checkpoint_put_real(out, "best", plateau->best);
+        ftr__checkpoint_put_integer(out, "bad_epochs", plateau->bad_epochs);
+        ftr__checkpoint_put_integer(out, "cooldown_left", plateau->cooldown_left);
+    }
+    ftr__checkpoint_close_object(out);
+}
+
+/* Compares the settings and reads the state. */
+static ftr_status ftr__fit_read_plateau(const ftr__fit *fit, const ftr__checkpoint_values *run, ftr_plateau *plateau) {
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    ftr__checkpoint_values values = ftr__checkpoint_object(run, "plateau", "run.plateau");
+    ftr__fit_same_settings(settings, ftr__fit_plateau_settings(fit, settings), &values);
+    if (!fit->desc->plateau) return values.status;
+    ftr__checkpoint_same_string(&values, "metric", ftr__fit_plateau_metric(fit));
+    plateau->best = ftr__checkpoint_real(&values, "best");
+    plateau->bad_epochs = ftr__checkpoint_integer(&values, "bad_epochs", 0, INT64_MAX);
+    plateau->cooldown_left = ftr__checkpoint_integer(&values, "cooldown_left", 0, INT64_MAX);
+    return values.status;
+}
+
 /* What must be the same when the run is resumed. */
 static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) {
     const ftr_train_desc *desc = fit->desc;
@@ -64,7 +198,10 @@ static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) 
     }
     ftr__checkpoint_put_string(out, "early_stop_metric", desc->early_stop.metric ? desc->early_stop.metric : "");
     ftr__checkpoint_put_bool(out, "early_stop_maximize", desc->early_stop.maximize);
-    if (desc->early_stop.metric) ftr__checkpoint_put_bool(out, "early_stop_evaluates", desc->eval != NULL);
+    const bool evaluates = desc->early_stop.metric || desc->plateau;
+    if (evaluates) ftr__checkpoint_put_bool(out, "metrics_of_evaluation", desc->eval != NULL);
+    ftr__fit_write_schedule(&desc->schedule, "schedule", out);
+    ftr__fit_write_plateau(fit, out);
 }
 
 static ftr_status ftr__fit_same_facts(const ftr__fit *fit, ftr__checkpoint_values *values) {
@@ -81,7 +218,11 @@ static ftr_status ftr__fit_same_facts(const ftr__fit *fit, ftr__checkpoint_value
     }
     ftr__checkpoint_same_string(values, "early_stop_metric", desc->early_stop.metric ? desc->early_stop.metric : "");
     ftr__checkpoint_same_bool(values, "early_stop_maximize", desc->early_stop.maximize);
-    if (desc->early_stop.metric) ftr__checkpoint_same_bool(values, "early_stop_evaluates", desc->eval != NULL);
+    const bool evaluates = desc->early_stop.metric || desc->plateau;
+    if (evaluates && ftr__checkpoint_has(values, "metrics_of_evaluation"))
+        ftr__checkpoint_same_bool(values, "metrics_of_evaluation", desc->eval != NULL);
+    if (values->status == FTR_OK)
+        values->status = ftr__fit_same_schedule(&desc->schedule, "schedule", "run.schedule", values);
     return values->status;
 }
 
@@ -100,12 +241,14 @@ static void ftr__fit_write_run(void *user, ftr__checkpoint_out *out) {
     ftr__checkpoint_put_reals(out, "sum_metrics", at->totals.metrics, metrics);
     ftr__checkpoint_put_real(out, "eval_loss", at->eval_loss);
     ftr__checkpoint_put_reals(out, "eval_metrics", at->eval_metrics, metrics);
+    ftr__checkpoint_put_real(out, "base_lr", at->base_lr);
     ftr__checkpoint_put_real(out, "best_value", at->best_value);
     ftr__checkpoint_put_integer(out, "best_epoch", at->best_epoch);
     ftr__checkpoint_put_integer(out, "epochs_without", at->epochs_without);
 }
 
-static ftr_status ftr__fit_read_run(const ftr__fit *fit, const ftr_checkpoint *checkpoint, ftr__fit_state *at) {
+static ftr_status ftr__fit_read_run(const ftr__fit *fit, const ftr_checkpoint *checkpoint, ftr__fit_state *at,
+                                    ftr_plateau *plateau) {
     const int32_t metrics = fit->desc->metric_count;
     ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "run");
     ftr_status status = ftr__fit_same_facts(fit, &values);
@@ -120,10 +263,11 @@ static ftr_status ftr__fit_read_run(const ftr__fit *fit, const ftr_checkpoint *c
     ftr__checkpoint_reals(&values, "sum_metrics", at->totals.metrics, metrics);
     at->eval_loss = ftr__checkpoint_real(&values, "eval_loss");
     ftr__checkpoint_reals(&values, "eval_metrics", at->eval_metrics, metrics);
+    at->base_lr = ftr__checkpoint_real(&values, "base_lr");
     at->best_value = ftr__checkpoint_real(&values, "best_value");
     at->best_epoch = ftr__checkpoint_integer(&values, "best_epoch", -1, INT64_MAX);
     at->epochs_without = ftr__checkpoint_integer(&values, "epochs_without", 0, INT64_MAX);
-    return values.status;
+    return values.status == FTR_OK ? ftr__fit_read_plateau(fit, &values, plateau) : values.status;
 }
 
 static bool ftr__fit_has_best(void *user) {
@@ -161,12 +305,14 @@ static ftr_status ftr__fit_make_sections(ftr__fit *fit) {
 
 static ftr_status ftr__fit_restore(ftr__fit *fit, const ftr_checkpoint *checkpoint) {
     ftr__fit_state at = fit->at;
-    ftr_status status = ftr__fit_read_run(fit, checkpoint, &at);
+    ftr_plateau none = {0}, plateau = fit->desc->plateau ? *fit->desc->plateau : none;
+    ftr_status status = ftr__fit_read_run(fit, checkpoint, &at, &plateau);
     /* "run" has no tensors; "best" is there once there is a best epoch */
     const int32_t sections = at.best_epoch >= 0 ? fit->section_count : 1;
     if (status == FTR_OK) status = ftr__checkpoint_restore(checkpoint, fit->train_plan, fit->sections, sections);
     if (status != FTR_OK) return status;
     fit->at = at;
+    if (fit->desc->plateau) *fit->desc->plateau = plateau;
     fit->resumed_at = at.steps;
     fit->saved_steps = at.steps;
     fit->saved_ended = at.epoch_ended;

@@ -59,6 +59,8 @@ typedef struct run {
     int hidden;
     const char *metric;
     reader train, eval;
+    bool has_plateau;
+    ftr_plateau plateau; /* each run begins with it as it is here */
     ftr_status status;
     char message[512];
     ftr_train_result result;
@@ -127,6 +129,8 @@ static void execute(run *r) {
     r->desc.metrics[0] = (ftr_metric){r->metric, ftr_accuracy(h, label)};
     r->desc.metric_count = 1;
     r->desc.optimizer = r->optimizer;
+    ftr_plateau plateau = r->plateau;
+    r->desc.plateau = r->has_plateau ? &plateau : NULL;
     FTR_TEST_GRAPH_OK(graph);
     r->status = ftr_fit(graph, &r->desc, &r->result);
     snprintf(r->message, sizeof r->message, "%s", r->status ? ftr_error_message(context) : "");
@@ -454,7 +458,7 @@ static void refused(void **state) {
     REFUSED(r->metric = "hits", FTR_ERROR_STATE, ANOTHER "run: run.metric_name_0 is 'accuracy' in it, and 'hits' here");
     REFUSED(r->desc.early_stop.metric = "accuracy", FTR_ERROR_STATE,
             ANOTHER "run: run.early_stop_metric is 'loss' in it, and 'accuracy' here");
-    REFUSED(r->no_eval = true, FTR_ERROR_STATE, ANOTHER "run: run.early_stop_evaluates is true in it, and false here");
+    REFUSED(r->no_eval = true, FTR_ERROR_STATE, ANOTHER "run: run.metrics_of_evaluation is true in it, and false here");
     REFUSED(r->batch = 7; r->samples = 40; r->desc.last_batch = FTR_LAST_BATCH_PAD, FTR_ERROR_STATE,
                                            ANOTHER "run: run.steps_per_epoch is 7 in it, and 6 here");
     REFUSED((r->hidden = 9), FTR_ERROR_SHAPE,
@@ -480,6 +484,73 @@ static void refused_batch(void **state) {
         r, FTR_ERROR_STATE, f->folder,
         "@/step-000000000001: the checkpoint is of another run: plan.inputs.batch_mask is 'f32 [6]' in it, and "
         "'f32 [7]' here");
+    free(r);
+}
+
+/* Schedules of all shapes, and a plateau: the learning rate of each step is that of the unbroken run. */
+static void schedules(void **state) {
+    fixture *f = *state;
+    const int64_t milestones[] = {3, 9}, parts_at[] = {10};
+    const ftr_schedule parts[] = {ftr_schedule_linear(0.1, 1.0, 5), ftr_schedule_cosine(8, 0.001)};
+    ftr_schedule epochs = ftr_schedule_exponential(0.5);
+    epochs.per_epoch = true;
+    const ftr_schedule all[] = {ftr_schedule_cosine(40, 0.0), ftr_schedule_multi_step(milestones, 2, 0.3),
+                                ftr_schedule_chain(parts, parts_at, 1), epochs, ftr_schedule_one_cycle(42)};
+    for (size_t i = 0; i < FTR_TEST_LENGTH(all); i++) {
+        run base = default_run();
+        base.desc.early_stop.metric = NULL;
+        base.desc.epochs = 4;
+        base.desc.schedule = all[i];
+        base.has_plateau = i % 2 == 0;
+        base.plateau = ftr_plateau_defaults();
+        base.plateau.patience = 0;
+        base.plateau.threshold = 0.5; /* no epoch is that much better */
+        base.plateau.factor = 0.7;
+        run *whole = whole_run(&base), *r = copy_of(&base);
+        for (int64_t step = 1; step <= whole->result.steps; step += 3) {
+            *r = base;
+            ftr_test_remove(f->folder);
+            stopper there = {.step = step};
+            r->desc.on_event = stop_there;
+            r->desc.on_event_user = &there;
+            execute_in(r, f, FTR_RESUME_AUTO);
+            assert_ok(r);
+            r->desc.on_event = NULL;
+            execute_in(r, f, FTR_RESUME_MUST);
+            assert_same(r, whole);
+        }
+        free(whole);
+        free(r);
+    }
+}
+
+static void refused_schedules(void **state) {
+    fixture *f = *state;
+    const int64_t at[] = {3, 9}, later[] = {3, 10};
+    const ftr_schedule parts[] = {ftr_schedule_constant(), ftr_schedule_cosine(8, 0.001), ftr_schedule_constant()};
+    const ftr_schedule others[] = {ftr_schedule_constant(), ftr_schedule_cosine(9, 0.001), ftr_schedule_constant()};
+    run base = default_run();
+    base.desc.epochs = 1;
+    base.desc.schedule = ftr_schedule_chain(parts, at, 2);
+    base.has_plateau = true;
+    base.plateau = ftr_plateau_defaults();
+    run *r = copy_of(&base);
+    execute_in(r, f, FTR_RESUME_NEVER);
+    assert_ok(r);
+#define DIFFERS(change, text)                                                                                          \
+    do {                                                                                                               \
+        *r = base;                                                                                                     \
+        change;                                                                                                        \
+        execute_in(r, f, FTR_RESUME_AUTO);                                                                             \
+        assert_message(r, FTR_ERROR_STATE, f->folder, "@/step-000000000007: the checkpoint is of another run: " text); \
+    } while (0)
+    DIFFERS(r->desc.schedule.milestones = later, "run.schedule.milestone_1 is 9 in it, and 10 here");
+    DIFFERS(r->desc.schedule.parts = others, "run.schedule.part_1.steps is 8 in it, and 9 here");
+    DIFFERS(r->desc.schedule.warmup_steps = 2, "run.schedule.warmup_steps is 0 in it, and 2 here");
+    DIFFERS(r->desc.schedule = (ftr_schedule){.cookie = 0}, "it has a run.schedule, and there is none here");
+    DIFFERS(r->has_plateau = false, "it has a run.plateau, and there is none here");
+    DIFFERS(r->plateau.factor = 0.2, "run.plateau.factor is 0.1 in it, and 0.2 here");
+    DIFFERS(r->desc.plateau_metric = "accuracy", "run.plateau.metric is 'loss' in it, and 'accuracy' here");
     free(r);
 }
 
@@ -717,6 +788,7 @@ int main(void) {
         TEST(intervals),      TEST(refused_description),
         TEST(timed),          TEST(keep_best),
         TEST(damaged_newest), TEST(metadata),
+        TEST(schedules),      TEST(refused_schedules),
     };
     return cmocka_run_group_tests_name("resume", tests, NULL, NULL);
 }
