@@ -3,9 +3,9 @@
  *
  *     build/bench/checkpoint [--steps 100] [--every 50] [--rounds 3] [--threads 0] [--directory bench_checkpoints]
  *
- * Prints for each pair of rounds the seconds of both, on the clock and of the processors; then the stall of a save, that is
- * what a step waits for it, the time until it is on disk, and the slowdown of the median pair. On a machine that others use
- * the seconds of the processors say more. */
+ * Prints for each pair of rounds the seconds of both, on the clock and of the processors; then the stall of a save,
+ * that is what a step waits for it, the time until it is on disk, and the slowdown of the median pair. On a machine
+ * that others use the seconds of the processors say more. */
 #define FASTTRAIN_IMPLEMENTATION
 #include "fasttrain.h"
 
@@ -91,8 +91,8 @@ typedef struct seconds {
     double clock, processors;
 } seconds;
 
-/* Duration of a round; `c` NULL: without checkpoints. The last save is waited for after the clock has stopped, as the next
- * steps would go on beside it. */
+/* Duration of a round; `c` NULL: without checkpoints. The last save is waited for after the clock has stopped, as the
+ * next steps would go on beside it. */
 static ftr_status round_of(setup *s, const options *o, ftr_checkpointer *c, int64_t *step, seconds *took) {
     const size_t pixels = (size_t)BATCH * SIDE * SIDE * 3;
     const double begun = ftr_time_seconds(), processors = (double)clock() / CLOCKS_PER_SEC;

@@ -1,7 +1,7 @@
 /* A run that is killed and resumed comes to the same weights as one that is not, bit by bit. A network with dropout and
- * batch norm learns the digits of examples/digits, with a checkpoint every 10 steps. First a process trains it to the end;
- * then another one is killed with SIGKILL in the middle of an epoch, while a checkpoint may be half written; a third one goes
- * on from the newest that is complete.
+ * batch norm learns the digits of examples/digits, with a checkpoint every 10 steps. First a process trains it to the
+ * end; then another one is killed with SIGKILL in the middle of an epoch, while a checkpoint may be half written; a
+ * third one goes on from the newest that is complete.
  *
  *     build/examples/resume [DIRECTORY]      checkpoints go to DIRECTORY (resume_checkpoints), which must not exist */
 #define FASTTRAIN_IMPLEMENTATION

@@ -1,5 +1,5 @@
-/* A CRC is the remainder of a polynomial over GF(2). Polynomials are reflected: bit 31 of a word is the power x^0. The table
- * version serves CPUs without the instruction. */
+/* A CRC is the remainder of a polynomial over GF(2). Polynomials are reflected: bit 31 of a word is the power x^0. The
+ * table version serves CPUs without the instruction. */
 #include "core/crc32c.h"
 
 #include <string.h>
@@ -12,7 +12,8 @@
 
 /* -------------------------------------------------------------------------------------------------------- tables -- */
 
-/* Entry n of a table is a sum over the bits of n, because remainders are linear: the arguments are entries 1, 2, 4 ... */
+/* Entry n of a table is a sum over the bits of n, because remainders are linear: the arguments are entries 1, 2, 4 ...
+ * */
 #define FTR__CRC32C_1(n, a, b, c, d, e, f, g, h)                                                                       \
     (((n)&1 ? a : 0) ^ ((n)&2 ? b : 0) ^ ((n)&4 ? c : 0) ^ ((n)&8 ? d : 0) ^ ((n)&16 ? e : 0) ^ ((n)&32 ? f : 0) ^     \
      ((n)&64 ? g : 0) ^ ((n)&128 ? h : 0))

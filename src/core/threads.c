@@ -1,7 +1,7 @@
-/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until they
- * found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes late
- * finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes of a step
- * follow each other closely, and sleeps then. With more threads than cores nobody spins. */
+/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until
+ * they found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes
+ * late finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes
+ * of a step follow each other closely, and sleeps then. With more threads than cores nobody spins. */
 #include "core/threads.h"
 
 #include <signal.h>

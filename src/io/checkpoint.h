@@ -12,7 +12,8 @@
 #define FTR__CHECKPOINT_JSON "checkpoint.json"
 #define FTR__CHECKPOINT_FORMAT "fasttrain checkpoint"
 
-/* checkpoint.json ends with this, the digest being that of all bytes before: the only part that no version may change. */
+/* checkpoint.json ends with this, the digest being that of all bytes before: the only part that no version may change.
+ * */
 #define FTR__CHECKPOINT_TAIL "\"crc32c\":\"%08" PRIx32 "\"}\n"
 #define FTR__CHECKPOINT_TAIL_BYTES 21
 
@@ -91,8 +92,8 @@ struct ftr_checkpoint {
     int32_t file_count;
 };
 
-/* Where the files of a checkpoint come from. Gives the whole of file `name` in memory of ftr__allocate(); `label` is what
- * messages call it; `expected` is its size, or -1 if it is not known. */
+/* Where the files of a checkpoint come from. Gives the whole of file `name` in memory of ftr__allocate(); `label` is
+ * what messages call it; `expected` is its size, or -1 if it is not known. */
 typedef ftr_status (*ftr__checkpoint_read_fn)(void *user, ftr_context *context, const char *label, const char *name,
                                               int64_t expected, unsigned char **bytes, size_t *size);
 
@@ -139,7 +140,7 @@ FTR_LIB ftr_status ftr__checkpoint_match(const ftr_checkpoint *checkpoint, const
 FTR_LIB ftr_status ftr__checkpoint_put(const ftr_checkpoint *checkpoint, const ftr__checkpoint_section *section,
                                        unsigned char *scratch);
 
-/* ---------------------------------------------------------------------------------------------- sections of plans -- */
+/* --------------------------------------------------------------------------------------------- sections of plans -- */
 
 #define FTR__CHECKPOINT_PLAN_SECTIONS 3
 

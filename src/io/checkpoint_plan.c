@@ -45,7 +45,7 @@ static ftr_status ftr__checkpoint_put_weight(void *user, int32_t index, const vo
     return ftr_variable_write((ftr_tensor){plan->source, variable->value}, data, variable->bytes);
 }
 
-/* ----------------------------------------------------------------------------------------------- optimizer's state -- */
+/* --------------------------------------------------------------------------------------------- optimizer's state -- */
 
 /* Whether a state is one of a convolution weight ("conv.weight.exp_avg" of "conv.weight") and laid out as it is. */
 static bool ftr__checkpoint_is_conv_state(const ftr_graph *graph, const ftr_plan_state *state) {
@@ -120,7 +120,7 @@ static ftr_status ftr__checkpoint_state_section(ftr_plan *plan, ftr__arena *aren
     return FTR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------- optimizer's settings -- */
+/* ------------------------------------------------------------------------------------------ optimizer's settings -- */
 
 /* The settings of an update. A run is resumed with those that it was begun with. */
 typedef struct ftr__checkpoint_setting {
@@ -178,7 +178,8 @@ static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
     return 1;
 }
 
-/* Objects by the names of the nodes; an update's settings that are 0, as those are that it does not use, are left out. */
+/* Objects by the names of the nodes; an update's settings that are 0, as those are that it does not use, are left out.
+ * */
 static void ftr__checkpoint_write_settings(const ftr_plan *plan, ftr__checkpoint_out *out) {
     ftr__checkpoint_setting settings[FTR__CHECKPOINT_SETTINGS];
     ftr__checkpoint_open_object(out, "updates");
@@ -278,8 +279,8 @@ static ftr_status ftr__checkpoint_same_inputs(ftr__checkpoint_values *values, co
     return list.status;
 }
 
-/* Compares what is no tensor, first what says most: seed, inputs, weights, settings of the optimizer. Gives the number of
- * steps to go on from. */
+/* Compares what is no tensor, first what says most: seed, inputs, weights, settings of the optimizer. Gives the number
+ * of steps to go on from. */
 static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, const ftr_plan *plan,
                                             const ftr__checkpoint_section *weights, uint64_t *steps) {
     const ftr_checkpoint_info *info = &checkpoint->info;

@@ -330,7 +330,7 @@ static ftr_status ftr__checkpoint_read_json(ftr_checkpoint *checkpoint, ftr__che
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------- tensors' files -- */
+/* ------------------------------------------------------------------------------------------------ tensors' files -- */
 
 static ftr_status ftr__checkpoint_read_file(ftr_checkpoint *checkpoint, ftr__checkpoint_file *file,
                                             ftr__checkpoint_read_fn read, void *user) {

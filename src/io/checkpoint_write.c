@@ -1,7 +1,8 @@
-/* Writing checkpoints. A save copies all state into staging memory, composes checkpoint.json as far as the digests of the
- * files, and wakes the writer. That thread writes the files under a temporary name, flushes them and their folder, renames
- * the folder, flushes the directory, and then removes what is no longer kept. It takes no memory of the hook and records
- * nothing on the context: what failed is noted in the save, and told by the thread that uses the context. */
+/* Writing checkpoints. A save copies all state into staging memory, composes checkpoint.json as far as the digests of
+ * the files, and wakes the writer. That thread writes the files under a temporary name, flushes them and their folder,
+ * renames the folder, flushes the directory, and then removes what is no longer kept. It takes no memory of the hook
+ * and records nothing on the context: what failed is noted in the save, and told by the thread that uses the context.
+ * */
 #include "core/crc32c.h"
 #include "core/threads.h"
 #include "io/checkpoint.h"
@@ -57,7 +58,8 @@ typedef struct ftr__checkpoint_outcome {
     size_t bytes;
 } ftr__checkpoint_outcome;
 
-/* The save that is under way: written by the caller's thread while the writer is idle, by the writer while it is not. */
+/* The save that is under way: written by the caller's thread while the writer is idle, by the writer while it is not.
+ * */
 typedef struct ftr__checkpoint_save {
     ftr__folder_name name;
     double metric;
@@ -96,7 +98,7 @@ struct ftr_checkpointer {
     atomic_bool cancel;
 };
 
-/* ---------------------------------------------------------------------------------------------------- JSON output -- */
+/* --------------------------------------------------------------------------------------------------- JSON output -- */
 
 void ftr__checkpoint_put_key(ftr__checkpoint_out *out, const char *key) {
     if (out->comma) ftr__json_put(&out->json, ",");
@@ -277,8 +279,8 @@ static bool ftr__save_publish(ftr_checkpointer *c) {
     return ftr__folder_sync(c->desc.directory) || ftr__save_fail(save, "fsync", "the directory");
 }
 
-/* A folder that is to go first loses its name: half of one must not be taken for a damaged checkpoint. One that keeps its
- * name is crossed off the list, and tried again after the next save. */
+/* A folder that is to go first loses its name: half of one must not be taken for a damaged checkpoint. One that keeps
+ * its name is crossed off the list, and tried again after the next save. */
 static void ftr__save_remove(ftr_checkpointer *c, ftr__folder_name *name) {
     ftr__checkpoint_save *save = &c->save;
     char text[FTR__FOLDER_TEXT];
@@ -359,7 +361,8 @@ static void ftr__checkpointer_forget(ftr_checkpointer *c, ftr__folder_name name)
     }
 }
 
-/* Takes over what the writer, which is idle, has to say. Room for one more known checkpoint was made before the save. */
+/* Takes over what the writer, which is idle, has to say. Room for one more known checkpoint was made before the save.
+ * */
 static ftr_status ftr__checkpointer_outcome(ftr_checkpointer *c) {
     if (!c->untold) return FTR_OK;
     c->untold = false;
@@ -404,7 +407,7 @@ ftr_checkpoint_stats ftr_checkpointer_stats(const ftr_checkpointer *checkpointer
 
 int32_t ftr__checkpointer_found(const ftr_checkpointer *checkpointer) { return checkpointer->found; }
 
-/* --------------------------------------------------------------------------------------------- what stays, what goes -- */
+/* ----------------------------------------------------------------------------------------- what stays, what goes -- */
 
 /* Whether another copy of the same step is newer. */
 static bool ftr__checkpointer_replaced(const ftr_checkpointer *c, int32_t index) {
@@ -488,8 +491,10 @@ static void ftr__checkpointer_put_top(ftr_checkpointer *c, const ftr_checkpoint_
     ftr__checkpoint_put_integer(out, "epoch", point->epoch);
     ftr__checkpoint_put_integer(out, "position", point->position);
     ftr__checkpoint_put_integer(out, "applied_steps", applied);
-    if (!isnan(point->metric)) ftr__checkpoint_put_real(out, "metric", point->metric);
-    if (c->desc.metric && !isnan(point->metric)) ftr__checkpoint_put_string(out, "metric_name", c->desc.metric);
+    if (!isnan(point->metric)) {
+        ftr__checkpoint_put_real(out, "metric", point->metric);
+        ftr__checkpoint_put_string(out, "metric_name", c->desc.metric);
+    }
     ftr__json_put(&out->json, ",\n");
     out->comma = false;
 }
@@ -545,8 +550,11 @@ static ftr_status ftr__checkpointer_copy(ftr_checkpointer *c) {
 }
 
 /* The writer is idle. */
-static ftr_status ftr__checkpointer_begin(ftr_checkpointer *c, const ftr_checkpoint_point *point) {
+static ftr_status ftr__checkpointer_begin(ftr_checkpointer *c, const ftr_checkpoint_point *given) {
     ftr__checkpoint_save *save = &c->save;
+    ftr_checkpoint_point at = *given;
+    const ftr_checkpoint_point *point = &at;
+    if (!c->desc.metric) at.metric = (double)NAN;
     const int64_t applied = (int64_t)ftr_plan_applied_steps(c->plan);
     ftr_status status = ftr__checkpointer_room(c);
     if (status == FTR_OK) status = ftr__checkpointer_check_metadata(c->context, &c->desc);
@@ -655,7 +663,8 @@ static ftr_status ftr__checkpointer_lock(ftr_checkpointer *c) {
     return FTR_OK; /* a file system without locks */
 }
 
-/* What is in the directory. Checkpoints whose checkpoint.json is damaged, or that are of a newer version, are left alone. */
+/* What is in the directory. Checkpoints whose checkpoint.json is damaged, or that are of a newer version, are left
+ * alone. */
 static ftr_status ftr__checkpointer_look(ftr_checkpointer *c) {
     ftr__folder_name *names;
     int32_t count;

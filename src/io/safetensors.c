@@ -22,7 +22,8 @@ typedef struct ftr__safetensors_type {
     ftr_dtype dtype;
 } ftr__safetensors_type;
 
-/* In the order of the reference's enum `Dtype` (safetensors 0.8), which is the order of alignment that files are sorted by. */
+/* In the order of the reference's enum `Dtype` (safetensors 0.8), which is the order of alignment that files are sorted
+ * by. */
 static const ftr__safetensors_type ftr__safetensors_types[] = {
     {"BOOL", 8, FTR_BOOL},
     {"F4", 4, FTR_DTYPE_NONE},
@@ -80,7 +81,8 @@ static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *ten
     return text;
 }
 
-/* The header is JSON but says something else than it should. `tensor` NULL: about the metadata; `value` NULL: missing. */
+/* The header is JSON but says something else than it should. `tensor` NULL: about the metadata; `value` NULL: missing.
+ * */
 static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char *tensor, const char *field,
                                          const ftr__json *value, const char *expected) {
     char found[64];

@@ -77,7 +77,8 @@ FTR_LIB bool ftr__fit_is_interrupted(ftr__fit *fit, double seconds);
 /* After a step: saves if it is time to. */
 FTR_LIB ftr_status ftr__fit_step_done(ftr__fit *fit);
 
-/* Before the evaluation of an epoch that max_steps cut: saves, because a run that gets more steps goes on from there. */
+/* Before the evaluation of an epoch that max_steps cut: saves, because a run that gets more steps goes on from there.
+ * */
 FTR_LIB ftr_status ftr__fit_save_cut(ftr__fit *fit);
 
 /* After an epoch that was complete and evaluated. `metric` is the value of checkpoint.metric. */

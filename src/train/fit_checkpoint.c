@@ -354,7 +354,7 @@ ftr_status ftr__fit_open_checkpoints(ftr__fit *fit) {
     return status == FTR_OK ? ftr__fit_resume(fit) : status;
 }
 
-/* --------------------------------------------------------------------------------------------------- interruption -- */
+/* -------------------------------------------------------------------------------------------------- interruption -- */
 
 /* Seconds that a last save may take. */
 static double ftr__fit_save_seconds(const ftr__fit *fit) {
@@ -435,7 +435,8 @@ static bool ftr__fit_wait(ftr__fit *fit) {
     return true;
 }
 
-/* The last save of a run. It is not skipped: the writer is waited for. What was saved last is saved again if that failed. */
+/* The last save of a run. It is not skipped: the writer is waited for. What was saved last is saved again if that
+ * failed. */
 static ftr_status ftr__fit_save_last(ftr__fit *fit) {
     const bool patient = ftr__fit_wait(fit);
     ftr_status status = ftr_checkpointer_wait(fit->checkpointer);

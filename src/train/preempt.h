@@ -1,5 +1,5 @@
-/* Signals that ask a run to end. There is no handler, because a handler has nowhere to write but global memory: the signals
- * are blocked in the thread that trains, and taken from the pending ones between steps. */
+/* Signals that ask a run to end. There is no handler, because a handler has nowhere to write but global memory: the
+ * signals are blocked in the thread that trains, and taken from the pending ones between steps. */
 #ifndef FTR_TRAIN_PREEMPT_H
 #define FTR_TRAIN_PREEMPT_H
 

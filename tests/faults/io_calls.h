@@ -1,5 +1,5 @@
-/* The calls by which checkpoints reach the disk, with a hook in front of each: the program's own definitions stand before
- * those of the C library. */
+/* The calls by which checkpoints reach the disk, with a hook in front of each: the program's own definitions stand
+ * before those of the C library. */
 #ifndef FTR_TESTS_FAULTS_IO_CALLS_H
 #define FTR_TESTS_FAULTS_IO_CALLS_H
 
@@ -15,9 +15,9 @@ typedef enum io_action {
     IO_DELAY       /* the call takes 200 ms longer */
 } io_action;
 
-/* Told of each call while it is not NULL, from any thread: "open", "write", "fsync", "close", "mkdir", "rename", "unlink",
- * "rmdir", "opendir", "pthread_create", and the path, a file's also where the call has its descriptor only. Of closes only
- * those of files that were open for writing. A rename has its two paths with a '>' between them. */
+/* Told of each call while it is not NULL, from any thread: "open", "write", "fsync", "close", "mkdir", "rename",
+ * "unlink", "rmdir", "opendir", "pthread_create", and the path, a file's also where the call has its descriptor only.
+ * Of closes only those of files that were open for writing. A rename has its two paths with a '>' between them. */
 extern io_action (*io_hook)(const char *call, const char *path);
 extern int io_error; /* errno of IO_FAIL */
 

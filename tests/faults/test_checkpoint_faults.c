@@ -57,7 +57,7 @@ static void check_resumes(const fixture *f, bool must) {
     assert_int_equal(ftr_test_entries(f->folder, ".tmp-"), 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- failing calls -- */
+/* ------------------------------------------------------------------------------------------------- failing calls -- */
 
 static int64_t calls, strike_at;
 static io_action strike;
@@ -212,7 +212,7 @@ static void policies(void **state) {
     assert_int_equal(ftr_test_entries(f->folder, "step-"), 0);
 }
 
-/* --------------------------------------------------------------------------------------------------- failing reads -- */
+/* ------------------------------------------------------------------------------------------------- failing reads -- */
 
 /* The newest checkpoint cannot be read: the one before is taken. */
 static io_action no_newest(const char *call, const char *path) {
@@ -239,7 +239,7 @@ static void unreadable(void **state) {
     check_resumes(f, true);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ order -- */
+/* --------------------------------------------------------------------------------------------------------- order -- */
 
 /* Calls as they come, one a line: the call, then names without the directory. */
 static char trace[1 << 18];
@@ -324,7 +324,7 @@ static void order(void **state) {
     assert_string_equal(found, expected);
 }
 
-/* ------------------------------------------------------------------------------------------------------- slow disks -- */
+/* ---------------------------------------------------------------------------------------------------- slow disks -- */
 
 static io_action slow_sync(const char *call, const char *path) {
     (void)path;
@@ -399,7 +399,7 @@ static void second_signal(void **state) {
     check_resumes(f, true);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- memory -- */
+/* -------------------------------------------------------------------------------------------------------- memory -- */
 
 /* Each allocation fails once, of a run that begins and of one that resumes. */
 static void out_of_memory(void **state) {

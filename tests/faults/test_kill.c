@@ -1,5 +1,5 @@
-/* A run that is killed with SIGKILL, at any time and at each call by which a checkpoint reaches the disk, and started again
- * until it is done, is the unbroken run, bit by bit; and what is called a checkpoint is never damaged.
+/* A run that is killed with SIGKILL, at any time and at each call by which a checkpoint reaches the disk, and started
+ * again until it is done, is the unbroken run, bit by bit; and what is called a checkpoint is never damaged.
  * FTR_FAULT=long: 200 stories of kills at random times and a kill at each call; otherwise some of both. */
 #include "io_calls.h"
 #include "trainee.h"
@@ -32,7 +32,7 @@ static bool is_long(void) {
     return effort && strcmp(effort, "long") == 0;
 }
 
-/* -------------------------------------------------------------------------------------------------------- children -- */
+/* ------------------------------------------------------------------------------------------------------ children -- */
 
 /* In the child: the number of the call to die at, and how. */
 static int64_t die_at;
@@ -58,7 +58,8 @@ typedef struct report {
     int64_t calls;
 } report;
 
-/* A run in a process of its own, which dies at its call number `at` (0: at none). The test itself has one thread here. */
+/* A run in a process of its own, which dies at its call number `at` (0: at none). The test itself has one thread here.
+ * */
 static child start(const trainee_desc *desc, int64_t at, bool after) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
@@ -130,7 +131,7 @@ static void unbroken(int optimizer, report *r) {
     assert_int_equal(r->result.status, FTR_OK);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- tests -- */
+/* --------------------------------------------------------------------------------------------------------- tests -- */
 
 static double now(void) { return ftr_time_seconds(); }
 

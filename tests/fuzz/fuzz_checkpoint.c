@@ -1,12 +1,12 @@
-/* A libFuzzer target: any files in a checkpoint's folder are a checkpoint or are refused, and any checkpoint is restored or
- * refused. The input is a list of records: a byte that says what it is, two bytes of length, the bytes.
+/* A libFuzzer target: any files in a checkpoint's folder are a checkpoint or are refused, and any checkpoint is
+ * restored or refused. The input is a list of records: a byte that says what it is, two bytes of length, the bytes.
  *
  *   0  checkpoint.json, with its digest as it is       3  optimizer.safetensors
  *   1  checkpoint.json; the right digest is appended   4  a folder's name
  *   2  weights.safetensors
  *
- * So that changed files get past their digests, "@w" and "@o" in checkpoint.json stand for those of the two files, "@W" and
- * "@O" for their sizes. */
+ * So that changed files get past their digests, "@w" and "@o" in checkpoint.json stand for those of the two files, "@W"
+ * and "@O" for their sizes. */
 #include "core/crc32c.h"
 #include "io/checkpoint.h"
 
@@ -37,7 +37,8 @@ static ftr_plan *make_plan(ftr_context *context) {
     const ftr_tensor y = ftr_input(graph, "y", FTR_F32, FTR_SHAPE(2, 2));
     ftr_optimizer sgd = ftr_sgd(0.1);
     sgd.momentum = 0.5;
-    const ftr_compile_desc desc = {.loss = ftr_mse(ftr_linear(x, "fc", 2, NULL), y, FTR_REDUCE_MEAN), .optimizer = &sgd};
+    const ftr_compile_desc desc = {.loss = ftr_mse(ftr_linear(x, "fc", 2, NULL), y, FTR_REDUCE_MEAN),
+                                   .optimizer = &sgd};
     ftr_plan *plan = NULL;
     if (ftr_compile(graph, &desc, &plan) != FTR_OK) abort();
     return plan;

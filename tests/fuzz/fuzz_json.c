@@ -1,5 +1,5 @@
-/* A libFuzzer target: any bytes are JSON or are refused; what was parsed is found again, and written and parsed once more
- * gives the same. */
+/* A libFuzzer target: any bytes are JSON or are refused; what was parsed is found again, and written and parsed once
+ * more gives the same. */
 #include "core/json.h"
 
 #include <stdlib.h>

@@ -124,7 +124,7 @@ static void make_checkpoint(const fixture *f, int64_t steps) {
     free_model(&m);
 }
 
-/* ------------------------------------------------------------------------------------------------------ round trips -- */
+/* --------------------------------------------------------------------------------------------------- round trips -- */
 
 static void own_loop(void **state) {
     fixture *f = *state;
@@ -164,8 +164,8 @@ static void own_loop(void **state) {
     assert_string_equal(f->log.text, "");
 }
 
-/* weights.safetensors is what ftr_save_weights() writes, to the byte; the states of convolution weights have the shape of
- * their weights. */
+/* weights.safetensors is what ftr_save_weights() writes, to the byte; the states of convolution weights have the shape
+ * of their weights. */
 static void layout(void **state) {
     fixture *f = *state;
     char path[FTR_TEST_PATH], other[FTR_TEST_PATH];
@@ -202,7 +202,7 @@ static void layout(void **state) {
     free_model(&m);
 }
 
-/* ------------------------------------------------------------------------------------------------ names, retention -- */
+/* ---------------------------------------------------------------------------------------------- names, retention -- */
 
 typedef struct listing {
     char text[1024];
@@ -320,7 +320,7 @@ static void nothing_there(void **state) {
     free_model(&m);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- damage -- */
+/* -------------------------------------------------------------------------------------------------------- damage -- */
 
 static const char *const files[] = {"checkpoint.json", "optimizer.safetensors", "weights.safetensors"};
 
@@ -424,7 +424,7 @@ static void newest_intact(void **state) {
     free_model(&expected);
 }
 
-/* -------------------------------------------------------------------------------------------------------- versions -- */
+/* ------------------------------------------------------------------------------------------------------ versions -- */
 
 /* CRC-32C a bit at a time. */
 static uint32_t crc32c(const char *data, size_t size) {
@@ -570,7 +570,7 @@ static int write_kept(const char *folder) {
     return status == FTR_OK ? 0 : 1;
 }
 
-/* -------------------------------------------------------------------------------------------------------- refusals -- */
+/* ------------------------------------------------------------------------------------------------------ refusals -- */
 
 static void assert_load_refused(const fixture *f, const model *m, ftr_status status, const char *message) {
     char expected[2 * FTR_TEST_PATH];

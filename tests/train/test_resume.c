@@ -333,8 +333,8 @@ static bool watch(void *user, const ftr_train_event *event) {
     return false;
 }
 
-/* The mask is as it was after the run; without handle_signals it is not touched. Signals without a directory end the run,
- * and one that comes with the last step is told all the same. */
+/* The mask is as it was after the run; without handle_signals it is not touched. Signals without a directory end the
+ * run, and one that comes with the last step is told all the same. */
 static void signal_mask(void **state) {
     (void)state;
     for (int handle = 0; handle < 2; handle++) {
@@ -595,7 +595,7 @@ static void refused_description(void **state) {
     free(r);
 }
 
-/* ------------------------------------------------------------------------------------------- when, and what stays -- */
+/* ------------------------------------------------------------------------------------------ when, and what stays -- */
 
 /* Names of the checkpoints in a folder, the newest first, and their metrics. */
 typedef struct listing {
@@ -743,8 +743,8 @@ static void damaged_newest(void **state) {
     free(r);
 }
 
-/* A run that is resumed by another number of threads, on other instruction sets too, is another run's business: here only
- * the number of threads, which must not matter. Metadata come back. */
+/* A run that is resumed by another number of threads, on other instruction sets too, is another run's business: here
+ * only the number of threads, which must not matter. Metadata come back. */
 static void metadata(void **state) {
     fixture *f = *state;
     const char *pairs[] = {"data", "digits \"A\"\n", "note", "\xC3\xA9"};
