@@ -37,7 +37,7 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
-.PHONY: all help lib amalgamate docs demo examples bench test test-split deps data lint asan tsan avx512 fuzz parity check-dropin size format \
+.PHONY: all help lib amalgamate docs demo examples bench test test-split deps data lint asan tsan avx512 fault fuzz parity check-dropin size format \
         clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -191,16 +191,30 @@ avx512: ## the op cases on the AVX-512 code, made of AVX2 instructions
 	    SANITIZE="-DFASTTRAIN_EMULATE_AVX512 -Wno-psabi"
 	@tests/run build/avx512/split/test_ops
 
-# Needs clang's libFuzzer. FUZZ_SECONDS for each target; findings are kept in build/fuzz.
-FUZZ_SECONDS ?= 60
-FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-fuzz: $(FUZZERS) ## the fuzz targets, a minute each
-	@cd build/fuzz && for f in $(notdir $(FUZZERS)); do ./$$f -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -verbosity=0 || exit 1; done
+# The sweeps that `make test` samples: 200 runs killed at random times, death and failure at each call to the disk, each bit
+# of a checkpoint flipped, each allocation failed.
+FAULTS := $(addprefix $B/split/,test_kill test_checkpoint_faults test_checkpoint test_oom)
+fault: $(FAULTS) ## the long sweeps: kills, failing disks, damaged checkpoints; ends with the count
+	@FTR_FAULT=long WRAP="$(WRAP)" tests/run $(FAULTS)
 
-build/fuzz/%: tests/fuzz/%.c fasttrain.h
+# Needs clang's libFuzzer. SECONDS (or FUZZ_SECONDS) for each target, from the seeds in tests/fuzz/corpus; findings are kept
+# in build/fuzz.
+SECONDS ?= $(or $(FUZZ_SECONDS),60)
+FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: $(FUZZERS) ## the fuzz targets, SECONDS (60) each
+	@cd build/fuzz && for f in $(notdir $(FUZZERS)); do mkdir -p corpus/$$f && \
+	    ./$$f -max_total_time=$(SECONDS) -max_len=4096 -verbosity=0 corpus/$$f ../../tests/fuzz/corpus/$$f || exit 1; done
+
+# Fuzz targets reach private functions: they are built on src/, whose objects they share.
+build/fuzz/%: tests/fuzz/%.c build/fuzz/library $B/include/fasttrain.h
+	clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -Isrc -I$B/include $< \
+	    build/fuzzlib/libfasttrain.a -o $@ $(LIBS)
+
+build/fuzz/library: $(SRC_FILES)
 	@mkdir -p $(@D)
-	@printf '#define FASTTRAIN_IMPLEMENTATION\n#include "fasttrain.h"\n' > build/fuzz/fasttrain.c
-	clang -std=c11 -O1 -g -fsanitize=fuzzer,address,undefined -I. $< build/fuzz/fasttrain.c -o $@ $(LIBS)
+	@$(MAKE) --no-print-directory $(PARALLEL) lib B=build/fuzzlib CC=clang WERROR= OPTIMIZE="-O1 -g" \
+	    SANITIZE="-fsanitize=fuzzer-no-link,address,undefined"
+	@touch $@
 
 lint: build/tools/amalgamate $(LINT_OBJECTS) ## includes, comments, names, globals, cppcheck
 	@tools/lint

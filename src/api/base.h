@@ -41,7 +41,7 @@ typedef enum ftr_status {
     FTR_ERROR_DTYPE,              /* an element type that the op does not take */
     FTR_ERROR_NAME,               /* a name that is missing, used twice or unknown */
     FTR_ERROR_NOT_DIFFERENTIABLE, /* a gradient was asked for through an op that has none */
-    FTR_ERROR_UNSUPPORTED,        /* the backend has no kernel for the node */
+    FTR_ERROR_UNSUPPORTED,        /* the backend has no kernel for the node; a file is of a newer format */
     FTR_ERROR_NOT_FED,            /* an input was never given data */
     FTR_ERROR_DATA,               /* the data itself is outside its range, for instance a label beyond the classes */
     FTR_ERROR_STATE,              /* a call that is not possible now, for instance a new parameter after compiling */

@@ -93,6 +93,20 @@
  * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
  * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
+ * A long run keeps checkpoints, and goes on from the newest one when it is started again after a crash, a power cut or the
+ * end of its time on a machine:
+ *
+ *     t.checkpoint.directory = "run1";        // made if need be; one run, one directory
+ *     t.checkpoint.every_seconds = 600;       // or every_steps, every_epochs, or mtbf_seconds to have the interval chosen
+ *     t.resume = FTR_RESUME_AUTO;             // the same program starts the run and resumes it
+ *     t.handle_signals = true;                // SIGTERM: finish the step, save, return with result.preempted
+ *     t.max_seconds = 3500;                   // the same before an hour is over
+ *
+ * A resumed run is the unbroken one, bit by bit, results included. What must not have changed is compared, and named if
+ * it has: model, batch size, optimizer and its settings, schedule, seed, number of samples. A save costs a copy of the
+ * state; a thread of its own writes it, flushes it and gives it its name. The newest checkpoint that is intact is taken.
+ * weights.safetensors in it is an ordinary file of weights.
+ *
  * 6  YOUR OWN LOOP
  *
  *     ftr_optimizer sgd = ftr_sgd(0.1);
@@ -118,6 +132,14 @@
  *     adamw.no_decay_norms_biases = true;
  *     adamw.groups = &backbone, adamw.group_count = 1;
  *
+ * Checkpoints of such a loop: ftr_checkpointer_create() after compiling, ftr_checkpoint_load() to go on from the newest one,
+ * then after each step
+ *
+ *         ftr_checkpoint_point at = {.step = step, .epoch = epoch, .position = batch, .metric = NAN};
+ *         if (ftr_checkpoint_due(saver, step) && ftr_checkpoint_save(saver, &at)) ...
+ *
+ * and ftr_checkpointer_destroy() before the plan's end.
+ *
  * 7  OWNERSHIP AND MEMORY
  *
  * What a ..._create() or ftr_compile() hands out is yours and goes back through its ..._destroy(), children first: plans,
@@ -138,7 +160,7 @@
  *
  * On one machine type the numbers depend on the seed alone: not on the number of threads. Random numbers are counter-based:
  * a parameter's first value is a function of (seed, name), dropout of (seed, node, step), the order of samples of (seed,
- * epoch).
+ * epoch). So nothing but counters has to be kept for a run to be resumed anywhere.
  *
  * 10  SEEING INSIDE
  *

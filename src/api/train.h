@@ -1,7 +1,7 @@
 #ifndef FTR_API_TRAIN_H
 #define FTR_API_TRAIN_H
 
-#include "api/compile.h"
+#include "api/checkpoint.h"
 #include "api/data.h"
 
 #ifdef __cplusplus
@@ -50,6 +50,13 @@ typedef struct ftr_train_event {
 /* Returns true to stop the run after this event, without an evaluation of a cut epoch. */
 typedef bool (*ftr_train_fn)(void *user, const ftr_train_event *event);
 
+/* What ftr_fit() makes of checkpoints that are in the directory when it is called. */
+typedef enum ftr_resume {
+    FTR_RESUME_NEVER = 0, /* there must be none: they would be of another run */
+    FTR_RESUME_AUTO,      /* goes on from the newest intact one; starts anew if there is none at all */
+    FTR_RESUME_MUST       /* goes on from the newest intact one; without one the call fails */
+} ftr_resume;
+
 /* From ftr_train_defaults(). */
 typedef struct ftr_train_desc {
     uint32_t cookie;
@@ -78,6 +85,10 @@ typedef struct ftr_train_desc {
         bool maximize;      /* larger is better */
         bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
     } early_stop;
+    ftr_checkpoint_desc checkpoint; /* directory NULL: none. One more is written when the run ends */
+    ftr_resume resume;
+    bool handle_signals; /* SIGTERM and SIGUSR1 end the run after the step that is under way, see ftr_fit() */
+    double max_seconds;  /* of this call, 0: no limit; the run ends, checkpoint included, before they are over */
 } ftr_train_desc;
 
 /* One epoch, shuffled, progress on. */
@@ -93,15 +104,34 @@ typedef struct ftr_train_result {
     double eval_metrics[FTR_MAX_METRICS];
     int64_t best_epoch; /* of early stopping; -1 without it */
     bool stopped_early; /* by early stopping or by a callback */
-    double seconds;
+    bool preempted;     /* by a signal or by max_seconds: the run is to be resumed */
+    int32_t signal;     /* that ended it, or came when it was at its end; 0: none */
+    int64_t resumed_at; /* steps that had been done before this call; -1: the run began here */
+    ftr_checkpoint_stats checkpoints;
+    double seconds;            /* of this call, as the next */
     double samples_per_second; /* of training steps alone */
     ftr_memory memory;         /* of the training plan */
 } ftr_train_result;
 
-/* Trains a graph on a source: compiles it, shuffles, feeds, steps, evaluates, reports. `result` may be NULL.
- * The batch size is the leading dimension of the inputs. Errors: all of ftr_compile() and ftr_step(); FTR_ERROR_NAME (an
- * input without a field), FTR_ERROR_SHAPE, FTR_ERROR_DTYPE (a field that does not fit its input), FTR_ERROR_DATA (fewer
- * samples than one batch). Not to be called twice at a time on one context. */
+/* Trains a graph on a source: compiles it, shuffles, feeds, steps, evaluates, reports. `result` may be NULL. The batch
+ * size is the leading dimension of the inputs. Errors: all of ftr_compile() and ftr_step(); FTR_ERROR_NAME (an input
+ * without a field), FTR_ERROR_SHAPE, FTR_ERROR_DTYPE (a field that does not fit its input), FTR_ERROR_DATA (fewer
+ * samples than one batch). Not to be called twice at a time on one context.
+ *
+ * A resumed run is bit by bit the unbroken one: weights, optimizer, order of samples, dropout, means of the epoch,
+ * early stopping, evaluations, result. It is refused, with FTR_ERROR_STATE and before anything is changed, if the
+ * checkpoint is of another model, optimizer, batch size, seed, number of samples, or list of metrics; epochs,
+ * max_steps, patience and the evaluation source may be others. FTR_RESUME_MUST without a checkpoint, and
+ * FTR_RESUME_NEVER with one, are FTR_ERROR_STATE too. A run that a callback stopped, or that gets more epochs, goes on
+ * when it is resumed.
+ *
+ * With handle_signals, SIGTERM and SIGUSR1 are blocked in the calling thread while ftr_fit() runs, and looked for after
+ * each step and each batch of an evaluation (there is no signal handler, hence nothing global; the signal mask is put
+ * back at the end). The first one ends the run: it is saved, and ftr_fit() returns FTR_OK with result.preempted, or the
+ * error of the save. A second one ends the waiting for the save as soon as the call to the system that it is in
+ * returns: the checkpoint before it is then the newest, and the status FTR_ERROR_IO. A program with threads of its own
+ * blocks both signals in them, because the system gives a signal to any thread that takes it; fasttrain's own threads
+ * take none. */
 FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 /* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,

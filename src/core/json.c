@@ -478,3 +478,52 @@ void ftr__json_put_integer(ftr__json_writer *writer, int64_t value) {
     snprintf(text, sizeof(text), "%" PRId64, value);
     ftr__json_put(writer, text);
 }
+
+static const struct ftr__json_special {
+    const char *text;
+    bool infinite, negative;
+} ftr__json_specials[] = {
+    {"NaN", false, false}, {"-NaN", false, true}, {"Infinity", true, false}, {"-Infinity", true, true}};
+
+/* Of 15, 16 and 17 digits the fewest that are enough. printf and strtod take the point of the locale, which may be more
+ * than one byte; whatever is no part of a number otherwise becomes '.'. */
+static void ftr__json_put_finite(ftr__json_writer *writer, double value) {
+    char text[64];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    bool point = false;
+    for (const char *at = text; *at; at++) {
+        const bool known = (*at >= '0' && *at <= '9') || *at == '-' || *at == '+' || *at == 'e';
+        if (known)
+            ftr__json_put_bytes(writer, at, 1);
+        else if (!point)
+            ftr__json_put(writer, ".");
+        point = !known;
+    }
+}
+
+void ftr__json_put_real(ftr__json_writer *writer, double value) {
+    if (isfinite(value)) {
+        ftr__json_put_finite(writer, value);
+        return;
+    }
+    const int special = (isinf(value) ? 2 : 0) + (signbit(value) ? 1 : 0);
+    ftr__json_put_string(writer, ftr__json_specials[special].text);
+}
+
+bool ftr__json_get_real(const ftr__json *value, double *real) {
+    if (value->type == FTR__JSON_NUMBER) {
+        *real = value->as.number.value;
+        return true;
+    }
+    if (value->type != FTR__JSON_STRING) return false;
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ftr__json_specials); i++) {
+        const struct ftr__json_special *special = &ftr__json_specials[i];
+        if (strcmp(value->as.string.text, special->text) != 0) continue;
+        *real = copysign(special->infinite ? (double)INFINITY : (double)NAN, special->negative ? -1.0 : 1.0);
+        return value->as.string.length == strlen(special->text);
+    }
+    return false;
+}

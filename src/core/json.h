@@ -71,5 +71,12 @@ FTR_LIB void ftr__json_put(ftr__json_writer *writer, const char *text);
 /* A string with quotes and escapes. `text` is UTF-8. */
 FTR_LIB void ftr__json_put_string(ftr__json_writer *writer, const char *text);
 FTR_LIB void ftr__json_put_integer(ftr__json_writer *writer, int64_t value);
+/* A double with as many digits as it takes to read the same one back, -0 included. What JSON has no number for becomes
+ * a string: "NaN", "-NaN" (its sign bit is set), "Infinity", "-Infinity". */
+FTR_LIB void ftr__json_put_real(ftr__json_writer *writer, double value);
+
+/* What ftr__json_put_real() wrote, bit by bit but for the payload of a NaN. False if it is neither a number nor one of
+ * the four strings. */
+FTR_LIB bool ftr__json_get_real(const ftr__json *value, double *real);
 
 #endif

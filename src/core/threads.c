@@ -1,10 +1,10 @@
-/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until they
- * found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes late
- * finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes of a step
- * follow each other closely, and sleeps then. With more threads than cores nobody spins. */
+/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until
+ * they found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes
+ * late finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes
+ * of a step follow each other closely, and sleeps then. With more threads than cores nobody spins. */
 #include "core/threads.h"
 
-#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -120,12 +120,23 @@ void ftr__pool_run(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void *arg) {
 
 int32_t ftr__pool_threads(const ftr__pool *pool) { return pool->threads; }
 
+int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
+    static const int kept[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(kept); i++) sigdelset(&blocked, kept[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before); /* a thread begins with the mask of the one that makes it */
+    const int code = pthread_create(thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return code;
+}
+
 static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
     for (int32_t i = 0; i < pool->threads - 1; i++) {
         ftr__worker *worker = &pool->workers[i];
         worker->pool = pool;
         worker->index = i + 1;
-        const int code = pthread_create(&worker->thread, NULL, ftr__worker_main, worker);
+        const int code = ftr__thread_start(&worker->thread, ftr__worker_main, worker);
         if (code)
             return ftr__error(context, FTR_ERROR_THREAD, "context: thread %d of %d could not be started (error %d)", i + 2,
                               pool->threads, code);

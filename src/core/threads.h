@@ -5,6 +5,8 @@
 
 #include "core/core.h"
 
+#include <pthread.h>
+
 typedef struct ftr__pool ftr__pool;
 
 /* `worker` is 0 .. threads - 1 and serves to pick a scratch area; 0 is the calling thread. */
@@ -17,6 +19,10 @@ FTR_LIB int32_t ftr__pool_threads(const ftr__pool *pool);
 
 /* Runs task 0 .. tasks - 1 and returns when all are done. Not reentrant. */
 FTR_LIB void ftr__pool_run(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void *arg);
+
+/* Starts a thread that takes no signals of the application's: all but those that a fault of its own raises, and
+ * SIGPROF, are blocked in it. An error number, 0 for none. */
+FTR_LIB int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 
 /* Cores that this process may use. */
 FTR_LIB int32_t ftr__core_count(void);

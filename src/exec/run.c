@@ -114,6 +114,7 @@ ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     }
     if (status) return status;
     plan->steps_done++;
+    plan->has_run = true;
     if (!info) return FTR_OK;
     status = ftr__read_loss(plan, &info->loss);
     info->step = plan->steps_done;
@@ -125,7 +126,7 @@ static ftr_status ftr__read_value(ftr_plan *plan, const char *what, int32_t valu
     const size_t expected = ftr__bytes_of(plan, value);
     if (bytes != expected) return ftr__wrong_size(plan, what, value, bytes, expected);
     if (!data && bytes) return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "%s: data is NULL", what);
-    if (plan->steps_done == 0)
+    if (!plan->has_run)
         return ftr__error(plan->context, FTR_ERROR_STATE, "%s '%s': no step was run yet", what,
                           plan->graph->nodes[plan->graph->values[value].node].name);
     return ftr__download(plan, value, data, bytes);

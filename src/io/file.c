@@ -14,8 +14,7 @@ static ftr_status ftr__file_error(ftr_context *context, const char *path, const 
     return ftr__error(context, FTR_ERROR_IO, "%s: %s: %s", path, what, strerror(errno));
 }
 
-/* open(), which child processes do not inherit. */
-static int ftr__file_open(const char *path, int flags) {
+int ftr__file_open(const char *path, int flags) {
 #ifdef O_CLOEXEC
     flags |= O_CLOEXEC;
 #endif
@@ -88,23 +87,27 @@ void ftr__file_begin(ftr__file_writer *writer, ftr_context *context, const char 
     if (writer->descriptor < 0) writer->status = ftr__file_error(context, path, "cannot be written");
 }
 
-void ftr__file_append(ftr__file_writer *writer, const void *data, size_t size) {
+bool ftr__file_write(int descriptor, const void *data, size_t size) {
     const unsigned char *bytes = data;
     size_t at = 0;
-    while (at < size && writer->status == FTR_OK) {
+    while (at < size) {
         const size_t piece = size - at < FTR__FILE_PIECE ? size - at : FTR__FILE_PIECE;
-        const ssize_t written = write(writer->descriptor, bytes + at, piece);
+        const ssize_t written = write(descriptor, bytes + at, piece);
         if (written < 0 && errno == EINTR) continue;
-        if (written < 0) {
-            writer->status = ftr__file_error(writer->context, writer->path, "cannot be written");
-        } else {
-            at += (size_t)written;
-        }
+        if (written == 0) errno = ENOSPC; /* nothing was taken and no reason given */
+        if (written <= 0) return false;
+        at += (size_t)written;
     }
+    return true;
 }
 
-/* Waits until the disk has the bytes. On macOS fsync() only hands them to the drive (fsync(2)). */
-static int ftr__file_sync(int descriptor) {
+void ftr__file_append(ftr__file_writer *writer, const void *data, size_t size) {
+    if (writer->status == FTR_OK && !ftr__file_write(writer->descriptor, data, size))
+        writer->status = ftr__file_error(writer->context, writer->path, "cannot be written");
+}
+
+/* On macOS fsync() only hands the bytes to the drive (fsync(2)). */
+int ftr__file_sync(int descriptor) {
 #ifdef F_FULLFSYNC
     if (fcntl(descriptor, F_FULLFSYNC) == 0) return 0;
 #endif

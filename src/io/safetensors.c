@@ -1,3 +1,5 @@
+#include "io/safetensors.h"
+
 #include "core/json.h"
 #include "core/sort.h"
 #include "io/file.h"
@@ -20,7 +22,8 @@ typedef struct ftr__safetensors_type {
     ftr_dtype dtype;
 } ftr__safetensors_type;
 
-/* In the order of the reference's enum `Dtype` (safetensors 0.8), which is the order of alignment that files are sorted by. */
+/* In the order of the reference's enum `Dtype` (safetensors 0.8), which is the order of alignment that files are sorted
+ * by. */
 static const ftr__safetensors_type ftr__safetensors_types[] = {
     {"BOOL", 8, FTR_BOOL},
     {"F4", 4, FTR_DTYPE_NONE},
@@ -78,7 +81,8 @@ static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *ten
     return text;
 }
 
-/* The header is JSON but says something else than it should. `tensor` NULL: about the metadata; `value` NULL: missing. */
+/* The header is JSON but says something else than it should. `tensor` NULL: about the metadata; `value` NULL: missing.
+ * */
 static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char *tensor, const char *field,
                                          const ftr__json *value, const char *expected) {
     char found[64];
@@ -316,9 +320,8 @@ static ftr_status ftr__safetensors_read(ftr_safetensors *file) {
     return status;
 }
 
-/* Takes the bytes over. */
-static ftr_status ftr__safetensors_take(ftr_context *context, const char *label, unsigned char *bytes, size_t size,
-                                        ftr_safetensors **file) {
+ftr_status ftr__safetensors_take(ftr_context *context, const char *label, unsigned char *bytes, size_t size,
+                                 ftr_safetensors **file) {
     ftr_safetensors *opened = ftr__allocate(context, sizeof *opened);
     if (!opened) {
         ftr__release(context, bytes, size);
@@ -417,7 +420,7 @@ typedef struct ftr__safetensors_output {
 typedef struct ftr__safetensors_writer {
     ftr_context *context;
     const char *path;
-    ftr__arena arena;
+    ftr__arena *arena;
     const void **outputs; /* ftr__safetensors_output, in the order of the file */
     int64_t count;
     const char *const *metadata;
@@ -467,17 +470,14 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range",
                           writer->path, item->name);
     output->bytes = count * (int64_t)ftr_dtype_size(item->dtype); /* fits: see ftr_shape_count() */
-    if (output->bytes > 0 && !item->data)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path,
-                          item->name);
     writer->outputs[writer->count++] = output;
     return FTR_OK;
 }
 
 static ftr_status ftr__safetensors_add_all(ftr__safetensors_writer *writer, const ftr_safetensors_item *items,
                                            int64_t count) {
-    writer->outputs = ftr__arena_alloc(&writer->arena, (size_t)count * sizeof(*writer->outputs));
-    ftr__safetensors_output *outputs = ftr__arena_alloc(&writer->arena, (size_t)count * sizeof(*outputs));
+    writer->outputs = ftr__arena_alloc(writer->arena, (size_t)count * sizeof(*writer->outputs));
+    ftr__safetensors_output *outputs = ftr__arena_alloc(writer->arena, (size_t)count * sizeof(*outputs));
     if (!writer->outputs || !outputs)
         return ftr__out_of_memory(writer->context, writer->path, (size_t)count * sizeof(*outputs));
     int64_t total = 0;
@@ -502,7 +502,7 @@ static ftr_status ftr__safetensors_add_all(ftr__safetensors_writer *writer, cons
 
 static ftr_status ftr__safetensors_check_metadata(ftr__safetensors_writer *writer) {
     const int64_t count = writer->metadata_count;
-    const void **keys = ftr__arena_alloc(&writer->arena, (size_t)count * sizeof(*keys));
+    const void **keys = ftr__arena_alloc(writer->arena, (size_t)count * sizeof(*keys));
     if (!keys) return ftr__out_of_memory(writer->context, writer->path, (size_t)count * sizeof(*keys));
     for (int64_t i = 0; i < count; i++) {
         const char *key = writer->metadata[2 * i], *value = writer->metadata[2 * i + 1];
@@ -556,7 +556,8 @@ static void ftr__safetensors_put_header(const ftr__safetensors_writer *writer, f
     while (json->length % 8 != 0) ftr__json_put(json, " ");
 }
 
-static ftr_status ftr__safetensors_write_file(ftr__safetensors_writer *writer) {
+/* The length of the header in 8 bytes, then the header. */
+static ftr_status ftr__safetensors_make_header(const ftr__safetensors_writer *writer, ftr__safetensors_layout *layout) {
     ftr__json_writer json = {.text = NULL};
     ftr__safetensors_put_header(writer, &json);
     const size_t length = json.length;
@@ -564,18 +565,57 @@ static ftr_status ftr__safetensors_write_file(ftr__safetensors_writer *writer) {
         return ftr__error(writer->context, FTR_ERROR_INVALID_ARGUMENT,
                           "%s: HeaderTooLarge: found a header of %zu bytes, expected at most %d", writer->path, length,
                           FTR__SAFETENSORS_MAX_HEADER);
-    unsigned char *header = ftr__arena_alloc(&writer->arena, 8 + length);
+    unsigned char *header = ftr__arena_alloc(writer->arena, 8 + length);
     if (!header) return ftr__out_of_memory(writer->context, writer->path, 8 + length);
     for (int i = 0; i < 8; i++) header[i] = (unsigned char)((uint64_t)length >> (8 * i));
     json = (ftr__json_writer){.text = (char *)header + 8};
     ftr__safetensors_put_header(writer, &json);
+    layout->header = header;
+    layout->header_bytes = 8 + length;
+    return FTR_OK;
+}
 
-    ftr__file_writer file;
-    ftr__file_begin(&file, writer->context, writer->path);
-    ftr__file_append(&file, header, 8 + length);
+static ftr_status ftr__safetensors_make_order(const ftr__safetensors_writer *writer, const ftr_safetensors_item *items,
+                                              ftr__safetensors_layout *layout) {
+    const size_t size = (size_t)writer->count * sizeof *layout->order;
+    int32_t *order = ftr__arena_alloc(writer->arena, size);
+    if (!order) return ftr__out_of_memory(writer->context, writer->path, size);
     for (int64_t i = 0; i < writer->count; i++) {
         const ftr__safetensors_output *output = writer->outputs[i];
-        ftr__file_append(&file, output->item->data, (size_t)output->bytes);
+        order[i] = (int32_t)(output->item - items);
+        layout->data_bytes += (size_t)output->bytes;
+    }
+    layout->order = order;
+    layout->count = (int32_t)writer->count; /* fits: a header of so many entries would be too large */
+    return FTR_OK;
+}
+
+ftr_status ftr__safetensors_lay_out(ftr_context *context, ftr__arena *arena, const char *path,
+                                    const ftr_safetensors_item *items, int64_t count, const char *const *metadata,
+                                    int64_t metadata_count, ftr__safetensors_layout *layout) {
+    ftr__safetensors_writer writer = {
+        .context = context, .path = path, .arena = arena, .metadata = metadata, .metadata_count = metadata_count};
+    *layout = (ftr__safetensors_layout){.count = 0};
+    ftr_status status = ftr__safetensors_add_all(&writer, items, count);
+    if (status == FTR_OK) status = ftr__safetensors_check_metadata(&writer);
+    if (status == FTR_OK) status = ftr__safetensors_make_header(&writer, layout);
+    return status == FTR_OK ? ftr__safetensors_make_order(&writer, items, layout) : status;
+}
+
+static ftr_status ftr__safetensors_write_file(ftr_context *context, const char *path, const ftr_safetensors_item *items,
+                                              const ftr__safetensors_layout *layout) {
+    for (int32_t i = 0; i < layout->count; i++) {
+        const ftr_safetensors_item *item = &items[i];
+        if (!item->data && ftr_shape_count(&item->shape) > 0)
+            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", path,
+                              item->name);
+    }
+    ftr__file_writer file;
+    ftr__file_begin(&file, context, path);
+    ftr__file_append(&file, layout->header, layout->header_bytes);
+    for (int32_t i = 0; i < layout->count; i++) {
+        const ftr_safetensors_item *item = &items[layout->order[i]];
+        ftr__file_append(&file, item->data, (size_t)ftr_shape_count(&item->shape) * ftr_dtype_size(item->dtype));
     }
     return ftr__file_end(&file);
 }
@@ -586,12 +626,12 @@ ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const f
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_safetensors_write: context or path is NULL");
     if (count < 0 || (count > 0 && !items) || metadata_count < 0 || (metadata_count > 0 && !metadata))
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: items or metadata do not fit their counts", path);
-    ftr__safetensors_writer writer = {
-        .context = context, .path = path, .metadata = metadata, .metadata_count = metadata_count};
-    ftr__arena_init(&writer.arena, context);
-    ftr_status status = ftr__safetensors_add_all(&writer, items, count);
-    if (status == FTR_OK) status = ftr__safetensors_check_metadata(&writer);
-    if (status == FTR_OK) status = ftr__safetensors_write_file(&writer);
-    ftr__arena_free(&writer.arena);
+    ftr__arena arena;
+    ftr__arena_init(&arena, context);
+    ftr__safetensors_layout layout;
+    ftr_status status =
+        ftr__safetensors_lay_out(context, &arena, path, items, count, metadata, metadata_count, &layout);
+    if (status == FTR_OK) status = ftr__safetensors_write_file(context, path, items, &layout);
+    ftr__arena_free(&arena);
     return status;
 }

@@ -1,23 +1,24 @@
-#include "graph/graph.h"
+#include "io/weights.h"
+
 #include "io/load_report.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-/* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights, whose memory is OHWI
- * (OIW and OWI of one dimension): the last dimension moves to the second place. */
-typedef struct ftr__weight {
-    ftr_tensor tensor;
-    const char *name;
-    ftr_dtype dtype;
-    ftr_shape shape;
-    size_t bytes;
-    bool permuted;
-    int64_t window; /* positions of a permuted one's kernel: H * W */
-} ftr__weight;
+ftr_shape ftr__weight_shape(const ftr_shape *memory, int64_t *window) {
+    const ftr_shape shape = *memory;
+    ftr_shape file = shape;
+    *window = 1;
+    file.dim[1] = shape.dim[shape.rank - 1];
+    for (int32_t i = 2; i < shape.rank; i++) {
+        file.dim[i] = shape.dim[i - 1];
+        *window *= shape.dim[i - 1];
+    }
+    return file;
+}
 
-static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
+ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
     const ftr__variable *variable = &graph->variables[index];
     const ftr_tensor tensor = {graph, variable->value};
     ftr__weight weight = {
@@ -28,28 +29,22 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
         .bytes = variable->bytes,
         .window = 1,
     };
-    const ftr_shape memory = weight.shape;
-    weight.permuted = variable->conv_weight && memory.rank > 2;
-    if (!weight.permuted) return weight;
-    weight.shape.dim[1] = memory.dim[memory.rank - 1];
-    for (int32_t i = 2; i < memory.rank; i++) {
-        weight.shape.dim[i] = memory.dim[i - 1];
-        weight.window *= memory.dim[i - 1];
-    }
+    weight.permuted = variable->conv_weight && weight.shape.rank > 2;
+    if (weight.permuted) weight.shape = ftr__weight_shape(&weight.shape, &weight.window);
     return weight;
 }
 
-/* Copies [count, rows, columns] to [count, columns, rows]. OHWI to OIHW is this with H*W rows and I columns; back, with I
- * rows and H*W columns. Neither side need be aligned. */
-static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns,
-                                  size_t size) {
+void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns, size_t size) {
     unsigned char *target = to;
     const unsigned char *source = from;
-    for (int64_t n = 0; n < count; n++) {
+    for (int64_t n = 0; n < count; n++, source += (size_t)(rows * columns) * size) {
         for (int64_t c = 0; c < columns; c++) {
-            for (int64_t r = 0; r < rows; r++) {
-                memcpy(target, source + (size_t)((n * rows + r) * columns + c) * size, size);
-                target += size;
+            const unsigned char *at = source + (size_t)c * size;
+            if (size == 4) { /* a copy of known size is one instruction */
+                for (int64_t r = 0; r < rows; r++, target += 4, at += columns * 4) memcpy(target, at, 4);
+            } else {
+                for (int64_t r = 0; r < rows; r++, target += size, at += (size_t)columns * size)
+                    memcpy(target, at, size);
             }
         }
     }

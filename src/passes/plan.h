@@ -56,7 +56,8 @@ struct ftr_plan {
     ftr__step *steps;
     int32_t step_count;
     bool *fed; /* by value id, for inputs */
-    uint64_t steps_done;
+    uint64_t steps_done; /* those of a checkpoint it was restored from included */
+    bool has_run;
 };
 
 /* Fixes what depends on the mode: batch norm's statistics and their updates, dropout, stochastic depth. */

@@ -1,43 +1,12 @@
 /* The training loop. All memory is taken before the first step; from then on only the source, the plan and the logger
  * are called. */
-#include "train/feed.h"
-#include "train/progress.h"
+#include "train/fit.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #define FTR__TRAIN_COOKIE 0x7472616eu
-
-typedef struct ftr__fit_totals {
-    double loss, metrics[FTR_MAX_METRICS]; /* sums over samples */
-    int64_t samples;
-} ftr__fit_totals;
-
-typedef struct ftr__fit {
-    ftr_context *context;
-    ftr_graph *graph;
-    const ftr_train_desc *desc;
-    const char *caller;
-    const char *names[FTR_MAX_METRICS];
-    ftr_plan *train_plan, *eval_plan;
-    ftr__feed train_feed, eval_feed;
-    int64_t steps_per_epoch, steps_planned;
-    int64_t epoch, steps;
-    ftr__fit_totals totals;      /* of the current epoch's training steps */
-    double began, epoch_seconds; /* epoch_seconds: training steps alone */
-    double train_seconds;        /* of epochs before this one */
-    int64_t train_samples;
-    double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
-    ftr__progress progress;
-    double base_lr; /* the optimizer's, as a plateau has left it */
-    bool stop, warned;
-    double best_value;
-    int64_t best_epoch, epochs_done;
-    int32_t epochs_without;
-    unsigned char *best; /* copy of all variables; NULL if it is not wanted */
-    size_t best_bytes;
-} ftr__fit;
 
 ftr_train_desc ftr_train_defaults(void) {
     ftr_train_desc desc;
@@ -113,7 +82,7 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
     return FTR_OK;
 }
 
-static bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
+bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
     bool known = strcmp(metric, "loss") == 0;
     for (int32_t i = 0; i < fit->desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
     return known;
@@ -138,9 +107,9 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
 /* The mean of a metric over the evaluation, or over the epoch's training if there is none. */
 static double ftr__fit_metric(const ftr__fit *fit, const char *metric, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
-    double value = desc->eval ? fit->eval_loss : loss;
+    double value = desc->eval ? fit->at.eval_loss : loss;
     for (int32_t i = 0; i < desc->metric_count; i++)
-        if (strcmp(metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+        if (strcmp(metric, fit->names[i]) == 0) value = desc->eval ? fit->at.eval_metrics[i] : metrics[i];
     return value;
 }
 
@@ -165,9 +134,12 @@ static ftr_status ftr__fit_begin(ftr__fit *fit, const char *caller, ftr_graph *g
     fit->graph = graph;
     fit->desc = desc;
     fit->caller = caller;
-    fit->best_epoch = -1;
-    fit->eval_loss = NAN;
-    for (int32_t i = 0; i < FTR_MAX_METRICS; i++) fit->eval_metrics[i] = NAN;
+    fit->saved_steps = fit->resumed_at = -1;
+    fit->at.best_epoch = -1;
+    if (desc) fit->at.base_lr = desc->optimizer.lr;
+    ftr__arena_init(&fit->arena, fit->context);
+    fit->at.eval_loss = NAN;
+    for (int32_t i = 0; i < FTR_MAX_METRICS; i++) fit->at.eval_metrics[i] = NAN;
     if (!desc) return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc is NULL", caller);
     if (desc->cookie != FTR__TRAIN_COOKIE)
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc was not made by ftr_train_defaults()",
@@ -245,18 +217,23 @@ static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     ftr_status status = ftr__fit_check_loop(fit);
     if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
     if (status == FTR_OK) status = ftr__fit_check_schedule(fit);
+    if (status == FTR_OK) status = ftr__fit_check_checkpoint(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
     if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
     if (status == FTR_OK && fit->desc->eval)
         status = ftr__fit_compile(fit, FTR_MODE_EVAL, &fit->eval_feed, &fit->eval_plan);
-    if (status != FTR_OK || !fit->desc->early_stop.metric || !fit->desc->early_stop.restore_best) return status;
-    fit->best_bytes = fit->graph->variable_bytes;
-    fit->best = ftr__allocate(fit->context, fit->best_bytes);
-    return fit->best ? FTR_OK : ftr__out_of_memory(fit->context, "ftr_fit: best parameters", fit->best_bytes);
+    if (status == FTR_OK && fit->desc->early_stop.metric && fit->desc->early_stop.restore_best) {
+        fit->best_bytes = fit->graph->variable_bytes;
+        fit->best = ftr__allocate(fit->context, fit->best_bytes);
+        if (!fit->best) return ftr__out_of_memory(fit->context, "ftr_fit: best parameters", fit->best_bytes);
+    }
+    return status == FTR_OK ? ftr__fit_open_checkpoints(fit) : status;
 }
 
 static void ftr__fit_free(ftr__fit *fit) {
+    ftr_checkpointer_destroy(fit->checkpointer);
+    ftr__arena_free(&fit->arena);
     if (fit->best) ftr__release(fit->context, fit->best, fit->best_bytes);
     ftr__feed_free(&fit->train_feed);
     ftr__feed_free(&fit->eval_feed);
@@ -301,22 +278,27 @@ static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_o
     return status;
 }
 
+/* An interrupted one leaves the last one's results. */
 static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
     ftr__fit_totals totals = {0};
     ftr__feed *feed = &fit->eval_feed;
+    const double before = ftr_time_seconds();
+    if (ftr__fit_is_interrupted(fit, fit->last_evaluation)) return FTR_OK;
     for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
+        if (ftr__fit_is_interrupted(fit, 0.0)) return FTR_OK;
         int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
         double loss = NAN, metrics[FTR_MAX_METRICS];
         ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &loss, metrics);
         if (status != FTR_OK) return status;
         ftr__fit_add(&totals, loss, metrics, fit->desc->metric_count, real);
     }
-    fit->eval_loss = ftr__fit_means(&totals, fit->eval_metrics);
+    fit->at.eval_loss = ftr__fit_means(&totals, fit->at.eval_metrics);
+    fit->last_evaluation = ftr_time_seconds() - before;
     return FTR_OK;
 }
 
 static double ftr__fit_speed(const ftr__fit *fit) {
-    return fit->epoch_seconds > 0.0 ? (double)fit->totals.samples / fit->epoch_seconds : NAN;
+    return fit->epoch_seconds > 0.0 ? (double)fit->epoch_samples / fit->epoch_seconds : NAN;
 }
 
 /* Tells the callback; it may ask for the run to stop. */
@@ -324,15 +306,15 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
     if (!fit->desc->on_event) return;
     ftr_train_event event = {
         .kind = epoch_ended ? FTR_EVENT_EPOCH : FTR_EVENT_STEP,
-        .epoch = fit->epoch,
-        .step = fit->steps,
+        .epoch = fit->at.epoch,
+        .step = fit->at.steps,
         .steps_per_epoch = fit->steps_per_epoch,
         .loss = loss,
-        .eval_loss = fit->eval_loss,
+        .eval_loss = fit->at.eval_loss,
         .metric_count = fit->desc->metric_count,
         .metric_names = fit->names,
         .metrics = metrics,
-        .eval_metrics = fit->eval_metrics,
+        .eval_metrics = fit->at.eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
         .lr = ftr_plan_lr(fit->train_plan),
         .plan = fit->train_plan,
@@ -342,9 +324,10 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
 
 /* `means` has the epoch's metrics so far. */
 static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, double loss, const double *means) {
-    double seconds = ftr_time_seconds() - fit->began;
+    const double seconds = ftr_time_seconds() - fit->began;
+    const int64_t done = fit->at.steps - (fit->resumed_at > 0 ? fit->resumed_at : 0);
     return (ftr__progress_report){
-        .epoch = fit->epoch,
+        .epoch = fit->at.epoch,
         .epochs = fit->desc->epochs,
         .step = step,
         .steps = fit->steps_per_epoch,
@@ -353,11 +336,11 @@ static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, d
         .names = fit->names,
         .metrics = means,
         .evaluated = fit->desc->eval != NULL,
-        .eval_loss = fit->eval_loss,
-        .eval_metrics = fit->eval_metrics,
+        .eval_loss = fit->at.eval_loss,
+        .eval_metrics = fit->at.eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
         .seconds = seconds,
-        .seconds_left = seconds / (double)fit->steps * (double)(fit->steps_planned - fit->steps),
+        .seconds_left = done > 0 ? seconds / (double)done * (double)(fit->steps_planned - fit->at.steps) : 0.0,
     };
 }
 
@@ -365,7 +348,7 @@ static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, d
 static void ftr__fit_warn(ftr__fit *fit, double loss) {
     if (fit->warned || isfinite(loss)) return;
     ftr__log(fit->context, FTR_LOG_WARNING, "ftr_fit: the loss is %s at step %lld (epoch %lld); training goes on",
-             isnan(loss) ? "NaN" : "infinite", (long long)fit->steps, (long long)fit->epoch + 1);
+             isnan(loss) ? "NaN" : "infinite", (long long)fit->at.steps, (long long)fit->at.epoch + 1);
     fit->warned = true;
 }
 
@@ -373,8 +356,8 @@ static void ftr__fit_warn(ftr__fit *fit, double loss) {
 static ftr_status ftr__fit_schedule(ftr__fit *fit) {
     const ftr_schedule *schedule = &fit->desc->schedule;
     if (schedule->kind == FTR_SCHEDULE_NONE) return FTR_OK;
-    const int64_t done = schedule->per_epoch ? fit->epoch : (int64_t)ftr_plan_applied_steps(fit->train_plan);
-    return ftr_plan_set_lr(fit->train_plan, ftr_schedule_lr(schedule, fit->base_lr, done));
+    const int64_t done = schedule->per_epoch ? fit->at.epoch : (int64_t)ftr_plan_applied_steps(fit->train_plan);
+    return ftr_plan_set_lr(fit->train_plan, ftr_schedule_lr(schedule, fit->at.base_lr, done));
 }
 
 /* After an epoch: `loss` and `metrics` are its means. */
@@ -382,16 +365,16 @@ static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *met
     const ftr_train_desc *desc = fit->desc;
     if (!desc->plateau) return FTR_OK;
     const char *metric = desc->plateau_metric ? desc->plateau_metric : "loss";
-    const double before = fit->base_lr;
-    fit->base_lr = ftr_plateau_step(desc->plateau, before, ftr__fit_metric(fit, metric, loss, metrics));
-    const bool at_next_step = fit->base_lr == before || desc->schedule.kind != FTR_SCHEDULE_NONE;
-    return at_next_step ? FTR_OK : ftr_plan_set_lr(fit->train_plan, fit->base_lr);
+    const double before = fit->at.base_lr;
+    fit->at.base_lr = ftr_plateau_step(desc->plateau, before, ftr__fit_metric(fit, metric, loss, metrics));
+    const bool at_next_step = fit->at.base_lr == before || desc->schedule.kind != FTR_SCHEDULE_NONE;
+    return at_next_step ? FTR_OK : ftr_plan_set_lr(fit->train_plan, fit->at.base_lr);
 }
 
-static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
+static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed *feed = &fit->train_feed;
-    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->epoch};
-    int64_t first = step * feed->batch, left = feed->source->count - first;
+    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
+    int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
     double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
     double before = ftr_time_seconds();
@@ -399,17 +382,21 @@ static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     if (status != FTR_OK) return status;
     status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
     if (status != FTR_OK) return status;
-    fit->epoch_seconds += ftr_time_seconds() - before;
-    fit->steps++;
-    ftr__fit_add(&fit->totals, loss, metrics, fit->desc->metric_count, real);
+    const double seconds = ftr_time_seconds() - before;
+    fit->epoch_seconds += seconds;
+    if (seconds > fit->longest_step) fit->longest_step = seconds;
+    fit->epoch_samples += real;
+    fit->at.steps++;
+    fit->at.epoch_step++;
+    ftr__fit_add(&fit->at.totals, loss, metrics, fit->desc->metric_count, real);
     ftr__fit_warn(fit, loss);
     if (ftr__progress_due(&fit->progress)) {
-        double mean = ftr__fit_means(&fit->totals, means);
-        ftr__progress_report report = ftr__fit_report(fit, step + 1, mean, means);
+        double mean = ftr__fit_means(&fit->at.totals, means);
+        ftr__progress_report report = ftr__fit_report(fit, fit->at.epoch_step, mean, means);
         ftr__progress_step(&fit->progress, &report);
     }
     ftr__fit_tell(fit, false, loss, metrics);
-    return FTR_OK;
+    return ftr__fit_step_done(fit);
 }
 
 /* ------------------------------------------------------------------------------------------------ early stopping -- */
@@ -430,65 +417,95 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
     if (!desc->early_stop.metric) return FTR_OK;
-    double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
-    double gain = desc->early_stop.maximize ? value - fit->best_value : fit->best_value - value;
-    bool improved = fit->best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    const double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
+    double gain = desc->early_stop.maximize ? value - fit->at.best_value : fit->at.best_value - value;
+    bool improved = fit->at.best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
     if (improved) {
-        fit->best_value = value;
-        fit->best_epoch = fit->epoch;
-        fit->epochs_without = 0;
+        fit->at.best_value = value;
+        fit->at.best_epoch = fit->at.epoch;
+        fit->at.epochs_without = 0;
         return fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
     }
-    if (++fit->epochs_without >= desc->early_stop.patience) fit->stop = true;
+    if (++fit->at.epochs_without >= desc->early_stop.patience) fit->stop = true;
     return FTR_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- loop -- */
 
-static ftr_status ftr__fit_epoch(ftr__fit *fit) {
-    memset(&fit->totals, 0, sizeof fit->totals);
-    fit->epoch_seconds = 0.0;
-    ftr_status status = FTR_OK;
-    int64_t step = 0;
-    while (step < fit->steps_per_epoch && fit->steps < fit->steps_planned && !fit->stop) {
-        status = ftr__fit_step(fit, step++);
-        if (status != FTR_OK) return status;
-    }
-    fit->train_samples += fit->totals.samples;
-    fit->train_seconds += fit->epoch_seconds;
-    if (step == fit->steps_per_epoch) fit->epochs_done++;
-    if (fit->stop && step < fit->steps_per_epoch) return FTR_OK; /* the callback wants no more of this epoch */
-    if (fit->desc->eval) status = ftr__fit_evaluate(fit);
-    if (status != FTR_OK) return status;
-    double means[FTR_MAX_METRICS], loss = ftr__fit_means(&fit->totals, means);
-    ftr__progress_report report = ftr__fit_report(fit, step, loss, means);
+/* Evaluates an epoch whose steps are done, tells, and looks at early stopping. */
+static ftr_status ftr__fit_end_epoch(ftr__fit *fit) {
+    const bool complete = fit->at.epoch_step == fit->steps_per_epoch;
+    ftr_status status = complete ? FTR_OK : ftr__fit_save_cut(fit);
+    if (status == FTR_OK && fit->desc->eval) status = ftr__fit_evaluate(fit);
+    if (status != FTR_OK || fit->interrupted) return status;
+    double means[FTR_MAX_METRICS], loss = ftr__fit_means(&fit->at.totals, means);
+    ftr__progress_report report = ftr__fit_report(fit, fit->at.epoch_step, loss, means);
     ftr__progress_epoch(&fit->progress, &report);
     status = ftr__fit_early_stop(fit, loss, means);
     if (status == FTR_OK) status = ftr__fit_plateau(fit, loss, means);
-    if (status == FTR_OK) ftr__fit_tell(fit, true, loss, means);
-    return status;
+    if (status != FTR_OK) return status;
+    if (complete) fit->at.epochs_done++;
+    fit->at.epoch_ended = complete;
+    fit->cut = !complete;
+    ftr__fit_tell(fit, true, loss, means);
+    const char *metric = fit->desc->checkpoint.metric;
+    return complete ? ftr__fit_epoch_done(fit, metric ? ftr__fit_metric(fit, metric, loss, means) : NAN) : FTR_OK;
+}
+
+/* The steps of an epoch, from where the run is; then its end. */
+static ftr_status ftr__fit_epoch(ftr__fit *fit) {
+    ftr_status status = FTR_OK;
+    fit->epoch_seconds = 0.0;
+    fit->epoch_samples = 0;
+    while (fit->at.epoch_step < fit->steps_per_epoch && fit->at.steps < fit->steps_planned && !fit->stop &&
+           status == FTR_OK && !ftr__fit_is_interrupted(fit, fit->longest_step))
+        status = ftr__fit_step(fit);
+    fit->train_samples += fit->epoch_samples;
+    fit->train_seconds += fit->epoch_seconds;
+    if (status != FTR_OK || fit->interrupted) return status;
+    if (fit->stop && fit->at.epoch_step < fit->steps_per_epoch) return FTR_OK; /* no more of this epoch is wanted */
+    return ftr__fit_end_epoch(fit);
+}
+
+/* Whether an epoch, new or begun, is to be gone on with. */
+static bool ftr__fit_goes_on(const ftr__fit *fit) {
+    const bool begun = fit->at.epoch_step > 0 && !fit->at.epoch_ended;
+    return !fit->stop && !fit->interrupted && !fit->cut && (fit->at.steps < fit->steps_planned || begun);
 }
 
 static ftr_status ftr__fit_loop(ftr__fit *fit) {
     fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
-    fit->base_lr = fit->desc->optimizer.lr;
     fit->began = ftr_time_seconds();
     ftr_status status = FTR_OK;
-    for (fit->epoch = 0; fit->steps < fit->steps_planned && !fit->stop && status == FTR_OK; fit->epoch++)
+    while (status == FTR_OK && ftr__fit_goes_on(fit)) {
+        if (fit->at.epoch_ended) {
+            fit->at.epoch++;
+            fit->at.epoch_step = 0;
+            fit->at.epoch_ended = false;
+            memset(&fit->at.totals, 0, sizeof fit->at.totals);
+        }
         status = ftr__fit_epoch(fit);
+    }
     ftr__progress_end(&fit->progress);
-    if (status == FTR_OK && fit->best && fit->best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
-    return status;
+    if (status != FTR_OK) return status;
+    const ftr_status saved = ftr__fit_close_checkpoints(fit);
+    /* an interrupted run keeps the weights of its last step */
+    if (!fit->interrupted && fit->best && fit->at.best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
+    return status == FTR_OK ? saved : status;
 }
 
 static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
-    result->epochs = fit->epochs_done;
-    result->steps = fit->steps;
-    result->loss = ftr__fit_means(&fit->totals, result->metrics);
-    result->eval_loss = fit->eval_loss;
-    memcpy(result->eval_metrics, fit->eval_metrics, sizeof fit->eval_metrics);
-    result->best_epoch = fit->best_epoch;
+    result->epochs = fit->at.epochs_done;
+    result->steps = fit->at.steps;
+    result->loss = ftr__fit_means(&fit->at.totals, result->metrics);
+    result->eval_loss = fit->at.eval_loss;
+    memcpy(result->eval_metrics, fit->at.eval_metrics, sizeof fit->at.eval_metrics);
+    result->best_epoch = fit->at.best_epoch;
     result->stopped_early = fit->stop;
+    result->preempted = fit->interrupted;
+    result->signal = fit->signal;
+    result->resumed_at = fit->resumed_at;
+    result->checkpoints = ftr_checkpointer_stats(fit->checkpointer);
     result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
     result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
     if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);
@@ -499,10 +516,13 @@ ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_resul
     if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
     ftr__fit fit;
     ftr_status status = ftr__fit_begin(&fit, "ftr_fit", graph, desc);
+    if (status == FTR_OK && desc->max_seconds > 0.0) fit.end = ftr_time_seconds() + desc->max_seconds;
+    if (status == FTR_OK && desc->handle_signals) ftr__preempt_begin(&fit.preempt);
     if (status == FTR_OK) status = ftr__fit_prepare(&fit);
     if (status == FTR_OK) status = ftr__fit_loop(&fit);
     if (result) ftr__fit_result(&fit, result);
     ftr__fit_free(&fit);
+    ftr__preempt_end(&fit.preempt);
     return status;
 }
 

@@ -430,6 +430,68 @@ static void sort(void **state) {
     }
 }
 
+static double double_of_bits(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Writes a double, reads it back, compares the bits. */
+static void check_real(fixture *f, double value, const char *expected) {
+    char text[64];
+    ftr__json_writer writer = {.text = text};
+    ftr__json_put_real(&writer, value);
+    text[writer.length] = '\0';
+    ftr__json_writer measure = {.text = NULL};
+    ftr__json_put_real(&measure, value);
+    assert_int_equal(measure.length, writer.length);
+    if (expected) assert_string_equal(text, expected);
+    double back = 0.0;
+    assert_true(ftr__json_get_real(parse(f, text), &back));
+    if (isnan(value)) {
+        assert_true(isnan(back));
+        assert_int_equal(signbit(back) != 0, signbit(value) != 0);
+    } else {
+        assert_memory_equal(&back, &value, sizeof value);
+    }
+}
+
+static void reals(void **state) {
+    fixture *f = *state;
+    const struct {
+        double value;
+        const char *text;
+    } cases[] = {
+        {0.0, "0"},
+        {-0.0, "-0"},
+        {1.0, "1"},
+        {0.1, "0.1"},
+        {-12.5, "-12.5"},
+        {1.0 / 3.0, "0.3333333333333333"},
+        {0.1 + 0.2, "0.30000000000000004"},
+        {1e300, "1e+300"},
+        {5e-324, "4.94065645841247e-324"},
+        {1.7976931348623157e308, "1.7976931348623157e+308"},
+        {9007199254740993.0, "9007199254740992"},
+        {(double)INFINITY, "\"Infinity\""},
+        {-(double)INFINITY, "\"-Infinity\""},
+        {(double)NAN, "\"NaN\""},
+        {copysign((double)NAN, -1.0), "\"-NaN\""},
+    };
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < FTR_TEST_LENGTH(cases); i++) check_real(f, cases[i].value, cases[i].text);
+        ftr_test_rng rng = {11};
+        for (int i = 0; i < 20000; i++) check_real(f, double_of_bits(ftr_test_random(&rng)), NULL);
+        /* once more with a decimal comma, where the system has such a locale */
+        if (!setlocale(LC_NUMERIC, "de_DE.UTF-8") && !setlocale(LC_NUMERIC, "fr_FR.UTF-8")) break;
+    }
+    setlocale(LC_NUMERIC, "C");
+    double back;
+    assert_false(ftr__json_get_real(parse(f, "\"nan\""), &back));
+    assert_false(ftr__json_get_real(parse(f, "\"NaN\\u0000\""), &back));
+    assert_false(ftr__json_get_real(parse(f, "true"), &back));
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -438,7 +500,8 @@ int main(void) {
         TEST(depth),         TEST(many_members),
         TEST(refused),       TEST(utf8),
         TEST(out_of_memory), TEST(mutations),
-        TEST(output),        TEST(sort),
+        TEST(output),        TEST(reals),
+        TEST(sort),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,8 @@ static ftr_tensor model(ftr_graph *graph) {
 static ftr_status run(ftr_test_memory *memory) {
     static const float images[SAMPLES * 72] = {0};
     static const int32_t labels[SAMPLES] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0};
-    ftr_context_desc desc = {.seed = 1, .threads = 2, .log_level = FTR_LOG_SILENT, .allocator = ftr_test_allocator(memory)};
+    ftr_context_desc desc = {
+        .seed = 1, .threads = 2, .log_level = FTR_LOG_SILENT, .allocator = ftr_test_allocator(memory)};
     ftr_context *context;
     ftr_status status = ftr_context_create(&desc, &context);
     if (status) return status;

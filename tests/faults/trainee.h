@@ -1,0 +1,40 @@
+/* The training run that the fault tests break: convolution, batch norm, dropout, samples that are augmented as a pure
+ * function of their index, a metric, an evaluation, early stopping with the best weights. */
+#ifndef FTR_TESTS_FAULTS_TRAINEE_H
+#define FTR_TESTS_FAULTS_TRAINEE_H
+
+#include "ftr_folder.h"
+
+enum { TRAINEE_STEPS_PER_EPOCH = 5, TRAINEE_OPTIMIZERS = 10 };
+
+typedef struct trainee_desc {
+    int optimizer; /* 0 .. TRAINEE_OPTIMIZERS - 1 */
+    int32_t threads;
+    int64_t epochs;
+    unsigned microseconds; /* a sample takes at least */
+    ftr_checkpoint_desc checkpoint;
+    ftr_resume resume;
+    bool handle_signals;
+    int64_t signal_step; /* SIGTERM and SIGUSR1 come after this step; 0: never */
+    ftr_test_memory *memory;
+} trainee_desc;
+
+/* Plain data: it goes through a pipe. */
+typedef struct trainee_result {
+    ftr_status status;
+    char message[512];
+    ftr_test_log log;
+    ftr_train_result train;
+    uint64_t digest; /* of the weights */
+} trainee_result;
+
+/* Four epochs of SGD on two threads, no checkpoints. */
+trainee_desc trainee_defaults(void);
+
+/* The whole run, context and all. */
+void trainee_run(const trainee_desc *desc, trainee_result *result);
+
+/* Fails the test unless both runs came to the same, bit by bit. */
+void trainee_compare(const trainee_result *result, const trainee_result *expected);
+
+#endif
