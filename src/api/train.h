@@ -44,6 +44,9 @@ typedef struct ftr_train_event {
     const double *eval_metrics; /* after an evaluation */
     double samples_per_second;
     double lr;                  /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
+    double grad_norm;           /* of the last step, see ftr_step_info */
+    double loss_scale;          /* the same */
+    int64_t skipped_steps;      /* of the whole run: those that loss scaling left out */
     ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
@@ -55,6 +58,9 @@ typedef struct ftr_train_desc {
     uint32_t cookie;
     ftr_tensor loss;
     ftr_optimizer optimizer;
+    ftr_amp amp;                   /* mixed precision, of training and evaluation */
+    ftr_scaler_desc scaler;        /* ftr_scaler_defaults() */
+    ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
     ftr_source *train; /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
     int64_t epochs;    /* 1 */
@@ -93,6 +99,7 @@ typedef struct ftr_train_result {
     double eval_metrics[FTR_MAX_METRICS];
     int64_t best_epoch; /* of early stopping; -1 without it */
     bool stopped_early; /* by early stopping or by a callback */
+    int64_t skipped_steps; /* left out by loss scaling; they are among `steps` */
     double seconds;
     double samples_per_second; /* of training steps alone */
     ftr_memory memory;         /* of the training plan */
@@ -105,7 +112,8 @@ typedef struct ftr_train_result {
 FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 /* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
- * metrics and metric_count of `desc` are used; result's eval_loss and eval_metrics are filled. Errors as ftr_fit(). */
+ * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
+ * Errors as ftr_fit(). */
 FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 #ifdef __cplusplus

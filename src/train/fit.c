@@ -23,7 +23,8 @@ typedef struct ftr__fit {
     ftr_plan *train_plan, *eval_plan;
     ftr__feed train_feed, eval_feed;
     int64_t steps_per_epoch, steps_planned;
-    int64_t epoch, steps;
+    int64_t epoch, steps, skipped;
+    ftr_step_info info;          /* of the last training step */
     ftr__fit_totals totals;      /* of the current epoch's training steps */
     double began, epoch_seconds; /* epoch_seconds: training steps alone */
     double train_seconds;        /* of epochs before this one */
@@ -44,6 +45,7 @@ ftr_train_desc ftr_train_defaults(void) {
     memset(&desc, 0, sizeof desc);
     desc.cookie = FTR__TRAIN_COOKIE;
     desc.epochs = 1;
+    desc.scaler = ftr_scaler_defaults();
     return desc;
 }
 
@@ -237,6 +239,9 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed
     desc.output_count = ftr__fit_outputs(fit, outputs);
     desc.outputs = outputs;
     desc.optimizer = mode == FTR_MODE_TRAIN ? &fit->desc->optimizer : NULL;
+    desc.amp = fit->desc->amp;
+    desc.scaler = &fit->desc->scaler;
+    desc.debug_nonfinite = fit->desc->debug_nonfinite;
     ftr_status status = ftr_compile(fit->graph, &desc, plan);
     return status == FTR_OK ? ftr__feed_bind(feed, *plan) : status;
 }
@@ -290,12 +295,9 @@ static ftr_status ftr__fit_read_scalar(ftr_plan *plan, ftr_tensor tensor, double
 
 /* Feeds a batch, runs the plan, reads loss and metrics. */
 static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_order *order, int64_t first,
-                               int64_t real, double *loss, double metrics[FTR_MAX_METRICS]) {
-    ftr_step_info info;
+                               int64_t real, ftr_step_info *info, double metrics[FTR_MAX_METRICS]) {
     ftr_status status = ftr__feed_batch(feed, order, first, real);
-    if (status == FTR_OK) status = ftr_step(feed->plan, &info);
-    if (status != FTR_OK) return status;
-    *loss = info.loss;
+    if (status == FTR_OK) status = ftr_step(feed->plan, info);
     for (int32_t i = 0; i < fit->desc->metric_count && status == FTR_OK; i++)
         status = ftr__fit_read_scalar(feed->plan, fit->desc->metrics[i].value, &metrics[i]);
     return status;
@@ -306,10 +308,11 @@ static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
     ftr__feed *feed = &fit->eval_feed;
     for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
         int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
-        double loss = NAN, metrics[FTR_MAX_METRICS];
-        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &loss, metrics);
+        double metrics[FTR_MAX_METRICS];
+        ftr_step_info info;
+        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &info, metrics);
         if (status != FTR_OK) return status;
-        ftr__fit_add(&totals, loss, metrics, fit->desc->metric_count, real);
+        ftr__fit_add(&totals, info.loss, metrics, fit->desc->metric_count, real);
     }
     fit->eval_loss = ftr__fit_means(&totals, fit->eval_metrics);
     return FTR_OK;
@@ -335,6 +338,9 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
         .eval_metrics = fit->eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
         .lr = ftr_plan_lr(fit->train_plan),
+        .grad_norm = fit->info.grad_norm,
+        .loss_scale = fit->info.loss_scale,
+        .skipped_steps = fit->skipped,
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -393,16 +399,20 @@ static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
     ftr__feed_order order = {fit->context->seed, (uint64_t)fit->epoch};
     int64_t first = step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
-    double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
+    double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
     double before = ftr_time_seconds();
     ftr_status status = ftr__fit_schedule(fit);
     if (status != FTR_OK) return status;
-    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
+    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &fit->info, metrics);
     if (status != FTR_OK) return status;
+    const double loss = fit->info.loss;
     fit->epoch_seconds += ftr_time_seconds() - before;
     fit->steps++;
-    ftr__fit_add(&fit->totals, loss, metrics, fit->desc->metric_count, real);
-    ftr__fit_warn(fit, loss);
+    fit->skipped += fit->info.skipped;
+    if (!fit->info.skipped || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
+        ftr__fit_add(&fit->totals, loss, metrics, fit->desc->metric_count, real);
+        ftr__fit_warn(fit, loss);
+    }
     if (ftr__progress_due(&fit->progress)) {
         double mean = ftr__fit_means(&fit->totals, means);
         ftr__progress_report report = ftr__fit_report(fit, step + 1, mean, means);
@@ -489,6 +499,7 @@ static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
     memcpy(result->eval_metrics, fit->eval_metrics, sizeof fit->eval_metrics);
     result->best_epoch = fit->best_epoch;
     result->stopped_early = fit->stop;
+    result->skipped_steps = fit->skipped;
     result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
     result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
     if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);
