@@ -165,6 +165,13 @@ typedef union ftr_op_attr {
     struct {
         double max_norm, eps;
     } clip_scale;
+    struct {
+        double max_norm; /* 0: the norm is not limited */
+    } grad_norm;
+    struct {
+        double growth, backoff; /* factors */
+        int64_t interval;       /* steps without an infinity after which the scale grows */
+    } scale_update;
 } ftr_op_attr;
 
 /* A tensor as a kernel sees it: dense, row-major. While a plan is made `data` is NULL. A missing input has dtype

@@ -48,7 +48,8 @@ typedef enum ftr_status {
     FTR_ERROR_IO,                 /* a file could not be opened, read or written */
     FTR_ERROR_FORMAT,             /* a file's content breaks its format */
     FTR_ERROR_THREAD,             /* the operating system refused a thread */
-    FTR_ERROR_CALLBACK            /* a function of the caller's reported a failure */
+    FTR_ERROR_CALLBACK,           /* a function of the caller's reported a failure */
+    FTR_ERROR_NONFINITE           /* a node gave an infinity or NaN, see ftr_nonfinite */
 } ftr_status;
 
 /* Name of a status, such as "FTR_ERROR_SHAPE". Never NULL. Thread safe. */
@@ -64,6 +65,8 @@ typedef enum ftr_dtype {
     FTR_I64,
     FTR_U8,
     FTR_BOOL, /* one byte, 0 or 1 */
+    FTR_F16,  /* IEEE 754 binary16: 11 significant bits, 2^-24 to 65504 */
+    FTR_BF16, /* the upper half of an f32: 8 significant bits, the range of f32 */
     FTR_DTYPE_COUNT
 } ftr_dtype;
 
@@ -72,6 +75,10 @@ FTR_API size_t ftr_dtype_size(ftr_dtype dtype);
 
 /* Name of a type, such as "f32". Never NULL. Thread safe. */
 FTR_API const char *ftr_dtype_name(ftr_dtype dtype);
+
+/* Converts `count` elements as ftr_cast() does, for instance floats into an f16 input's data. The two memories must not
+ * overlap. False, and nothing is done, if a type is unknown. Thread safe. */
+FTR_API bool ftr_convert(ftr_dtype from, const void *data, ftr_dtype to, void *result, int64_t count);
 
 #define FTR_MAX_RANK 6
 

@@ -9,6 +9,52 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------------------------------------
+ * Mixed precision. The graph is written in f32; compiling it with an `amp` puts the casts in. Matrix products,
+ * convolutions and attention run in the half type; exponentials, losses, softmax, sums and layer norms in f32; everything
+ * else in the type of what it gets: the rules of PyTorch's autocast, op by op (the last column of ops.def). Parameters,
+ * optimizer state, running statistics, the loss and what the caller reads keep their declared types; a parameter is cast
+ * once a step however often it is used, and gradients of parameters are f32. On the CPU the half types are types of
+ * storage: they halve the memory of activations, and each op computes in f32 and rounds its results. */
+typedef enum ftr_amp {
+    FTR_AMP_OFF = 0,
+    FTR_AMP_FP16, /* f16: more exact than bf16, but gradients below 6e-8 vanish without loss scaling */
+    FTR_AMP_BF16  /* bf16: the range of f32, no loss scaling needed */
+} ftr_amp;
+
+/* Loss scaling: the loss's gradient starts from a scale instead of 1, so that small gradients do not vanish in f16; the
+ * scale is taken out as the optimizer reads them. A step whose gradients hold an infinity or NaN is left out: parameters,
+ * optimizer state, running statistics and the count of applied steps stay as they are. */
+typedef enum ftr_scaling {
+    FTR_SCALING_AUTO = 0, /* dynamic with FTR_AMP_FP16, otherwise off */
+    FTR_SCALING_OFF,
+    FTR_SCALING_DYNAMIC, /* the scale follows the gradients, as PyTorch's GradScaler: times backoff_factor after a step that
+                          * was left out, times growth_factor after growth_interval steps in a row that were not */
+    FTR_SCALING_FIXED    /* the scale stays init_scale */
+} ftr_scaling;
+
+/* From ftr_scaler_defaults(). */
+typedef struct ftr_scaler_desc {
+    uint32_t cookie;
+    ftr_scaling scaling;
+    double init_scale;       /* 65536 */
+    double growth_factor;    /* 2; more than 1 */
+    double backoff_factor;   /* 0.5; more than 0, less than 1 */
+    int64_t growth_interval; /* 2000 */
+} ftr_scaler_desc;
+
+/* GradScaler's constants, FTR_SCALING_AUTO. */
+FTR_API ftr_scaler_desc ftr_scaler_defaults(void);
+
+/* A search for the origin of an infinity or NaN: after each node all elements of its results are looked at, which takes
+ * time. The first that is not finite ends ftr_step() with FTR_ERROR_NONFINITE and a sentence that names op, node, forward
+ * or backward, result, element, value and shape; inputs and parameters are looked at before the first node. */
+typedef enum ftr_nonfinite {
+    FTR_NONFINITE_ALLOWED = 0, /* no search */
+    FTR_NONFINITE_REPORTED,    /* with loss scaling the backward is left to the scaler */
+    FTR_NONFINITE_REPORTED_ALL /* the backward with loss scaling too */
+} ftr_nonfinite;
+
+/* ------------------------------------------------------------------------------------------------------------------
  * Plan: a graph compiled for one purpose. It is immutable, knows its memory before it runs, and running it allocates
  * nothing. */
 typedef struct ftr_plan ftr_plan;
@@ -31,8 +77,11 @@ typedef struct ftr_compile_desc {
     int32_t gradient_count;
     const ftr_optimizer *optimizer; /* NULL: no update. Otherwise all parameters that the loss depends on are trained,
                                      * the frozen ones aside: see ftr_freeze() */
+    ftr_amp amp;                    /* mixed precision, for training and evaluation alike */
+    const ftr_scaler_desc *scaler;  /* NULL: ftr_scaler_defaults() */
+    ftr_nonfinite debug_nonfinite;
     bool no_fuse;                   /* leave the fuse pass out */
-    ftr_pass_fn on_pass;            /* "lower", "autodiff", "fuse", "schedule", "memplan" */
+    ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
 
@@ -77,19 +126,24 @@ typedef struct ftr_step_info {
     double loss;    /* value of the loss; NaN if the plan has none */
     uint64_t step;  /* steps done with this plan, this one included */
     double seconds; /* duration of the step */
+    double grad_norm;  /* norm of all gradients (of the trained parameters, or those in gradients_of), without the loss
+                        * scale and before clipping; NaN if neither clip_norm nor loss scaling needs it */
+    double loss_scale; /* that this step's gradients were computed with; 1 without loss scaling */
+    bool skipped;      /* the gradients held an infinity or NaN, so that loss scaling left the step out */
+    uint64_t applied_steps; /* updates of the optimizer so far: steps less those that were left out */
 } ftr_step_info;
 
 /* Runs the plan once: forward, and with gradients and an optimizer also backward and update. `info` may be NULL. On an
  * error no parameter, buffer or optimizer state has changed.
- * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA. */
+ * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA, FTR_ERROR_NONFINITE (if debug_nonfinite asks for it). */
 FTR_API ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info);
 
 /* Copies a result of the last step out; `tensor` is the loss, one of `outputs` or an input. `bytes` is its exact size.
  * Errors: FTR_ERROR_INVALID_TENSOR, FTR_ERROR_SHAPE, FTR_ERROR_STATE (no step yet). */
 FTR_API ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
-/* Copies the gradient of the loss with respect to `tensor` out, as the last step left it. Errors as ftr_read(); a tensor
- * that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
+/* Copies the gradient of the loss with respect to `tensor` out, as the last step left it: before clipping, the loss scale
+ * taken out. Errors as ftr_read(); a tensor that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
 FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
 /* Sets the learning rate of the steps to come. Errors: FTR_ERROR_STATE (no optimizer), FTR_ERROR_INVALID_ARGUMENT (not a

@@ -90,7 +90,8 @@ typedef struct ftr_init {
     double a, b;
 } ftr_init;
 
-/* Declares a trained tensor (f32 or f64). Its full name is unique. Memory and first value come with the first compile. */
+/* Declares a trained tensor, f32 or f64: f16 and bf16 are too coarse to add small updates up in (mixed precision casts an
+ * f32 parameter where it is used). Its full name is unique. Memory and first value come with the first compile. */
 FTR_API ftr_tensor ftr_parameter(ftr_graph *graph, const char *name, ftr_dtype dtype, ftr_shape shape, ftr_init init);
 
 /* Declares state that is saved with the model but not trained. */

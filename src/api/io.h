@@ -12,7 +12,7 @@ extern "C" {
  * carry the names of the reference implementation. Files hold PyTorch's layout, OIHW for convolution weights. */
 typedef struct ftr_safetensors ftr_safetensors;
 
-/* A tensor of a file. `dtype` is FTR_DTYPE_NONE for an element type that fasttrain does not compute with (BF16, say);
+/* A tensor of a file. `dtype` is FTR_DTYPE_NONE for an element type that fasttrain does not compute with (I16, say);
  * dtype_name has the file's word. The data lie in the file's memory, in C order, not necessarily aligned. */
 typedef struct ftr_safetensors_entry {
     const char *name;
@@ -112,10 +112,10 @@ typedef struct ftr_load_report ftr_load_report;
 
 /* Reads parameters and buffers by name; convolution weights come as OIHW. `desc` NULL is strict, with nothing skipped.
  * A variable that is not skipped must have the file's shape and type in every mode, save that F16, BF16, F32 and F64
- * become f32 or f64 as in PyTorch: rounded to the nearest, ties to even, what is too large to infinity. Nothing is
- * changed on an error; the sentence names the first tensor that does not fit and how many more there are. `report` may
- * be NULL; *report is made if the load succeeds or names, types, shapes or values refuse it, otherwise it becomes NULL.
- * It is the caller's, who gives it back with ftr_load_report_destroy() before the context.
+ * become the variable's floating-point type as in PyTorch: rounded to the nearest, ties to even, what is too large to
+ * infinity. Nothing is changed on an error; the sentence names the first tensor that does not fit and how many more
+ * there are. `report` may be NULL; *report is made if the load succeeds or names, types, shapes or values refuse it,
+ * otherwise it becomes NULL. It is the caller's, who gives it back with ftr_load_report_destroy() before the context.
  * Errors: FTR_ERROR_INVALID_ARGUMENT, FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, FTR_ERROR_DATA (a bool that is
  * neither 0 nor 1), and those of ftr_safetensors_open(). */
 FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path, const ftr_load_desc *desc,

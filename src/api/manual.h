@@ -3,9 +3,9 @@
  * MANUAL
  *
  *   1  What it is              6  Your own loop            11  Models
- *   2  Adding it to a program  7  Ownership and memory     12  Build switches and environment
- *   3  Concepts                8  Errors and threads       13  What it does not do
- *   4  A first program         9  Reproducibility
+ *   2  Adding it to a program  7  Ownership and memory     12  Mixed precision
+ *   3  Concepts                8  Errors and threads       13  Build switches and environment
+ *   4  A first program         9  Reproducibility          14  What it does not do
  *   5  Evaluating, saving...  10  Seeing inside
  *
  * 1  WHAT IT IS
@@ -166,7 +166,8 @@
  *
  * ftr_model_summary() prints layers, shapes, parameters and multiply-adds; ftr_graph_print() the graph as text or for
  * Graphviz; ftr_compile_desc.on_pass shows it after each pass; ftr_plan_print() what will run, in order, and where each
- * value lies.
+ * value lies. Where an infinity or NaN comes from, debug_nonfinite = FTR_NONFINITE_REPORTED says: a field of
+ * ftr_train_desc and of ftr_compile_desc.
  *
  * 11  MODELS
  *
@@ -179,7 +180,22 @@
  * are torchvision's, so that files of weights go both ways. Two models in one graph need scopes (ftr_scope_push()). They are
  * made of the functions of this header; a builder of yours looks the same, and reports mistakes with ftr_graph_fail().
  *
- * 12  BUILD SWITCHES AND ENVIRONMENT
+ * 12  MIXED PRECISION
+ *
+ * A model is written in f32, and trained in f16 or bf16 by one field:
+ *
+ *     t.amp = FTR_AMP_BF16;
+ *
+ * which puts casts in by the rules of PyTorch's autocast, op by op. Parameters, optimizer state, running statistics and
+ * losses stay f32, and what you read has its declared type. Choose FTR_AMP_BF16 unless the hardware has f16 alone:
+ * gradients in f16 vanish below 6e-8, so that FTR_AMP_FP16 comes with dynamic loss scaling. ftr_train_desc.scaler has its
+ * constants, PyTorch's GradScaler's; steps whose gradients overflow are left out and counted (skipped_steps), and
+ * schedules follow the steps that were applied. On the CPU half types are types of storage: activations take about half
+ * the memory, the arithmetic is f32. They can be used by hand too: ftr_cast(x, FTR_BF16), and on what it gives.
+ *
+ * Apart from the type, ftr_optimizer.clip_norm limits the norm of all gradients together; ftr_step_info.grad_norm has it.
+ *
+ * 13  BUILD SWITCHES AND ENVIRONMENT
  *
  *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
  *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
@@ -187,6 +203,7 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *
- * 13  WHAT IT DOES NOT DO
+ * 14  WHAT IT DOES NOT DO
  *
- * Shapes are static: there are no dynamic graphs. Kernels are f32 (f64 is for reference backends). Windows is not supported. */
+ * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, whatever the type of storage (f64 is
+ * for reference backends). Windows is not supported. */

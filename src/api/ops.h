@@ -12,9 +12,12 @@ extern "C" {
  * invalid handle on a mistake. Images are NHWC, convolution weights OHWI (out, height, width, in / groups; of a
  * transposed convolution in, height, width, out / groups), linear weights [out, in]. Binary ops broadcast as NumPy does:
  * shapes are aligned at the last dimension, a size of 1 stretches. Both operands have one type; nothing is converted
- * silently. */
+ * silently. "Floating point" is f32, f64, f16 and bf16. Each op on f16 or bf16 computes in f32 and rounds its result
+ * once, to the nearest, ties to even. Beside them scalars (rank 0) of arithmetic and comparisons, and the parameters and
+ * statistics of norms, may be f32: the result has the type of the other operand. Layers on f16 or bf16 have f32
+ * parameters, which they cast. Mixed precision (ftr_compile_desc.amp) does all this to a graph written in f32. */
 
-/* Pointwise arithmetic on f32, f64, i32 and i64. Integer division truncates. */
+/* Pointwise arithmetic on floating point, i32 and i64. Integer division truncates. */
 FTR_API ftr_tensor ftr_add(ftr_tensor a, ftr_tensor b);
 /* a - b, as ftr_add(). */
 FTR_API ftr_tensor ftr_sub(ftr_tensor a, ftr_tensor b);
@@ -62,9 +65,9 @@ FTR_API ftr_tensor ftr_relu(ftr_tensor x);
 
 /* The smaller of a and b, otherwise as ftr_maximum(). */
 FTR_API ftr_tensor ftr_minimum(ftr_tensor a, ftr_tensor b);
-/* |x| of f32, f64, i32 and i64. Gradient 0 at 0. */
+/* |x| of floating point, i32 and i64. Gradient 0 at 0. */
 FTR_API ftr_tensor ftr_abs(ftr_tensor x);
-/* -1, 0 or 1 by the sign of x (f32, f64, i32, i64); 0 for NaN, as PyTorch. The gradient is 0 everywhere. */
+/* -1, 0 or 1 by the sign of x (floating point, i32, i64); 0 for NaN, as PyTorch. The gradient is 0 everywhere. */
 FTR_API ftr_tensor ftr_sign(ftr_tensor x);
 /* Sine of x radians; floating point only, as the following. */
 FTR_API ftr_tensor ftr_sin(ftr_tensor x);
@@ -105,7 +108,8 @@ FTR_API ftr_tensor ftr_softplus(ftr_tensor x, double beta, double threshold);
 FTR_API ftr_tensor ftr_stop_gradient(ftr_tensor x);
 
 /* Converts between element types. Floating to integer truncates toward zero (out of range saturates, NaN gives 0); to bool
- * is x != 0. Differentiable between floating types. */
+ * is x != 0. To a floating type that is too narrow: the nearest value, ties to even, what is too large infinity; NaN stays
+ * NaN. Integers become f16 or bf16 by way of f32. Differentiable between floating types. */
 FTR_API ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype);
 
 /* Axes: FTR_AXES(1, 2); a negative one counts from the end. No axes at all, as ftr_all_axes() gives, mean all of them. */
@@ -124,25 +128,27 @@ typedef struct ftr_axes {
 /* All axes of a tensor of any rank. */
 FTR_API ftr_axes ftr_all_axes(void);
 
-/* Sum over axes; with `keep` they stay as size 1. f32, f64, i32, i64. The order of additions is fixed. Over nothing: 0. */
+/* Sum over axes; with `keep` they stay as size 1. Floating point, i32, i64. The order of additions is fixed. Over
+ * nothing: 0. */
 FTR_API ftr_tensor ftr_sum(ftr_tensor x, ftr_axes axes, bool keep);
 /* Mean over axes, floating point only. Over nothing: NaN. */
 FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
 /* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax; where the maximum is NaN
  * it is NaN for all. A reduction over nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
-/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
- * i64. */
+/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. Floating
+ * point, i32, i64. */
 FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
- * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. f32, f64. */
+ * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. Floating point. */
 FTR_API ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpose_b);
 /* Einstein summation of two tensors, or of one if b is a null handle, as torch.einsum: "bij,bjk->bik" names each dimension
  * by a letter; what the result lacks is summed over. A letter twice in one operand is its diagonal. "..." stands for
  * dimensions without a name, which broadcast. Of one letter a size of 1 stretches to the other operand's. Without "->" the
  * result has the dimensions of "...", then the letters that are there once, in the order of ASCII. Spaces do not count.
- * f32, f64, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over together. */
+ * Floating point, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over
+ * together. */
 FTR_API ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b);
 
 /* Same elements in another shape. One dimension may be -1: it follows from the others. */
@@ -203,7 +209,7 @@ FTR_API ftr_attention_desc ftr_attention_defaults(void);
  * kv_heads, dv] give [n, tq, heads, dv]; kv_heads divides heads, and heads / kv_heads neighbouring query heads share
  * one of key and value (grouped-query attention, Ainslie et al. 2023). Causal and a mask both apply if both are given.
  * A query that sees no key gives 0, with gradient 0, as PyTorch's. The matrix of scores is never in memory: it is
- * computed by tiles, in the gradient once more (Dao et al.: FlashAttention, 2022). f32 and f64, all of one type. The
+ * computed by tiles, in the gradient once more (Dao et al.: FlashAttention, 2022). Floating point, all of one type. The
  * mask has a gradient. `desc` may be NULL. */
 FTR_API ftr_tensor ftr_attention(ftr_tensor query, ftr_tensor key, ftr_tensor value, const ftr_attention_desc *desc);
 
@@ -248,19 +254,19 @@ FTR_API ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t r
 FTR_API ftr_tensor ftr_gather(ftr_tensor x, int32_t axis, ftr_tensor index);
 /* x with elements of `source` added along an axis, as torch.scatter_add: for axis 1 source[i][j][k] is added to
  * result[i][index[i][j][k]][k], in the order of j. `index` (i32 or i64) has the rank of x and `source`, is in no
- * dimension larger than `source` and in none but the axis larger than x. f32, f64, i32, i64. An index outside the axis
- * fails the step with FTR_ERROR_DATA. */
+ * dimension larger than `source` and in none but the axis larger than x. Floating point, i32, i64. An index outside the
+ * axis fails the step with FTR_ERROR_DATA. */
 FTR_API ftr_tensor ftr_scatter_add(ftr_tensor x, int32_t axis, ftr_tensor index, ftr_tensor source);
 /* indices [..] (i32 or i64) to [.., classes] of a type: 1 at the index, 0 elsewhere. An index outside 0 to classes - 1
  * fails the step with FTR_ERROR_DATA. No gradient. */
 FTR_API ftr_tensor ftr_one_hot(ftr_tensor indices, int64_t classes, ftr_dtype dtype);
 /* The k largest elements along the last axis, in descending order; of equal ones the first come first, NaN is larger
- * than all. `indices` (may be NULL) gets their positions, i64. f32, f64, i32, i64; 0 <= k <= size of the axis. */
+ * than all. `indices` (may be NULL) gets their positions, i64. Floating point, i32, i64; 0 <= k <= size of the axis. */
 FTR_API ftr_tensor ftr_topk(ftr_tensor x, int64_t k, ftr_tensor *indices);
 
-/* Sums of the elements up to each along an axis; with `reverse`, of those from each on. f32, f64, i32, i64. */
+/* Sums of the elements up to each along an axis; with `reverse`, of those from each on. Floating point, i32, i64. */
 FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
-/* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
+/* Product over axes, as ftr_sum(); its gradient is right with zeros too. Floating point, i32, i64. Over nothing: 1. */
 FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
 /* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
  * gradient is e^(x - result), which is softmax(x); where the result is inf, it is NaN for an infinite x, 0 for the others. */

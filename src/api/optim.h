@@ -51,6 +51,8 @@ typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
     double lr; /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double clip_norm; /* the norm of all gradients together is limited to it, as PyTorch's clip_grad_norm_: they are
+                       * multiplied by min(1, clip_norm / (norm + 1e-6)) before clip_value looks at them; 0: off */
     double
         clip_value; /* each element of a gradient is limited to +-clip_value, as PyTorch's clip_grad_value_; 0: off */
     double

@@ -33,18 +33,21 @@ typedef enum ftr_last_batch {
 /* What a callback is told. Values that are not known yet are NaN. */
 typedef struct ftr_train_event {
     enum { FTR_EVENT_STEP, FTR_EVENT_EPOCH } kind; /* after a step; after an epoch and its evaluation */
-    int64_t epoch;             /* from 0 */
-    int64_t step;              /* steps done in the whole run */
+    int64_t epoch;                                 /* from 0 */
+    int64_t step;                                  /* steps done in the whole run */
     int64_t steps_per_epoch;
-    double loss;               /* of this step; or mean of the epoch */
-    double eval_loss;          /* after an evaluation */
+    double loss;      /* of this step; or mean of the epoch */
+    double eval_loss; /* after an evaluation */
     int32_t metric_count;
     const char *const *metric_names;
     const double *metrics;      /* of this step; or mean of the epoch */
     const double *eval_metrics; /* after an evaluation */
     double samples_per_second;
-    double lr;                  /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
-    ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
+    double lr;             /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
+    double grad_norm;      /* of the last step, see ftr_step_info */
+    double loss_scale;     /* the same */
+    int64_t skipped_steps; /* of the whole run: those that loss scaling left out */
+    ftr_plan *plan;        /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
 /* Returns true to stop the run after this event, without an evaluation of a cut epoch. */
@@ -62,16 +65,20 @@ typedef struct ftr_train_desc {
     uint32_t cookie;
     ftr_tensor loss;
     ftr_optimizer optimizer;
-    ftr_source *train; /* its fields feed the inputs of the same names */
+    ftr_amp amp;                   /* mixed precision, of training and evaluation */
+    ftr_scaler_desc scaler;        /* ftr_scaler_defaults() */
+    ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
+    ftr_source *train;             /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
     int64_t epochs;    /* 1 */
     int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
     bool no_shuffle;
     ftr_last_batch last_batch; /* of the training source */
-    ftr_schedule schedule;     /* sets the learning rate before each step, from optimizer.lr and the applied steps (or, with
+    ftr_schedule schedule; /* sets the learning rate before each step, from optimizer.lr and the applied steps (or, with
                                 * per_epoch, the epochs done). Of kind FTR_SCHEDULE_NONE (all 0): it stays as it is */
-    ftr_plateau *plateau;       /* NULL: none. Takes plateau_metric after each epoch and lowers what the schedule starts */
-    const char *plateau_metric; /* from. Its state is the caller's. The metric is "loss" (NULL: too) or a metric's name, of
+    ftr_plateau *plateau;  /* NULL: none. Takes plateau_metric after each epoch and lowers what the schedule starts */
+    const char
+        *plateau_metric; /* from. Its state is the caller's. The metric is "loss" (NULL: too) or a metric's name, of
                                  * the evaluation (of training if there is none) */
     ftr_metric metrics[FTR_MAX_METRICS];
     int32_t metric_count;
@@ -102,11 +109,12 @@ typedef struct ftr_train_result {
     double eval_loss; /* NaN without an evaluation */
     double metrics[FTR_MAX_METRICS];
     double eval_metrics[FTR_MAX_METRICS];
-    int64_t best_epoch; /* of early stopping; -1 without it */
-    bool stopped_early; /* by early stopping or by a callback */
-    bool preempted;     /* by a signal or by max_seconds: the run is to be resumed */
-    int32_t signal;     /* that ended it, or came when it was at its end; 0: none */
-    int64_t resumed_at; /* steps that had been done before this call; -1: the run began here */
+    int64_t best_epoch;    /* of early stopping; -1 without it */
+    bool stopped_early;    /* by early stopping or by a callback */
+    bool preempted;        /* by a signal or by max_seconds: the run is to be resumed */
+    int32_t signal;        /* that ended it, or came when it was at its end; 0: none */
+    int64_t resumed_at;    /* steps that had been done before this call; -1: the run began here */
+    int64_t skipped_steps; /* left out by loss scaling; they are among `steps` */
     ftr_checkpoint_stats checkpoints;
     double seconds;            /* of this call, as the next */
     double samples_per_second; /* of training steps alone */
@@ -135,7 +143,8 @@ typedef struct ftr_train_result {
 FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 /* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
- * metrics and metric_count of `desc` are used; result's eval_loss and eval_metrics are filled. Errors as ftr_fit(). */
+ * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
+ * Errors as ftr_fit(). */
 FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 #ifdef __cplusplus

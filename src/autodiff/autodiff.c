@@ -10,6 +10,7 @@ typedef struct ftr__tape {
     int32_t values;       /* of the forward graph */
     bool *depends;        /* value: differentiably depends on something of wrt */
     ftr_tensor *gradient; /* value: gradient of the loss, as far as it is known */
+    bool marks;
 } ftr__tape;
 
 /* Whether a gradient flows from the node to its input number `index`. */
@@ -26,12 +27,24 @@ static void ftr__mark_dependent(ftr__tape *tape, const int32_t *wrt, int32_t cou
         for (int32_t i = 0; i < node->in_count && !depends; i++)
             depends = ftr__flows_to(node, info, i) && tape->depends[node->in[i]];
         for (int32_t i = 0; depends && i < node->out_count; i++)
-            if (ftr__is_float(tape->graph->values[node->first_out + i].dtype)) tape->depends[node->first_out + i] = true;
+            if (ftr__is_float(tape->graph->values[node->first_out + i].dtype))
+                tape->depends[node->first_out + i] = true;
     }
+}
+
+/* The gradient as one of the value's type; with a mark also if it has that now, for mixed precision may change it. */
+static ftr_tensor ftr__gradient_like(const ftr__tape *tape, int32_t value, ftr_tensor gradient) {
+    ftr_graph *graph = tape->graph;
+    const ftr_op_attr attr = {.cast = {graph->values[value].dtype}};
+    if (!tape->marks && ftr_dtype_of(gradient) == attr.cast.dtype) return gradient;
+    const ftr_tensor cast = ftr__emit(graph, FTR_OP_cast, NULL, &attr, &gradient, 1);
+    if (tape->marks && ftr_is_valid(cast)) graph->nodes[graph->values[cast.id].node].like = value;
+    return cast;
 }
 
 static void ftr__accumulate(ftr__tape *tape, int32_t value, ftr_tensor gradient) {
     ftr_tensor *sum = &tape->gradient[value];
+    gradient = ftr__gradient_like(tape, value, gradient);
     *sum = ftr_is_valid(*sum) ? ftr_add(*sum, gradient) : gradient;
 }
 
@@ -57,8 +70,13 @@ static ftr_status ftr__differentiate_node(ftr__tape *tape, int32_t index) {
     if (!any) return FTR_OK;
     ftr_tensor out[FTR__MAX_OUTPUTS] = {{NULL, 0}};
     for (int32_t i = 0; i < node.out_count; i++) out[i] = (ftr_tensor){graph, node.first_out + i};
-    ftr__grad grad = {.graph = graph, .node = &node, .in = in, .out = out, .dout = &tape->gradient[node.first_out],
-                      .wanted = wanted, .din = din};
+    ftr__grad grad = {.graph = graph,
+                      .node = &node,
+                      .in = in,
+                      .out = out,
+                      .dout = &tape->gradient[node.first_out],
+                      .wanted = wanted,
+                      .din = din};
     info->grad(&grad);
     for (int32_t i = 0; i < node.in_count && !graph->status; i++)
         if (wanted[i] && ftr_is_valid(din[i])) ftr__accumulate(tape, node.in[i], din[i]);
@@ -85,7 +103,8 @@ static ftr_status ftr__not_differentiable(const ftr__tape *tape, int32_t wrt, in
         return ftr__error(graph->context, FTR_ERROR_NOT_DIFFERENTIABLE,
                           "gradient of '%s': the loss depends on it only through %s '%s', which has no gradient", name,
                           ftr_op_name(barrier->op), barrier->name);
-    return ftr__error(graph->context, FTR_ERROR_NOT_DIFFERENTIABLE, "gradient of '%s': the loss does not depend on it", name);
+    return ftr__error(graph->context, FTR_ERROR_NOT_DIFFERENTIABLE, "gradient of '%s': the loss does not depend on it",
+                      name);
 }
 
 static ftr_status ftr__check_loss(const ftr_graph *graph, int32_t loss) {
@@ -95,37 +114,47 @@ static ftr_status ftr__check_loss(const ftr_graph *graph, int32_t loss) {
     if (ftr_shape_count(&value->shape) != 1)
         return ftr__error(graph->context, FTR_ERROR_SHAPE, "loss '%s': shape is %s, expected a scalar", name,
                           ftr__shape_text(&value->shape, text));
-    if (!ftr__is_float(value->dtype))
+    if (!ftr__is_wide(value->dtype))
         return ftr__error(graph->context, FTR_ERROR_DTYPE, "loss '%s': dtype is %s, expected f32 or f64", name,
                           ftr_dtype_name(value->dtype));
     return FTR_OK;
 }
 
-ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, int32_t loss, const int32_t *wrt, int32_t count,
-                              const bool *required, int32_t *gradients) {
+/* The gradient of the loss with respect to itself. */
+static ftr_tensor ftr__first_gradient(ftr_graph *graph, const ftr__differentiation *of) {
+    const ftr__value value = graph->values[of->loss];
+    ftr_tensor one = {graph, of->seed};
+    if (of->seed == 0)
+        one = ftr_scalar(graph, value.dtype, 1.0);
+    else if (ftr_dtype_of(one) != value.dtype)
+        one = ftr_cast(one, value.dtype);
+    return ftr_expand(one, value.shape);
+}
+
+ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, const ftr__differentiation *of) {
+    const int32_t loss = of->loss;
     ftr_status status = ftr__check_loss(graph, loss);
     if (status) return status;
-    ftr__tape tape = {.graph = graph, .arena = arena, .values = graph->value_count};
+    ftr__tape tape = {.graph = graph, .arena = arena, .values = graph->value_count, .marks = of->marks};
     tape.depends = ftr__arena_alloc(arena, (size_t)tape.values * sizeof *tape.depends);
     tape.gradient = ftr__arena_alloc(arena, (size_t)tape.values * sizeof *tape.gradient);
     if (!tape.depends || !tape.gradient)
         return ftr__out_of_memory(graph->context, "autodiff", (size_t)tape.values * sizeof *tape.gradient);
-    ftr__mark_dependent(&tape, wrt, count);
-    for (int32_t i = 0; i < count; i++) gradients[i] = 0;
+    ftr__mark_dependent(&tape, of->wrt, of->count);
+    for (int32_t i = 0; i < of->count; i++) of->gradients[i] = 0;
     if (tape.depends[loss]) {
-        const ftr__value *value = &graph->values[loss];
-        const ftr_shape shape = value->shape;
-        tape.gradient[loss] = ftr_expand(ftr_scalar(graph, value->dtype, 1.0), shape);
+        tape.gradient[loss] = ftr__first_gradient(graph, of); /* without a mark: a scale may be too large for f16 */
         for (int32_t n = graph->values[loss].node; n >= 0 && !status; n--) status = ftr__differentiate_node(&tape, n);
     }
-    for (int32_t i = 0; i < count && !status; i++) {
-        const ftr_tensor gradient = tape.gradient[wrt[i]];
+    for (int32_t i = 0; i < of->count && !status; i++) {
+        const int32_t wrt = of->wrt[i];
+        const ftr_tensor gradient = tape.gradient[wrt];
         if (!ftr_is_valid(gradient)) {
-            if (required[i]) status = ftr__not_differentiable(&tape, wrt[i], loss);
+            if (of->required[i]) status = ftr__not_differentiable(&tape, wrt, loss);
             continue;
         }
         /* A value of its own, even if two tensors share their gradient. Where it can, the memory plan makes it an alias. */
-        gradients[i] = ftr_reshape(gradient, graph->values[wrt[i]].shape).id;
+        of->gradients[i] = ftr_reshape(gradient, graph->values[wrt].shape).id;
     }
     if (!status && graph->status) status = ftr__error(graph->context, graph->status, "%s", graph->message);
     return status;

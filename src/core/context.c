@@ -53,6 +53,7 @@ const char *ftr_status_name(ftr_status status) {
     case FTR_ERROR_FORMAT: return "FTR_ERROR_FORMAT";
     case FTR_ERROR_THREAD: return "FTR_ERROR_THREAD";
     case FTR_ERROR_CALLBACK: return "FTR_ERROR_CALLBACK";
+    case FTR_ERROR_NONFINITE: return "FTR_ERROR_NONFINITE";
     }
     return "unknown status";
 }

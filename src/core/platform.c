@@ -5,6 +5,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 double ftr_time_seconds(void) {
     struct timespec now;
@@ -24,11 +27,20 @@ const char *ftr__simd_level_name(ftr__simd_level level) {
     return "unknown";
 }
 
+#if defined(__x86_64__)
+/* Conversions between f16 and f32; every CPU with AVX2 has them, a virtual machine may hide them. */
+static bool ftr__has_f16c(void) {
+    unsigned a, b, c, d;
+    __cpuid(1, a, b, c, d);
+    return c >> 29 & 1u;
+}
+#endif
+
 /* With FASTTRAIN_EMULATE_AVX512 the 16-wide code is built from AVX2 instructions, so AVX2 is all that it needs. */
 ftr__simd_level ftr__simd_detect(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && ftr__has_f16c();
 #ifdef FASTTRAIN_EMULATE_AVX512
     return avx2 ? FTR__SIMD_AVX512 : FTR__SIMD_PORTABLE;
 #else

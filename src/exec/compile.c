@@ -44,25 +44,36 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
     if (desc->mode != FTR_MODE_TRAIN && desc->mode != FTR_MODE_EVAL)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: mode is %d, expected one of ftr_mode",
                           (int)desc->mode);
+    if ((int)desc->amp < (int)FTR_AMP_OFF || desc->amp > FTR_AMP_BF16)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: amp is %d, expected one of ftr_amp",
+                          (int)desc->amp);
+    if ((int)desc->debug_nonfinite < (int)FTR_NONFINITE_ALLOWED || desc->debug_nonfinite > FTR_NONFINITE_REPORTED_ALL)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "compile: debug_nonfinite is %d, expected one of ftr_nonfinite", (int)desc->debug_nonfinite);
     ftr_status status = ftr__check_list(plan, desc->outputs, desc->output_count, "outputs");
     if (!status) status = ftr__check_list(plan, desc->gradients_of, desc->gradient_count, "gradients_of");
     if (status) return status;
     const bool has_loss = desc->loss.graph || desc->loss.id;
-    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", -1);
+    if (has_loss)
+        status = ftr__check_tensor(plan, desc->loss, "loss", -1);
     else if (desc->gradient_count || desc->optimizer)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is given without a loss",
                           desc->optimizer ? "optimizer" : "gradients_of");
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
+    if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
 
 static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_graph *graph = plan->graph;
     plan->mode = desc->mode;
+    plan->amp = desc->amp;
     plan->loss = desc->loss.id;
-    plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 1) * sizeof *plan->kept);
+    plan->debug_nonfinite = desc->debug_nonfinite;
+    plan->scaler_desc = desc->scaler ? *desc->scaler : ftr_scaler_defaults();
+    plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 4) * sizeof *plan->kept);
     plan->renamed = ftr__arena_alloc(&plan->arena, (size_t)graph->value_count * sizeof *plan->renamed);
     if (!plan->kept || !plan->renamed)
         return ftr__compile_out_of_memory(plan, (size_t)graph->value_count * sizeof *plan->renamed);
@@ -74,6 +85,11 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
 }
 
 /* ------------------------------------------------------------------------------------------------------ autodiff -- */
+
+static bool ftr__scales_loss(const ftr_plan *plan, const ftr_compile_desc *desc) {
+    const ftr_scaling scaling = plan->scaler_desc.scaling;
+    return scaling == FTR_SCALING_AUTO ? desc->amp == FTR_AMP_FP16 : scaling != FTR_SCALING_OFF;
+}
 
 static bool ftr__wants_gradient(const ftr_plan *plan, const ftr_compile_desc *desc, int32_t value) {
     for (int32_t i = 0; i < desc->gradient_count; i++)
@@ -107,7 +123,7 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
         if (ftr__already_wanted(plan, value)) continue;
         const ftr_dtype dtype = graph->values[value].dtype;
         if (!ftr__is_float(dtype))
-            return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected f32 or f64",
+            return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected floating point",
                               ftr_name_of(desc->gradients_of[i]), ftr_dtype_name(dtype));
         (*required)[plan->gradient_count] = true;
         plan->wrt[plan->gradient_count++] = value;
@@ -132,41 +148,77 @@ static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
                       frozen, frozen == 1 ? "is" : "are");
 }
 
-static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
-    if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
-    bool *required;
-    ftr_status status = ftr__collect_wrt(plan, desc, &required);
-    if (!status)
-        status = ftr__differentiate(plan->graph, &plan->arena, plan->loss, plan->wrt, plan->gradient_count, required,
-                                    plan->gradients);
-    if (status || !desc->optimizer) return status;
+/* What the optimizer trains, or else all that gradients were asked of. */
+static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *desc, ftr__trained *trained) {
     const size_t bytes = (size_t)plan->gradient_count * sizeof(int32_t);
     int32_t *parameters = ftr__arena_alloc(&plan->arena, bytes), *gradients = ftr__arena_alloc(&plan->arena, bytes);
     if (!parameters || !gradients) return ftr__compile_out_of_memory(plan, bytes);
     int32_t count = 0;
     for (int32_t i = 0; i < plan->gradient_count; i++) {
-        if (!plan->gradients[i] || !ftr__is_trained(plan->graph, plan->wrt[i])) continue;
+        if (!plan->gradients[i] || (desc->optimizer && !ftr__is_trained(plan->graph, plan->wrt[i]))) continue;
         parameters[count] = plan->wrt[i];
         gradients[count++] = plan->gradients[i];
     }
-    if (count == 0) return ftr__nothing_to_train(plan);
-    const ftr__trained trained = {.parameters = parameters, .gradients = gradients, .count = count};
-    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
-                                 &plan->applied_steps);
-    return status && plan->graph->status ? ftr__error(plan->context, status, "%s", plan->graph->message) : status;
+    *trained = (ftr__trained){.parameters = parameters, .gradients = gradients, .count = count};
+    return count == 0 && desc->optimizer ? ftr__nothing_to_train(plan) : FTR_OK;
+}
+
+/* Behind the gradients: their norm, where something needs it, the optimizer's step, the scale's. */
+static ftr_status ftr__emit_step(ftr_plan *plan, const ftr_compile_desc *desc) {
+    ftr_graph *graph = plan->graph;
+    const double clip_norm = desc->optimizer ? desc->optimizer->clip_norm : 0.0;
+    ftr__scaler *scaler = &plan->scaler;
+    ftr__trained trained;
+    ftr_status status = ftr__collect_trained(plan, desc, &trained);
+    if (!status && (scaler->scale || clip_norm > 0.0))
+        status = ftr__scaler_measure(graph, &plan->arena, scaler, trained.gradients, trained.count, clip_norm);
+    if (status) return status;
+    if (scaler->norm) {
+        trained.grad_scale = scaler->factor;
+        trained.found_inf = scaler->scale ? scaler->found_inf : 0;
+        plan->kept[plan->kept_count++] = scaler->norm; /* what ftr_step() reports */
+        plan->kept[plan->kept_count++] = scaler->found_inf;
+        plan->kept[plan->kept_count++] = scaler->used;
+    }
+    if (desc->optimizer)
+        status = ftr__optimizer_emit(graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
+                                     &plan->applied_steps);
+    return status ? status : ftr__scaler_end(graph, scaler, &plan->scaler_desc);
+}
+
+static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
+    if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
+    ftr_graph *graph = plan->graph;
+    const int32_t forward = graph->node_count;
+    bool *required;
+    ftr_status status = ftr__collect_wrt(plan, desc, &required);
+    if (status) return status;
+    if (ftr__scales_loss(plan, desc)) ftr__scaler_begin(graph, &plan->scaler);
+    const ftr__differentiation of = {.loss = plan->loss,
+                                     .wrt = plan->wrt,
+                                     .count = plan->gradient_count,
+                                     .required = required,
+                                     .gradients = plan->gradients,
+                                     .seed = plan->scaler.scale,
+                                     .marks = desc->amp != FTR_AMP_OFF};
+    status = ftr__differentiate(graph, &plan->arena, &of);
+    if (!status) status = ftr__emit_step(plan, desc);
+    for (int32_t n = forward; n < graph->node_count; n++) graph->nodes[n].backward = true;
+    return status && graph->status ? ftr__error(plan->context, status, "%s", graph->message) : status;
 }
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
 static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
-    static const char *const names[] = {"lower", "autodiff", "fuse", "schedule", "memplan"};
+    static const char *const names[] = {"lower", "autodiff", "amp", "fuse", "schedule", "memplan"};
     for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++) {
         ftr_status status = FTR_OK;
         switch (i) {
         case 0: status = ftr__pass_lower(plan); break;
         case 1: status = ftr__pass_autodiff(plan, desc); break;
-        case 2: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
-        case 3: status = ftr__pass_schedule(plan); break;
+        case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
+        case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 4: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
         }
         if (status) return status;
@@ -286,9 +338,19 @@ static void ftr__bind_steps(ftr_plan *plan) {
         const ftr__node *node = &plan->graph->nodes[step->node];
         ftr_view *view = (ftr_view *)(uintptr_t)step->call.in; /* the plan's own array, const only to the kernels */
         for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
-        for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
+        for (int32_t i = 0; i < node->out_count; i++)
+            view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
         step->call.workspace = plan->workspace;
     }
+}
+
+/* The loss scale before the first step. */
+static ftr_status ftr__write_scale(const ftr_plan *plan) {
+    const ftr_backend *backend = plan->context->backend;
+    const ftr__slot *slot = &plan->slots[plan->scaler.scale];
+    const float scale = (float)plan->scaler_desc.init_scale;
+    return backend->upload(plan->context, plan->context->backend_state, plan->memory[slot->place] + slot->offset,
+                           &scale, sizeof scale);
 }
 
 static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc) {
@@ -303,7 +365,8 @@ static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc
     if (!status) status = ftr__allocate_memory(plan);
     if (status) return status;
     ftr__bind_steps(plan);
-    return desc->optimizer ? ftr_plan_set_lr(plan, desc->optimizer->lr) : FTR_OK;
+    if (plan->scaler.scale) status = ftr__write_scale(plan);
+    return !status && desc->optimizer ? ftr_plan_set_lr(plan, desc->optimizer->lr) : status;
 }
 
 ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan) {
@@ -337,7 +400,7 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
     memory.workspace = plan->workspace_bytes;
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
-    memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations + memory.workspace +
-                   memory.bookkeeping;
+    memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
+                   memory.workspace + memory.bookkeeping;
     return memory;
 }

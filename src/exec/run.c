@@ -1,3 +1,4 @@
+#include "exec/nonfinite.h"
 #include "passes/plan.h"
 
 #include <math.h>
@@ -28,7 +29,8 @@ static int32_t ftr__input_of(const ftr_plan *plan, ftr_tensor input) {
     return input.id;
 }
 
-static ftr_status ftr__wrong_size(const ftr_plan *plan, const char *what, int32_t value, size_t bytes, size_t expected) {
+static ftr_status ftr__wrong_size(const ftr_plan *plan, const char *what, int32_t value, size_t bytes,
+                                  size_t expected) {
     const ftr__value *v = &plan->graph->values[value];
     const char *name = plan->graph->nodes[v->node].name;
     char text[FTR__SHAPE_TEXT];
@@ -36,10 +38,11 @@ static ftr_status ftr__wrong_size(const ftr_plan *plan, const char *what, int32_
     const size_t row = v->shape.rank > 0 && v->shape.dim[0] > 0 ? expected / (size_t)v->shape.dim[0] : 0;
     if (row > 0 && bytes % row == 0)
         return ftr__error(plan->context, FTR_ERROR_SHAPE,
-                          "%s '%s': %zu bytes given, expected %zu (%s %s): a batch of %zu, planned for %lld", what, name,
-                          bytes, expected, ftr_dtype_name(v->dtype), text, bytes / row, (long long)v->shape.dim[0]);
-    return ftr__error(plan->context, FTR_ERROR_SHAPE, "%s '%s': %zu bytes given, expected %zu (%s %s)", what, name, bytes,
-                      expected, ftr_dtype_name(v->dtype), text);
+                          "%s '%s': %zu bytes given, expected %zu (%s %s): a batch of %zu, planned for %lld", what,
+                          name, bytes, expected, ftr_dtype_name(v->dtype), text, bytes / row,
+                          (long long)v->shape.dim[0]);
+    return ftr__error(plan->context, FTR_ERROR_SHAPE, "%s '%s': %zu bytes given, expected %zu (%s %s)", what, name,
+                      bytes, expected, ftr_dtype_name(v->dtype), text);
 }
 
 static size_t ftr__bytes_of(const ftr_plan *plan, int32_t value) {
@@ -88,35 +91,57 @@ static ftr_status ftr__check_fed(const ftr_plan *plan) {
     return FTR_OK;
 }
 
-static ftr_status ftr__read_loss(const ftr_plan *plan, double *loss) {
-    *loss = (double)NAN;
-    if (!plan->loss) return FTR_OK;
-    union {
-        float f32;
-        double f64;
-    } value = {0};
-    const ftr_dtype dtype = plan->graph->values[plan->loss].dtype;
-    const size_t bytes = ftr__bytes_of(plan, plan->loss);
-    if (bytes > sizeof value || !ftr__is_float(dtype)) return FTR_OK;
-    const ftr_status status = ftr__download(plan, plan->loss, &value, bytes);
-    *loss = dtype == FTR_F32 ? (double)value.f32 : value.f64;
+/* A floating-point scalar; NaN if there is none, or if it is no such. */
+static ftr_status ftr__read_scalar(const ftr_plan *plan, int32_t value, double *number) {
+    double room;
+    *number = (double)NAN;
+    if (!value) return FTR_OK;
+    const ftr__value *v = &plan->graph->values[value];
+    if (!ftr__is_float(v->dtype) || ftr_shape_count(&v->shape) != 1) return FTR_OK;
+    const ftr_status status = ftr__download(plan, value, &room, ftr_dtype_size(v->dtype));
+    if (!status) *number = ftr__element(v->dtype, &room, 0);
     return status;
+}
+
+/* Updates of the optimizer, which counts those that it applies. */
+static ftr_status ftr__read_applied(const ftr_plan *plan, uint64_t *applied) {
+    int64_t count = 0;
+    const ftr_status status =
+        plan->applied_steps ? ftr__download(plan, plan->applied_steps, &count, sizeof count) : FTR_OK;
+    *applied = (uint64_t)count;
+    return status;
+}
+
+static ftr_status ftr__report_step(const ftr_plan *plan, ftr_step_info *info) {
+    const ftr__scaler *scaler = &plan->scaler;
+    double found_inf = 0.0;
+    ftr_status status = ftr__read_scalar(plan, plan->loss, &info->loss);
+    if (!status) status = ftr__read_scalar(plan, scaler->norm, &info->grad_norm);
+    if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->found_inf, &found_inf);
+    info->loss_scale = 1.0;
+    if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->used, &info->loss_scale);
+    info->skipped = found_inf != 0.0;
+    return status ? status : ftr__read_applied(plan, &info->applied_steps);
+}
+
+static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
+    step->call.step = plan->steps_done;
+    const ftr_status status = step->run(&step->call);
+    if (status || !plan->debug_nonfinite) return status;
+    return ftr__check_results(plan, &plan->graph->nodes[step->node]);
 }
 
 ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     const double start = ftr_time_seconds();
     ftr_status status = ftr__check_fed(plan);
-    for (int32_t i = 0; i < plan->step_count && !status; i++) {
-        ftr__step *step = &plan->steps[i];
-        step->call.step = plan->steps_done;
-        status = step->run(&step->call);
-    }
+    if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
+    for (int32_t i = 0; i < plan->step_count && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
     plan->steps_done++;
     plan->has_run = true;
     if (!info) return FTR_OK;
-    status = ftr__read_loss(plan, &info->loss);
+    status = ftr__report_step(plan, info);
     info->step = plan->steps_done;
     info->seconds = ftr_time_seconds() - start;
     return status;
@@ -151,8 +176,22 @@ ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes)
     const int32_t value = plan->renamed[tensor.id];
     if (!ftr__is_kept(plan, value))
         return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR,
-                          "read: '%s' is neither the loss, nor one of the plan's outputs, nor an input", ftr_name_of(tensor));
+                          "read: '%s' is neither the loss, nor one of the plan's outputs, nor an input",
+                          ftr_name_of(tensor));
     return ftr__read_value(plan, "read", value, data, bytes);
+}
+
+/* Takes the loss scale out of a gradient that was read; a product with the inverse, as the optimizer's. */
+static ftr_status ftr__unscale(const ftr_plan *plan, int32_t gradient, void *data) {
+    double used;
+    const ftr_status status = ftr__read_scalar(plan, plan->scaler.scale ? plan->scaler.used : 0, &used);
+    if (status || !plan->scaler.scale) return status;
+    const ftr__value *value = &plan->graph->values[gradient];
+    const float inverse = (float)(1.0 / used);
+    const int64_t count = ftr_shape_count(&value->shape);
+    for (int64_t i = 0; i < count; i++)
+        ftr__set_element(value->dtype, data, i, ftr__element(value->dtype, data, i) * (double)inverse);
+    return FTR_OK;
 }
 
 ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes) {
@@ -161,8 +200,10 @@ ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size
         return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR,
                           "read_gradient: the tensor is null or unknown to the plan");
     for (int32_t i = 0; i < plan->gradient_count; i++)
-        if (plan->wrt[i] == plan->renamed[tensor.id] && plan->gradients[i])
-            return ftr__read_value(plan, "read_gradient", plan->gradients[i], data, bytes);
+        if (plan->wrt[i] == plan->renamed[tensor.id] && plan->gradients[i]) {
+            const ftr_status status = ftr__read_value(plan, "read_gradient", plan->gradients[i], data, bytes);
+            return status ? status : ftr__unscale(plan, plan->gradients[i], data);
+        }
     return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "read_gradient: the plan has no gradient of '%s'",
                       ftr_name_of(tensor));
 }
@@ -171,8 +212,8 @@ ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     if (!plan->learning_rate) return ftr__error(plan->context, FTR_ERROR_STATE, "set_lr: the plan has no optimizer");
     if (!isfinite(lr) || lr < 0.0)
-        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "set_lr: lr is %g, expected a finite number of 0 or more",
-                          lr);
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "set_lr: lr is %g, expected a finite number of 0 or more", lr);
     const float value = (float)lr;
     return plan->context->backend->upload(plan->context, plan->context->backend_state,
                                           ftr__memory_of(plan, plan->learning_rate), &value, sizeof value);

@@ -35,9 +35,7 @@ ftr_status ftr_graph_status(const ftr_graph *graph) { return graph ? graph->stat
 
 const char *ftr_graph_error(const ftr_graph *graph) { return graph ? graph->message : ""; }
 
-bool ftr_is_valid(ftr_tensor tensor) {
-    return tensor.graph && tensor.id > 0 && tensor.id < tensor.graph->value_count;
-}
+bool ftr_is_valid(ftr_tensor tensor) { return tensor.graph && tensor.id > 0 && tensor.id < tensor.graph->value_count; }
 
 const ftr__value *ftr__value_of(ftr_tensor tensor) {
     return ftr_is_valid(tensor) ? &tensor.graph->values[tensor.id] : NULL;
@@ -63,8 +61,8 @@ const char *ftr_name_of(ftr_tensor tensor) {
     return node ? node->name : "";
 }
 
-ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *what, const char *name, const char *format,
-                              ...) {
+ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *what, const char *name,
+                              const char *format, ...) {
     if (!graph || graph->status) return ftr__null_tensor;
     char text[FTR__MESSAGE_SIZE / 2];
     va_list args;
@@ -72,8 +70,10 @@ ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *w
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     graph->status = status;
-    if (name) snprintf(graph->message, sizeof graph->message, "%.100s '%.100s': %s", what, name, text);
-    else snprintf(graph->message, sizeof graph->message, "%.100s: %s", what, text);
+    if (name)
+        snprintf(graph->message, sizeof graph->message, "%.100s '%.100s': %s", what, name, text);
+    else
+        snprintf(graph->message, sizeof graph->message, "%.100s: %s", what, text);
     ftr__error(graph->context, status, "%s", graph->message);
     return ftr__null_tensor;
 }
@@ -179,7 +179,8 @@ static ftr__node *ftr__append_node(ftr_graph *graph, ftr_op op, const char *name
 }
 
 /* Makes the appended node part of the graph, with its outputs. */
-static ftr_tensor ftr__commit_node(ftr_graph *graph, int32_t out_count, const ftr_dtype *dtype, const ftr_shape *shape) {
+static ftr_tensor ftr__commit_node(ftr_graph *graph, int32_t out_count, const ftr_dtype *dtype,
+                                   const ftr_shape *shape) {
     for (int32_t i = 0; i < out_count; i++)
         if (!ftr__arena_grow(&graph->arena, (void **)&graph->values, graph->value_count + i, &graph->value_capacity,
                              sizeof *graph->values))
@@ -197,8 +198,8 @@ static ftr_tensor ftr__commit_node(ftr_graph *graph, int32_t out_count, const ft
 static bool ftr__inputs_are_valid(ftr_graph *graph, const ftr__op_info *info, const char *name, const ftr_tensor *in,
                                   int32_t in_count) {
     if (in_count < info->min_in || in_count > info->max_in) {
-        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, info->name, name, "%d inputs, expected %d to %d", in_count,
-                           info->min_in, info->max_in);
+        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, info->name, name, "%d inputs, expected %d to %d",
+                           in_count, info->min_in, info->max_in);
         return false;
     }
     for (int32_t i = 0; i < in_count; i++) {
@@ -209,11 +210,19 @@ static bool ftr__inputs_are_valid(ftr_graph *graph, const ftr__op_info *info, co
             return false;
         }
         if (in[i].graph != graph) {
-            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, info->name, name, "input %d belongs to another graph", i);
+            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, info->name, name, "input %d belongs to another graph",
+                               i);
             return false;
         }
     }
     return true;
+}
+
+static ftr__infer ftr__infer_of(ftr_graph *graph, ftr__node *node) {
+    ftr__infer infer = {.graph = graph, .node = node, .in_count = node->in_count};
+    for (int32_t i = 0; i < node->in_count && i < FTR__INFER_INPUTS; i++)
+        infer.in[i] = node->in[i] ? &graph->values[node->in[i]] : NULL;
+    return infer;
 }
 
 ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op_attr *attr, const ftr_tensor *in,
@@ -226,11 +235,8 @@ ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op
     ftr__node *node = ftr__append_node(graph, op, name, in_count);
     if (!node) return ftr__graph_out_of_memory(graph);
     if (attr) node->attr = *attr;
-    ftr__infer infer = {.graph = graph, .node = node, .in_count = in_count};
-    for (int32_t i = 0; i < in_count; i++) {
-        node->in[i] = in[i].id;
-        if (i < FTR__INFER_INPUTS) infer.in[i] = in[i].id ? &graph->values[in[i].id] : NULL;
-    }
+    for (int32_t i = 0; i < in_count; i++) node->in[i] = in[i].id;
+    ftr__infer infer = ftr__infer_of(graph, node);
     const ftr_status status = info->infer(&infer);
     if (status) {
         ftr__builder_error(graph, status, info->name, node->name, "shapes could not be inferred");
@@ -245,6 +251,30 @@ ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op
     return ftr__commit_node(graph, info->out_count, infer.out_dtype, infer.out_shape);
 }
 
+/* The attributes are complete already; what inference writes into the copy is the same once more. */
+bool ftr__infer_types(ftr_graph *graph, const ftr__node *node, bool quiet, ftr_dtype types[FTR__MAX_OUTPUTS]) {
+    ftr_context *context = graph->context;
+    const ftr_status status_before = context->status;
+    char message_before[FTR__MESSAGE_SIZE];
+    memcpy(message_before, context->message, sizeof message_before);
+    ftr__node copy = *node;
+    ftr__infer infer = ftr__infer_of(graph, &copy);
+    ftr_status status = ftr__op_info_of(node->op)->infer(&infer);
+    for (int32_t i = 0; i < node->out_count && status == FTR_OK; i++) {
+        types[i] = infer.out_dtype[i];
+        if (ftr_shape_equal(&infer.out_shape[i], &graph->values[node->first_out + i].shape)) continue;
+        status = FTR_ERROR_STATE;
+        ftr__builder_error(graph, status, ftr_op_name(node->op), node->name,
+                           "inference gives another shape the second time");
+    }
+    if (status == FTR_OK || !quiet) return status == FTR_OK;
+    graph->status = FTR_OK;
+    graph->message[0] = '\0';
+    context->status = status_before;
+    memcpy(context->message, message_before, sizeof message_before);
+    return false;
+}
+
 ftr_tensor ftr__output(ftr_tensor first, int32_t index) {
     if (!ftr_is_valid(first)) return ftr__null_tensor;
     const ftr__node *node = ftr__producer(first);
@@ -253,7 +283,8 @@ ftr_tensor ftr__output(ftr_tensor first, int32_t index) {
 
 /* ------------------------------------------------------------------------------------------------------- sources -- */
 
-static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, const ftr_shape *shape) {
+static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype,
+                                 const ftr_shape *shape) {
     if (!graph || graph->status) return false;
     const char *what = ftr_op_name(op);
     if (op != FTR_OP_constant && (!name || !*name)) {
@@ -261,7 +292,8 @@ static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, 
     } else if (dtype <= FTR_DTYPE_NONE || dtype >= FTR_DTYPE_COUNT) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %d, expected one of ftr_dtype", (int)dtype);
     } else if (shape->rank < 0 || shape->rank > FTR_MAX_RANK) {
-        ftr__builder_error(graph, FTR_ERROR_RANK, what, name, "rank is %d, expected 0 to %d", shape->rank, FTR_MAX_RANK);
+        ftr__builder_error(graph, FTR_ERROR_RANK, what, name, "rank is %d, expected 0 to %d", shape->rank,
+                           FTR_MAX_RANK);
     } else if (ftr_shape_count(shape) < 0) {
         char text[FTR__SHAPE_TEXT];
         ftr__builder_error(graph, FTR_ERROR_SHAPE, what, name, "shape %s has a negative or too large size",
@@ -307,8 +339,8 @@ ftr_tensor ftr_constant(ftr_graph *graph, ftr_dtype dtype, ftr_shape shape, cons
     const int64_t count = ftr_shape_count(&shape);
     const size_t bytes = count > 0 ? (size_t)count * ftr_dtype_size(dtype) : 0;
     if (!data && bytes)
-        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "constant", NULL, "data is NULL, expected %zu bytes",
-                                  bytes);
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "constant", NULL,
+                                  "data is NULL, expected %zu bytes", bytes);
     void *copy = ftr__arena_alloc(&graph->arena, bytes);
     if (!copy) return ftr__graph_out_of_memory(graph);
     if (bytes) memcpy(copy, data, bytes);
@@ -318,17 +350,9 @@ ftr_tensor ftr_constant(ftr_graph *graph, ftr_dtype dtype, ftr_shape shape, cons
 }
 
 ftr_tensor ftr_scalar(ftr_graph *graph, ftr_dtype dtype, double value) {
-    const union {
-        float f32;
-        double f64;
-        int32_t i32;
-        int64_t i64;
-        uint8_t u8;
-    } data[] = {{.f32 = (float)value}, {.f64 = value}, {.i32 = (int32_t)value}, {.i64 = (int64_t)value},
-                {.u8 = (uint8_t)value}, {.u8 = value != 0.0}};
-    const int32_t kind = (int32_t)dtype - (int32_t)FTR_F32;
-    const bool known = kind >= 0 && kind < FTR__ARRAY_LENGTH(data);
-    return ftr_constant(graph, dtype, ftr_scalar_shape(), known ? &data[kind] : NULL);
+    int64_t data = 0; /* room for an element of any type */
+    ftr__set_element(dtype, &data, 0, value);
+    return ftr_constant(graph, dtype, ftr_scalar_shape(), &data);
 }
 
 /* --------------------------------------------------------------------------------------------------------- edits -- */

@@ -25,6 +25,9 @@ typedef struct ftr__node {
     int32_t variable;    /* parameter, buffer: index; otherwise -1 */
     const void *constant; /* constant: its data, owned by the graph */
     bool dead;           /* removed by a pass */
+    bool backward;       /* made by differentiation, or of what it made */
+    bool keep_f32;       /* mixed precision takes it for an op of class F32 */
+    int32_t like; /* cast: mixed precision gives the result the type of this value, a gradient's; 0: attr says it */
     const char *fused;   /* what the fuse pass put into it, for printing; NULL */
 } ftr__node;
 
@@ -66,6 +69,10 @@ FTR_LIB ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, cons
 
 /* Adds an input, parameter, buffer or constant (its name may be NULL): checks name, type and shape. */
 FTR_LIB ftr_tensor ftr__add_source(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, ftr_shape shape);
+
+/* The types of a node's outputs with its inputs as they are now. False if the op does not take them; that is recorded as
+ * ftr__emit() does, unless `quiet`. */
+FTR_LIB bool ftr__infer_types(ftr_graph *graph, const ftr__node *node, bool quiet, ftr_dtype types[FTR__MAX_OUTPUTS]);
 
 /* Output `index` of the node that produced `first`. */
 FTR_LIB ftr_tensor ftr__output(ftr_tensor first, int32_t index);

@@ -33,7 +33,8 @@ typedef enum ftr__amp_class {
     FTR__AMP_LOW,
     FTR__AMP_F32,
     FTR__AMP_WIDEST,
-    FTR__AMP_ANY
+    FTR__AMP_ANY,
+    FTR__AMP_NORM
 } ftr__amp_class;
 
 typedef enum ftr__attr_kind {
@@ -67,7 +68,9 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_cumsum,
     FTR__ATTR_ema,
     FTR__ATTR_optimizer,
-    FTR__ATTR_clip_scale
+    FTR__ATTR_clip_scale,
+    FTR__ATTR_grad_norm,
+    FTR__ATTR_scale_update
 } ftr__attr_kind;
 
 typedef struct ftr__op_info {

@@ -127,6 +127,13 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
     case FTR__ATTR_optimizer: ftr__print_optimizer(p, node); break;
     case FTR__ATTR_clip_scale: ftr__print(p->write, p->user, " max_norm %g", a->clip_scale.max_norm); break;
+    case FTR__ATTR_grad_norm:
+        if (a->grad_norm.max_norm > 0.0) ftr__print(p->write, p->user, " max_norm %g", a->grad_norm.max_norm);
+        break;
+    case FTR__ATTR_scale_update:
+        ftr__print(p->write, p->user, " growth %g backoff %g interval %lld", a->scale_update.growth,
+                   a->scale_update.backoff, (long long)a->scale_update.interval);
+        break;
     }
 }
 

@@ -14,7 +14,7 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
     if (graph->variable_memory) {
         ftr__builder_error(graph, FTR_ERROR_STATE, what, name,
                            "declared after the graph was compiled, or a variable was read or written");
-    } else if (trainable && !ftr__is_float(dtype)) {
+    } else if (trainable && !ftr__is_wide(dtype)) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %s, expected f32 or f64", ftr_dtype_name(dtype));
     } else if (init->kind < FTR_INIT_DEFAULT || init->kind > FTR_INIT_TRUNCATED_NORMAL) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.kind is %d, expected one of ftr_init_kind",
@@ -22,8 +22,8 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
     } else if (!isfinite(init->a) || !isfinite(init->b)) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.a and init.b must be finite");
     } else if (!ftr__is_float(dtype) && init->kind > FTR_INIT_CONSTANT) {
-        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "random values for %s, expected f32 or f64",
-                           ftr_dtype_name(dtype));
+        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name,
+                           "random values for %s, expected floating point", ftr_dtype_name(dtype));
     }
     return !graph->status;
 }
@@ -166,26 +166,13 @@ static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, cons
     return 0.0;
 }
 
-static void ftr__store_value(void *memory, ftr_dtype dtype, int64_t index, double value) {
-    switch (dtype) {
-    case FTR_F32: ((float *)memory)[index] = (float)value; break;
-    case FTR_F64: ((double *)memory)[index] = value; break;
-    case FTR_I32: ((int32_t *)memory)[index] = (int32_t)value; break;
-    case FTR_I64: ((int64_t *)memory)[index] = (int64_t)value; break;
-    case FTR_U8: ((uint8_t *)memory)[index] = (uint8_t)value; break;
-    case FTR_BOOL: ((uint8_t *)memory)[index] = value != 0.0; break;
-    case FTR_DTYPE_NONE:
-    case FTR_DTYPE_COUNT: break;
-    }
-}
-
 static void ftr__fill_variable(const ftr_graph *graph, const ftr__variable *variable, void *memory) {
     const ftr__value *value = &graph->values[variable->value];
     const ftr__rng rng =
         ftr__rng_make(graph->context->seed, FTR__RNG_INIT, ftr__hash(graph->nodes[value->node].name), 0);
     const int64_t count = ftr_shape_count(&value->shape);
     for (int64_t i = 0; i < count; i++)
-        ftr__store_value(memory, value->dtype, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));
+        ftr__set_element(value->dtype, memory, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));
 }
 
 static size_t ftr__place_variables(ftr_graph *graph) {

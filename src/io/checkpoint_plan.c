@@ -167,15 +167,22 @@ static int32_t ftr__checkpoint_settings(const ftr__node *node, ftr__checkpoint_s
     return FTR__ARRAY_LENGTH(settings);
 }
 
-/* The same of whatever takes part in an update: "max_norm" of a limit on the norm of all gradients. */
+/* The same of whatever takes part in a step: limits on the norm of all gradients, the loss scale's rule. */
 static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
                                            ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
-    const ftr__attr_kind kind = ftr__op_info_of(node->op)->attr;
+    const ftr_op_attr *a = &node->attr;
     if (node->dead) return 0;
-    if (kind == FTR__ATTR_optimizer) return ftr__checkpoint_settings(node, to);
-    if (kind != FTR__ATTR_clip_scale) return 0;
-    to[0] = (ftr__checkpoint_setting){"max_norm", node->attr.clip_scale.max_norm};
-    return 1;
+    switch (ftr__op_info_of(node->op)->attr) {
+    case FTR__ATTR_optimizer: return ftr__checkpoint_settings(node, to);
+    case FTR__ATTR_clip_scale: to[0] = (ftr__checkpoint_setting){"max_norm", a->clip_scale.max_norm}; return 1;
+    case FTR__ATTR_grad_norm: to[0] = (ftr__checkpoint_setting){"max_norm", a->grad_norm.max_norm}; return 1;
+    case FTR__ATTR_scale_update:
+        to[0] = (ftr__checkpoint_setting){"growth", a->scale_update.growth};
+        to[1] = (ftr__checkpoint_setting){"backoff", a->scale_update.backoff};
+        to[2] = (ftr__checkpoint_setting){"interval", (double)a->scale_update.interval};
+        return 3;
+    default: return 0;
+    }
 }
 
 /* Objects by the names of the nodes; an update's settings that are 0, as those are that it does not use, are left out.
@@ -239,12 +246,17 @@ static const char *ftr__checkpoint_type_text(ftr_dtype dtype, const ftr_shape *s
     return text;
 }
 
+static const char *ftr__checkpoint_amp(ftr_amp amp) {
+    return amp == FTR_AMP_FP16 ? "fp16" : amp == FTR_AMP_BF16 ? "bf16" : "off";
+}
+
 /* The inputs with their shapes, which the batch size is a part of. */
 static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
     const ftr_plan *plan = user;
     const ftr_graph *graph = plan->graph;
     char text[FTR__SHAPE_TEXT + 16];
     ftr__checkpoint_put_integer(out, "steps", (int64_t)plan->steps_done);
+    ftr__checkpoint_put_string(out, "amp", ftr__checkpoint_amp(plan->amp));
     ftr__checkpoint_open_object(out, "inputs");
     for (int32_t n = 0; n < graph->node_count; n++) {
         const ftr__node *node = &graph->nodes[n];
@@ -290,6 +302,13 @@ static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, co
                           (unsigned long long)info->seed, (unsigned long long)plan->context->seed);
     ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "plan");
     *steps = (uint64_t)ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
+    if (ftr__checkpoint_has(&values, "amp"))
+        ftr__checkpoint_same_string(&values, "amp", ftr__checkpoint_amp(plan->amp));
+    else if (values.status == FTR_OK && plan->amp != FTR_AMP_OFF) /* written before there was mixed precision */
+        values.status =
+            ftr__error(plan->context, FTR_ERROR_STATE,
+                       "%s: the checkpoint is of another run: it is without mixed precision, the plan's is %s",
+                       info->path, ftr__checkpoint_amp(plan->amp));
     if (values.status == FTR_OK) values.status = ftr__checkpoint_same_inputs(&values, plan);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_match(checkpoint, weights);
     return values.status == FTR_OK ? ftr__checkpoint_same_settings(&values, plan) : values.status;

@@ -109,63 +109,11 @@ ftr_status ftr_save_weights(ftr_graph *graph, const char *path) {
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ floating types -- */
-
-/* The floating types of files that become f32 or f64. */
-typedef enum ftr__file_float {
-    FTR__FILE_NO_FLOAT = 0,
-    FTR__FILE_F16,
-    FTR__FILE_BF16,
-    FTR__FILE_F32,
-    FTR__FILE_F64
-} ftr__file_float;
-
-static ftr__file_float ftr__file_float_of(const ftr_safetensors_entry *entry) {
-    if (entry->dtype == FTR_F32) return FTR__FILE_F32;
-    if (entry->dtype == FTR_F64) return FTR__FILE_F64;
-    if (strcmp(entry->dtype_name, "F16") == 0) return FTR__FILE_F16;
-    return strcmp(entry->dtype_name, "BF16") == 0 ? FTR__FILE_BF16 : FTR__FILE_NO_FLOAT;
-}
-
-static float ftr__float_of_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* IEEE 754 binary16: 1 bit of sign, 5 of exponent with bias 15, 10 of fraction. */
-static float ftr__half_to_float(uint32_t half) {
-    const uint32_t sign = half >> 15 << 31, exponent = half >> 10 & 0x1fu, fraction = half & 0x3ffu;
-    if (exponent == 0x1f) return ftr__float_of_bits(sign | 0x7f800000u | fraction << 13);
-    if (exponent != 0) return ftr__float_of_bits(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
-    const float size = (float)fraction * 0x1p-24f;
-    return sign ? -size : size;
-}
-
-/* Element `index` of a file's floating tensor, without a rounding. */
-static double ftr__file_float_at(const unsigned char *data, ftr__file_float type, size_t index) {
-    uint16_t half;
-    float single;
-    double value;
-    switch (type) {
-    case FTR__FILE_F16: memcpy(&half, data + index * sizeof half, sizeof half); return (double)ftr__half_to_float(half);
-    case FTR__FILE_BF16:
-        memcpy(&half, data + index * sizeof half, sizeof half);
-        return (double)ftr__float_of_bits((uint32_t)half << 16);
-    case FTR__FILE_F32: memcpy(&single, data + index * sizeof single, sizeof single); return (double)single;
-    default: memcpy(&value, data + index * sizeof value, sizeof value); return value;
-    }
-}
-
-/* The conversion to float rounds to nearest, ties to even, and gives infinity beyond the largest (C11, annex F). */
+/* Between floating types, rounded once. */
 static void ftr__weight_convert(unsigned char *to, const ftr__weight *weight, const ftr_safetensors_entry *entry) {
-    const ftr__file_float type = ftr__file_float_of(entry);
-    const size_t size = ftr_dtype_size(weight->dtype), count = weight->bytes / size;
-    for (size_t i = 0; i < count; i++) {
-        const double value = ftr__file_float_at(entry->data, type, i);
-        const float single = (float)value;
-        memcpy(to + i * size, weight->dtype == FTR_F32 ? (const void *)&single : (const void *)&value, size);
-    }
+    const int64_t count = (int64_t)(weight->bytes / ftr_dtype_size(weight->dtype));
+    for (int64_t i = 0; i < count; i++)
+        ftr__set_element(weight->dtype, to, i, ftr__element(entry->dtype, entry->data, i));
 }
 
 /* ------------------------------------------------------------------------------------------------------- loading -- */
@@ -230,8 +178,7 @@ static bool ftr__weight_is_counter(const char *name) {
 }
 
 static bool ftr__weight_fits_type(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
-    return entry->dtype == weight->dtype ||
-           (ftr__is_float(weight->dtype) && ftr__file_float_of(entry) != FTR__FILE_NO_FLOAT);
+    return entry->dtype == weight->dtype || (ftr__is_float(weight->dtype) && ftr__is_float(entry->dtype));
 }
 
 static bool ftr__weight_fits_shape(const ftr__weight *weight, const ftr_safetensors_entry *entry) {

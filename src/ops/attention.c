@@ -112,7 +112,7 @@ ftr_status ftr__infer_attention(ftr__infer *s) {
     const ftr_shape rows = ftr__attention_rows(&y);
     y.dim[3] = s->in[2]->shape.dim[3];
     status = ftr__set_output(s, 0, s->in[0]->dtype, &y);
-    return status == FTR_OK ? ftr__set_output(s, 1, s->in[0]->dtype, &rows) : status;
+    return status == FTR_OK ? ftr__set_output(s, 1, ftr__wide_type(s->in[0]->dtype), &rows) : status;
 }
 
 ftr_status ftr__infer_attention_grad(ftr__infer *s) {

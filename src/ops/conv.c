@@ -29,6 +29,8 @@ static ftr_op_attr ftr__conv_attr(const ftr_conv2d_desc *desc) {
 /* Tells io/ how the weight lies in files. */
 static void ftr__conv_mark_weight(ftr_tensor weight) {
     const ftr__node *producer = ftr__producer(weight);
+    if (producer != NULL && producer->op == FTR_OP_cast)
+        producer = ftr__producer((ftr_tensor){weight.graph, producer->in[0]});
     if (producer != NULL && producer->variable >= 0) weight.graph->variables[producer->variable].conv_weight = true;
 }
 
@@ -151,7 +153,7 @@ static bool ftr__conv_site_rank(const ftr__conv_site *site, ftr_tensor tensor, c
 static bool ftr__conv_site_type(const ftr__conv_site *site, ftr_tensor tensor, const char *what) {
     const ftr_dtype x = ftr_dtype_of(site->x), found = ftr_dtype_of(tensor);
     if (!ftr__is_float(x))
-        return ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, expected f32 or f64", ftr_dtype_name(x));
+        return ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, expected floating point", ftr_dtype_name(x));
     return found == x || ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, %s is %s: both must have one type",
                                           ftr_dtype_name(x), what, ftr_dtype_name(found));
 }

@@ -101,8 +101,8 @@ static bool ftr__einsum_match(ftr__einsum *e, int32_t operand, int32_t *dots) {
     const ftr_dtype dtype = ftr_dtype_of(term->x), first = ftr_dtype_of(e->in[0].x);
     char text[FTR__SHAPE_TEXT];
     if (!ftr__is_float(dtype) && dtype != FTR_I32 && dtype != FTR_I64)
-        return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand %d is %s, expected f32, f64, i32 or i64", (int)operand,
-                                 ftr_dtype_name(dtype));
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand %d is %s, expected floating point, i32 or i64",
+                                 (int)operand, ftr_dtype_name(dtype));
     if (dtype != first)
         return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand 0 is %s, operand 1 is %s: both must have one type",
                                  ftr_dtype_name(first), ftr_dtype_name(dtype));

@@ -139,7 +139,7 @@ ftr_status ftr__infer_one_hot(ftr__infer *s) {
         return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "classes %lld, expected 1 or more",
                                 (long long)attr->one_hot.classes);
     if (ftr_dtype_size(attr->one_hot.dtype) == 0)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected f32, f64, i32, i64, u8 or bool",
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected one of ftr_dtype",
                                 (int)attr->one_hot.dtype);
     return ftr__set_wider(s, attr->one_hot.dtype, &s->in[0]->shape, attr->one_hot.classes);
 }

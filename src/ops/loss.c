@@ -197,7 +197,7 @@ static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor
         (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "reduction %d, expected 0 to %d",
                                  (int)reduction, (int)last);
     else if (!ftr__is_float(found))
-        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, expected f32 or f64", word,
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, expected floating point", word,
                                  ftr_dtype_name(found));
     else if (found != other)
         (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, target is %s: both must have one type",
@@ -210,18 +210,23 @@ static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor
     return NULL;
 }
 
-ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+static ftr_tensor ftr__mse_nodes(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
     if (ftr__loss_begin("mse", "prediction", prediction, target, reduction, FTR_REDUCE_NONE) == NULL)
         return (ftr_tensor){NULL, 0};
     ftr_tensor difference = ftr_sub(prediction, target);
     return ftr__reduce_real_rows(ftr_mul(difference, difference), reduction);
 }
 
+ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+    const int32_t first = ftr__node_count(prediction);
+    return ftr__keep_f32(ftr__mse_nodes(prediction, target, reduction), first);
+}
+
 /* |x|; its gradient at 0 is 0, for the maximum shares it. */
 static ftr_tensor ftr__loss_size(ftr_tensor x) { return ftr_maximum(x, ftr_neg(x)); }
 
 /* With m = min(|d|, beta): m (|d| - m / 2) / beta, which is |d| where beta is 0. */
-ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
+static ftr_tensor ftr__smooth_l1_nodes(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
     ftr_graph *graph = ftr__loss_begin("smooth_l1", "prediction", prediction, target, reduction, FTR_REDUCE_NONE);
     if (graph == NULL) return (ftr_tensor){NULL, 0};
     if (!(beta >= 0.0) || !isfinite(beta))
@@ -235,8 +240,13 @@ ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, 
     return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
 }
 
+ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
+    const int32_t first = ftr__node_count(prediction);
+    return ftr__keep_f32(ftr__smooth_l1_nodes(prediction, target, beta, reduction), first);
+}
+
 /* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x) */
-ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
+static ftr_tensor ftr__bce_with_logits_nodes(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
     ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
     ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
     ftr_graph *graph = ftr__common_graph("bce_with_logits", in, 3, 2);
@@ -259,8 +269,13 @@ ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_b
     return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
 }
 
+ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
+    const int32_t first = ftr__node_count(logits);
+    return ftr__keep_f32(ftr__bce_with_logits_nodes(logits, target, desc), first);
+}
+
 /* t (log t - x) with 0 log 0 = 0, or e^t (t - x). */
-ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
+static ftr_tensor ftr__kl_div_nodes(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
     ftr_tensor none = {NULL, 0};
     ftr_graph *graph = ftr__loss_begin("kl_div", "input", input, target, reduction, FTR_REDUCE_BATCH_MEAN);
     if (graph == NULL) return none;
@@ -272,6 +287,11 @@ ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_
     ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
     ftr_tensor present = ftr_where(absent, ftr_scalar(graph, dtype, 1.0), target);
     return ftr__reduce_real_rows(ftr_mul(target, ftr_sub(ftr_log(present), input)), reduction);
+}
+
+ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
+    const int32_t first = ftr__node_count(input);
+    return ftr__keep_f32(ftr__kl_div_nodes(input, target, log_target, reduction), first);
 }
 
 /* ---- negative log-likelihood */
@@ -331,7 +351,7 @@ ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
     if (graph == NULL) return none;
     ftr_dtype dtype = ftr_dtype_of(logits), label_type = ftr_dtype_of(labels);
     if (!ftr__is_float(dtype))
-        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "logits are %s, expected f32 or f64",
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "logits are %s, expected floating point",
                                   ftr_dtype_name(dtype));
     if (label_type != FTR_I32 && label_type != FTR_I64)
         return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "labels are %s, expected i32 or i64",

@@ -22,7 +22,7 @@ static ftr_tensor ftr__batch_norm_named(ftr_tensor x, const ftr_tensor state[4],
         return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "batch_norm", name,
                                   "desc was not made by ftr_batch_norm_defaults()");
     ftr_shape shape = ftr_shape_of(x);
-    in[5] = ftr__row_mask(graph, &shape, ftr_dtype_of(x));
+    in[5] = ftr__row_mask(graph, &shape, ftr__wide_type(ftr_dtype_of(x)));
     ftr_op_attr attr = {.norm = {d.eps, d.momentum, true, FTR_ACT_NONE}};
     return ftr__emit(graph, FTR_OP_batch_norm, name, &attr, in, 7);
 }
@@ -48,8 +48,8 @@ ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_d
     for (int32_t i = 0; i < 4; i++) {
         ftr_init init = {FTR_INIT_CONSTANT, states[i].value, 0.0};
         if (desc != NULL && i < 2) init = ftr__init_or(i == 0 ? &desc->weight_init : &desc->bias_init, init);
-        state[i] = ftr__layer_variable(graph, "batch_norm", name, states[i].field, states[i].trainable, ftr_dtype_of(x),
-                                       &channels, init);
+        state[i] = ftr__layer_variable(graph, "batch_norm", name, states[i].field, states[i].trainable,
+                                       ftr__wide_type(ftr_dtype_of(x)), &channels, init);
         if (!ftr_is_valid(state[i])) return state[i];
     }
     return ftr__batch_norm_named(x, state, desc, name);
@@ -60,14 +60,14 @@ ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_d
 /* Input `index`, if given, marks the rows of x that count. */
 static ftr_status ftr__check_row_mask(ftr__infer *s, int32_t index, int64_t rows) {
     if (s->in_count <= index || s->in[index] == NULL) return FTR_OK;
-    return ftr__check_vector(s, index, "row mask", rows);
+    return ftr__check_wide_vector(s, index, "row mask", rows);
 }
 
 static ftr_status ftr__norm_outputs(ftr__infer *s, const ftr_shape *x, int32_t vectors) {
     ftr_shape channels = FTR_SHAPE(x->dim[x->rank - 1]);
     ftr_status status = ftr__set_output(s, 0, s->in[0]->dtype, x);
     for (int32_t i = 1; i <= vectors && status == FTR_OK; i++)
-        status = ftr__set_output(s, i, s->in[0]->dtype, &channels);
+        status = ftr__set_output(s, i, ftr__wide_type(s->in[0]->dtype), &channels);
     return status;
 }
 
@@ -88,7 +88,8 @@ ftr_status ftr__infer_batch_norm(ftr__infer *s) {
     if (x->rank < 2)
         return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank %d, expected 2 or more (n, ..., c)", (int)x->rank);
     status = ftr__check_norm_attr(s);
-    for (int32_t i = 1; i < 5 && status == FTR_OK; i++) status = ftr__check_vector(s, i, words[i], x->dim[x->rank - 1]);
+    for (int32_t i = 1; i < 5 && status == FTR_OK; i++)
+        status = ftr__check_wide_vector(s, i, words[i], x->dim[x->rank - 1]);
     if (status == FTR_OK) status = ftr__check_row_mask(s, 5, x->dim[0]);
     if (status == FTR_OK && s->in_count > 6 && s->in[6] != NULL) {
         status = ftr__check_same_type(s, 0, 6, "input", "residual");
@@ -106,9 +107,13 @@ ftr_status ftr__infer_batch_norm_grad(ftr__infer *s) {
     if (status != FTR_OK) return status;
     if (x->rank < 2)
         return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank %d, expected 2 or more (n, ..., c)", (int)x->rank);
-    for (int32_t i = 2; i < 5 && status == FTR_OK; i++) status = ftr__check_vector(s, i, words[i], x->dim[x->rank - 1]);
+    for (int32_t i = 2; i < 5 && status == FTR_OK; i++)
+        status = ftr__check_wide_vector(s, i, words[i], x->dim[x->rank - 1]);
     if (status == FTR_OK) status = ftr__check_row_mask(s, 5, x->dim[0]);
-    if (status == FTR_OK && s->in_count > 6 && s->in[6] != NULL) status = ftr__check_same_shape(s, 0, 6, "dy", "y");
+    if (status == FTR_OK && s->in_count > 6 && s->in[6] != NULL) {
+        status = ftr__check_same_type(s, 0, 6, "dy", "y");
+        if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 6, "dy", "y");
+    }
     return status != FTR_OK ? status : ftr__norm_outputs(s, x, 2);
 }
 

@@ -70,13 +70,36 @@ ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype) {
     return ftr__emit_one(FTR_OP_cast, &attr, x);
 }
 
-ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype) { return ftr_dtype_of(x) == dtype ? x : ftr_cast(x, dtype); }
+ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype) {
+    return !ftr_is_valid(x) || ftr_dtype_of(x) == dtype ? x : ftr_cast(x, dtype);
+}
+
+ftr_tensor ftr__scalar_beside(ftr_tensor x, double value) {
+    const ftr_dtype dtype = ftr_dtype_of(x);
+    return ftr_scalar(x.graph, ftr_shape_of(x).rank > 0 ? ftr__wide_type(dtype) : dtype, value);
+}
 
 /* ---- shapes and types */
 
+/* An f32 scalar beside an f16 or bf16 tensor is read as it is, and the result has the tensor's type, as with Python's
+ * numbers in PyTorch: rounding the scalar would lose what it says (1e-8, 65536). */
+static bool ftr__is_scalar_beside(const ftr__value *scalar, const ftr__value *tensor) {
+    return scalar->dtype == FTR_F32 && scalar->shape.rank == 0 && ftr__is_half(tensor->dtype) && tensor->shape.rank > 0;
+}
+
+/* The type of what is made of inputs a and b. */
+static ftr_status ftr__common_type(ftr__infer *s, int32_t a, int32_t b, ftr_dtype *dtype) {
+    *dtype = s->in[ftr__is_scalar_beside(s->in[a], s->in[b]) ? b : a]->dtype;
+    if (*dtype != s->in[a]->dtype || ftr__is_scalar_beside(s->in[b], s->in[a])) return FTR_OK;
+    return ftr__check_same_type(s, a, b, "a", "b");
+}
+
+/* `result` FTR_DTYPE_NONE: that of the operands. */
 static ftr_status ftr__binary_shape(ftr__infer *s, ftr_dtype result) {
-    ftr_status status = ftr__check_same_type(s, 0, 1, "a", "b");
+    ftr_dtype common;
+    ftr_status status = ftr__common_type(s, 0, 1, &common);
     if (status != FTR_OK) return status;
+    if (result == FTR_DTYPE_NONE) result = common;
     const ftr_shape *a = &s->in[0]->shape, *b = &s->in[1]->shape;
     ftr_shape out;
     if (ftr__broadcast_shape(a, b, &out)) return ftr__set_output(s, 0, result, &out);
@@ -88,7 +111,7 @@ static ftr_status ftr__binary_shape(ftr__infer *s, ftr_dtype result) {
 static ftr_status ftr__infer_arithmetic(ftr__infer *s) {
     ftr_status status = ftr__check_arithmetic(s, 0, "a");
     if (status == FTR_OK) status = ftr__check_arithmetic(s, 1, "b");
-    return status != FTR_OK ? status : ftr__binary_shape(s, s->in[0]->dtype);
+    return status != FTR_OK ? status : ftr__binary_shape(s, FTR_DTYPE_NONE);
 }
 
 ftr_status ftr__infer_add(ftr__infer *s) { return ftr__infer_arithmetic(s); }
@@ -100,7 +123,8 @@ ftr_status ftr__infer_maximum(ftr__infer *s) { return ftr__infer_arithmetic(s); 
 ftr_status ftr__infer_pow(ftr__infer *s) {
     ftr_status status = ftr__check_float(s, 0, "a");
     if (status == FTR_OK) status = ftr__check_float(s, 1, "b");
-    return status != FTR_OK ? status : ftr__binary_shape(s, s->in[0]->dtype);
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "a", "b");
+    return status != FTR_OK ? status : ftr__binary_shape(s, FTR_DTYPE_NONE);
 }
 
 static ftr_status ftr__infer_order(ftr__infer *s) {
@@ -120,12 +144,13 @@ ftr_status ftr__infer_ge(ftr__infer *s) { return ftr__infer_order(s); }
 ftr_status ftr__infer_where(ftr__infer *s) {
     if (s->in[0]->dtype != FTR_BOOL)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "condition is %s, expected bool", ftr_dtype_name(s->in[0]->dtype));
-    ftr_status status = ftr__check_same_type(s, 1, 2, "a", "b");
+    ftr_dtype dtype;
+    ftr_status status = ftr__common_type(s, 1, 2, &dtype);
     if (status != FTR_OK) return status;
     ftr_shape values, out;
     if (ftr__broadcast_shape(&s->in[1]->shape, &s->in[2]->shape, &values) &&
         ftr__broadcast_shape(&s->in[0]->shape, &values, &out))
-        return ftr__set_output(s, 0, s->in[1]->dtype, &out);
+        return ftr__set_output(s, 0, dtype, &out);
     char text[3][FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "shapes %s, %s and %s do not broadcast",
                             ftr__shape_text(&s->in[0]->shape, text[0]), ftr__shape_text(&s->in[1]->shape, text[1]),
@@ -205,8 +230,7 @@ ftr_status ftr__infer_gelu(ftr__infer *s) {
 ftr_status ftr__infer_cast(ftr__infer *s) {
     ftr_dtype dtype = s->node->attr.cast.dtype;
     if ((int)dtype <= (int)FTR_DTYPE_NONE || (int)dtype >= (int)FTR_DTYPE_COUNT)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected f32, f64, i32, i64, u8 or bool",
-                                (int)dtype);
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected one of ftr_dtype", (int)dtype);
     return ftr__set_output(s, 0, dtype, &s->in[0]->shape);
 }
 
@@ -362,7 +386,7 @@ void ftr__grad_cos(ftr__grad *s) {
 void ftr__grad_erf(ftr__grad *s) {
     if (!ftr__grad_of_one(s)) return;
     ftr_tensor bell = ftr_exp(ftr_neg(ftr_mul(s->in[0], s->in[0])));
-    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, 1.1283791670955126)), bell);
+    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__scalar_beside(s->dout[0], 1.1283791670955126)), bell);
 }
 
 /* Of a function that is constant between its steps: zeros, not a missing gradient, so that training can go on. */
@@ -392,7 +416,8 @@ void ftr__grad_softplus(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_softplus_grad,
 void ftr__grad_hardsigmoid(ftr__grad *s) {
     if (!ftr__grad_of_one(s)) return;
     const ftr_op_attr attr = {.pointwise = {-3.0, 3.0}};
-    s->din[0] = ftr_mul(ftr__emit_two(FTR_OP_clamp_grad, &attr, s->dout[0], s->in[0]), ftr__like(s, 1.0 / 6.0));
+    s->din[0] = ftr_mul(ftr__emit_two(FTR_OP_clamp_grad, &attr, s->dout[0], s->in[0]),
+                        ftr__scalar_beside(s->dout[0], 1.0 / 6.0));
 }
 
 void ftr__grad_cast(ftr__grad *s) {

@@ -155,8 +155,8 @@ void ftr__grad_mean(ftr__grad *s) {
     double count = 1.0;
     for (int32_t i = 0; i < shape.rank; i++)
         if ((s->node->attr.axes.mask >> i & 1u) != 0) count *= (double)shape.dim[i];
-    ftr_tensor scale = ftr_scalar(s->graph, ftr_dtype_of(s->dout[0]), count > 0.0 ? 1.0 / count : 0.0);
-    s->din[0] = ftr_expand(ftr_mul(ftr__reshape_to(s->dout[0], &kept), scale), shape);
+    ftr_tensor dy = ftr__reshape_to(s->dout[0], &kept);
+    s->din[0] = ftr_expand(ftr_mul(dy, ftr__scalar_beside(dy, count > 0.0 ? 1.0 / count : 0.0)), shape);
 }
 
 /* Each of k equal maxima gets dy / k. NaN equals nothing: for a maximum of NaN all gradients are 0 / 0, as PyTorch's. */

@@ -46,13 +46,14 @@ ftr_status ftr__infer_constant(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what) {
     ftr_dtype dtype = s->in[input]->dtype;
     if (ftr__is_float(dtype)) return FTR_OK;
-    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected f32 or f64", what, ftr_dtype_name(dtype));
+    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected floating point", what, ftr_dtype_name(dtype));
 }
 
 ftr_status ftr__check_arithmetic(ftr__infer *s, int32_t input, const char *what) {
     ftr_dtype dtype = s->in[input]->dtype;
     if (ftr__is_float(dtype) || dtype == FTR_I32 || dtype == FTR_I64) return FTR_OK;
-    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected f32, f64, i32 or i64", what, ftr_dtype_name(dtype));
+    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected floating point, i32 or i64", what,
+                            ftr_dtype_name(dtype));
 }
 
 ftr_status ftr__check_same_type(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b) {
@@ -76,11 +77,11 @@ ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32
     return ftr__infer_error(s, FTR_ERROR_RANK, "%s has rank %d, expected %d (%s)", what, (int)found, (int)rank, layout);
 }
 
-ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size) {
+static ftr_status ftr__check_vector_of(ftr__infer *s, int32_t input, const char *what, ftr_dtype dtype, int64_t size) {
     const ftr__value *value = s->in[input];
-    if (value->dtype != s->in[0]->dtype)
+    if (value->dtype != dtype)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
-                                ftr_dtype_name(s->in[0]->dtype));
+                                ftr_dtype_name(dtype));
     if (value->shape.rank == 1 && value->shape.dim[0] == size) return FTR_OK;
     char text[FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s is %s, expected [%lld]", what, ftr__shape_text(&value->shape, text),
@@ -101,6 +102,14 @@ ftr_status ftr__set_output(ftr__infer *s, int32_t output, ftr_dtype dtype, const
     if (ftr_shape_count(shape) >= 0) return FTR_OK;
     char text[FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "the result %s has too many elements", ftr__shape_text(shape, text));
+}
+
+ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size) {
+    return ftr__check_vector_of(s, input, what, s->in[0]->dtype, size);
+}
+
+ftr_status ftr__check_wide_vector(ftr__infer *s, int32_t input, const char *what, int64_t size) {
+    return ftr__check_vector_of(s, input, what, ftr__wide_type(s->in[0]->dtype), size);
 }
 
 bool ftr__broadcast_shape(const ftr_shape *a, const ftr_shape *b, ftr_shape *out) {
@@ -142,7 +151,7 @@ ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, in
         return NULL;
     }
     if (!ftr__is_float(value->dtype)) {
-        (void)ftr__layer_error(graph, FTR_ERROR_DTYPE, what, name, "input is %s, expected f32 or f64",
+        (void)ftr__layer_error(graph, FTR_ERROR_DTYPE, what, name, "input is %s, expected floating point",
                                ftr_dtype_name(value->dtype));
         return NULL;
     }
@@ -156,7 +165,10 @@ ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *l
     if (length < 0 || (size_t)length >= sizeof name)
         return ftr__builder_error(graph, FTR_ERROR_NAME, what, NULL, "the layer's name has more than %d characters",
                                   (int)(sizeof name - 2 - strlen(field)));
-    return trainable ? ftr_parameter(graph, name, dtype, *shape, init) : ftr_buffer(graph, name, dtype, *shape, init);
+    const ftr_dtype kept = ftr__wide_type(dtype);
+    return ftr__cast_to(trainable ? ftr_parameter(graph, name, kept, *shape, init)
+                                  : ftr_buffer(graph, name, kept, *shape, init),
+                        dtype);
 }
 
 ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise) {
@@ -166,6 +178,13 @@ ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise) {
 ftr_init ftr__bias_init(int64_t fan_in) {
     double bound = fan_in > 0 ? 1.0 / sqrt((double)fan_in) : 0.0;
     return (ftr_init){FTR_INIT_UNIFORM, -bound, bound};
+}
+
+int32_t ftr__node_count(ftr_tensor x) { return ftr_is_valid(x) ? x.graph->node_count : 0; }
+
+ftr_tensor ftr__keep_f32(ftr_tensor y, int32_t first) {
+    for (int32_t n = first; ftr_is_valid(y) && n < y.graph->node_count; n++) y.graph->nodes[n].keep_f32 = true;
+    return y;
 }
 
 bool ftr__has_gradient(const ftr__grad *s) { return ftr_is_valid(s->dout[0]); }

@@ -22,6 +22,8 @@ FTR_LIB ftr_status ftr__check_same_shape(ftr__infer *s, int32_t a, int32_t b, co
 FTR_LIB ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32_t rank, const char *layout);
 /* Shape [size] and the type of input 0. */
 FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
+/* The same, but f32 beside an input 0 of f16 or bf16. */
+FTR_LIB ftr_status ftr__check_wide_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
 /* Input 0 is an image [n, h, w, c], floating point; its size and the result's, height and width, are 1 to INT32_MAX. */
 FTR_LIB ftr_status ftr__check_image_sizes(ftr__infer *s, const int64_t output[2]);
 /* Turns a negative axis into the one it means. */
@@ -38,7 +40,7 @@ FTR_LIB ftr_tensor ftr__layer_error(ftr_graph *graph, ftr_status status, const c
  * max_rank, the layer has a name. */
 FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, int32_t min_rank,
                                     int32_t max_rank, const char *layout);
-/* Parameter or buffer "layer.field". */
+/* Parameter or buffer "layer.field", as a value of `dtype`; of f16 or bf16 it is a cast of an f32 one. */
 FTR_LIB ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *layer, const char *field,
                                        bool trainable, ftr_dtype dtype, const ftr_shape *shape, ftr_init init);
 /* What a layer's description asks for; `otherwise` if it says nothing. */
@@ -49,9 +51,16 @@ FTR_LIB ftr_init ftr__bias_init(int64_t fan_in);
 FTR_LIB bool ftr__has_gradient(const ftr__grad *s); /* of output 0 */
 FTR_LIB ftr_tensor ftr__emit_one(ftr_op op, const ftr_op_attr *attr, ftr_tensor x);
 FTR_LIB ftr_tensor ftr__emit_two(ftr_op op, const ftr_op_attr *attr, ftr_tensor a, ftr_tensor b);
-/* x itself if it has the type or shape already. */
+/* A scalar that goes with x in arithmetic without being rounded to f16 or bf16. */
+FTR_LIB ftr_tensor ftr__scalar_beside(ftr_tensor x, double value);
+/* x itself if it has the type or shape already. An invalid x is handed on. */
 FTR_LIB ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype);
 FTR_LIB ftr_tensor ftr__reshape_to(ftr_tensor x, const ftr_shape *shape);
+/* Composites that mixed precision leaves in f32, as autocast its losses and norms: the nodes from number `first` on. Returns
+ * the result, y. */
+FTR_LIB ftr_tensor ftr__keep_f32(ftr_tensor y, int32_t first);
+/* Nodes of the graph of x, so far; 0 for an invalid x. */
+FTR_LIB int32_t ftr__node_count(ftr_tensor x);
 /* Sum over the axes in which `shape` was broadcast to that of x: the gradient of broadcasting. */
 FTR_LIB ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape);
 FTR_LIB ftr_tensor ftr__sum_mask(ftr_tensor x, uint32_t mask, bool keep);

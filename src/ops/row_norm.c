@@ -43,7 +43,7 @@ static bool ftr__row_norm_parameters(ftr_op op, const char *name, ftr_tensor x, 
     if (graph == NULL) return false;
     ftr_shape shape = ftr_shape_of(x), size = FTR_SHAPE(shape.dim[shape.rank - 1]);
     ftr_init one = {FTR_INIT_CONSTANT, 1.0, 0.0}, zero = {FTR_INIT_ZEROS, 0.0, 0.0};
-    ftr_dtype dtype = ftr_dtype_of(x);
+    ftr_dtype dtype = ftr__wide_type(ftr_dtype_of(x));
     *weight = ftr__layer_variable(graph, ftr_op_name(op), name, "weight", true, dtype, &size, one);
     if (ftr_is_valid(*weight) && bias != NULL)
         *bias = ftr__layer_variable(graph, ftr_op_name(op), name, "bias", true, dtype, &size, zero);
@@ -140,14 +140,15 @@ static ftr_status ftr__row_norm_shapes(ftr__infer *s, int32_t index, ftr_shape *
     return FTR_OK;
 }
 
-/* Input `index`, if it is given, has x's type and this shape. */
+/* Input `index`, if it is given, has x's type (f32 if that is f16 or bf16) and this shape. */
 static ftr_status ftr__row_norm_input(ftr__infer *s, int32_t index, const char *what, const ftr_shape *shape) {
     if (index >= s->in_count || s->in[index] == NULL) return FTR_OK;
     const ftr__value *value = s->in[index];
     char text[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
-    if (value->dtype != s->in[0]->dtype)
+    const ftr_dtype dtype = ftr__wide_type(s->in[0]->dtype);
+    if (value->dtype != dtype)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
-                                ftr_dtype_name(s->in[0]->dtype));
+                                ftr_dtype_name(dtype));
     if (ftr_shape_equal(&value->shape, shape)) return FTR_OK;
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s is %s, expected %s", what, ftr__shape_text(&value->shape, text),
                             ftr__shape_text(shape, expected));
@@ -161,7 +162,7 @@ static ftr_status ftr__infer_row_norm(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
     const int32_t outputs = s->node->op == FTR_OP_rms_norm ? 2 : 3;
     for (int32_t i = 1; i < outputs && status == FTR_OK; i++)
-        status = ftr__set_output(s, i, s->in[0]->dtype, &statistics);
+        status = ftr__set_output(s, i, ftr__wide_type(s->in[0]->dtype), &statistics);
     return status;
 }
 
@@ -176,7 +177,7 @@ static ftr_status ftr__infer_row_norm_grad(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__row_norm_input(s, rms ? 3 : 4, "gamma", &row);
     if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
     for (int32_t i = 1; i < (rms ? 2 : 3) && status == FTR_OK; i++)
-        status = ftr__set_output(s, i, s->in[0]->dtype, s->node->attr.row_norm.sums ? &row : &nothing);
+        status = ftr__set_output(s, i, ftr__wide_type(s->in[0]->dtype), s->node->attr.row_norm.sums ? &row : &nothing);
     return status;
 }
 

@@ -63,7 +63,7 @@ static int64_t ftr__count_reduced(const char *op, const char *what, ftr_tensor x
     if (!ftr__axes_mask(op, x, axes, &mask)) return -1;
     ftr_shape shape = ftr_shape_of(x);
     if (!ftr__is_float(ftr_dtype_of(x))) {
-        (void)ftr__builder_error(x.graph, FTR_ERROR_DTYPE, what, ftr_name_of(x), "input is %s, expected f32 or f64",
+        (void)ftr__builder_error(x.graph, FTR_ERROR_DTYPE, what, ftr_name_of(x), "input is %s, expected floating point",
                                  ftr_dtype_name(ftr_dtype_of(x)));
         return -1;
     }
@@ -73,7 +73,7 @@ static int64_t ftr__count_reduced(const char *op, const char *what, ftr_tensor x
     return count;
 }
 
-ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
+static ftr_tensor ftr__var_nodes(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
     ftr_tensor none = {NULL, 0};
     int64_t count = ftr__count_reduced("var", "var of", x, &axes);
     if (count < 0) return none;
@@ -83,11 +83,17 @@ ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
     /* The gradient through the mean is 0, the differences from it adding up to 0. */
     ftr_tensor difference = ftr_sub(x, ftr_stop_gradient(ftr_mean(x, axes, true)));
     double divisor = count > correction ? (double)(count - correction) : 0.0;
-    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep), ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
+    ftr_tensor sum = ftr_sum(ftr_mul(difference, difference), axes, keep);
+    return ftr_div(sum, ftr__scalar_beside(sum, divisor));
+}
+
+ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
+    const int32_t first = ftr__node_count(x);
+    return ftr__keep_f32(ftr__var_nodes(x, axes, correction, keep), first);
 }
 
 /* At 0 the two operands of maximum are equal and their gradients cancel; the square root is taken of 1 instead of 0. */
-ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
+static ftr_tensor ftr__norm_nodes(ftr_tensor x, double p, ftr_axes axes, bool keep) {
     ftr_tensor none = {NULL, 0};
     if (ftr__count_reduced("norm", "norm of", x, &axes) < 0) return none;
     if (p != 1.0 && p != 2.0 && !(isinf(p) && p > 0.0))
@@ -99,6 +105,11 @@ ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
     ftr_tensor sum = ftr_sum(ftr_mul(x, x), axes, keep), zero = ftr_scalar(x.graph, dtype, 0.0);
     ftr_tensor at_zero = ftr_eq(sum, zero);
     return ftr_where(at_zero, zero, ftr_sqrt(ftr_where(at_zero, ftr_scalar(x.graph, dtype, 1.0), sum)));
+}
+
+ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
+    const int32_t first = ftr__node_count(x);
+    return ftr__keep_f32(ftr__norm_nodes(x, p, axes, keep), first);
 }
 
 /* ---- shapes and types */

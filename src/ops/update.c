@@ -12,7 +12,7 @@ static const ftr__value *ftr__update_input(const ftr__infer *s, int32_t input) {
 static ftr_status ftr__check_update_scalar(ftr__infer *s, int32_t input, const char *what, bool floating) {
     const ftr__value *value = ftr__update_input(s, input);
     if (!value) return FTR_OK;
-    bool fits = floating ? ftr__is_float(value->dtype) : value->dtype == FTR_I64;
+    bool fits = floating ? ftr__is_wide(value->dtype) : value->dtype == FTR_I64;
     if (!fits)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
                                 floating ? "f32 or f64" : "i64");
@@ -22,9 +22,12 @@ static ftr_status ftr__check_update_scalar(ftr__infer *s, int32_t input, const c
 }
 
 ftr_status ftr__infer_ema_update(ftr__infer *s) {
-    ftr_status status = ftr__check_float(s, 0, "state");
-    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "state", "value");
-    return status != FTR_OK ? status : ftr__check_same_shape(s, 0, 1, "state", "value");
+    if (!ftr__is_wide(s->in[0]->dtype))
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "state is %s, expected f32 or f64",
+                                ftr_dtype_name(s->in[0]->dtype));
+    ftr_status status = ftr__check_same_type(s, 0, 1, "state", "value");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 1, "state", "value");
+    return status != FTR_OK ? status : ftr__check_update_scalar(s, 2, "found_inf", true);
 }
 
 ftr_status ftr__infer_count_update(ftr__infer *s) {
@@ -125,7 +128,7 @@ ftr_status ftr__infer_clip_scale(ftr__infer *s) {
         const ftr__value *value = ftr__update_input(s, i);
         if (!value)
             status = ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)i);
-        else if (!ftr__is_float(value->dtype))
+        else if (!ftr__is_wide(value->dtype))
             status = ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, expected f32 or f64", (int)i,
                                       ftr_dtype_name(value->dtype));
     }

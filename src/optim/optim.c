@@ -100,6 +100,7 @@ typedef struct ftr__range {
 
 static const ftr__range ftr__optimizer_ranges[] = {
     FTR__OPTIMIZER_RANGE(lr, 0.0, HUGE_VAL, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(clip_norm, 0.0, HUGE_VAL, FTR__ALL_KINDS),
     FTR__OPTIMIZER_RANGE(clip_value, 0.0, HUGE_VAL, FTR__ALL_KINDS),
     FTR__OPTIMIZER_RANGE(weight_decay, 0.0, HUGE_VAL, FTR__ALL_KINDS),
     FTR__OPTIMIZER_RANGE(momentum, 0.0, HUGE_VAL, FTR__KIND(SGD) | FTR__KIND(RMSPROP) | FTR__KIND(LARS)),

@@ -39,8 +39,10 @@ static ftr_activation *ftr__activation_of(ftr__node *node) {
     }
 }
 
-static bool ftr__same_shape(const ftr_graph *graph, int32_t a, int32_t b) {
-    return ftr_shape_equal(&graph->values[a].shape, &graph->values[b].shape);
+/* Of one type and shape. */
+static bool ftr__same_kind(const ftr_graph *graph, int32_t a, int32_t b) {
+    return graph->values[a].dtype == graph->values[b].dtype &&
+           ftr_shape_equal(&graph->values[a].shape, &graph->values[b].shape);
 }
 
 /* Copies the node's inputs into an array with room for `count`. False when memory is short. */
@@ -61,7 +63,8 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
         const int32_t residual = add->in[1 - k];
         if (!norm || norm->op != FTR_OP_batch_norm || norm->attr.norm.activation != FTR_ACT_NONE) continue;
         if (norm->in_count == 7 && norm->in[6]) continue;
-        if (!ftr__same_shape(f->graph, residual, add->first_out) || !ftr__same_shape(f->graph, add->in[k], residual)) continue;
+        if (!ftr__same_kind(f->graph, residual, add->first_out) || !ftr__same_kind(f->graph, add->in[k], residual))
+            continue;
         if (!ftr__widen_inputs(f, norm, 7)) return NULL;
         norm->in[6] = residual;
         ftr__remove(f, add, norm->first_out);
@@ -88,7 +91,7 @@ static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
     if (!mask || mask->op != FTR_OP_relu_grad || grad->attr.norm.activation != FTR_ACT_NONE) return;
     const int32_t dy = mask->in[0], y = mask->in[1];
-    if (!ftr__same_shape(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
+    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
     grad->in[6] = y;
     grad->attr.norm.activation = FTR_ACT_RELU;
     grad->fused = "relu_grad";

@@ -1,9 +1,9 @@
 /* A plan, and the passes that make it. Each pass works on the plan's own copy of the graph and runs in this order: lower,
- * autodiff (with the optimizer's nodes), fuse, schedule, memplan. */
+ * autodiff (with the optimizer's nodes), amp, fuse, schedule, memplan. */
 #ifndef FTR_PASSES_PLAN_H
 #define FTR_PASSES_PLAN_H
 
-#include "graph/graph.h"
+#include "optim/scaler.h"
 
 /* Which memory a value lies in. */
 typedef enum ftr__place {
@@ -36,6 +36,7 @@ struct ftr_plan {
     ftr_graph *graph;  /* the plan's copy, changed by the passes */
     ftr__arena arena;
     ftr_mode mode;
+    ftr_amp amp;
     int32_t loss;     /* value id or 0 */
     int32_t *kept;    /* values to be readable after a step: loss, outputs */
     int32_t kept_count;
@@ -44,6 +45,9 @@ struct ftr_plan {
     int32_t *wrt, *gradients; /* values and their gradients (0: none) */
     int32_t gradient_count;
     int32_t learning_rate, applied_steps; /* the optimizer's lr and step, value ids or 0 */
+    ftr__scaler scaler;                   /* of the loss, and the norm of gradients */
+    ftr_scaler_desc scaler_desc;
+    ftr_nonfinite debug_nonfinite;
 
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
@@ -62,6 +66,9 @@ struct ftr_plan {
 
 /* Fixes what depends on the mode: batch norm's statistics and their updates, dropout, stochastic depth. */
 FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
+
+/* Mixed precision: casts by the classes of ops.def. Gradients have marks where their types follow from the forward graph. */
+FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 
 /* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
  * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */

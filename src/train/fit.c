@@ -13,6 +13,7 @@ ftr_train_desc ftr_train_defaults(void) {
     memset(&desc, 0, sizeof desc);
     desc.cookie = FTR__TRAIN_COOKIE;
     desc.epochs = 1;
+    desc.scaler = ftr_scaler_defaults();
     return desc;
 }
 
@@ -209,6 +210,9 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed
     desc.output_count = ftr__fit_outputs(fit, outputs);
     desc.outputs = outputs;
     desc.optimizer = mode == FTR_MODE_TRAIN ? &fit->desc->optimizer : NULL;
+    desc.amp = fit->desc->amp;
+    desc.scaler = &fit->desc->scaler;
+    desc.debug_nonfinite = fit->desc->debug_nonfinite;
     ftr_status status = ftr_compile(fit->graph, &desc, plan);
     return status == FTR_OK ? ftr__feed_bind(feed, *plan) : status;
 }
@@ -267,12 +271,9 @@ static ftr_status ftr__fit_read_scalar(ftr_plan *plan, ftr_tensor tensor, double
 
 /* Feeds a batch, runs the plan, reads loss and metrics. */
 static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_order *order, int64_t first,
-                               int64_t real, double *loss, double metrics[FTR_MAX_METRICS]) {
-    ftr_step_info info;
+                               int64_t real, ftr_step_info *info, double metrics[FTR_MAX_METRICS]) {
     ftr_status status = ftr__feed_batch(feed, order, first, real);
-    if (status == FTR_OK) status = ftr_step(feed->plan, &info);
-    if (status != FTR_OK) return status;
-    *loss = info.loss;
+    if (status == FTR_OK) status = ftr_step(feed->plan, info);
     for (int32_t i = 0; i < fit->desc->metric_count && status == FTR_OK; i++)
         status = ftr__fit_read_scalar(feed->plan, fit->desc->metrics[i].value, &metrics[i]);
     return status;
@@ -287,10 +288,11 @@ static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
     for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
         if (ftr__fit_is_interrupted(fit, 0.0)) return FTR_OK;
         int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
-        double loss = NAN, metrics[FTR_MAX_METRICS];
-        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &loss, metrics);
+        double metrics[FTR_MAX_METRICS];
+        ftr_step_info info;
+        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &info, metrics);
         if (status != FTR_OK) return status;
-        ftr__fit_add(&totals, loss, metrics, fit->desc->metric_count, real);
+        ftr__fit_add(&totals, info.loss, metrics, fit->desc->metric_count, real);
     }
     fit->at.eval_loss = ftr__fit_means(&totals, fit->at.eval_metrics);
     fit->last_evaluation = ftr_time_seconds() - before;
@@ -317,6 +319,9 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
         .eval_metrics = fit->at.eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
         .lr = ftr_plan_lr(fit->train_plan),
+        .grad_norm = fit->info.grad_norm,
+        .loss_scale = fit->info.loss_scale,
+        .skipped_steps = fit->at.skipped,
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -376,20 +381,23 @@ static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
     int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
-    double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
+    double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
     double before = ftr_time_seconds();
     ftr_status status = ftr__fit_schedule(fit);
     if (status != FTR_OK) return status;
-    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
+    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &fit->info, metrics);
     if (status != FTR_OK) return status;
-    const double seconds = ftr_time_seconds() - before;
+    const double seconds = ftr_time_seconds() - before, loss = fit->info.loss;
     fit->epoch_seconds += seconds;
     if (seconds > fit->longest_step) fit->longest_step = seconds;
     fit->epoch_samples += real;
     fit->at.steps++;
     fit->at.epoch_step++;
-    ftr__fit_add(&fit->at.totals, loss, metrics, fit->desc->metric_count, real);
-    ftr__fit_warn(fit, loss);
+    fit->at.skipped += fit->info.skipped;
+    if (!fit->info.skipped || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
+        ftr__fit_add(&fit->at.totals, loss, metrics, fit->desc->metric_count, real);
+        ftr__fit_warn(fit, loss);
+    }
     if (ftr__progress_due(&fit->progress)) {
         double mean = ftr__fit_means(&fit->at.totals, means);
         ftr__progress_report report = ftr__fit_report(fit, fit->at.epoch_step, mean, means);
@@ -506,6 +514,7 @@ static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
     result->signal = fit->signal;
     result->resumed_at = fit->resumed_at;
     result->checkpoints = ftr_checkpointer_stats(fit->checkpointer);
+    result->skipped_steps = fit->at.skipped;
     result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
     result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
     if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);

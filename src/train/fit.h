@@ -18,6 +18,7 @@ typedef struct ftr__fit_state {
     int64_t epoch, epoch_step; /* steps done in the epoch */
     bool epoch_ended;          /* it was evaluated and looked at by early stopping */
     int64_t steps, epochs_done;
+    int64_t skipped;                                 /* steps that loss scaling left out */
     ftr__fit_totals totals;                          /* of the epoch's training steps */
     double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
     double base_lr;                                  /* the optimizer's, as a plateau has left it */
@@ -38,6 +39,7 @@ typedef struct ftr__fit {
     ftr__feed train_feed, eval_feed;
     int64_t steps_per_epoch, steps_planned;
     ftr__fit_state at;
+    ftr_step_info info;          /* of the last training step */
     double began, epoch_seconds; /* epoch_seconds: training steps alone, of this call, as the next four */
     double train_seconds;        /* of epochs before this one */
     int64_t train_samples, epoch_samples;

@@ -236,6 +236,7 @@ static void ftr__fit_write_run(void *user, ftr__checkpoint_out *out) {
     ftr__checkpoint_put_bool(out, "epoch_ended", at->epoch_ended);
     ftr__checkpoint_put_integer(out, "steps", at->steps);
     ftr__checkpoint_put_integer(out, "epochs_done", at->epochs_done);
+    ftr__checkpoint_put_integer(out, "skipped", at->skipped);
     ftr__checkpoint_put_integer(out, "sum_samples", at->totals.samples);
     ftr__checkpoint_put_real(out, "sum_loss", at->totals.loss);
     ftr__checkpoint_put_reals(out, "sum_metrics", at->totals.metrics, metrics);
@@ -258,6 +259,8 @@ static ftr_status ftr__fit_read_run(const ftr__fit *fit, const ftr_checkpoint *c
     at->epoch_ended = ftr__checkpoint_bool(&values, "epoch_ended");
     at->steps = ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
     at->epochs_done = ftr__checkpoint_integer(&values, "epochs_done", 0, INT64_MAX);
+    if (ftr__checkpoint_has(&values, "skipped"))
+        at->skipped = ftr__checkpoint_integer(&values, "skipped", 0, at->steps);
     at->totals.samples = ftr__checkpoint_integer(&values, "sum_samples", 0, fit->desc->train->count);
     at->totals.loss = ftr__checkpoint_real(&values, "sum_loss");
     ftr__checkpoint_reals(&values, "sum_metrics", at->totals.metrics, metrics);

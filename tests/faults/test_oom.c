@@ -15,7 +15,7 @@ static ftr_tensor model(ftr_graph *graph) {
 }
 
 /* The whole life of a training run. */
-static ftr_status run(ftr_test_memory *memory) {
+static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
     static const float images[SAMPLES * 72] = {0};
     static const int32_t labels[SAMPLES] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0};
     ftr_context_desc desc = {
@@ -32,6 +32,7 @@ static ftr_status run(ftr_test_memory *memory) {
         ftr_train_desc train = ftr_train_defaults();
         train.loss = model(graph);
         train.optimizer = ftr_adamw(1e-3);
+        train.amp = amp;
         train.train = source;
         train.eval = source;
         train.last_batch = FTR_LAST_BATCH_PAD;
@@ -48,12 +49,17 @@ static ftr_status run(ftr_test_memory *memory) {
     return status;
 }
 
+typedef struct variant {
+    bool all_after;
+    ftr_amp amp;
+} variant;
+
 static void every_allocation_may_fail(void **state) {
-    const bool all_after = *state != NULL;
+    const variant *v = *state;
     int64_t failures = 0;
     for (int64_t n = 1;; n++) {
-        ftr_test_memory memory = {.fail_at = n, .fail_after = all_after};
-        const ftr_status status = run(&memory);
+        ftr_test_memory memory = {.fail_at = n, .fail_after = v->all_after};
+        const ftr_status status = run(&memory, v->amp);
         assert_int_equal(memory.blocks, 0);
         assert_int_equal(memory.live, 0);
         assert_int_equal(memory.wrong, 0);
@@ -69,10 +75,11 @@ static void every_allocation_may_fail(void **state) {
 }
 
 int main(void) {
-    static int after;
+    static variant one, after = {.all_after = true}, mixed = {.amp = FTR_AMP_FP16};
     const struct CMUnitTest tests[] = {
-        {"one allocation fails", every_allocation_may_fail, NULL, NULL, NULL},
+        {"one allocation fails", every_allocation_may_fail, NULL, NULL, &one},
         {"all allocations from one on fail", every_allocation_may_fail, NULL, NULL, &after},
+        {"one allocation fails, mixed precision", every_allocation_may_fail, NULL, NULL, &mixed},
     };
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
 }

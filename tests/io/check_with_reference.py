@@ -51,7 +51,8 @@ class Item(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char_p), ("dtype", ctypes.c_int), ("shape", Shape), ("data", ctypes.c_void_p)]
 
 
-DTYPES = {torch.float32: 1, torch.float64: 2, torch.int32: 3, torch.int64: 4, torch.uint8: 5, torch.bool: 6}
+DTYPES = {torch.float32: 1, torch.float64: 2, torch.int32: 3, torch.int64: 4, torch.uint8: 5, torch.bool: 6,
+          torch.float16: 7, torch.bfloat16: 8}
 
 
 class Fasttrain:

@@ -88,6 +88,7 @@ static const double f64_values[] = {-0.0, 1.5, -2.25, 1e300};
 static const float f32_values[] = {0.1f, -3.0f, 1e-40f, 3e38f, 5.0f, 6.0f};
 static const int32_t i32_values[] = {INT32_MIN, 0, INT32_MAX};
 static const int64_t i64_values[] = {INT64_MIN, INT64_MAX};
+static const uint16_t half_values[] = {0x3c00, 0xffff, 1};
 static const uint8_t u8_values[] = {0, 1, 2, 254, 255};
 static const uint8_t bool_values[] = {1, 0, 1};
 
@@ -97,6 +98,8 @@ static const ftr_safetensors_item items[] = {
     {"i32", FTR_I32, {3, {3, 1, 1}}, i32_values},
     {"f32", FTR_F32, {2, {2, 3}}, f32_values},
     {"a.f32", FTR_F32, {6, {1, 1, 2, 1, 3, 1}}, f32_values},
+    {"bf16", FTR_BF16, {1, {3}}, half_values},
+    {"f16", FTR_F16, {2, {1, 3}}, half_values},
     {"i64", FTR_I64, {1, {2}}, i64_values},
     {"f64", FTR_F64, {2, {2, 2}}, f64_values},
     {"scalar", FTR_F32, {0, {0}}, f32_values},
@@ -219,10 +222,10 @@ static void element_types(void **state) {
         size_t bytes;
         ftr_dtype dtype;
     } types[] = {
-        {"BOOL", 8, FTR_BOOL}, {"F4", 4, 0},      {"F6_E2M3", 6, 0},    {"F6_E3M2", 6, 0}, {"U8", 8, FTR_U8},
-        {"I8", 8, 0},          {"F8_E5M2", 8, 0}, {"F8_E4M3", 8, 0},    {"F8_E8M0", 8, 0}, {"F8_E4M3FNUZ", 8, 0},
-        {"F8_E5M2FNUZ", 8, 0}, {"I16", 16, 0},    {"U16", 16, 0},       {"F16", 16, 0},    {"BF16", 16, 0},
-        {"I32", 32, FTR_I32},  {"U32", 32, 0},    {"F32", 32, FTR_F32}, {"C64", 64, 0},    {"F64", 64, FTR_F64},
+        {"BOOL", 8, FTR_BOOL}, {"F4", 4, 0},      {"F6_E2M3", 6, 0},    {"F6_E3M2", 6, 0},    {"U8", 8, FTR_U8},
+        {"I8", 8, 0},          {"F8_E5M2", 8, 0}, {"F8_E4M3", 8, 0},    {"F8_E8M0", 8, 0},    {"F8_E4M3FNUZ", 8, 0},
+        {"F8_E5M2FNUZ", 8, 0}, {"I16", 16, 0},    {"U16", 16, 0},       {"F16", 16, FTR_F16}, {"BF16", 16, FTR_BF16},
+        {"I32", 32, FTR_I32},  {"U32", 32, 0},    {"F32", 32, FTR_F32}, {"C64", 64, 0},       {"F64", 64, FTR_F64},
         {"I64", 64, FTR_I64},  {"U64", 64, 0},
     };
     for (size_t i = 0; i < FTR_TEST_LENGTH(types); i++) {
@@ -284,6 +287,12 @@ static void reference_files(void **state) {
         for (int k = 0; k < 6; k++) { /* all hold 0 to 5, bool whether that is not 0 */
             if (entry.dtype == FTR_F32) assert_true(((const float *)entry.data)[k] == (float)k);
             if (entry.dtype == FTR_F64) assert_true(((const double *)entry.data)[k] == k);
+            if (entry.dtype == FTR_F16 || entry.dtype == FTR_BF16) {
+                uint16_t bits;
+                double value;
+                memcpy(&bits, (const char *)entry.data + 2 * k, sizeof bits);
+                assert_true(ftr_convert(entry.dtype, &bits, FTR_F64, &value, 1) && value == k);
+            }
             if (entry.dtype == FTR_I32) assert_int_equal(((const int32_t *)entry.data)[k], k);
             if (entry.dtype == FTR_I64) assert_int_equal(((const int64_t *)entry.data)[k], k);
             if (entry.dtype == FTR_U8) assert_int_equal(((const uint8_t *)entry.data)[k], k);

@@ -1,5 +1,7 @@
 #include "case_tools.h"
 
+#include "oracle_tools.h"
+
 /* ---------------------------------------------------------------------------------------------------- input data -- */
 
 static const double special_values[] = {NAN,    INFINITY,  -INFINITY, 0.0,    -0.0, 1.0,   -1.0,   1e30,  -1e30,
@@ -72,7 +74,19 @@ void output(op_build *b, ftr_tensor tensor) {
     b->outputs[b->output_count++] = tensor;
 }
 
-bool is_real(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
+bool is_real(ftr_dtype dtype) { return is_float(dtype); }
+
+ftr_dtype wide_type(const op_build *b) { return is_half(b->real) ? FTR_F32 : b->real; }
+
+ftr_tensor as_real(const op_build *b, ftr_tensor tensor) {
+    return ftr_dtype_of(tensor) == b->real ? tensor : ftr_cast(tensor, b->real);
+}
+
+ftr_tensor wide_input(op_build *b, ftr_shape shape, fill kind, double low, double high) {
+    op_input *input = declare(b, wide_type(b), shape, kind, low, high);
+    input->wanted = true;
+    return input->tensor;
+}
 
 const ftr_dtype all_types[] = {FTR_DTYPE_NONE /* the case's real type */, FTR_I32, FTR_I64, FTR_U8, FTR_BOOL};
 
@@ -135,8 +149,10 @@ static void add_loss(op_build *b) {
         if (!is_real(ftr_dtype_of(b->outputs[i]))) {
             continue;
         }
-        ftr_tensor weights = fixed_input(b, ftr_shape_of(b->outputs[i]), FILL_UNIFORM, -1, 1);
-        ftr_tensor term = ftr_sum(ftr_mul(b->outputs[i], weights), ftr_all_axes(), false);
+        ftr_tensor weights = declare(b, wide_type(b), ftr_shape_of(b->outputs[i]), FILL_UNIFORM, -1, 1)->tensor;
+        bool wide = ftr_dtype_of(b->outputs[i]) == wide_type(b);
+        ftr_tensor y = wide ? b->outputs[i] : ftr_cast(b->outputs[i], wide_type(b));
+        ftr_tensor term = ftr_sum(ftr_mul(y, weights), ftr_all_axes(), false);
         b->loss = ftr_is_valid(b->loss) ? ftr_add(b->loss, term) : term;
     }
     FTR_TEST_GRAPH_OK(b->graph);
@@ -169,6 +185,8 @@ void op_to_double(ftr_dtype dtype, const void *data, int64_t count, double *valu
         case FTR_F64: values[i] = ((const double *)data)[i]; break;
         case FTR_I32: values[i] = ((const int32_t *)data)[i]; break;
         case FTR_I64: values[i] = (double)((const int64_t *)data)[i]; break;
+        case FTR_F16:
+        case FTR_BF16: values[i] = half_to_double(dtype, ((const uint16_t *)data)[i]); break;
         default: values[i] = ((const uint8_t *)data)[i]; break;
         }
     }
@@ -177,6 +195,8 @@ void op_to_double(ftr_dtype dtype, const void *data, int64_t count, double *valu
 void op_from_double(ftr_dtype dtype, const double *values, int64_t count, void *data) {
     for (int64_t i = 0; i < count; i++) {
         switch (dtype) {
+        case FTR_F16:
+        case FTR_BF16: ((uint16_t *)data)[i] = half_bits(dtype, values[i]); break;
         case FTR_F32: ((float *)data)[i] = (float)values[i]; break;
         case FTR_F64: ((double *)data)[i] = values[i]; break;
         case FTR_I32: ((int32_t *)data)[i] = (int32_t)values[i]; break;

@@ -28,6 +28,15 @@ ftr_tensor uniform_input(op_build *b, ftr_shape shape);
 /* A floating-point input without a gradient. */
 ftr_tensor fixed_input(op_build *b, ftr_shape shape, fill kind, double low, double high);
 
+/* The type of what goes with the case's real type but is not stored as f16 or bf16: parameters, statistics, the loss. */
+ftr_dtype wide_type(const op_build *b);
+
+/* A tensor of that type as one of the case's real type. */
+ftr_tensor as_real(const op_build *b, ftr_tensor tensor);
+
+/* real_input() of the wide type. */
+ftr_tensor wide_input(op_build *b, ftr_shape shape, fill kind, double low, double high);
+
 ftr_tensor integer_input(op_build *b, ftr_dtype dtype, ftr_shape shape, int64_t low, int64_t high);
 
 /* The batch mask; row 0 and every row but those of `masked` bits count. */
@@ -54,6 +63,7 @@ op_case *add(table *t, void (*build)(op_build *), int flags, const char *format,
 void add_random(table *t);
 void add_einsum(table *t);
 void add_edges(table *t);
+void add_half(table *t);
 
 /* Sets the parameters of a case. */
 #define WITH(added, ...) memcpy((added)->p, (int32_t[8]){__VA_ARGS__}, sizeof(int32_t[8]))

@@ -606,9 +606,10 @@ static void build_norm(op_build *b) {
         mask_input(b, shape.dim[0], 0xa); /* rows 1 and 3, and the same of every 32 */
     }
     ftr_tensor x = real_input(b, shape, FILL_UNIFORM, -2, 2);
-    ftr_tensor gamma = real_input(b, channels, FILL_UNIFORM, 0.5, 2), beta = uniform_input(b, channels);
-    ftr_tensor mean = ftr_buffer(b->graph, "running_mean", b->real, channels, (ftr_init){0});
-    ftr_tensor var = ftr_buffer(b->graph, "running_var", b->real, channels, (ftr_init){FTR_INIT_CONSTANT, 1, 0});
+    ftr_tensor gamma = wide_input(b, channels, FILL_UNIFORM, 0.5, 2);
+    ftr_tensor beta = wide_input(b, channels, FILL_UNIFORM, -1, 1);
+    ftr_tensor mean = ftr_buffer(b->graph, "running_mean", wide_type(b), channels, (ftr_init){0});
+    ftr_tensor var = ftr_buffer(b->graph, "running_var", wide_type(b), channels, (ftr_init){FTR_INIT_CONSTANT, 1, 0});
     ftr_tensor y = ftr_batch_norm_with(x, gamma, beta, mean, var, NULL);
     if (p[3]) {
         y = ftr_add(y, uniform_input(b, shape));
@@ -677,10 +678,10 @@ static void build_row_norm(op_build *b) {
     double offset = row_norm_cases[p[0]].offset;
     ftr_tensor x = real_input(b, shape, FILL_UNIFORM, offset - 2, offset + 2), gamma = {0}, beta = {0};
     if (p[1]) {
-        gamma = real_input(b, row, FILL_UNIFORM, 0.5, 2);
+        gamma = wide_input(b, row, FILL_UNIFORM, 0.5, 2);
     }
     if (p[2]) {
-        beta = uniform_input(b, row);
+        beta = wide_input(b, row, FILL_UNIFORM, -1, 1);
     }
     ftr_layer_norm_desc desc = ftr_layer_norm_defaults();
     desc.dims = p[1] || p[2] ? 0 : dims;
@@ -695,7 +696,7 @@ static void build_row_norm_layer(op_build *b) {
     ftr_shape shape = FTR_SHAPE(4, 3, 6);
     ftr_tensor x = p[1] == 1 ? fixed_input(b, shape, FILL_UNIFORM, -2, 2) : real_input(b, shape, FILL_UNIFORM, -2, 2);
     if (p[1] == 2) {
-        ftr_tensor gamma = fixed_input(b, FTR_SHAPE(6), FILL_UNIFORM, 0.5, 2);
+        ftr_tensor gamma = declare(b, wide_type(b), FTR_SHAPE(6), FILL_UNIFORM, 0.5, 2)->tensor;
         output(b, p[0] == ROW_LAYER ? ftr_layer_norm_with(x, gamma, gamma, NULL)
                   : p[0] == ROW_RMS ? ftr_rms_norm_with(x, gamma, NULL)
                                     : ftr_group_norm_with(x, 3, gamma, gamma, NULL));
@@ -1174,7 +1175,7 @@ static void build_embedding(op_build *b) {
 static void build_embedding_layer(op_build *b) {
     ftr_embedding_desc desc = {.dtype = b->real};
     ftr_tensor h = ftr_embedding(integer_input(b, FTR_I32, FTR_SHAPE(3, 4), 0, 6), "emb", 7, 5, &desc);
-    output(b, ftr_linear_with(ftr_tanh(h), ftr_variable_find(b->graph, "emb.weight"), (ftr_tensor){0}));
+    output(b, ftr_linear_with(ftr_tanh(h), as_real(b, ftr_variable_find(b->graph, "emb.weight")), (ftr_tensor){0}));
 }
 
 static const struct {
@@ -1403,7 +1404,8 @@ static void build_network(op_build *b) {
         break;
     }
     case 3: { /* one layer's weights used twice */
-        ftr_tensor w = ftr_parameter(b->graph, "w", b->real, FTR_SHAPE(5, 5), (ftr_init){0});
+        ftr_tensor w = ftr_parameter(b->graph, "w", wide_type(b), FTR_SHAPE(5, 5), (ftr_init){0});
+        w = as_real(b, w);
         ftr_tensor h = ftr_tanh(ftr_linear_with(uniform_input(b, FTR_SHAPE(3, 5)), w, (ftr_tensor){0}));
         output(b, ftr_linear_with(h, w, (ftr_tensor){0}));
         break;
@@ -1711,8 +1713,8 @@ static void add_more_losses(table *t) {
                  r, form & 1, form / 2, 0);
         }
         for (int32_t form = 0; form < 4; form++) {
-            WITH(add(t, build_bce, 0, "bce_with_logits %s%s %s", reductions[r],
-                     form & 1 ? " class weights" : "", form & 2 ? "far" : "at 0"),
+            WITH(add(t, build_bce, 0, "bce_with_logits %s%s %s", reductions[r], form & 1 ? " class weights" : "",
+                     form & 2 ? "far" : "at 0"),
                  r, 0, form & 1, 1 + form / 2);
             WITH(add(t, build_smooth_l1, 0, "smooth_l1 %s%s%s", reductions[r], form & 1 ? " mask" : "",
                      form & 2 ? "" : " beta 0"),
@@ -1873,6 +1875,7 @@ op_case *op_cases(int32_t *count) {
     add_einsum(&t);
     add_edges(&t);
     add_updates(&t);
+    add_half(&t);
     *count = t.count;
     return t.cases;
 }

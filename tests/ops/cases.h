@@ -23,7 +23,7 @@ typedef struct op_input {
 typedef struct op_build {
     const struct op_case *of;
     ftr_graph *graph;
-    ftr_dtype real; /* FTR_F32 or FTR_F64: the type of floating-point inputs */
+    ftr_dtype real; /* FTR_F32, FTR_F64, FTR_F16 or FTR_BF16: the type of floating-point inputs */
     ftr_test_rng rng;
     op_input inputs[OP_MAX_INPUTS];
     int32_t input_count;
@@ -33,6 +33,7 @@ typedef struct op_build {
     int32_t first_weight; /* inputs from here on are the weights of the loss, one an output that is in it */
     ftr_optimizer optimizer;
     bool optimize;
+    ftr_scaler_desc scaler; /* of a cookie 0: none is given */
 } op_build;
 
 /* Switches of a case. */

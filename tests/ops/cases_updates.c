@@ -83,8 +83,8 @@ enum { FEW, CONV, MANY, LARGE };
 /* The sum of p * x, x being an input: x is p's gradient but for a factor. Steps divide by small gradients, so those
  * should not be small by cancellation. */
 static ftr_tensor product(op_build *b, const char *name, ftr_shape shape) {
-    ftr_tensor p = ftr_parameter(b->graph, name, b->real, shape, (ftr_init){FTR_INIT_NORMAL, 0, 0.5});
-    return ftr_sum(ftr_mul(p, fixed_input(b, shape, FILL_UNIFORM, -1, 1)), ftr_all_axes(), false);
+    ftr_tensor p = ftr_parameter(b->graph, name, wide_type(b), shape, (ftr_init){FTR_INIT_NORMAL, 0, 0.5});
+    return ftr_sum(ftr_mul(as_real(b, p), fixed_input(b, shape, FILL_UNIFORM, -1, 1)), ftr_all_axes(), false);
 }
 
 /* The sum of products of a list of shapes. */
@@ -117,7 +117,8 @@ static ftr_tensor network(op_build *b, int32_t kind) {
         output(b, ftr_conv2d(fixed_input(b, FTR_SHAPE(1, 3, 3, 40), FILL_UNIFORM, -1, 1), "conv", 70, 3, NULL));
         return products(b, large, LENGTH(large));
     }
-    ftr_tensor q = ftr_parameter(b->graph, "q", b->real, ftr_scalar_shape(), (ftr_init){FTR_INIT_CONSTANT, 0.25, 0});
+    ftr_init quarter = {FTR_INIT_CONSTANT, 0.25, 0};
+    ftr_tensor q = as_real(b, ftr_parameter(b->graph, "q", wide_type(b), ftr_scalar_shape(), quarter));
     q = ftr_add(ftr_tanh(q), ftr_scalar(b->graph, b->real, 1.5));
     if (kind == CONV) {
         ftr_tensor h = ftr_conv2d(fixed_input(b, FTR_SHAPE(1, 3, 4, 3), FILL_UNIFORM, -1, 1), "conv1", 8, 3, NULL);

@@ -147,6 +147,8 @@ static const struct {
     {FTR_OP_adafactor_update, "is made by the library, of an optimizer"},
     {FTR_OP_muon_update, "is made by the library, of an optimizer"},
     {FTR_OP_clip_scale, "is made by the library, of an optimizer"},
+    {FTR_OP_grad_norm, "is made by the library, of an optimizer or a scaler"},
+    {FTR_OP_scale_update, "is made by the library, of a scaler"},
 };
 
 const char *op_cannot_be_malformed(int32_t op) {

@@ -105,9 +105,9 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(add_shapes, FTR_ERROR_SHAPE, "add 'add_2': shapes [2, 3] and [4] do not broadcast", ftr_add(A(2, 3), B(4))) \
     X(add_dtypes, FTR_ERROR_DTYPE, "add 'add_2': a is f32, b is i32: both must have one type", \
       ftr_add(A(2, 3), B_AS(FTR_I32, 2, 3))) \
-    X(add_bool, FTR_ERROR_DTYPE, "add 'add_2': a is bool, expected f32, f64, i32 or i64", \
+    X(add_bool, FTR_ERROR_DTYPE, "add 'add_2': a is bool, expected floating point, i32 or i64", \
       ftr_add(A_AS(FTR_BOOL, 3), B_AS(FTR_BOOL, 3))) \
-    X(add_u8, FTR_ERROR_DTYPE, "add 'add_2': a is u8, expected f32, f64, i32 or i64", \
+    X(add_u8, FTR_ERROR_DTYPE, "add 'add_2': a is u8, expected floating point, i32 or i64", \
       ftr_add(A_AS(FTR_U8, 3), B_AS(FTR_U8, 3))) \
     X(add_null, FTR_ERROR_INVALID_TENSOR, "add: input 0 is a null tensor", ftr_add(NOTHING, B(4))) \
     X(add_null_right, FTR_ERROR_INVALID_TENSOR, "add: input 1 is a null tensor", ftr_add(A(4), NOTHING)) \
@@ -117,10 +117,10 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_mul(A_AS(FTR_I32, 2), B_AS(FTR_I64, 2))) \
     X(div_shapes, FTR_ERROR_SHAPE, "div 'div_2': shapes [2, 3, 4] and [2, 4] do not broadcast", \
       ftr_div(A(2, 3, 4), B(2, 4))) \
-    X(pow_integers, FTR_ERROR_DTYPE, "pow 'pow_2': a is i32, expected f32 or f64", \
+    X(pow_integers, FTR_ERROR_DTYPE, "pow 'pow_2': a is i32, expected floating point", \
       ftr_pow(A_AS(FTR_I32, 3), B_AS(FTR_I32, 3))) \
     X(pow_shapes, FTR_ERROR_SHAPE, "pow 'pow_2': shapes [3] and [2] do not broadcast", ftr_pow(A(3), B(2))) \
-    X(maximum_bool, FTR_ERROR_DTYPE, "maximum 'maximum_2': a is bool, expected f32, f64, i32 or i64", \
+    X(maximum_bool, FTR_ERROR_DTYPE, "maximum 'maximum_2': a is bool, expected floating point, i32 or i64", \
       ftr_maximum(A_AS(FTR_BOOL, 3), B_AS(FTR_BOOL, 3))) \
     X(maximum_shapes, FTR_ERROR_SHAPE, "maximum 'maximum_2': shapes [3, 2] and [3] do not broadcast", \
       ftr_maximum(A(3, 2), B(3))) \
@@ -141,89 +141,89 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_where(A_AS(FTR_BOOL, 3), B(3), C_AS(FTR_I32, 3))) \
     X(where_shapes, FTR_ERROR_SHAPE, "where 'where_3': shapes [2], [3] and [3] do not broadcast", \
       ftr_where(A_AS(FTR_BOOL, 2), B(3), C(3))) \
-    X(neg_bool, FTR_ERROR_DTYPE, "neg 'neg_1': input is bool, expected f32, f64, i32 or i64", \
+    X(neg_bool, FTR_ERROR_DTYPE, "neg 'neg_1': input is bool, expected floating point, i32 or i64", \
       ftr_neg(A_AS(FTR_BOOL, 3))) \
-    X(exp_integers, FTR_ERROR_DTYPE, "exp 'exp_1': input is i32, expected f32 or f64", ftr_exp(A_AS(FTR_I32, 3))) \
-    X(log_integers, FTR_ERROR_DTYPE, "log 'log_1': input is i32, expected f32 or f64", ftr_log(A_AS(FTR_I32, 3))) \
-    X(sqrt_integers, FTR_ERROR_DTYPE, "sqrt 'sqrt_1': input is i32, expected f32 or f64", ftr_sqrt(A_AS(FTR_I32, 3))) \
-    X(rsqrt_integers, FTR_ERROR_DTYPE, "rsqrt 'rsqrt_1': input is i32, expected f32 or f64", \
+    X(exp_integers, FTR_ERROR_DTYPE, "exp 'exp_1': input is i32, expected floating point", ftr_exp(A_AS(FTR_I32, 3))) \
+    X(log_integers, FTR_ERROR_DTYPE, "log 'log_1': input is i32, expected floating point", ftr_log(A_AS(FTR_I32, 3))) \
+    X(sqrt_integers, FTR_ERROR_DTYPE, "sqrt 'sqrt_1': input is i32, expected floating point", ftr_sqrt(A_AS(FTR_I32, 3))) \
+    X(rsqrt_integers, FTR_ERROR_DTYPE, "rsqrt 'rsqrt_1': input is i32, expected floating point", \
       ftr_rsqrt(A_AS(FTR_I32, 3))) \
-    X(tanh_integers, FTR_ERROR_DTYPE, "tanh 'tanh_1': input is i32, expected f32 or f64", ftr_tanh(A_AS(FTR_I32, 3))) \
-    X(sigmoid_integers, FTR_ERROR_DTYPE, "sigmoid 'sigmoid_1': input is i32, expected f32 or f64", \
+    X(tanh_integers, FTR_ERROR_DTYPE, "tanh 'tanh_1': input is i32, expected floating point", ftr_tanh(A_AS(FTR_I32, 3))) \
+    X(sigmoid_integers, FTR_ERROR_DTYPE, "sigmoid 'sigmoid_1': input is i32, expected floating point", \
       ftr_sigmoid(A_AS(FTR_I32, 3))) \
-    X(relu_integers, FTR_ERROR_DTYPE, "relu 'relu_1': input is u8, expected f32 or f64", ftr_relu(A_AS(FTR_U8, 3))) \
+    X(relu_integers, FTR_ERROR_DTYPE, "relu 'relu_1': input is u8, expected floating point", ftr_relu(A_AS(FTR_U8, 3))) \
     X(minimum_shapes, FTR_ERROR_SHAPE, "minimum 'minimum_2': shapes [3, 2] and [3] do not broadcast", \
       ftr_minimum(A(3, 2), B(3))) \
     X(minimum_dtypes, FTR_ERROR_DTYPE, "minimum 'minimum_2': a is f32, b is i32: both must have one type", \
       ftr_minimum(A(3), B_AS(FTR_I32, 3))) \
-    X(abs_bool, FTR_ERROR_DTYPE, "abs 'abs_1': input is bool, expected f32, f64, i32 or i64", \
+    X(abs_bool, FTR_ERROR_DTYPE, "abs 'abs_1': input is bool, expected floating point, i32 or i64", \
       ftr_abs(A_AS(FTR_BOOL, 3))) \
-    X(sign_u8, FTR_ERROR_DTYPE, "sign 'sign_1': input is u8, expected f32, f64, i32 or i64", \
+    X(sign_u8, FTR_ERROR_DTYPE, "sign 'sign_1': input is u8, expected floating point, i32 or i64", \
       ftr_sign(A_AS(FTR_U8, 3))) \
-    X(sin_integers, FTR_ERROR_DTYPE, "sin 'sin_1': input is i32, expected f32 or f64", ftr_sin(A_AS(FTR_I32, 3))) \
-    X(cos_integers, FTR_ERROR_DTYPE, "cos 'cos_1': input is i64, expected f32 or f64", ftr_cos(A_AS(FTR_I64, 3))) \
-    X(erf_integers, FTR_ERROR_DTYPE, "erf 'erf_1': input is i32, expected f32 or f64", ftr_erf(A_AS(FTR_I32, 3))) \
-    X(floor_integers, FTR_ERROR_DTYPE, "floor 'floor_1': input is i32, expected f32 or f64", \
+    X(sin_integers, FTR_ERROR_DTYPE, "sin 'sin_1': input is i32, expected floating point", ftr_sin(A_AS(FTR_I32, 3))) \
+    X(cos_integers, FTR_ERROR_DTYPE, "cos 'cos_1': input is i64, expected floating point", ftr_cos(A_AS(FTR_I64, 3))) \
+    X(erf_integers, FTR_ERROR_DTYPE, "erf 'erf_1': input is i32, expected floating point", ftr_erf(A_AS(FTR_I32, 3))) \
+    X(floor_integers, FTR_ERROR_DTYPE, "floor 'floor_1': input is i32, expected floating point", \
       ftr_floor(A_AS(FTR_I32, 3))) \
-    X(round_bool, FTR_ERROR_DTYPE, "round 'round_1': input is bool, expected f32 or f64", \
+    X(round_bool, FTR_ERROR_DTYPE, "round 'round_1': input is bool, expected floating point", \
       ftr_round(A_AS(FTR_BOOL, 3))) \
-    X(clamp_integers, FTR_ERROR_DTYPE, "clamp 'clamp_1': input is i32, expected f32 or f64", \
+    X(clamp_integers, FTR_ERROR_DTYPE, "clamp 'clamp_1': input is i32, expected floating point", \
       ftr_clamp(A_AS(FTR_I32, 3), 0, 1)) \
     X(clamp_order, FTR_ERROR_INVALID_ARGUMENT, "clamp 'clamp_1': min 2, max 1.5: expected min <= max", \
       ftr_clamp(A(3), 2, 1.5)) \
     X(clamp_nan, FTR_ERROR_INVALID_ARGUMENT, "clamp 'clamp_1': min 0, max nan: expected min <= max", \
       ftr_clamp(A(3), 0, fabs((double)NAN))) \
-    X(relu6_integers, FTR_ERROR_DTYPE, "clamp 'clamp_1': input is u8, expected f32 or f64", \
+    X(relu6_integers, FTR_ERROR_DTYPE, "clamp 'clamp_1': input is u8, expected floating point", \
       ftr_relu6(A_AS(FTR_U8, 3))) \
     X(gelu_form, FTR_ERROR_INVALID_ARGUMENT, "gelu 'gelu_1': form 7, expected FTR_GELU_EXACT or FTR_GELU_TANH", \
       ftr_gelu(A(3), (ftr_gelu_form)7)) \
-    X(gelu_integers, FTR_ERROR_DTYPE, "gelu 'gelu_1': input is i32, expected f32 or f64", \
+    X(gelu_integers, FTR_ERROR_DTYPE, "gelu 'gelu_1': input is i32, expected floating point", \
       ftr_gelu(A_AS(FTR_I32, 3), FTR_GELU_TANH)) \
-    X(silu_bool, FTR_ERROR_DTYPE, "silu 'silu_1': input is bool, expected f32 or f64", ftr_silu(A_AS(FTR_BOOL, 3))) \
-    X(hardswish_integers, FTR_ERROR_DTYPE, "hardswish 'hardswish_1': input is i32, expected f32 or f64", \
+    X(silu_bool, FTR_ERROR_DTYPE, "silu 'silu_1': input is bool, expected floating point", ftr_silu(A_AS(FTR_BOOL, 3))) \
+    X(hardswish_integers, FTR_ERROR_DTYPE, "hardswish 'hardswish_1': input is i32, expected floating point", \
       ftr_hardswish(A_AS(FTR_I32, 3))) \
-    X(hardsigmoid_integers, FTR_ERROR_DTYPE, "hardsigmoid 'hardsigmoid_1': input is i32, expected f32 or f64", \
+    X(hardsigmoid_integers, FTR_ERROR_DTYPE, "hardsigmoid 'hardsigmoid_1': input is i32, expected floating point", \
       ftr_hardsigmoid(A_AS(FTR_I32, 3))) \
     X(leaky_relu_slope, FTR_ERROR_INVALID_ARGUMENT, "leaky_relu 'leaky_relu_1': slope inf, expected a finite number", \
       ftr_leaky_relu(A(3), INFINITY)) \
-    X(leaky_relu_integers, FTR_ERROR_DTYPE, "leaky_relu 'leaky_relu_1': input is i64, expected f32 or f64", \
+    X(leaky_relu_integers, FTR_ERROR_DTYPE, "leaky_relu 'leaky_relu_1': input is i64, expected floating point", \
       ftr_leaky_relu(A_AS(FTR_I64, 3), 0.1)) \
     X(elu_alpha, FTR_ERROR_INVALID_ARGUMENT, "elu 'elu_1': alpha -inf, expected a finite number", \
       ftr_elu(A(3), -INFINITY)) \
-    X(elu_integers, FTR_ERROR_DTYPE, "elu 'elu_1': input is i32, expected f32 or f64", \
+    X(elu_integers, FTR_ERROR_DTYPE, "elu 'elu_1': input is i32, expected floating point", \
       ftr_elu(A_AS(FTR_I32, 3), 1)) \
     X(softplus_beta, FTR_ERROR_INVALID_ARGUMENT, "softplus 'softplus_1': beta 0, expected a finite number above 0", \
       ftr_softplus(A(3), 0, 20)) \
     X(softplus_threshold, FTR_ERROR_INVALID_ARGUMENT, "softplus 'softplus_1': threshold nan, expected a number", \
       ftr_softplus(A(3), 1, fabs((double)NAN))) \
-    X(softplus_integers, FTR_ERROR_DTYPE, "softplus 'softplus_1': input is i32, expected f32 or f64", \
+    X(softplus_integers, FTR_ERROR_DTYPE, "softplus 'softplus_1': input is i32, expected floating point", \
       ftr_softplus(A_AS(FTR_I32, 3), 1, 20)) \
-    X(cast_unknown, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 42, expected f32, f64, i32, i64, u8 or bool", \
+    X(cast_unknown, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 42, expected one of ftr_dtype", \
       ftr_cast(A(3), (ftr_dtype)42)) \
-    X(cast_none, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 0, expected f32, f64, i32, i64, u8 or bool", \
+    X(cast_none, FTR_ERROR_INVALID_ARGUMENT, "cast 'cast_1': dtype 0, expected one of ftr_dtype", \
       ftr_cast(A(3), FTR_DTYPE_NONE)) \
     X(sum_axis, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': axis 2 of a tensor of rank 2", \
       ftr_sum(A(2, 3), FTR_AXES(2), false)) \
     X(sum_twice, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': axis -1 is there twice", \
       ftr_sum(A(2, 3), FTR_AXES(1, -1), false)) \
-    X(sum_bool, FTR_ERROR_DTYPE, "sum 'sum_1': input is bool, expected f32, f64, i32 or i64", \
+    X(sum_bool, FTR_ERROR_DTYPE, "sum 'sum_1': input is bool, expected floating point, i32 or i64", \
       ftr_sum(A_AS(FTR_BOOL, 3), ftr_all_axes(), false)) \
     X(sum_count, FTR_ERROR_INVALID_ARGUMENT, "sum of 'a': 9 axes, expected 0 to 6", \
       ftr_sum(A(3), (ftr_axes){.count = 9}, false)) \
-    X(mean_integers, FTR_ERROR_DTYPE, "mean 'mean_1': input is i32, expected f32 or f64", \
+    X(mean_integers, FTR_ERROR_DTYPE, "mean 'mean_1': input is i32, expected floating point", \
       ftr_mean(A_AS(FTR_I32, 3), ftr_all_axes(), false)) \
     X(mean_axis, FTR_ERROR_INVALID_ARGUMENT, "mean of 'a': axis -3 of a tensor of rank 2", \
       ftr_mean(A(2, 3), FTR_AXES(-3), true)) \
     X(max_nothing, FTR_ERROR_SHAPE, "max 'max_1': axis 1 of [2, 0] has size 0, expected 1 or more", \
       ftr_max(A(2, 0), FTR_AXES(1), false)) \
-    X(max_bool, FTR_ERROR_DTYPE, "max 'max_1': input is bool, expected f32, f64, i32 or i64", \
+    X(max_bool, FTR_ERROR_DTYPE, "max 'max_1': input is bool, expected floating point, i32 or i64", \
       ftr_max(A_AS(FTR_BOOL, 3), ftr_all_axes(), false)) \
     X(max_scalar_axis, FTR_ERROR_INVALID_ARGUMENT, "max of 'a': axis 0 of a tensor of rank 0", \
       ftr_max(scalar(g), FTR_AXES(0), false)) \
     X(argmax_axis, FTR_ERROR_INVALID_ARGUMENT, "argmax of 'a': axis 5 of a tensor of rank 2", ftr_argmax(A(2, 3), 5)) \
     X(argmax_nothing, FTR_ERROR_SHAPE, "argmax 'argmax_1': axis 1 of [2, 0] has size 0, expected 1 or more", \
       ftr_argmax(A(2, 0), 1)) \
-    X(argmax_bool, FTR_ERROR_DTYPE, "argmax 'argmax_1': input is bool, expected f32, f64, i32 or i64", \
+    X(argmax_bool, FTR_ERROR_DTYPE, "argmax 'argmax_1': input is bool, expected floating point, i32 or i64", \
       ftr_argmax(A_AS(FTR_BOOL, 3), 0)) \
     X(matmul_inner, FTR_ERROR_SHAPE, "matmul 'matmul_2': a is [2, 3], b is [4, 5]: inner sizes 3 and 4 differ", \
       ftr_matmul(A(2, 3), B(4, 5), false, false)) \
@@ -237,7 +237,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(matmul_batch, FTR_ERROR_SHAPE, \
       "matmul 'matmul_2': a is [2, 3, 4], b is [3, 4, 5]: the leading dimensions do not broadcast", \
       ftr_matmul(A(2, 3, 4), B(3, 4, 5), false, false)) \
-    X(matmul_integers, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is i32, expected f32 or f64", \
+    X(matmul_integers, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is i32, expected floating point", \
       ftr_matmul(A_AS(FTR_I32, 2, 3), B_AS(FTR_I32, 3, 4), false, false)) \
     X(matmul_dtypes, FTR_ERROR_DTYPE, "matmul 'matmul_2': a is f32, b is f64: both must have one type", \
       ftr_matmul(A(2, 3), B_AS(FTR_F64, 3, 4), false, false)) \
@@ -249,7 +249,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_linear_with(A(2, 3), B(4, 3), C(3))) \
     X(linear_input_rank, FTR_ERROR_RANK, "linear 'linear_2': input has rank 0, expected 1 or more (..., in)", \
       ftr_linear_with(scalar(g), B(4, 3), NOTHING)) \
-    X(linear_dtype, FTR_ERROR_DTYPE, "linear 'linear_2': input is i32, expected f32 or f64", \
+    X(linear_dtype, FTR_ERROR_DTYPE, "linear 'linear_2': input is i32, expected floating point", \
       ftr_linear_with(A_AS(FTR_I32, 2, 3), B(4, 3), NOTHING)) \
     X(linear_layer_features, FTR_ERROR_INVALID_ARGUMENT, "linear 'fc': out_features 0, expected 1 or more", \
       ftr_linear(A(2, 3), "fc", 0, NULL)) \
@@ -257,7 +257,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(linear_layer_null_name, FTR_ERROR_NAME, "linear: the layer has no name", ftr_linear(A(2, 3), NULL, 4, NULL)) \
     X(linear_layer_twice, FTR_ERROR_NAME, "parameter 'fc.weight': the name is used by another parameter or buffer", \
       ftr_linear(ftr_linear(A(2, 3), "fc", 4, NULL), "fc", 4, NULL)) \
-    X(linear_layer_dtype, FTR_ERROR_DTYPE, "linear 'fc': input is i64, expected f32 or f64", \
+    X(linear_layer_dtype, FTR_ERROR_DTYPE, "linear 'fc': input is i64, expected floating point", \
       ftr_linear(A_AS(FTR_I64, 2, 3), "fc", 4, NULL)) \
     X(conv_channels, FTR_ERROR_SHAPE, "conv2d 'conv2d_2': input has 4 channels, weight expects 3 (groups 1)", \
       ftr_conv2d_with(A(1, 5, 5, 4), B(2, 3, 3, 3), NOTHING, NULL)) \
@@ -288,7 +288,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(conv_too_small_dilated, FTR_ERROR_SHAPE, \
       "conv2d 'conv2d_2': kernel 3 x 3 (dilation 2) does not fit the padded input of 5 x 4", \
       ftr_conv2d_with(A(1, 5, 4, 4), B(3, 3, 3, 4), NOTHING, &(ftr_conv2d_desc){.dilation = {2, 2}})) \
-    X(conv_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is u8, expected f32 or f64", \
+    X(conv_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is u8, expected floating point", \
       ftr_conv2d_with(A_AS(FTR_U8, 1, 5, 5, 4), B(3, 3, 3, 4), NOTHING, NULL)) \
     X(conv_weight_dtype, FTR_ERROR_DTYPE, "conv2d 'conv2d_2': input is f32, weight is f64: both must have one type", \
       ftr_conv2d_with(A(1, 5, 5, 4), B_AS(FTR_F64, 3, 3, 3, 4), NOTHING, NULL)) \
@@ -309,7 +309,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       norm(A(3), 3, 1e-5, 0.1)) \
     X(norm_channels, FTR_ERROR_SHAPE, "batch_norm 'batch_norm_5': gamma is [5], expected [3]", \
       norm(A(4, 3), 5, 1e-5, 0.1)) \
-    X(norm_dtype, FTR_ERROR_DTYPE, "batch_norm 'batch_norm_5': input is i32, expected f32 or f64", \
+    X(norm_dtype, FTR_ERROR_DTYPE, "batch_norm 'batch_norm_5': input is i32, expected floating point", \
       norm(A_AS(FTR_I32, 4, 3), 3, 1e-5, 0.1)) \
     X(norm_eps, FTR_ERROR_INVALID_ARGUMENT, \
       "batch_norm 'batch_norm_5': eps -1, expected a finite number of 0 or more", norm(A(4, 3), 3, -1, 0.1)) \
@@ -327,7 +327,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_layer_norm_with(A(2, 3), NOTHING, B_AS(FTR_F64, 3), NULL)) \
     X(layer_norm_rank, FTR_ERROR_RANK, "layer_norm 'layer_norm_2': input has rank 1, expected 2 or more", \
       ftr_layer_norm_with(A(3), B(2, 3), NOTHING, NULL)) \
-    X(layer_norm_dtype, FTR_ERROR_DTYPE, "layer_norm 'layer_norm_1': input is i32, expected f32 or f64", \
+    X(layer_norm_dtype, FTR_ERROR_DTYPE, "layer_norm 'layer_norm_1': input is i32, expected floating point", \
       ftr_layer_norm_with(A_AS(FTR_I32, 2, 3), NOTHING, NOTHING, NULL)) \
     X(layer_norm_cookie, FTR_ERROR_INVALID_ARGUMENT, \
       "layer_norm 'ln': desc was not made by ftr_layer_norm_defaults()", \
@@ -363,7 +363,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(max_pool_padding, FTR_ERROR_INVALID_ARGUMENT, \
       "max_pool2d 'max_pool2d_1': padding 2, expected 0 to 1 (half the window)", \
       ftr_max_pool2d(A(1, 4, 4, 2), 2, 2, &(ftr_pool2d_desc){.padding = {2, 0, 0, 0}})) \
-    X(max_pool_dtype, FTR_ERROR_DTYPE, "max_pool2d 'max_pool2d_1': input is i32, expected f32 or f64", \
+    X(max_pool_dtype, FTR_ERROR_DTYPE, "max_pool2d 'max_pool2d_1': input is i32, expected floating point", \
       ftr_max_pool2d(A_AS(FTR_I32, 1, 4, 4, 2), 2, 2, NULL)) \
     X(avg_pool_stride, FTR_ERROR_INVALID_ARGUMENT, "avg_pool2d 'avg_pool2d_1': stride -1, expected 1 or more", \
       ftr_avg_pool2d(A(1, 4, 4, 2), 2, 2, &(ftr_pool2d_desc){.stride = {-1, 1}})) \
@@ -379,7 +379,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_dropout(A(3), -0.1)) \
     X(dropout_nan, FTR_ERROR_INVALID_ARGUMENT, "dropout 'dropout_1': p nan, expected 0 to 1", \
       ftr_dropout(A(3), (double)NAN)) \
-    X(dropout_dtype, FTR_ERROR_DTYPE, "dropout 'dropout_1': input is i32, expected f32 or f64", \
+    X(dropout_dtype, FTR_ERROR_DTYPE, "dropout 'dropout_1': input is i32, expected floating point", \
       ftr_dropout(A_AS(FTR_I32, 3), 0.5)) \
     X(reshape_count, FTR_ERROR_SHAPE, "reshape 'reshape_1': [2, 3] has 6 elements, [4] has 4", \
       ftr_reshape(A(2, 3), FTR_SHAPE(4))) \
@@ -429,7 +429,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_pad(A(2, 3), FTR_SHAPE(0, -1), FTR_SHAPE(1, 1), 0)) \
     X(softmax_axis, FTR_ERROR_INVALID_ARGUMENT, "softmax 'softmax_1': axis 2 of a tensor of rank 2", \
       ftr_softmax(A(2, 3), 2)) \
-    X(softmax_dtype, FTR_ERROR_DTYPE, "softmax 'softmax_1': input is i32, expected f32 or f64", \
+    X(softmax_dtype, FTR_ERROR_DTYPE, "softmax 'softmax_1': input is i32, expected floating point", \
       ftr_softmax(A_AS(FTR_I32, 2, 3), 1)) \
     X(softmax_scalar, FTR_ERROR_INVALID_ARGUMENT, "softmax 'softmax_1': axis 0 of a tensor of rank 0", \
       ftr_softmax(scalar(g), 0)) \
@@ -443,7 +443,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(loss_labels_rank, FTR_ERROR_SHAPE, \
       "cross_entropy 'cross_entropy_2': labels are [4, 1], expected [4] for logits [4, 3]", \
       ftr_cross_entropy(A(4, 3), B_AS(FTR_I32, 4, 1), NULL)) \
-    X(loss_logits_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_2': logits is i32, expected f32 or f64", \
+    X(loss_logits_dtype, FTR_ERROR_DTYPE, "cross_entropy 'cross_entropy_2': logits is i32, expected floating point", \
       ftr_cross_entropy(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4), NULL)) \
     X(loss_logits_rank, FTR_ERROR_RANK, \
       "cross_entropy 'cross_entropy_2': logits have rank 0, expected 1 or more (..., classes)", \
@@ -465,13 +465,13 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_mse(A(4, 1), B(4), FTR_REDUCE_MEAN)) \
     X(mse_dtypes, FTR_ERROR_DTYPE, "mse: prediction is f32, target is f64: both must have one type", \
       ftr_mse(A(4), B_AS(FTR_F64, 4), FTR_REDUCE_MEAN)) \
-    X(mse_integers, FTR_ERROR_DTYPE, "mse: prediction is i32, expected f32 or f64", \
+    X(mse_integers, FTR_ERROR_DTYPE, "mse: prediction is i32, expected floating point", \
       ftr_mse(A_AS(FTR_I32, 4), B_AS(FTR_I32, 4), FTR_REDUCE_MEAN)) \
     X(mse_reduction, FTR_ERROR_INVALID_ARGUMENT, "mse: reduction -1, expected 0 to 2", \
       ftr_mse(A(4), B(4), (ftr_reduction)-1)) \
     X(nll_labels, FTR_ERROR_SHAPE, "nll 'nll_2': labels are [5], expected [4] for log-probabilities [4, 3]", \
       ftr_nll(A(4, 3), B_AS(FTR_I32, 5), NULL)) \
-    X(nll_dtype, FTR_ERROR_DTYPE, "nll 'nll_2': log-probabilities is i32, expected f32 or f64", \
+    X(nll_dtype, FTR_ERROR_DTYPE, "nll 'nll_2': log-probabilities is i32, expected floating point", \
       ftr_nll(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4), NULL)) \
     X(nll_cookie, FTR_ERROR_INVALID_ARGUMENT, "nll: desc was not made by ftr_cross_entropy_defaults()", \
       ftr_nll(A(4, 3), B_AS(FTR_I32, 4), &(ftr_cross_entropy_desc){0})) \
@@ -500,7 +500,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(accuracy_shape, FTR_ERROR_SHAPE, "accuracy: labels are [3], expected [4] for logits [4, 3]", \
       ftr_accuracy(A(4, 3), B_AS(FTR_I32, 3))) \
     X(accuracy_labels, FTR_ERROR_DTYPE, "accuracy: labels are f32, expected i32 or i64", ftr_accuracy(A(4, 3), B(4))) \
-    X(accuracy_logits, FTR_ERROR_DTYPE, "accuracy: logits are i32, expected f32 or f64", \
+    X(accuracy_logits, FTR_ERROR_DTYPE, "accuracy: logits are i32, expected floating point", \
       ftr_accuracy(A_AS(FTR_I32, 4, 3), B_AS(FTR_I32, 4))) \
     X(accuracy_rank, FTR_ERROR_RANK, "accuracy: logits have rank 0, expected 1 or more (..., classes)", \
       ftr_accuracy(scalar(g), B_AS(FTR_I32, 4))) \
@@ -508,7 +508,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_embedding_with(A(5, 3), B(4))) \
     X(embedding_weight, FTR_ERROR_RANK, "embedding 'embedding_2': weight has rank 3, expected 2 (rows, width)", \
       ftr_embedding_with(A(5, 3, 1), B_AS(FTR_I32, 4))) \
-    X(embedding_weight_type, FTR_ERROR_DTYPE, "embedding 'embedding_2': weight is i32, expected f32 or f64", \
+    X(embedding_weight_type, FTR_ERROR_DTYPE, "embedding 'embedding_2': weight is i32, expected floating point", \
       ftr_embedding_with(A_AS(FTR_I32, 5, 3), B_AS(FTR_I32, 4))) \
     X(embedding_rank, FTR_ERROR_RANK, "embedding 'embedding_2': indices have rank 6, expected 5 or less", \
       ftr_embedding_with(A(5, 3), B_AS(FTR_I32, 1, 1, 1, 1, 1, 2))) \
@@ -532,7 +532,7 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
       ftr_scatter_add(A(9, 3), 0, B_AS(FTR_I32, 5, 3), C(4, 3))) \
     X(scatter_types, FTR_ERROR_DTYPE, "scatter_add 'scatter_add_3': x is f32, source is i32: both must have one type", \
       ftr_scatter_add(A(9, 3), 0, B_AS(FTR_I32, 5, 3), C_AS(FTR_I32, 5, 3))) \
-    X(scatter_bool, FTR_ERROR_DTYPE, "scatter_add 'scatter_add_3': source is bool, expected f32, f64, i32 or i64", \
+    X(scatter_bool, FTR_ERROR_DTYPE, "scatter_add 'scatter_add_3': source is bool, expected floating point, i32 or i64", \
       ftr_scatter_add(A_AS(FTR_BOOL, 9), 0, B_AS(FTR_I32, 5), C_AS(FTR_BOOL, 5))) \
     X(scatter_axis, FTR_ERROR_INVALID_ARGUMENT, "scatter_add 'scatter_add_3': axis -3 of a tensor of rank 2", \
       ftr_scatter_add(A(9, 3), -3, B_AS(FTR_I32, 5, 3), C(5, 3))) \
@@ -541,27 +541,27 @@ static ftr_tensor stack_of(ftr_tensor x, ftr_tensor y, int32_t axis) {
     X(one_hot_classes, FTR_ERROR_INVALID_ARGUMENT, "one_hot 'one_hot_1': classes 0, expected 1 or more", \
       ftr_one_hot(A_AS(FTR_I32, 4), 0, FTR_F32)) \
     X(one_hot_type, FTR_ERROR_INVALID_ARGUMENT, \
-      "one_hot 'one_hot_1': dtype 42, expected f32, f64, i32, i64, u8 or bool", \
+      "one_hot 'one_hot_1': dtype 42, expected one of ftr_dtype", \
       ftr_one_hot(A_AS(FTR_I32, 4), 3, (ftr_dtype)42)) \
     X(topk_k, FTR_ERROR_INVALID_ARGUMENT, "topk 'topk_1': k 4, expected 0 to 3", ftr_topk(A(2, 3), 4, NULL)) \
     X(topk_rank, FTR_ERROR_RANK, "topk 'topk_1': input has rank 0, expected 1 or more", ftr_topk(scalar(g), 1, NULL)) \
-    X(topk_bool, FTR_ERROR_DTYPE, "topk 'topk_1': input is bool, expected f32, f64, i32 or i64", \
+    X(topk_bool, FTR_ERROR_DTYPE, "topk 'topk_1': input is bool, expected floating point, i32 or i64", \
       ftr_topk(A_AS(FTR_BOOL, 3), 1, NULL)) \
     X(cumsum_axis, FTR_ERROR_INVALID_ARGUMENT, "cumsum 'cumsum_1': axis 0 of a tensor of rank 0", \
       ftr_cumsum(scalar(g), 0, false)) \
-    X(cumsum_bool, FTR_ERROR_DTYPE, "cumsum 'cumsum_1': input is bool, expected f32, f64, i32 or i64", \
+    X(cumsum_bool, FTR_ERROR_DTYPE, "cumsum 'cumsum_1': input is bool, expected floating point, i32 or i64", \
       ftr_cumsum(A_AS(FTR_BOOL, 3), 0, false)) \
     X(prod_axis, FTR_ERROR_INVALID_ARGUMENT, "prod of 'a': axis -3 of a tensor of rank 2", \
       ftr_prod(A(2, 3), FTR_AXES(-3), false)) \
-    X(prod_bool, FTR_ERROR_DTYPE, "prod 'prod_1': input is bool, expected f32, f64, i32 or i64", \
+    X(prod_bool, FTR_ERROR_DTYPE, "prod 'prod_1': input is bool, expected floating point, i32 or i64", \
       ftr_prod(A_AS(FTR_BOOL, 3), ftr_all_axes(), false)) \
     X(logsumexp_twice, FTR_ERROR_INVALID_ARGUMENT, "logsumexp of 'a': axis 1 is there twice", \
       ftr_logsumexp(A(2, 3), FTR_AXES(-1, 1), false)) \
-    X(logsumexp_integers, FTR_ERROR_DTYPE, "logsumexp 'logsumexp_1': input is i32, expected f32 or f64", \
+    X(logsumexp_integers, FTR_ERROR_DTYPE, "logsumexp 'logsumexp_1': input is i32, expected floating point", \
       ftr_logsumexp(A_AS(FTR_I32, 3), ftr_all_axes(), false)) \
     X(var_correction, FTR_ERROR_INVALID_ARGUMENT, "var of 'a': correction 2, expected 0 or 1", \
       ftr_var(A(2, 3), FTR_AXES(0), 2, false)) \
-    X(var_integers, FTR_ERROR_DTYPE, "var of 'a': input is i64, expected f32 or f64", \
+    X(var_integers, FTR_ERROR_DTYPE, "var of 'a': input is i64, expected floating point", \
       ftr_var(A_AS(FTR_I64, 3), ftr_all_axes(), 0, false)) \
     X(norm_p, FTR_ERROR_INVALID_ARGUMENT, "norm of 'a': p 3, expected 1, 2 or INFINITY", \
       ftr_norm(A(2, 3), 3, FTR_AXES(0), false)) \

@@ -68,7 +68,7 @@ static ftr_tensor rotary_not_made(ftr_graph *g) {
       foreign_mask(g)) \
     X(attention_desc, FTR_ERROR_INVALID_ARGUMENT, "attention: desc was not made by ftr_attention_defaults()", \
       not_made(g)) \
-    X(attention_integers, FTR_ERROR_DTYPE, "attention 'attention_3': query is i32, expected f32 or f64", \
+    X(attention_integers, FTR_ERROR_DTYPE, "attention 'attention_3': query is i32, expected floating point", \
       ftr_attention(INPUT("q", FTR_I32, 2, 3, 4, 8), K(2, 5, 2, 8), V(2, 5, 2, 8), NULL)) \
     X(attention_dtypes, FTR_ERROR_DTYPE, \
       "attention 'attention_3': query is f32, value is f64: both must have one type", \
@@ -114,7 +114,7 @@ static ftr_tensor rotary_not_made(ftr_graph *g) {
       scaled(g, 0, NAN)) \
     X(rotary_desc, FTR_ERROR_INVALID_ARGUMENT, "rotary: desc was not made by ftr_rotary_defaults()", \
       rotary_not_made(g)) \
-    X(rotary_integers, FTR_ERROR_DTYPE, "rotary 'rotary_1': input is i64, expected f32 or f64", \
+    X(rotary_integers, FTR_ERROR_DTYPE, "rotary 'rotary_1': input is i64, expected floating point", \
       ftr_rotary(INPUT("x", FTR_I64, 2, 3, 4, 8), NULL)) \
     X(rotary_rank, FTR_ERROR_RANK, "rotary 'rotary_1': input has rank 3, expected 4 (n, t, heads, d)", \
       ftr_rotary(Q(3, 4, 8), NULL)) \

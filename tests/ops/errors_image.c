@@ -44,7 +44,7 @@ static ftr_tensor resized(ftr_graph *g, ftr_resize2d_desc desc) { return ftr_res
     ROW(transpose_weight_rank, FTR_ERROR_RANK, \
         "conv_transpose2d of 'x': weight has rank 3, expected 4 (c, kh, kw, o / groups)", \
         ftr_conv_transpose2d_with(X(2, 3, 4, 4), W(4, 3, 6), NOTHING, NULL)) \
-    ROW(transpose_integers, FTR_ERROR_DTYPE, "conv_transpose2d of 'x': input is i32, expected f32 or f64", \
+    ROW(transpose_integers, FTR_ERROR_DTYPE, "conv_transpose2d of 'x': input is i32, expected floating point", \
         ftr_conv_transpose2d_with(INPUT("x", FTR_I32, 2, 3, 4, 4), W(4, 3, 3, 6), NOTHING, NULL)) \
     ROW(transpose_dtypes, FTR_ERROR_DTYPE, \
         "conv_transpose2d of 'x': input is f32, weight is f64: both must have one type", \
@@ -110,7 +110,7 @@ static ftr_tensor resized(ftr_graph *g, ftr_resize2d_desc desc) { return ftr_res
         ftr_conv1d_with(X(2, 1, 7, 4), W(6, 3, 4), NOTHING, NULL)) \
     ROW(line_weight_rank, FTR_ERROR_RANK, "conv1d of 'x': weight has rank 4, expected 3 (o, k, c / groups)", \
         ftr_conv1d_with(X(2, 7, 4), W(6, 1, 3, 4), NOTHING, NULL)) \
-    ROW(line_integers, FTR_ERROR_DTYPE, "conv1d of 'x': input is i64, expected f32 or f64", \
+    ROW(line_integers, FTR_ERROR_DTYPE, "conv1d of 'x': input is i64, expected floating point", \
         ftr_conv1d_with(INPUT("x", FTR_I64, 2, 7, 4), W(6, 3, 4), NOTHING, NULL)) \
     ROW(line_dtypes, FTR_ERROR_DTYPE, "conv1d of 'x': input is f32, weight is i32: both must have one type", \
         ftr_conv1d_with(X(2, 7, 4), INPUT("w", FTR_I32, 6, 3, 4), NOTHING, NULL)) \
@@ -142,7 +142,7 @@ static ftr_tensor resized(ftr_graph *g, ftr_resize2d_desc desc) { return ftr_res
         "adaptive_avg_pool2d 'adaptive_avg_pool2d_1': input has rank 3, expected 4 (n, h, w, c)", \
         ftr_adaptive_avg_pool2d(X(3, 4, 4), 2, 2)) \
     ROW(adaptive_integers, FTR_ERROR_DTYPE, \
-        "adaptive_avg_pool2d 'adaptive_avg_pool2d_1': input is u8, expected f32 or f64", \
+        "adaptive_avg_pool2d 'adaptive_avg_pool2d_1': input is u8, expected floating point", \
         ftr_adaptive_avg_pool2d(INPUT("x", FTR_U8, 2, 3, 4, 4), 2, 2)) \
     ROW(adaptive_no_pixels, FTR_ERROR_SHAPE, \
         "adaptive_avg_pool2d 'adaptive_avg_pool2d_1': input is 3 x 0, expected 1 to 2147483647", \
@@ -155,7 +155,7 @@ static ftr_tensor resized(ftr_graph *g, ftr_resize2d_desc desc) { return ftr_res
         ftr_adaptive_avg_pool2d(X(2, 3, 4, 4), INT64_C(2147483648), 2)) \
     ROW(resize_rank, FTR_ERROR_RANK, "resize2d 'resize2d_1': input has rank 5, expected 4 (n, h, w, c)", \
         ftr_resize2d(X(1, 2, 3, 4, 4), 2, 2, NULL)) \
-    ROW(resize_integers, FTR_ERROR_DTYPE, "resize2d 'resize2d_1': input is u8, expected f32 or f64", \
+    ROW(resize_integers, FTR_ERROR_DTYPE, "resize2d 'resize2d_1': input is u8, expected floating point", \
         ftr_resize2d(INPUT("x", FTR_U8, 2, 3, 4, 4), 2, 2, NULL)) \
     ROW(resize_no_pixels, FTR_ERROR_SHAPE, "resize2d 'resize2d_1': input is 0 x 4, expected 1 to 2147483647", \
         ftr_resize2d(X(2, 0, 4, 4), 2, 2, NULL)) \

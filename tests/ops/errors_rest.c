@@ -41,7 +41,7 @@ static ftr_tensor scoped_twice(ftr_graph *g) {
       "stochastic_depth 'stochastic_depth_1': input has rank 0, expected 1 or more (n, ...)", \
       ftr_stochastic_depth(input(g, "a", FTR_F32, ftr_scalar_shape()), 0.5)) \
     X(stochastic_depth_dtype, FTR_ERROR_DTYPE, \
-      "stochastic_depth 'stochastic_depth_1': input is i32, expected f32 or f64", \
+      "stochastic_depth 'stochastic_depth_1': input is i32, expected floating point", \
       ftr_stochastic_depth(A_AS(FTR_I32, 3), 0.5)) \
     X(random_uniform_order, FTR_ERROR_INVALID_ARGUMENT, \
       "random_uniform 'noise': low 1, high 0: expected low <= high and a difference that f32 holds", \
@@ -121,7 +121,7 @@ static ftr_tensor scoped_twice(ftr_graph *g) {
       ftr_einsum("abcd,efgh->abcdefgh", A(1, 1, 1, 1), B(1, 1, 1, 1))) \
     X(einsum_implied_rank, FTR_ERROR_RANK, "einsum 'abc,...': the result has rank 7, expected 6 or less", \
       ftr_einsum("abc,...", A(1, 1, 1), B(1, 1, 1, 1))) \
-    X(einsum_bool, FTR_ERROR_DTYPE, "einsum 'i->': operand 0 is bool, expected f32, f64, i32 or i64", \
+    X(einsum_bool, FTR_ERROR_DTYPE, "einsum 'i->': operand 0 is bool, expected floating point, i32 or i64", \
       ftr_einsum("i->", A_AS(FTR_BOOL, 3), NOTHING)) \
     X(einsum_types, FTR_ERROR_DTYPE, "einsum 'i,i': operand 0 is f32, operand 1 is i32: both must have one type", \
       ftr_einsum("i,i", A(3), input(g, "b", FTR_I32, FTR_SHAPE(3))))

@@ -2,6 +2,9 @@
  *
  *   oracle [level]   values and gradients of the CPU backend in f32 against the oracle's in f64, for each instruction
  *                    set that the machine has, with and without the fuse pass
+ *   half             the case in f16 and in bf16: each kernel against the oracle's in the same type, on the same inputs, and
+ *                    the same bits with other numbers of threads
+ *   amp              the same of the case in f32 that is compiled for mixed precision
  *   gradient         the oracle's gradients against central differences in f64
  *   determinism      the same bits with 1, 2, 3 and 8 threads
  *   error            malformed ops: status and exact sentence (errors.c)
@@ -10,10 +13,11 @@
  *
  * The last line counts the cases of each mode. An argument keeps the tests whose name contains it; the environment's
  * FTR_TEST_OPS, modes with spaces between them, those of these modes. */
-#include "cases.h"
+#include "case_tools.h"
 #include "coverage.h"
 #include "errors.h"
 #include "oracle.h"
+#include "shadow.h"
 
 /* The CPU computes in f32: an element may differ from the oracle's by this share of the largest element of its tensor,
  * or of FLOOR where all are smaller (results of cancellation). Integers and bools must be equal. */
@@ -111,6 +115,7 @@ static ftr_compile_desc compile_desc(const op_build *b, const ftr_tensor *wanted
         .gradients_of = wanted,
         .gradient_count = count,
         .optimizer = b->optimize ? &b->optimizer : NULL,
+        .scaler = b->scaler.cookie ? &b->scaler : NULL,
         .no_fuse = no_fuse,
     };
 }
@@ -121,10 +126,10 @@ static double loss_scale(const op_build *b, const computed_list *list) {
     int32_t weight = b->first_weight;
     for (int32_t i = 0; i < b->output_count; i++) {
         const computed *y = &list->items[i];
-        for (int64_t k = 0; (y->dtype == FTR_F32 || y->dtype == FTR_F64) && k < y->count; k++) {
+        for (int64_t k = 0; is_real(y->dtype) && k < y->count; k++) {
             scale += fabs(y->values[k] * b->inputs[weight].values[k]);
         }
-        weight += y->dtype == FTR_F32 || y->dtype == FTR_F64;
+        weight += is_real(y->dtype);
     }
     return scale;
 }
@@ -161,16 +166,28 @@ static void feed_all(ftr_context *context, ftr_plan *plan, const op_build *b) {
 
 static const uint64_t SEED = 20240229;
 
-/* Builds, compiles and runs a case on a backend; everything it computes goes into `list`. */
-static void run_case(const op_case *of, const ftr_backend *backend, ftr_dtype real, int32_t threads, bool no_fuse,
-                     computed_list *list) {
+/* How a case is run. */
+typedef struct run_settings {
+    const ftr_backend *backend; /* NULL: the CPU's */
+    ftr_dtype real;
+    ftr_amp amp;
+    int32_t threads;
+    bool no_fuse;
+} run_settings;
+
+/* Builds, compiles and runs a case; everything it computes goes into `list`. */
+static void run_case(const op_case *of, run_settings how, computed_list *list) {
     ftr_test_memory memory = {0};
-    ftr_context *context = ftr_test_context_with(backend, SEED, threads, &memory);
+    ftr_context *context = ftr_test_context_with(how.backend, SEED, how.threads, &memory);
     op_build b;
-    op_build_case(of, context, real, &b);
+    op_build_case(of, context, how.real, &b);
     ftr_tensor wanted[64];
     int32_t count = collect_wanted(&b, wanted);
-    ftr_compile_desc desc = compile_desc(&b, wanted, count, no_fuse);
+    ftr_compile_desc desc = compile_desc(&b, wanted, count, how.no_fuse);
+    ftr_scaler_desc scaler = ftr_scaler_defaults();
+    scaler.init_scale = 1; /* mixed precision: tolerances are for gradients of the size that cases have */
+    desc.amp = how.amp;
+    desc.scaler = desc.scaler ? desc.scaler : &scaler;
     ftr_plan *plan = NULL;
     FTR_TEST_OK(context, ftr_compile(b.graph, &desc, &plan));
     feed_all(context, plan, &b);
@@ -214,7 +231,7 @@ static void compare(const op_case *of, const char *what, const computed_list *fo
     for (int32_t i = 0; i < found->count; i++) {
         const computed *f = &found->items[i], *e = &expected->items[i];
         assert_int_equal(f->count, e->count);
-        bool real = e->dtype == FTR_F32 || e->dtype == FTR_F64;
+        bool real = is_real(e->dtype);
         double scale = fmax(fmax(largest_of(e), FLOOR), e->scale);
         for (int64_t k = 0; k < f->count; k++) {
             bool good = real ? agree(f->values[k], e->values[k], of->flags & OP_EACH ? fabs(e->values[k]) : scale)
@@ -237,12 +254,12 @@ typedef struct op_test {
 static void test_oracle(void **state) {
     const op_test *test = (const op_test *)*state;
     if (test->reference->count == 0) {
-        run_case(test->of, ftr_test_oracle_backend(), FTR_F64, 1, true, test->reference);
+        run_case(test->of, (run_settings){ftr_test_oracle_backend(), FTR_F64, FTR_AMP_OFF, 1, true}, test->reference);
     }
     setenv("FASTTRAIN_SIMD", test->level, 1);
     for (int no_fuse = 0; no_fuse < 2; no_fuse++) {
         computed_list found = {.count = 0};
-        run_case(test->of, NULL, FTR_F32, 2, no_fuse, &found);
+        run_case(test->of, (run_settings){NULL, FTR_F32, FTR_AMP_OFF, 2, no_fuse}, &found);
         compare(test->of, no_fuse ? "not fused" : "fused", &found, test->reference);
         free_list(&found);
     }
@@ -355,18 +372,25 @@ static void test_gradient(void **state) {
 
 /* --------------------------------------------------------------------------------------------------- determinism -- */
 
+static void compare_bits(const computed_list *list, const computed_list *first, int32_t threads) {
+    assert_int_equal(list->count, first->count);
+    for (int32_t i = 0; i < list->count; i++) {
+        size_t bytes = (size_t)list->items[i].count * sizeof(double);
+        if (memcmp(list->items[i].values, first->items[i].values, bytes) != 0) {
+            fail_msg("%s differs between 1 and %d threads", list->items[i].name, (int)threads);
+        }
+    }
+}
+
 static void test_determinism(void **state) {
     const op_case *of = ((const op_test *)*state)->of;
     static const int32_t threads[] = {1, 2, 3, 8};
     computed_list first = {.count = 0};
     for (size_t t = 0; t < FTR_TEST_LENGTH(threads); t++) {
         computed_list list = {.count = 0};
-        run_case(of, NULL, FTR_F32, threads[t], false, &list);
-        for (int32_t i = 0; i < list.count && t > 0; i++) {
-            size_t bytes = (size_t)list.items[i].count * sizeof(double);
-            if (memcmp(list.items[i].values, first.items[i].values, bytes) != 0) {
-                fail_msg("%s differs between 1 and %d threads", list.items[i].name, (int)threads[t]);
-            }
+        run_case(of, (run_settings){NULL, FTR_F32, FTR_AMP_OFF, threads[t], false}, &list);
+        if (t > 0) {
+            compare_bits(&list, &first, threads[t]);
         }
         if (t == 0) {
             first = list;
@@ -375,6 +399,44 @@ static void test_determinism(void **state) {
         }
     }
     free_list(&first);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- half -- */
+
+/* On the shadow backend, which compares each kernel with the oracle's; then with more threads. */
+static void run_shadowed(const op_case *of, run_settings how) {
+    computed_list first = {.count = 0}, list = {.count = 0};
+    how.backend = op_shadow_backend(of->flags & OP_EACH);
+    how.threads = 1;
+    int64_t before = op_shadow_count();
+    run_case(of, how, &first);
+    /* what reads as a half type came out of a kernel with one; mixed precision folds casts to the type that is there */
+    for (int32_t i = 0; i < first.count && how.amp == FTR_AMP_OFF; i++) {
+        bool half = first.items[i].dtype == FTR_F16 || first.items[i].dtype == FTR_BF16;
+        assert_true(!half || op_shadow_count() > before);
+    }
+    how.backend = NULL;
+    how.threads = 3;
+    run_case(of, how, &list);
+    compare_bits(&list, &first, 3);
+    free_list(&first);
+    free_list(&list);
+}
+
+/* Fused in f16, not fused in bf16; large cases, which are there for how work is cut, in f16. */
+static void test_half(void **state) {
+    const op_case *of = ((const op_test *)*state)->of;
+    run_shadowed(of, (run_settings){.real = FTR_F16});
+    if (!(of->flags & OP_LARGE)) {
+        run_shadowed(of, (run_settings){.real = FTR_BF16, .no_fuse = true});
+    }
+}
+
+/* In f32 with casts by the ops' classes; large cases are in mode "half". */
+static void test_amp(void **state) {
+    const op_case *of = ((const op_test *)*state)->of;
+    run_shadowed(of, (run_settings){.real = FTR_F32, .amp = FTR_AMP_FP16});
+    run_shadowed(of, (run_settings){.real = FTR_F32, .amp = FTR_AMP_BF16, .no_fuse = true});
 }
 
 /* ------------------------------------------------------------------------------------------------------ coverage -- */
@@ -582,8 +644,8 @@ static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
 
 /* One line, which tests/run shows. */
 static void print_counts(const suite *s) {
-    static const char *const modes[] = {"gradient", "determinism", "error"};
-    static const char *const names[] = {"gradient", "determinism", "malformed"};
+    static const char *const modes[] = {"gradient", "determinism", "half", "amp", "error"};
+    static const char *const names[] = {"gradient", "determinism", "half", "amp", "malformed"};
     const char *before = "oracle ";
     printf("\nop cases: ");
     for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
@@ -635,6 +697,12 @@ int main(int argc, char **argv) {
     }
     for (int32_t i = 0; i < case_count; i++) {
         add_test(&s, "determinism", cases[i].name, test_determinism, &tests[i]);
+    }
+    for (int32_t i = 0; i < case_count; i++) {
+        add_test(&s, "half", cases[i].name, test_half, &tests[i]);
+        if (!(cases[i].flags & OP_LARGE)) {
+            add_test(&s, "amp", cases[i].name, test_amp, &tests[i]);
+        }
     }
     for (int32_t i = 0; i < op_error_count(); i++) {
         add_test(&s, "error", op_error_name(i), op_error_test, op_error_state(i));

@@ -1,5 +1,16 @@
 #include "oracle_tools.h"
 
+double half_to_double(ftr_dtype dtype, uint16_t bits) {
+    static double numbers[2][1 << 16];
+    static bool filled;
+    for (int32_t i = 0; !filled && i < 1 << 16; i++) {
+        numbers[0][i] = half_by_definition(FTR_F16, (uint16_t)i);
+        numbers[1][i] = half_by_definition(FTR_BF16, (uint16_t)i);
+    }
+    filled = true;
+    return numbers[dtype == FTR_BF16][bits];
+}
+
 /* ----------------------------------------------------------------------------------------------------- pointwise -- */
 
 static double binary_float(ftr_op op, double a, double b) {
@@ -72,7 +83,12 @@ static ftr_status oracle_where(const ftr_kernel_call *call) {
     for (int64_t i = 0; i < y->count; i++) {
         bool first = get_int(condition, broadcast_index(&condition->shape, &y->shape, i)) != 0;
         const ftr_view *from = first ? &call->in[1] : &call->in[2];
-        copy_element(y, i, from, broadcast_index(&from->shape, &y->shape, i));
+        int64_t element = broadcast_index(&from->shape, &y->shape, i);
+        if (from->dtype == y->dtype) {
+            copy_element(y, i, from, element);
+        } else { /* an f32 scalar beside a half type */
+            set(y, i, get(from, element));
+        }
     }
     return FTR_OK;
 }
@@ -122,7 +138,9 @@ static int64_t float_to_int(double x, ftr_dtype dtype) {
 static ftr_status oracle_cast(const ftr_kernel_call *call) {
     const ftr_view *x = &call->in[0], *y = &call->out[0];
     for (int64_t i = 0; i < y->count; i++) {
-        if (is_float(y->dtype)) {
+        if (is_half(y->dtype) && !is_float(x->dtype)) { /* through f32, as PyTorch */
+            set(y, i, (double)(float)get_int(x, i));
+        } else if (is_float(y->dtype)) {
             set(y, i, get(x, i));
         } else if (is_float(x->dtype)) {
             set_int(y, i, float_to_int(get(x, i), y->dtype));
@@ -1006,16 +1024,22 @@ static ftr_status oracle_embedding(const ftr_kernel_call *call) {
     return status;
 }
 
+/* Sums of what comes to each element of the result, in double whatever the result's type. */
+static size_t index_workspace(const ftr_kernel_call *call) { return (size_t)call->out[0].count * sizeof(double); }
+
 static ftr_status oracle_embedding_grad(const ftr_kernel_call *call) {
     const ftr_view *dy = &call->in[0], *index = &call->in[1], *dw = &call->out[0];
     int64_t rows = dw->shape.dim[0], width = dw->shape.dim[1];
+    double *sum = (double *)call->workspace;
     for (int64_t i = 0; i < dw->count; i++) {
-        set(dw, i, 0.0);
+        sum[i] = 0;
     }
     ftr_status status = check_indices(call, index, rows);
     for (int64_t i = 0; i < dy->count && status == FTR_OK; i++) {
-        int64_t to = get_int(index, i / width) * width + i % width;
-        set(dw, to, get(dw, to) + get(dy, i));
+        sum[get_int(index, i / width) * width + i % width] += get(dy, i);
+    }
+    for (int64_t i = 0; i < dw->count; i++) {
+        set(dw, i, sum[i]);
     }
     return status;
 }
@@ -1041,7 +1065,11 @@ static ftr_status oracle_gather(const ftr_kernel_call *call) {
 static ftr_status oracle_scatter_add(const ftr_kernel_call *call) {
     const ftr_view *index = &call->in[0], *source = &call->in[1], *x = optional_input(call, 2), *y = &call->out[0];
     int32_t axis = call->attr->scatter.axis;
+    double *sum = (double *)call->workspace;
     memset(y->data, 0, (size_t)y->count * ftr_dtype_size(y->dtype));
+    for (int64_t i = 0; i < y->count; i++) {
+        sum[i] = x ? get(x, i) : 0;
+    }
     for (int64_t i = 0; x && i < y->count; i++) {
         copy_element(y, i, x, i);
     }
@@ -1051,10 +1079,13 @@ static ftr_status oracle_scatter_add(const ftr_kernel_call *call) {
         coordinates(&index->shape, i, coord);
         int64_t from = index_of(&source->shape, coord);
         if (is_float(y->dtype)) {
-            set(y, to, get(y, to) + get(source, from));
+            sum[to] += get(source, from);
         } else {
             set_int(y, to, binary_int(FTR_OP_add, get_int(y, to), get_int(source, from)));
         }
+    }
+    for (int64_t i = 0; is_float(y->dtype) && i < y->count; i++) {
+        set(y, i, sum[i]);
     }
     return status;
 }
@@ -1288,9 +1319,9 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_nll] = {.run = oracle_cross_entropy},
     [FTR_OP_nll_grad] = {.run = oracle_nll_grad},
     [FTR_OP_embedding] = {.run = oracle_embedding},
-    [FTR_OP_embedding_grad] = {.run = oracle_embedding_grad},
+    [FTR_OP_embedding_grad] = {.run = oracle_embedding_grad, .workspace = index_workspace},
     [FTR_OP_gather] = {.run = oracle_gather},
-    [FTR_OP_scatter_add] = {.run = oracle_scatter_add},
+    [FTR_OP_scatter_add] = {.run = oracle_scatter_add, .workspace = index_workspace},
     [FTR_OP_one_hot] = {.run = oracle_one_hot},
     [FTR_OP_topk] = {.run = oracle_topk},
     [FTR_OP_cumsum] = {.run = oracle_cumsum},
@@ -1298,6 +1329,8 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_prod_grad] = {.run = oracle_prod_grad},
     [FTR_OP_logsumexp] = {.run = oracle_logsumexp},
     [FTR_OP_logsumexp_grad] = {.run = oracle_logsumexp_grad},
+    [FTR_OP_grad_norm] = {.run = oracle_grad_norm},
+    [FTR_OP_scale_update] = {.run = oracle_scale_update},
     [FTR_OP_ema_update] = {.run = oracle_ema_update},
     [FTR_OP_count_update] = {.run = oracle_count_update},
     [FTR_OP_sgd_update] = {.run = oracle_sgd_update},

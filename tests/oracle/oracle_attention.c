@@ -95,22 +95,22 @@ ftr_status oracle_attention(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-static void add_to(const ftr_view *v, int64_t i, double x) { set(v, i, get(v, i) + x); }
+/* Room for sums in double, whatever the result's type. */
+static double *zeros(const ftr_view *v) { return calloc((size_t)v->count + 1, sizeof(double)); }
 
 ftr_status oracle_attention_grad(const ftr_kernel_call *call) {
-    const ftr_view *dy = &call->in[0], *dq = &call->out[0], *dk = &call->out[1], *dv = &call->out[2];
-    const ftr_view *dmask = &call->out[3];
+    const ftr_view *dy = &call->in[0];
+    double *dq = zeros(&call->out[0]), *dk = zeros(&call->out[1]), *dv = zeros(&call->out[2]);
+    double *dmask = zeros(&call->out[3]), *sums[] = {dq, dk, dv, dmask};
     uint32_t wanted = call->attr->attention.wanted;
     attention_row r = attention_rows(call, 1, 6);
-    for (int32_t o = 0; o < 4; o++) {
-        for (int64_t i = 0; i < call->out[o].count; i++) {
-            set(&call->out[o], i, 0);
-        }
-    }
     double scale = call->attr->attention.scale, *dweight = malloc((size_t)(r.tk + 1) * sizeof(double));
     for (int64_t row = 0; row < call->in[5].count; row++) {
         attend(&r, row);
-        double mean = 0; /* of the weights' gradients */
+        double mean = 0; /* of the weights' gradients, by the weights: the sum of dy y, y as it was stored */
+        for (int64_t e = 0; e < r.dv; e++) {
+            mean += get(dy, at4(&dy->shape, r.b, r.i, r.h, e)) * get(&call->in[4], at4(&dy->shape, r.b, r.i, r.h, e));
+        }
         for (int64_t j = 0; j < r.tk; j++) {
             double sum = 0;
             for (int64_t e = 0; e < r.dv; e++) {
@@ -118,27 +118,32 @@ ftr_status oracle_attention_grad(const ftr_kernel_call *call) {
                 int64_t at = at4(&r.value->shape, r.b, j, r.g, e);
                 sum += g * get(r.value, at);
                 if (wanted & 4) {
-                    add_to(dv, at, r.kept[j] * g);
+                    dv[at] += r.kept[j] * g;
                 }
             }
             dweight[j] = dropout_factor(&r, j) * sum;
-            mean += r.weight[j] * dweight[j];
         }
         for (int64_t j = 0; j < r.tk; j++) {
             double dscore = r.weight[j] * (dweight[j] - mean);
             if (wanted & 8) {
-                add_to(dmask, mask_index(&r, j), dscore);
+                dmask[mask_index(&r, j)] += dscore;
             }
             for (int64_t e = 0; e < r.d; e++) {
                 int64_t in_query = at4(&r.query->shape, r.b, r.i, r.h, e), in_key = at4(&r.key->shape, r.b, j, r.g, e);
                 if (wanted & 1) {
-                    add_to(dq, in_query, scale * dscore * get(r.key, in_key));
+                    dq[in_query] += scale * dscore * get(r.key, in_key);
                 }
                 if (wanted & 2) {
-                    add_to(dk, in_key, scale * dscore * get(r.query, in_query));
+                    dk[in_key] += scale * dscore * get(r.query, in_query);
                 }
             }
         }
+    }
+    for (int32_t o = 0; o < 4; o++) {
+        for (int64_t i = 0; i < call->out[o].count; i++) {
+            set(&call->out[o], i, sums[o][i]);
+        }
+        free(sums[o]);
     }
     free(dweight);
     free(r.weight);

@@ -9,7 +9,58 @@
 #include <stdlib.h>
 #include <string.h>
 
-static inline bool is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
+static inline bool is_half(ftr_dtype dtype) { return dtype == FTR_F16 || dtype == FTR_BF16; }
+
+static inline bool is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64 || is_half(dtype); }
+
+/* f16 has 10 bits of fraction, exponents from -14 to 15 and, with that of 31, infinities and NaNs; bf16 has 7, -126 to 127
+ * and 255. The smallest exponent is also that of numbers without a leading 1. */
+static inline int half_fraction(ftr_dtype dtype) { return dtype == FTR_F16 ? 10 : 7; }
+static inline int half_bias(ftr_dtype dtype) { return dtype == FTR_F16 ? 15 : 127; }
+
+/* The number that 16 bits of a half type stand for. */
+static inline double half_by_definition(ftr_dtype dtype, uint16_t bits) {
+    int fraction_bits = half_fraction(dtype), bias = half_bias(dtype);
+    int fraction = bits & ((1 << fraction_bits) - 1), exponent = (bits & 0x7fff) >> fraction_bits;
+    double sign = bits & 0x8000 ? -1 : 1;
+    if (exponent == 2 * bias + 1) {
+        return fraction ? NAN : sign * INFINITY;
+    }
+    int leading = exponent ? 1 << fraction_bits : 0;
+    return sign * ldexp(leading + fraction, (exponent ? exponent : 1) - bias - fraction_bits);
+}
+
+/* The same from a table, for kernels that read millions. */
+double half_to_double(ftr_dtype dtype, uint16_t bits);
+
+/* The nearest number of a half type, ties to the even one. */
+static inline double round_to_half(ftr_dtype dtype, double x) {
+    int exponent, fraction_bits = half_fraction(dtype), bias = half_bias(dtype);
+    if (x == 0 || !isfinite(x)) {
+        return x;
+    }
+    frexp(x, &exponent);
+    exponent = exponent - 1 < 1 - bias ? 1 - bias : exponent - 1;
+    double unit = ldexp(1, exponent - fraction_bits), rounded = nearbyint(x / unit) * unit;
+    double beyond = ldexp(1, bias + 1); /* what would be the next number behind the largest */
+    return fabs(rounded) >= beyond ? copysign(INFINITY, x) : rounded;
+}
+
+static inline uint16_t half_bits(ftr_dtype dtype, double x) {
+    int exponent, fraction_bits = half_fraction(dtype), bias = half_bias(dtype);
+    uint16_t sign = signbit(x) ? 0x8000 : 0, infinity = (uint16_t)((2 * bias + 1) << fraction_bits);
+    if (isnan(x)) {
+        return sign | infinity | (uint16_t)(1 << (fraction_bits - 1));
+    }
+    double size = fabs(round_to_half(dtype, x));
+    if (isinf(size)) {
+        return sign | infinity;
+    }
+    frexp(size, &exponent);
+    exponent = size == 0 || exponent - 1 < 1 - bias ? 1 - bias : exponent - 1;
+    int units = (int)ldexp(size, fraction_bits - exponent); /* with the leading 1, if there is one */
+    return (uint16_t)(sign | (units + ((exponent + bias - 1) << fraction_bits)));
+}
 
 /* Element i as a double; integers beyond 2^53 go through get_int(). */
 static inline double get(const ftr_view *v, int64_t i) {
@@ -18,6 +69,8 @@ static inline double get(const ftr_view *v, int64_t i) {
     case FTR_F64: return ((const double *)v->data)[i];
     case FTR_I32: return (double)((const int32_t *)v->data)[i];
     case FTR_I64: return (double)((const int64_t *)v->data)[i];
+    case FTR_F16:
+    case FTR_BF16: return half_to_double(v->dtype, ((const uint16_t *)v->data)[i]);
     default: return (double)((const uint8_t *)v->data)[i];
     }
 }
@@ -35,6 +88,8 @@ static inline int64_t get_int(const ftr_view *v, int64_t i) {
 static inline void set(const ftr_view *v, int64_t i, double x) {
     if (v->dtype == FTR_F32) {
         ((float *)v->data)[i] = (float)x;
+    } else if (is_half(v->dtype)) {
+        ((uint16_t *)v->data)[i] = half_bits(v->dtype, x);
     } else {
         ((double *)v->data)[i] = x;
     }
@@ -128,5 +183,9 @@ ftr_status oracle_lion_update(const ftr_kernel_call *call);
 ftr_status oracle_adafactor_update(const ftr_kernel_call *call);
 ftr_status oracle_muon_update(const ftr_kernel_call *call);
 ftr_status oracle_clip_scale(const ftr_kernel_call *call);
+
+/* oracle_scaling.c */
+ftr_status oracle_grad_norm(const ftr_kernel_call *call);
+ftr_status oracle_scale_update(const ftr_kernel_call *call);
 
 #endif

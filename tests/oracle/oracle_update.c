@@ -2,18 +2,18 @@
  * torch.optim, and timm.optim for LAMB, LARS and Lion. */
 #include "oracle_tools.h"
 
-ftr_status oracle_ema_update(const ftr_kernel_call *call) {
-    const ftr_view *state = &call->in[0], *value = &call->in[1];
-    for (int64_t i = 0; i < state->count; i++) {
-        set(state, i, (1 - call->attr->ema.weight) * get(state, i) + call->attr->ema.weight * get(value, i));
-    }
-    return FTR_OK;
-}
-
 /* Whether an update is left out: its input found_inf is there and not 0. */
 static bool is_skipped(const ftr_kernel_call *call, int32_t found_inf) {
     const ftr_view *found = optional_input(call, found_inf);
     return found && get(found, 0) != 0;
+}
+
+ftr_status oracle_ema_update(const ftr_kernel_call *call) {
+    const ftr_view *state = &call->in[0], *value = &call->in[1];
+    for (int64_t i = 0; i < state->count && !is_skipped(call, 2); i++) {
+        set(state, i, (1 - call->attr->ema.weight) * get(state, i) + call->attr->ema.weight * get(value, i));
+    }
+    return FTR_OK;
 }
 
 ftr_status oracle_count_update(const ftr_kernel_call *call) {

@@ -2,6 +2,34 @@
 
 #include <string.h>
 
+/* A kernel on f32 and integers. */
+typedef struct ftr__cpu_kernel {
+    ftr_status (*run)(const ftr_kernel_call *call);
+    size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none */
+} ftr__cpu_kernel;
+
+#define FTR__CPU_TAKES_HALF(op) case FTR_OP_##op:
+static bool ftr__cpu_takes_half(ftr_op op) {
+    switch (op) {
+        FTR__CPU_HALF_KERNELS(FTR__CPU_TAKES_HALF) return true;
+    default: return false;
+    }
+}
+
+static const ftr__cpu_kernel ftr__cpu_functions[FTR_OP_COUNT] = {
+#define FTR__CPU_FUNCTIONS(op, run_function, workspace_function)                                                       \
+    [FTR_OP_##op] = {.run = run_function, .workspace = workspace_function},
+    FTR__CPU_KERNELS(FTR__CPU_FUNCTIONS)
+#undef FTR__CPU_FUNCTIONS
+};
+
+static bool ftr__cpu_needs_f32(const ftr_kernel_call *call) {
+    bool half = false;
+    for (int32_t i = 0; i < call->in_count; i++) half = half || ftr__is_half(call->in[i].dtype);
+    for (int32_t i = 0; i < call->out_count; i++) half = half || ftr__is_half(call->out[i].dtype);
+    return half && !ftr__cpu_takes_half(call->op);
+}
+
 /* f64 is for reference backends. All other types have passed the op's shape inference, so kernels do not check again. */
 static ftr_status ftr__cpu_check(const ftr_kernel_call *call) {
     for (int32_t i = 0; i < call->in_count + call->out_count; i++) {
@@ -9,12 +37,27 @@ static ftr_status ftr__cpu_check(const ftr_kernel_call *call) {
         if (view->dtype == FTR_F64)
             return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the cpu backend has no f64 kernels");
     }
+    if (call->in_count + call->out_count > FTR__CPU_HALF_VIEWS && ftr__cpu_needs_f32(call))
+        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED,
+                                 "%d inputs and outputs, expected at most %d with f16 or bf16",
+                                 (int)(call->in_count + call->out_count), FTR__CPU_HALF_VIEWS);
     return FTR_OK;
 }
 
+static ftr_status ftr__cpu_run(const ftr_kernel_call *call) {
+    const ftr__cpu_kernel *kernel = &ftr__cpu_functions[call->op];
+    return ftr__cpu_needs_f32(call) ? ftr__cpu_half_run(call, kernel->run) : kernel->run(call);
+}
+
+static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
+    const ftr__cpu_kernel *kernel = &ftr__cpu_functions[call->op];
+    if (ftr__cpu_needs_f32(call)) return ftr__cpu_half_workspace(call, kernel->workspace);
+    return kernel->workspace ? kernel->workspace(call) : 0;
+}
+
 static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
-#define FTR__CPU_ENTRY(op, run_function, workspace_function) \
-    [FTR_OP_##op] = {.run = run_function, .check = ftr__cpu_check, .workspace = workspace_function},
+#define FTR__CPU_ENTRY(op, run_function, workspace_function)                                                           \
+    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace},
     FTR__CPU_KERNELS(FTR__CPU_ENTRY)
 #undef FTR__CPU_ENTRY
 };

@@ -5,6 +5,7 @@
 #include "backend/cpu/simd.h"
 #include "core/platform.h"
 #include "core/threads.h"
+#include "tensor/tensor.h"
 
 typedef struct ftr__cpu {
     ftr__pool *pool;
@@ -18,6 +19,20 @@ static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return 
 static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, int32_t index) {
     return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
 }
+
+/* half.c: kernels on f16 and bf16. A call with such tensors has at most this many inputs and outputs. */
+#define FTR__CPU_HALF_VIEWS 32
+
+/* Place of a half type in the tables of ftr__simd_math. */
+static inline int32_t ftr__half_index(ftr_dtype dtype) { return dtype == FTR_BF16; }
+
+/* Runs an f32 kernel on a call that has f16 or bf16 tensors; `workspace` is the f32 kernel's (NULL: none). */
+FTR_LIB ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call));
+FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call));
+
+/* Ops whose kernels take f16 and bf16 themselves: those that move elements, and cast. */
+#define FTR__CPU_HALF_KERNELS(X)                                                                                       \
+    X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)
 
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
@@ -157,7 +172,10 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(clip_scale, ftr__cpu_clip_scale, ftr__cpu_clip_scale_workspace)                                   \
     /* adafactor.c, muon.c */                                                                           \
     X(adafactor_update, ftr__cpu_adafactor_update, ftr__cpu_adafactor_update_workspace)                 \
-    X(muon_update, ftr__cpu_muon_update, ftr__cpu_muon_update_workspace)
+    X(muon_update, ftr__cpu_muon_update, ftr__cpu_muon_update_workspace)                              \
+    /* scaling.c */                                                                                              \
+    X(grad_norm, ftr__cpu_grad_norm, ftr__cpu_grad_norm_workspace)                                               \
+    X(scale_update, ftr__cpu_scale_update, 0)
 
 #define FTR__CPU_RUN(name) FTR_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CPU_WORKSPACE(name) FTR_LIB size_t name(const ftr_kernel_call *call);
@@ -258,5 +276,8 @@ FTR__CPU_RUN(ftr__cpu_adafactor_update)
 FTR__CPU_WORKSPACE(ftr__cpu_adafactor_update_workspace)
 FTR__CPU_RUN(ftr__cpu_muon_update)
 FTR__CPU_WORKSPACE(ftr__cpu_muon_update_workspace)
+FTR__CPU_RUN(ftr__cpu_grad_norm)
+FTR__CPU_WORKSPACE(ftr__cpu_grad_norm_workspace)
+FTR__CPU_RUN(ftr__cpu_scale_update)
 
 #endif

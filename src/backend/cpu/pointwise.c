@@ -435,6 +435,17 @@ static inline int64_t ftr__f32_to_i64(float x) {
 
 static inline uint8_t ftr__f32_to_u8(float x) { return x >= 256.0f ? 255 : x > 0.0f ? (uint8_t)x : 0; }
 
+/* f32 to f16 or bf16 and back. */
+static void ftr__narrow_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    job->math->narrow[ftr__half_index(job->call->out[0].dtype)](n, in[0], out);
+}
+
+static void ftr__widen_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    job->math->widen[ftr__half_index(job->call->in[0].dtype)](n, in[0], out);
+}
+
+#define FTR__CAST_PART 256 /* elements that go through f32 at a time */
+
 #define FTR__CAST_CASE(dtype, type, result)                                                                            \
     case dtype: {                                                                                                      \
         type *y = out;                                                                                                 \
@@ -442,7 +453,7 @@ static inline uint8_t ftr__f32_to_u8(float x) { return x >= 256.0f ? 255 : x > 0
         break;                                                                                                         \
     }
 
-/* Integers are narrowed modulo 2^bits, as C and PyTorch do. */
+/* Integers are narrowed modulo 2^bits, as C and PyTorch do; to f16 and bf16 they go through f32, as PyTorch's. */
 #define FTR__CAST_FUNCTION(name, from, to_i32, to_i64, to_u8)                                                          \
     static void name(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {                     \
         const from *x = in[0];                                                                                         \
@@ -452,6 +463,16 @@ static inline uint8_t ftr__f32_to_u8(float x) { return x >= 256.0f ? 255 : x > 0
             FTR__CAST_CASE(FTR_I64, int64_t, to_i64(x[i]))                                                             \
             FTR__CAST_CASE(FTR_U8, uint8_t, to_u8(x[i]))                                                               \
             FTR__CAST_CASE(FTR_BOOL, uint8_t, x[i] != 0)                                                               \
+        case FTR_F16:                                                                                                  \
+        case FTR_BF16: {                                                                                               \
+            float wide[FTR__CAST_PART];                                                                                \
+            for (int64_t i = 0; i < n; i += FTR__CAST_PART) {                                                          \
+                const int64_t some = n - i < FTR__CAST_PART ? n - i : FTR__CAST_PART;                                  \
+                for (int64_t k = 0; k < some; k++) wide[k] = (float)x[i + k];                                          \
+                ftr__narrow_row(job, some, (const void *[]){wide}, (uint16_t *)out + i);                               \
+            }                                                                                                          \
+            break;                                                                                                     \
+        }                                                                                                              \
         default: break;                                                                                                \
         }                                                                                                              \
     }
@@ -461,11 +482,23 @@ FTR__CAST_FUNCTION(ftr__cast_row_i32, int32_t, (int32_t), (int64_t), (uint8_t))
 FTR__CAST_FUNCTION(ftr__cast_row_i64, int64_t, (int32_t), (int64_t), (uint8_t))
 FTR__CAST_FUNCTION(ftr__cast_row_u8, uint8_t, (int32_t), (int64_t), (uint8_t))
 
+/* f16 or bf16 to any type, through f32. */
+static void ftr__cast_row_half(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    float wide[FTR__CAST_PART];
+    for (int64_t i = 0; i < n; i += FTR__CAST_PART) {
+        const int64_t some = n - i < FTR__CAST_PART ? n - i : FTR__CAST_PART;
+        ftr__widen_row(job, some, (const void *[]){(const uint16_t *)in[0] + i}, wide);
+        ftr__cast_row_f32(job, some, (const void *[]){wide}, (char *)out + (size_t)i * job->out_size);
+    }
+}
+
 ftr_status ftr__cpu_cast(const ftr_kernel_call *call) {
     const ftr_dtype to = call->out[0].dtype;
     if (to == FTR_F64 || to == FTR_DTYPE_NONE) return ftr__pointwise_dtype_error(call, to);
     switch (call->in[0].dtype) {
-    case FTR_F32: return ftr__pointwise_run(call, ftr__cast_row_f32);
+    case FTR_F32: return ftr__pointwise_run(call, ftr__is_half(to) ? ftr__narrow_row : ftr__cast_row_f32);
+    case FTR_F16:
+    case FTR_BF16: return ftr__pointwise_run(call, to == FTR_F32 ? ftr__widen_row : ftr__cast_row_half);
     case FTR_I32: return ftr__pointwise_run(call, ftr__cast_row_i32);
     case FTR_I64: return ftr__pointwise_run(call, ftr__cast_row_i64);
     case FTR_U8:

@@ -6,7 +6,7 @@
 #define FTR__MOVE_GRAIN 16384 /* elements of a task */
 #define FTR__MOVE_BLOCK 32    /* side of a square that is transposed at once */
 
-/* Copies n elements of 1, 4 or 8 bytes that are `stride` elements apart to a row. */
+/* Copies n elements of 1, 2, 4 or 8 bytes that are `stride` elements apart to a row. */
 static void ftr__gather_elements(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
     if (stride == 1) {
         memcpy(out, in, (size_t)n * size);
@@ -21,6 +21,12 @@ static void ftr__gather_elements(size_t size, char *out, const char *in, int64_t
         for (int64_t i = 0; i < n; i++, in += 8 * stride, out += 8) {
             memcpy(&value, in, 8);
             memcpy(out, &value, 8);
+        }
+    } else if (size == 2) {
+        uint16_t value;
+        for (int64_t i = 0; i < n; i++, in += 2 * stride, out += 2) {
+            memcpy(&value, in, 2);
+            memcpy(out, &value, 2);
         }
     } else {
         for (int64_t i = 0; i < n; i++, in += stride) out[i] = *in;
@@ -242,6 +248,7 @@ typedef union ftr__pad_value {
     int32_t i32;
     int64_t i64;
     uint8_t u8;
+    uint16_t half;
     char bytes[8];
 } ftr__pad_value;
 
@@ -330,6 +337,8 @@ static ftr__pad_value ftr__pad_value_of(ftr_dtype dtype, double value) {
                    : whole <= -9223372036854775808.0 ? INT64_MIN
                                                      : (int64_t)whole;
         break;
+    case FTR_F16:
+    case FTR_BF16: made.half = ftr__half_bits(dtype, value); break;
     case FTR_U8: made.u8 = whole >= 255.0 ? 255 : whole > 0.0 ? (uint8_t)whole : 0; break;
     default: made.u8 = value != 0.0; break;
     }

@@ -15,31 +15,32 @@
 #elif FTR__SIMD_LEVEL == 2
 #define FTR__S(name) ftr__##name##_avx2
 #define FTR__W 8
-#define FTR__TARGET "avx2,fma"
+#define FTR__TARGET "avx2,fma,f16c"
 #elif FTR__SIMD_LEVEL == 3
 #define FTR__S(name) ftr__##name##_avx512
 #define FTR__W 16
 /* FASTTRAIN_EMULATE_AVX512 runs the 16-wide code on an AVX2 machine: for tests of its logic. */
 #ifdef FASTTRAIN_EMULATE_AVX512
-#define FTR__TARGET "avx2,fma"
+#define FTR__TARGET "avx2,fma,f16c"
 #else
-#define FTR__TARGET "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"
+#define FTR__TARGET "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c"
 #endif
 #endif
 
 #ifdef FTR__TARGET
 #if defined(__clang__)
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c"))),              \
+                             apply_to = function)
 #else
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #endif
 #else
 #pragma GCC push_options
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")
 #else
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 #endif
 #endif

@@ -84,6 +84,8 @@ typedef struct ftr__simd_math {
     /* Of a row; sums of blocks are in f32 with many partial sums, blocks are added in double. */
     double (*sum)(int64_t n, const float *x);
     double (*dot)(int64_t n, const float *a, const float *b);
+    /* Sum of x^2 in double, the same bits at every level; not finite exactly if an element is not. */
+    double (*sum_squares)(int64_t n, const float *x);
     float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
 
     /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j],
@@ -149,6 +151,10 @@ typedef struct ftr__simd_math {
     /* The rules of core/rng.h; out begins with the first element of block `block`. */
     void (*random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
     void (*random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
+
+    /* Between f32 and f16 or bf16, [0] and [1], as ftr__half_value() and ftr__half_bits(). x and out do not overlap. */
+    void (*widen[2])(int64_t n, const uint16_t *x, float *out);
+    void (*narrow[2])(int64_t n, const float *x, uint16_t *out);
 } ftr__simd_math;
 
 #endif

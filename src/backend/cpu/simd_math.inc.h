@@ -447,6 +447,34 @@ static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out
                  FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
+/* Half a vector of floats as doubles. Element i of 16 goes to partial sum i, so that the width does not matter; the square
+ * of a float is exact in double, so that fusing does not matter either. */
+typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
+typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
+
+FTR__INLINE void FTR__S(add_squares)(const float *x, FTR__S(vd) sums[32 / FTR__W]) {
+    FTR__UNROLL
+    for (int k = 0; k < 32 / FTR__W; k++) {
+        FTR__S(vf_half) part;
+        __builtin_memcpy(&part, x + k * (FTR__W / 2), sizeof part);
+        const FTR__S(vd) wide = __builtin_convertvector(part, FTR__S(vd));
+        sums[k] += wide * wide;
+    }
+}
+
+static double FTR__S(sum_squares)(int64_t n, const float *x) {
+    FTR__S(vd) sums[32 / FTR__W] = {{0}};
+    float rest[16] = {0};
+    double lanes[16];
+    for (; n >= 16; n -= 16, x += 16) FTR__S(add_squares)(x, sums);
+    for (int64_t i = 0; i < n; i++) rest[i] = x[i];
+    FTR__S(add_squares)(rest, sums);
+    __builtin_memcpy(lanes, sums, sizeof lanes);
+    for (int width = 8; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
 static float FTR__S(row_maximum)(int64_t n, const float *x) {
     float best = -__builtin_inff();
     int64_t i = 0;
@@ -797,6 +825,89 @@ static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64
     }
 }
 
+/* --------------------------------------------------------------------------------------------------- conversions -- */
+
+/* Vectors of 16-bit integers, the elements zero-extended to 32 bits and back. */
+typedef uint16_t FTR__S(vh) __attribute__((vector_size(2 * FTR__W)));
+#define FTR__VH FTR__S(vh)
+
+FTR__INLINE FTR__VU FTR__S(select_bits)(FTR__VI mask, FTR__VU a, FTR__VU b) {
+    return ((FTR__VU)mask & a) | (~(FTR__VU)mask & b);
+}
+
+/* Normal numbers get the exponent's other bias; the largest exponent stays the largest, and a NaN becomes quiet; below the
+ * normal range the fraction counts multiples of 2^-24. */
+FTR__INLINE FTR__VF FTR__S(widen_f16)(FTR__VH x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_cvtph_ps((__m256i)x);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_cvtph_ps((__m128i)x);
+#else
+    const FTR__VU bits = __builtin_convertvector(x, FTR__VU), size = bits & 0x7fffu, shifted = size << 13;
+    const FTR__VF small = __builtin_convertvector((FTR__VI)size, FTR__VF) * 0x1p-24f;
+    FTR__VU result = FTR__S(select_bits)(size < 0x400u, (FTR__VU)small, shifted + (112u << 23));
+    result = FTR__S(select_bits)(size >= 0x7c00u, shifted | 0x7f800000u, result);
+    result = FTR__S(select_bits)(size > 0x7c00u, result | 0x400000u, result);
+    return (FTR__VF)(result | (bits & 0x8000u) << 16);
+#endif
+}
+
+/* Adding half of the last kept bit, less a bit if the kept part is even, and cutting rounds to the nearest, ties to even;
+ * a carry goes into the exponent. Below the normal range the sum with 1/2, whose last bit is 2^-24, is what rounds. */
+FTR__INLINE FTR__VH FTR__S(narrow_f16)(FTR__VF x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VH)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VH)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const FTR__VU bits = (FTR__VU)x, size = bits & 0x7fffffffu;
+    const FTR__VU small = (FTR__VU)((FTR__VF)size + 0.5f) - 0x3f000000u;
+    const FTR__VU rounded = (size + 0xfffu + (size >> 13 & 1u) - (112u << 23)) >> 13;
+    FTR__VU result = FTR__S(select_bits)(size < (113u << 23), small, rounded);
+    result = FTR__S(select_bits)(size >= 0x47800000u, (FTR__VU){0} + 0x7c00u, result); /* 65536 and more */
+    result = FTR__S(select_bits)(size > 0x7f800000u, 0x7e00u | (size >> 13 & 0x3ffu), result);
+    return __builtin_convertvector(result | (bits >> 16 & 0x8000u), FTR__VH);
+#endif
+}
+
+FTR__INLINE FTR__VF FTR__S(widen_bf16)(FTR__VH x) { return (FTR__VF)(__builtin_convertvector(x, FTR__VU) << 16); }
+
+/* In integers at every level: the instruction that AVX-512 has for it takes numbers below the normal range for 0. */
+FTR__INLINE FTR__VH FTR__S(narrow_bf16)(FTR__VF x) {
+    const FTR__VU bits = (FTR__VU)x, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    const FTR__VI is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    return __builtin_convertvector(FTR__S(select_bits)(is_nan, bits >> 16 | 0x40u, rounded), FTR__VH);
+}
+
+#define FTR__CONVERSIONS(type)                                                                                         \
+    static void FTR__S(row_widen_##type)(int64_t n, const uint16_t *x, float *out) {                                   \
+        FTR__VH v;                                                                                                     \
+        for (; n >= FTR__W; n -= FTR__W, x += FTR__W, out += FTR__W) {                                                 \
+            __builtin_memcpy(&v, x, sizeof v);                                                                         \
+            FTR__STORE(out, FTR__S(widen_##type)(v));                                                                  \
+        }                                                                                                              \
+        if (n == 0) return;                                                                                            \
+        uint16_t part[FTR__W] = {0};                                                                                   \
+        for (int64_t i = 0; i < n; i++) part[i] = x[i];                                                                \
+        __builtin_memcpy(&v, part, sizeof v);                                                                          \
+        FTR__S(store_part)(out, FTR__S(widen_##type)(v), n);                                                           \
+    }                                                                                                                  \
+    static void FTR__S(row_narrow_##type)(int64_t n, const float *x, uint16_t *out) {                                  \
+        FTR__VH v;                                                                                                     \
+        for (; n >= FTR__W; n -= FTR__W, x += FTR__W, out += FTR__W) {                                                 \
+            v = FTR__S(narrow_##type)(FTR__LOAD(x));                                                                   \
+            __builtin_memcpy(out, &v, sizeof v);                                                                       \
+        }                                                                                                              \
+        if (n == 0) return;                                                                                            \
+        uint16_t part[FTR__W];                                                                                         \
+        v = FTR__S(narrow_##type)(FTR__S(load_part)(x, n));                                                            \
+        __builtin_memcpy(part, &v, sizeof v);                                                                          \
+        for (int64_t i = 0; i < n; i++) out[i] = part[i];                                                              \
+    }
+
+FTR__CONVERSIONS(f16)
+FTR__CONVERSIONS(bf16)
+
 /* ------------------------------------------------------------------------------------------------ random tensors -- */
 
 /* [0, 1) with 24 bits, as ftr__rng_uniform(). */
@@ -876,19 +987,23 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
         .activation_slope = {FTR__S(row_clamp_slope),    FTR__S(row_leaky_relu_slope), FTR__S(row_elu_slope),          \
                              FTR__S(row_softplus_slope), FTR__S(row_hardswish_slope),  FTR__S(row_silu_slope),         \
                              FTR__S(row_gelu_slope),     FTR__S(row_gelu_tanh_slope)},                                 \
-        .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
-        .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
-        .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
-        .norm_apply = FTR__S(norm_apply), .norm_grad_sums = FTR__S(norm_grad_sums),                                    \
-        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
-        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
+        .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .sum_squares = FTR__S(sum_squares),                            \
+        .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
+        .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
+        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
+        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
+        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
         .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal),                              \
+        .widen = {FTR__S(row_widen_f16), FTR__S(row_widen_bf16)},                                                      \
+        .narrow = {FTR__S(row_narrow_f16), FTR__S(row_narrow_bf16)},                                                   \
     }
 
 #undef FTR__COLUMN_VECTORS
+#undef FTR__CONVERSIONS
+#undef FTR__VH
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
 #undef FTR__LOAD_SOME

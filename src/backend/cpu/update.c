@@ -20,17 +20,18 @@ static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
                                         (float)call->attr->ema.weight, value, state);
 }
 
-ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
-    ftr__ema_job job = {call};
-    ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
-                  ftr__ema_task, &job);
-    return FTR_OK;
-}
-
 /* A scalar among the inputs; `missing` if it is not there. */
 static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, float missing) {
     const ftr_view *view = ftr__optional_input(call, input);
     return view ? *(const float *)view->data : missing;
+}
+
+ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
+    ftr__ema_job job = {call};
+    if (ftr__update_scalar(call, 2, 0.0f) != 0.0f) return FTR_OK; /* the step is left out */
+    ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
+                  ftr__ema_task, &job);
+    return FTR_OK;
 }
 
 ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
