@@ -15,9 +15,9 @@
  * MANUAL
  *
  *   1  What it is              6  Your own loop            11  Models
- *   2  Adding it to a program  7  Ownership and memory     12  Build switches and environment
- *   3  Concepts                8  Errors and threads       13  What it does not do
- *   4  A first program         9  Reproducibility
+ *   2  Adding it to a program  7  Ownership and memory     12  Mixed precision
+ *   3  Concepts                8  Errors and threads       13  Build switches and environment
+ *   4  A first program         9  Reproducibility          14  What it does not do
  *   5  Evaluating, saving...  10  Seeing inside
  *
  * 1  WHAT IT IS
@@ -105,6 +105,20 @@
  * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
  * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
+ * A long run keeps checkpoints, and goes on from the newest one when it is started again after a crash, a power cut or the
+ * end of its time on a machine:
+ *
+ *     t.checkpoint.directory = "run1";        // made if need be; one run, one directory
+ *     t.checkpoint.every_seconds = 600;       // or every_steps, every_epochs, or mtbf_seconds to have the interval chosen
+ *     t.resume = FTR_RESUME_AUTO;             // the same program starts the run and resumes it
+ *     t.handle_signals = true;                // SIGTERM: finish the step, save, return with result.preempted
+ *     t.max_seconds = 3500;                   // the same before an hour is over
+ *
+ * A resumed run is the unbroken one, bit by bit, results included. What must not have changed is compared, and named if
+ * it has: model, batch size, optimizer and its settings, schedule, seed, number of samples. A save costs a copy of the
+ * state; a thread of its own writes it, flushes it and gives it its name. The newest checkpoint that is intact is taken.
+ * weights.safetensors in it is an ordinary file of weights.
+ *
  * 6  YOUR OWN LOOP
  *
  *     ftr_optimizer sgd = ftr_sgd(0.1);
@@ -130,6 +144,14 @@
  *     adamw.no_decay_norms_biases = true;
  *     adamw.groups = &backbone, adamw.group_count = 1;
  *
+ * Checkpoints of such a loop: ftr_checkpointer_create() after compiling, ftr_checkpoint_load() to go on from the newest one,
+ * then after each step
+ *
+ *         ftr_checkpoint_point at = {.step = step, .epoch = epoch, .position = batch, .metric = NAN};
+ *         if (ftr_checkpoint_due(saver, step) && ftr_checkpoint_save(saver, &at)) ...
+ *
+ * and ftr_checkpointer_destroy() before the plan's end.
+ *
  * 7  OWNERSHIP AND MEMORY
  *
  * What a ..._create() or ftr_compile() hands out is yours and goes back through its ..._destroy(), children first: plans,
@@ -150,13 +172,14 @@
  *
  * On one machine type the numbers depend on the seed alone: not on the number of threads. Random numbers are counter-based:
  * a parameter's first value is a function of (seed, name), dropout of (seed, node, step), the order of samples of (seed,
- * epoch).
+ * epoch). So nothing but counters has to be kept for a run to be resumed anywhere.
  *
  * 10  SEEING INSIDE
  *
  * ftr_model_summary() prints layers, shapes, parameters and multiply-adds; ftr_graph_print() the graph as text or for
  * Graphviz; ftr_compile_desc.on_pass shows it after each pass; ftr_plan_print() what will run, in order, and where each
- * value lies.
+ * value lies. Where an infinity or NaN comes from, debug_nonfinite = FTR_NONFINITE_REPORTED says: a field of
+ * ftr_train_desc and of ftr_compile_desc.
  *
  * 11  MODELS
  *
@@ -169,7 +192,22 @@
  * are torchvision's, so that files of weights go both ways. Two models in one graph need scopes (ftr_scope_push()). They are
  * made of the functions of this header; a builder of yours looks the same, and reports mistakes with ftr_graph_fail().
  *
- * 12  BUILD SWITCHES AND ENVIRONMENT
+ * 12  MIXED PRECISION
+ *
+ * A model is written in f32, and trained in f16 or bf16 by one field:
+ *
+ *     t.amp = FTR_AMP_BF16;
+ *
+ * which puts casts in by the rules of PyTorch's autocast, op by op. Parameters, optimizer state, running statistics and
+ * losses stay f32, and what you read has its declared type. Choose FTR_AMP_BF16 unless the hardware has f16 alone:
+ * gradients in f16 vanish below 6e-8, so that FTR_AMP_FP16 comes with dynamic loss scaling. ftr_train_desc.scaler has its
+ * constants, PyTorch's GradScaler's; steps whose gradients overflow are left out and counted (skipped_steps), and
+ * schedules follow the steps that were applied. On the CPU half types are types of storage: activations take about half
+ * the memory, the arithmetic is f32. They can be used by hand too: ftr_cast(x, FTR_BF16), and on what it gives.
+ *
+ * Apart from the type, ftr_optimizer.clip_norm limits the norm of all gradients together; ftr_step_info.grad_norm has it.
+ *
+ * 13  BUILD SWITCHES AND ENVIRONMENT
  *
  *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
  *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
@@ -177,9 +215,10 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *
- * 13  WHAT IT DOES NOT DO
+ * 14  WHAT IT DOES NOT DO
  *
- * Shapes are static: there are no dynamic graphs. Kernels are f32 (f64 is for reference backends). Windows is not supported. */
+ * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, whatever the type of storage (f64 is
+ * for reference backends). Windows is not supported. */
 
 /* The implementation uses POSIX. These have to stand before the first system header of the .c file. */
 #ifdef FASTTRAIN_IMPLEMENTATION
@@ -233,14 +272,15 @@ typedef enum ftr_status {
     FTR_ERROR_DTYPE,              /* an element type that the op does not take */
     FTR_ERROR_NAME,               /* a name that is missing, used twice or unknown */
     FTR_ERROR_NOT_DIFFERENTIABLE, /* a gradient was asked for through an op that has none */
-    FTR_ERROR_UNSUPPORTED,        /* the backend has no kernel for the node */
+    FTR_ERROR_UNSUPPORTED,        /* the backend has no kernel for the node; a file is of a newer format */
     FTR_ERROR_NOT_FED,            /* an input was never given data */
     FTR_ERROR_DATA,               /* the data itself is outside its range, for instance a label beyond the classes */
     FTR_ERROR_STATE,              /* a call that is not possible now, for instance a new parameter after compiling */
     FTR_ERROR_IO,                 /* a file could not be opened, read or written */
     FTR_ERROR_FORMAT,             /* a file's content breaks its format */
     FTR_ERROR_THREAD,             /* the operating system refused a thread */
-    FTR_ERROR_CALLBACK            /* a function of the caller's reported a failure */
+    FTR_ERROR_CALLBACK,           /* a function of the caller's reported a failure */
+    FTR_ERROR_NONFINITE           /* a node gave an infinity or NaN, see ftr_nonfinite */
 } ftr_status;
 
 /* Name of a status, such as "FTR_ERROR_SHAPE". Never NULL. Thread safe. */
@@ -256,6 +296,8 @@ typedef enum ftr_dtype {
     FTR_I64,
     FTR_U8,
     FTR_BOOL, /* one byte, 0 or 1 */
+    FTR_F16,  /* IEEE 754 binary16: 11 significant bits, 2^-24 to 65504 */
+    FTR_BF16, /* the upper half of an f32: 8 significant bits, the range of f32 */
     FTR_DTYPE_COUNT
 } ftr_dtype;
 
@@ -264,6 +306,10 @@ FTR_API size_t ftr_dtype_size(ftr_dtype dtype);
 
 /* Name of a type, such as "f32". Never NULL. Thread safe. */
 FTR_API const char *ftr_dtype_name(ftr_dtype dtype);
+
+/* Converts `count` elements as ftr_cast() does, for instance floats into an f16 input's data. The two memories must not
+ * overlap. False, and nothing is done, if a type is unknown. Thread safe. */
+FTR_API bool ftr_convert(ftr_dtype from, const void *data, ftr_dtype to, void *result, int64_t count);
 
 #define FTR_MAX_RANK 6
 
@@ -476,7 +522,8 @@ typedef struct ftr_init {
     double a, b;
 } ftr_init;
 
-/* Declares a trained tensor (f32 or f64). Its full name is unique. Memory and first value come with the first compile. */
+/* Declares a trained tensor, f32 or f64: f16 and bf16 are too coarse to add small updates up in (mixed precision casts an
+ * f32 parameter where it is used). Its full name is unique. Memory and first value come with the first compile. */
 FTR_API ftr_tensor ftr_parameter(ftr_graph *graph, const char *name, ftr_dtype dtype, ftr_shape shape, ftr_init init);
 
 /* Declares state that is saved with the model but not trained. */
@@ -549,9 +596,12 @@ extern "C" {
  * invalid handle on a mistake. Images are NHWC, convolution weights OHWI (out, height, width, in / groups; of a
  * transposed convolution in, height, width, out / groups), linear weights [out, in]. Binary ops broadcast as NumPy does:
  * shapes are aligned at the last dimension, a size of 1 stretches. Both operands have one type; nothing is converted
- * silently. */
+ * silently. "Floating point" is f32, f64, f16 and bf16. Each op on f16 or bf16 computes in f32 and rounds its result
+ * once, to the nearest, ties to even. Beside them scalars (rank 0) of arithmetic and comparisons, and the parameters and
+ * statistics of norms, may be f32: the result has the type of the other operand. Layers on f16 or bf16 have f32
+ * parameters, which they cast. Mixed precision (ftr_compile_desc.amp) does all this to a graph written in f32. */
 
-/* Pointwise arithmetic on f32, f64, i32 and i64. Integer division truncates. */
+/* Pointwise arithmetic on floating point, i32 and i64. Integer division truncates. */
 FTR_API ftr_tensor ftr_add(ftr_tensor a, ftr_tensor b);
 /* a - b, as ftr_add(). */
 FTR_API ftr_tensor ftr_sub(ftr_tensor a, ftr_tensor b);
@@ -599,9 +649,9 @@ FTR_API ftr_tensor ftr_relu(ftr_tensor x);
 
 /* The smaller of a and b, otherwise as ftr_maximum(). */
 FTR_API ftr_tensor ftr_minimum(ftr_tensor a, ftr_tensor b);
-/* |x| of f32, f64, i32 and i64. Gradient 0 at 0. */
+/* |x| of floating point, i32 and i64. Gradient 0 at 0. */
 FTR_API ftr_tensor ftr_abs(ftr_tensor x);
-/* -1, 0 or 1 by the sign of x (f32, f64, i32, i64); 0 for NaN, as PyTorch. The gradient is 0 everywhere. */
+/* -1, 0 or 1 by the sign of x (floating point, i32, i64); 0 for NaN, as PyTorch. The gradient is 0 everywhere. */
 FTR_API ftr_tensor ftr_sign(ftr_tensor x);
 /* Sine of x radians; floating point only, as the following. */
 FTR_API ftr_tensor ftr_sin(ftr_tensor x);
@@ -642,7 +692,8 @@ FTR_API ftr_tensor ftr_softplus(ftr_tensor x, double beta, double threshold);
 FTR_API ftr_tensor ftr_stop_gradient(ftr_tensor x);
 
 /* Converts between element types. Floating to integer truncates toward zero (out of range saturates, NaN gives 0); to bool
- * is x != 0. Differentiable between floating types. */
+ * is x != 0. To a floating type that is too narrow: the nearest value, ties to even, what is too large infinity; NaN stays
+ * NaN. Integers become f16 or bf16 by way of f32. Differentiable between floating types. */
 FTR_API ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype);
 
 /* Axes: FTR_AXES(1, 2); a negative one counts from the end. No axes at all, as ftr_all_axes() gives, mean all of them. */
@@ -661,25 +712,27 @@ typedef struct ftr_axes {
 /* All axes of a tensor of any rank. */
 FTR_API ftr_axes ftr_all_axes(void);
 
-/* Sum over axes; with `keep` they stay as size 1. f32, f64, i32, i64. The order of additions is fixed. Over nothing: 0. */
+/* Sum over axes; with `keep` they stay as size 1. Floating point, i32, i64. The order of additions is fixed. Over
+ * nothing: 0. */
 FTR_API ftr_tensor ftr_sum(ftr_tensor x, ftr_axes axes, bool keep);
 /* Mean over axes, floating point only. Over nothing: NaN. */
 FTR_API ftr_tensor ftr_mean(ftr_tensor x, ftr_axes axes, bool keep);
 /* Maximum over axes; NaN wins. The gradient is shared evenly among equal maxima, as PyTorch's amax; where the maximum is NaN
  * it is NaN for all. A reduction over nothing is an error. */
 FTR_API ftr_tensor ftr_max(ftr_tensor x, ftr_axes axes, bool keep);
-/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. f32, f64, i32,
- * i64. */
+/* Index (i64) of the first maximum along one axis; NaN counts as the largest. The axis goes away. No gradient. Floating
+ * point, i32, i64. */
 FTR_API ftr_tensor ftr_argmax(ftr_tensor x, int32_t axis);
 
 /* Matrix product over the last two dimensions, [.., m, k] x [.., k, n]; the leading ones broadcast. `transpose_a` takes
- * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. f32, f64. */
+ * a as [.., k, m], `transpose_b` takes b as [.., n, k]. Rank 2 or more. Floating point. */
 FTR_API ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpose_b);
 /* Einstein summation of two tensors, or of one if b is a null handle, as torch.einsum: "bij,bjk->bik" names each dimension
  * by a letter; what the result lacks is summed over. A letter twice in one operand is its diagonal. "..." stands for
  * dimensions without a name, which broadcast. Of one letter a size of 1 stretches to the other operand's. Without "->" the
  * result has the dimensions of "...", then the letters that are there once, in the order of ASCII. Spaces do not count.
- * f32, f64, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over together. */
+ * Floating point, i32, i64. It becomes sums, transposes and one matmul, or mul if there is nothing to sum over
+ * together. */
 FTR_API ftr_tensor ftr_einsum(const char *equation, ftr_tensor a, ftr_tensor b);
 
 /* Same elements in another shape. One dimension may be -1: it follows from the others. */
@@ -740,7 +793,7 @@ FTR_API ftr_attention_desc ftr_attention_defaults(void);
  * kv_heads, dv] give [n, tq, heads, dv]; kv_heads divides heads, and heads / kv_heads neighbouring query heads share
  * one of key and value (grouped-query attention, Ainslie et al. 2023). Causal and a mask both apply if both are given.
  * A query that sees no key gives 0, with gradient 0, as PyTorch's. The matrix of scores is never in memory: it is
- * computed by tiles, in the gradient once more (Dao et al.: FlashAttention, 2022). f32 and f64, all of one type. The
+ * computed by tiles, in the gradient once more (Dao et al.: FlashAttention, 2022). Floating point, all of one type. The
  * mask has a gradient. `desc` may be NULL. */
 FTR_API ftr_tensor ftr_attention(ftr_tensor query, ftr_tensor key, ftr_tensor value, const ftr_attention_desc *desc);
 
@@ -785,19 +838,19 @@ FTR_API ftr_tensor ftr_embedding(ftr_tensor indices, const char *name, int64_t r
 FTR_API ftr_tensor ftr_gather(ftr_tensor x, int32_t axis, ftr_tensor index);
 /* x with elements of `source` added along an axis, as torch.scatter_add: for axis 1 source[i][j][k] is added to
  * result[i][index[i][j][k]][k], in the order of j. `index` (i32 or i64) has the rank of x and `source`, is in no
- * dimension larger than `source` and in none but the axis larger than x. f32, f64, i32, i64. An index outside the axis
- * fails the step with FTR_ERROR_DATA. */
+ * dimension larger than `source` and in none but the axis larger than x. Floating point, i32, i64. An index outside the
+ * axis fails the step with FTR_ERROR_DATA. */
 FTR_API ftr_tensor ftr_scatter_add(ftr_tensor x, int32_t axis, ftr_tensor index, ftr_tensor source);
 /* indices [..] (i32 or i64) to [.., classes] of a type: 1 at the index, 0 elsewhere. An index outside 0 to classes - 1
  * fails the step with FTR_ERROR_DATA. No gradient. */
 FTR_API ftr_tensor ftr_one_hot(ftr_tensor indices, int64_t classes, ftr_dtype dtype);
 /* The k largest elements along the last axis, in descending order; of equal ones the first come first, NaN is larger
- * than all. `indices` (may be NULL) gets their positions, i64. f32, f64, i32, i64; 0 <= k <= size of the axis. */
+ * than all. `indices` (may be NULL) gets their positions, i64. Floating point, i32, i64; 0 <= k <= size of the axis. */
 FTR_API ftr_tensor ftr_topk(ftr_tensor x, int64_t k, ftr_tensor *indices);
 
-/* Sums of the elements up to each along an axis; with `reverse`, of those from each on. f32, f64, i32, i64. */
+/* Sums of the elements up to each along an axis; with `reverse`, of those from each on. Floating point, i32, i64. */
 FTR_API ftr_tensor ftr_cumsum(ftr_tensor x, int32_t axis, bool reverse);
-/* Product over axes, as ftr_sum(); its gradient is right with zeros too. f32, f64, i32, i64. Over nothing: 1. */
+/* Product over axes, as ftr_sum(); its gradient is right with zeros too. Floating point, i32, i64. Over nothing: 1. */
 FTR_API ftr_tensor ftr_prod(ftr_tensor x, ftr_axes axes, bool keep);
 /* log of the sum of e^x over axes, computed stably, floating point only. Over nothing, or where all are -inf: -inf. The
  * gradient is e^(x - result), which is softmax(x); where the result is inf, it is NaN for an infinite x, 0 for the others. */
@@ -1345,6 +1398,8 @@ typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
     double lr; /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double clip_norm; /* the norm of all gradients together is limited to it, as PyTorch's clip_grad_norm_: they are
+                       * multiplied by min(1, clip_norm / (norm + 1e-6)) before clip_value looks at them; 0: off */
     double
         clip_value; /* each element of a gradient is limited to +-clip_value, as PyTorch's clip_grad_value_; 0: off */
     double
@@ -1600,6 +1655,52 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------------------------------------
+ * Mixed precision. The graph is written in f32; compiling it with an `amp` puts the casts in. Matrix products,
+ * convolutions and attention run in the half type; exponentials, losses, softmax, sums and layer norms in f32; everything
+ * else in the type of what it gets: the rules of PyTorch's autocast, op by op (the last column of ops.def). Parameters,
+ * optimizer state, running statistics, the loss and what the caller reads keep their declared types; a parameter is cast
+ * once a step however often it is used, and gradients of parameters are f32. On the CPU the half types are types of
+ * storage: they halve the memory of activations, and each op computes in f32 and rounds its results. */
+typedef enum ftr_amp {
+    FTR_AMP_OFF = 0,
+    FTR_AMP_FP16, /* f16: more exact than bf16, but gradients below 6e-8 vanish without loss scaling */
+    FTR_AMP_BF16  /* bf16: the range of f32, no loss scaling needed */
+} ftr_amp;
+
+/* Loss scaling: the loss's gradient starts from a scale instead of 1, so that small gradients do not vanish in f16; the
+ * scale is taken out as the optimizer reads them. A step whose gradients hold an infinity or NaN is left out: parameters,
+ * optimizer state, running statistics and the count of applied steps stay as they are. */
+typedef enum ftr_scaling {
+    FTR_SCALING_AUTO = 0, /* dynamic with FTR_AMP_FP16, otherwise off */
+    FTR_SCALING_OFF,
+    FTR_SCALING_DYNAMIC, /* the scale follows the gradients, as PyTorch's GradScaler: times backoff_factor after a step that
+                          * was left out, times growth_factor after growth_interval steps in a row that were not */
+    FTR_SCALING_FIXED    /* the scale stays init_scale */
+} ftr_scaling;
+
+/* From ftr_scaler_defaults(). */
+typedef struct ftr_scaler_desc {
+    uint32_t cookie;
+    ftr_scaling scaling;
+    double init_scale;       /* 65536 */
+    double growth_factor;    /* 2; more than 1 */
+    double backoff_factor;   /* 0.5; more than 0, less than 1 */
+    int64_t growth_interval; /* 2000 */
+} ftr_scaler_desc;
+
+/* GradScaler's constants, FTR_SCALING_AUTO. */
+FTR_API ftr_scaler_desc ftr_scaler_defaults(void);
+
+/* A search for the origin of an infinity or NaN: after each node all elements of its results are looked at, which takes
+ * time. The first that is not finite ends ftr_step() with FTR_ERROR_NONFINITE and a sentence that names op, node, forward
+ * or backward, result, element, value and shape; inputs and parameters are looked at before the first node. */
+typedef enum ftr_nonfinite {
+    FTR_NONFINITE_ALLOWED = 0, /* no search */
+    FTR_NONFINITE_REPORTED,    /* with loss scaling the backward is left to the scaler */
+    FTR_NONFINITE_REPORTED_ALL /* the backward with loss scaling too */
+} ftr_nonfinite;
+
+/* ------------------------------------------------------------------------------------------------------------------
  * Plan: a graph compiled for one purpose. It is immutable, knows its memory before it runs, and running it allocates
  * nothing. */
 typedef struct ftr_plan ftr_plan;
@@ -1622,8 +1723,11 @@ typedef struct ftr_compile_desc {
     int32_t gradient_count;
     const ftr_optimizer *optimizer; /* NULL: no update. Otherwise all parameters that the loss depends on are trained,
                                      * the frozen ones aside: see ftr_freeze() */
+    ftr_amp amp;                    /* mixed precision, for training and evaluation alike */
+    const ftr_scaler_desc *scaler;  /* NULL: ftr_scaler_defaults() */
+    ftr_nonfinite debug_nonfinite;
     bool no_fuse;                   /* leave the fuse pass out */
-    ftr_pass_fn on_pass;            /* "lower", "autodiff", "fuse", "schedule", "memplan" */
+    ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
 
@@ -1668,19 +1772,24 @@ typedef struct ftr_step_info {
     double loss;    /* value of the loss; NaN if the plan has none */
     uint64_t step;  /* steps done with this plan, this one included */
     double seconds; /* duration of the step */
+    double grad_norm;  /* norm of all gradients (of the trained parameters, or those in gradients_of), without the loss
+                        * scale and before clipping; NaN if neither clip_norm nor loss scaling needs it */
+    double loss_scale; /* that this step's gradients were computed with; 1 without loss scaling */
+    bool skipped;      /* the gradients held an infinity or NaN, so that loss scaling left the step out */
+    uint64_t applied_steps; /* updates of the optimizer so far: steps less those that were left out */
 } ftr_step_info;
 
 /* Runs the plan once: forward, and with gradients and an optimizer also backward and update. `info` may be NULL. On an
  * error no parameter, buffer or optimizer state has changed.
- * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA. */
+ * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA, FTR_ERROR_NONFINITE (if debug_nonfinite asks for it). */
 FTR_API ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info);
 
 /* Copies a result of the last step out; `tensor` is the loss, one of `outputs` or an input. `bytes` is its exact size.
  * Errors: FTR_ERROR_INVALID_TENSOR, FTR_ERROR_SHAPE, FTR_ERROR_STATE (no step yet). */
 FTR_API ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
-/* Copies the gradient of the loss with respect to `tensor` out, as the last step left it. Errors as ftr_read(); a tensor
- * that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
+/* Copies the gradient of the loss with respect to `tensor` out, as the last step left it: before clipping, the loss scale
+ * taken out. Errors as ftr_read(); a tensor that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
 FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
 /* Sets the learning rate of the steps to come. Errors: FTR_ERROR_STATE (no optimizer), FTR_ERROR_INVALID_ARGUMENT (not a
@@ -1778,116 +1887,6 @@ FTR_API int64_t ftr_shuffled_index(uint64_t seed, uint64_t epoch, int64_t positi
 }
 #endif
 
-/* ---- src/api/train.h ---- */
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-/* ------------------------------------------------------------------------------------------------------------------
- * Training loop. */
-#define FTR_MAX_METRICS 8
-
-/* A scalar of the graph that is averaged over an epoch, each batch by its number of real samples. */
-typedef struct ftr_metric {
-    const char *name;
-    ftr_tensor value; /* for instance ftr_accuracy(); f32 scalar */
-} ftr_metric;
-
-typedef enum ftr_progress {
-    FTR_PROGRESS_AUTO = 0, /* a bar if messages go to a terminal, lines otherwise */
-    FTR_PROGRESS_BAR,
-    FTR_PROGRESS_LINES, /* one line an epoch */
-    FTR_PROGRESS_SILENT
-} ftr_progress;
-
-typedef enum ftr_last_batch {
-    FTR_LAST_BATCH_DROP = 0, /* a last short batch of an epoch is left out */
-    FTR_LAST_BATCH_PAD       /* it is padded with zeros and masked; the graph needs ftr_batch_mask() */
-} ftr_last_batch;
-
-/* What a callback is told. Values that are not known yet are NaN. */
-typedef struct ftr_train_event {
-    enum { FTR_EVENT_STEP, FTR_EVENT_EPOCH } kind; /* after a step; after an epoch and its evaluation */
-    int64_t epoch;             /* from 0 */
-    int64_t step;              /* steps done in the whole run */
-    int64_t steps_per_epoch;
-    double loss;               /* of this step; or mean of the epoch */
-    double eval_loss;          /* after an evaluation */
-    int32_t metric_count;
-    const char *const *metric_names;
-    const double *metrics;      /* of this step; or mean of the epoch */
-    const double *eval_metrics; /* after an evaluation */
-    double samples_per_second;
-    double lr;                  /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
-    ftr_plan *plan;             /* the training plan: ftr_plan_set_lr() is allowed here */
-} ftr_train_event;
-
-/* Returns true to stop the run after this event, without an evaluation of a cut epoch. */
-typedef bool (*ftr_train_fn)(void *user, const ftr_train_event *event);
-
-/* From ftr_train_defaults(). */
-typedef struct ftr_train_desc {
-    uint32_t cookie;
-    ftr_tensor loss;
-    ftr_optimizer optimizer;
-    ftr_source *train; /* its fields feed the inputs of the same names */
-    ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
-    int64_t epochs;    /* 1 */
-    int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
-    bool no_shuffle;
-    ftr_last_batch last_batch; /* of the training source */
-    ftr_schedule schedule;     /* sets the learning rate before each step, from optimizer.lr and the applied steps (or, with
-                                * per_epoch, the epochs done). Of kind FTR_SCHEDULE_NONE (all 0): it stays as it is */
-    ftr_plateau *plateau;       /* NULL: none. Takes plateau_metric after each epoch and lowers what the schedule starts */
-    const char *plateau_metric; /* from. Its state is the caller's. The metric is "loss" (NULL: too) or a metric's name, of
-                                 * the evaluation (of training if there is none) */
-    ftr_metric metrics[FTR_MAX_METRICS];
-    int32_t metric_count;
-    ftr_progress progress;
-    ftr_train_fn on_event; /* may be NULL */
-    void *on_event_user;
-    struct {
-        const char *metric; /* "loss" or a metric's name, of the evaluation (of training if there is none); NULL: off */
-        int32_t patience;   /* epochs without improvement before the run stops */
-        double min_delta;   /* what counts as an improvement */
-        bool maximize;      /* larger is better */
-        bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
-    } early_stop;
-} ftr_train_desc;
-
-/* One epoch, shuffled, progress on. */
-FTR_API ftr_train_desc ftr_train_defaults(void);
-
-/* What a run came to. */
-typedef struct ftr_train_result {
-    int64_t epochs; /* done */
-    int64_t steps;
-    double loss;      /* mean of the last epoch */
-    double eval_loss; /* NaN without an evaluation */
-    double metrics[FTR_MAX_METRICS];
-    double eval_metrics[FTR_MAX_METRICS];
-    int64_t best_epoch; /* of early stopping; -1 without it */
-    bool stopped_early; /* by early stopping or by a callback */
-    double seconds;
-    double samples_per_second; /* of training steps alone */
-    ftr_memory memory;         /* of the training plan */
-} ftr_train_result;
-
-/* Trains a graph on a source: compiles it, shuffles, feeds, steps, evaluates, reports. `result` may be NULL.
- * The batch size is the leading dimension of the inputs. Errors: all of ftr_compile() and ftr_step(); FTR_ERROR_NAME (an
- * input without a field), FTR_ERROR_SHAPE, FTR_ERROR_DTYPE (a field that does not fit its input), FTR_ERROR_DATA (fewer
- * samples than one batch). Not to be called twice at a time on one context. */
-FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
-
-/* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
- * metrics and metric_count of `desc` are used; result's eval_loss and eval_metrics are filled. Errors as ftr_fit(). */
-FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
-
-#ifdef __cplusplus
-}
-#endif
-
 /* ---- src/api/io.h ---- */
 
 #ifdef __cplusplus
@@ -1899,7 +1898,7 @@ extern "C" {
  * carry the names of the reference implementation. Files hold PyTorch's layout, OIHW for convolution weights. */
 typedef struct ftr_safetensors ftr_safetensors;
 
-/* A tensor of a file. `dtype` is FTR_DTYPE_NONE for an element type that fasttrain does not compute with (BF16, say);
+/* A tensor of a file. `dtype` is FTR_DTYPE_NONE for an element type that fasttrain does not compute with (I16, say);
  * dtype_name has the file's word. The data lie in the file's memory, in C order, not necessarily aligned. */
 typedef struct ftr_safetensors_entry {
     const char *name;
@@ -1999,10 +1998,10 @@ typedef struct ftr_load_report ftr_load_report;
 
 /* Reads parameters and buffers by name; convolution weights come as OIHW. `desc` NULL is strict, with nothing skipped.
  * A variable that is not skipped must have the file's shape and type in every mode, save that F16, BF16, F32 and F64
- * become f32 or f64 as in PyTorch: rounded to the nearest, ties to even, what is too large to infinity. Nothing is
- * changed on an error; the sentence names the first tensor that does not fit and how many more there are. `report` may
- * be NULL; *report is made if the load succeeds or names, types, shapes or values refuse it, otherwise it becomes NULL.
- * It is the caller's, who gives it back with ftr_load_report_destroy() before the context.
+ * become the variable's floating-point type as in PyTorch: rounded to the nearest, ties to even, what is too large to
+ * infinity. Nothing is changed on an error; the sentence names the first tensor that does not fit and how many more
+ * there are. `report` may be NULL; *report is made if the load succeeds or names, types, shapes or values refuse it,
+ * otherwise it becomes NULL. It is the caller's, who gives it back with ftr_load_report_destroy() before the context.
  * Errors: FTR_ERROR_INVALID_ARGUMENT, FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE, FTR_ERROR_DATA (a bool that is
  * neither 0 nor 1), and those of ftr_safetensors_open(). */
 FTR_API ftr_status ftr_load_weights(ftr_graph *graph, const char *path, const ftr_load_desc *desc,
@@ -2026,6 +2025,321 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
 }
 #endif
 
+/* ---- src/api/checkpoint.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Checkpoints: all that a run needs to go on, bit by bit, after its process is gone. ftr_fit() writes and resumes them
+ * by itself (ftr_train_desc.checkpoint and .resume); the calls below are for loops of one's own and for looking inside.
+ *
+ * A checkpoint is a folder, DIRECTORY/step-000000000123, with
+ *
+ *     weights.safetensors     parameters and buffers, as ftr_save_weights() writes them: load_state_dict() takes it
+ *     optimizer.safetensors   the optimizer's state by name, in PyTorch's layout
+ *     best.safetensors        ftr_fit() with early_stop.restore_best: the best epoch's parameters and buffers
+ *     checkpoint.json         format version, counters, seed, values by section, the caller's metadata, and size and
+ *                             CRC-32C of each file and of itself
+ *
+ * A second checkpoint of the same step is step-000000000123.1 and so on. A folder is written under a name that begins
+ * with ".tmp-", flushed, and then renamed: what is called step-... is complete. Each byte is covered by a digest, so a
+ * damaged file is found and named, and an older checkpoint is taken. Tensors are whole, whatever the plan does with
+ * them. */
+
+/* What a save does while the one before is still being written. */
+typedef enum ftr_checkpoint_busy {
+    FTR_CHECKPOINT_WAIT = 0, /* waits for it */
+    FTR_CHECKPOINT_SKIP      /* does nothing */
+} ftr_checkpoint_busy;
+
+/* What happens when a checkpoint could not be written. It is known, and said, at the next save or at the end. */
+typedef enum ftr_checkpoint_failure {
+    FTR_CHECKPOINT_WARN = 0, /* a warning in the log; training goes on */
+    FTR_CHECKPOINT_STOP      /* the next save fails with the error of this one */
+} ftr_checkpoint_failure;
+
+/* When and how checkpoints are written. All fields but directory may be 0. Without an interval: after each epoch.
+ * ftr_checkpointer_create() ignores every_epochs. */
+typedef struct ftr_checkpoint_desc {
+    const char *directory; /* made if need be; of one run alone */
+    int64_t every_steps;
+    double every_seconds;
+    int64_t every_epochs;
+    double mtbf_seconds; /* mean time between failures of the machine: from the measured cost c of a save, one is
+                          * made every sqrt(2 c mtbf_seconds) (Young 1974, Daly 2006), but not before the last is
+                          * written; the first follows the first step */
+    int32_t keep_last;   /* how many of the newest stay; 0: 3. An older one goes when a new one is complete on disk */
+    int32_t keep_best;   /* how many of the best by `metric` stay besides; 0: none */
+    const char *metric;  /* ftr_fit(): "loss" or a metric's name, of the evaluation (of training if there is none) */
+    bool maximize;       /* of `metric`, larger is better */
+    ftr_checkpoint_busy when_busy;
+    ftr_checkpoint_failure on_failure;
+    const char *const *metadata; /* key, value, key, value ...: UTF-8; kept by pointer and read at each save */
+    int32_t metadata_count;      /* of pairs */
+} ftr_checkpoint_desc;
+
+/* Where a run is. */
+typedef struct ftr_checkpoint_point {
+    int64_t step;     /* of the run, 0 or more: names the folder */
+    int64_t epoch;    /* from 0 */
+    int64_t position; /* in the epoch, in whatever the loop counts */
+    double metric;    /* value of desc.metric for this very state; NaN: none, such a one is never among the best.
+                       * Without desc.metric it does not count */
+} ftr_checkpoint_point;
+
+/* What a checkpointer has done so far. */
+typedef struct ftr_checkpoint_stats {
+    int64_t saved, skipped, failed;
+    size_t bytes;         /* of the last one that was written */
+    double stall_seconds; /* what saves have kept the caller waiting, in all */
+    double write_seconds; /* of the background thread, in all */
+    double last_stall_seconds, last_write_seconds;
+} ftr_checkpoint_stats;
+
+/* Writes the checkpoints of a plan from a thread of its own. */
+typedef struct ftr_checkpointer ftr_checkpointer;
+
+/* Makes a checkpointer: makes the directory, locks it against other processes (flock on ".lock" in it), removes what an
+ * interrupted save left behind, takes all memory that saves will need: once more the parameters, buffers and optimizer
+ * state. `plan` has an optimizer. The caller owns *checkpointer and gives it back before the plan. Its thread takes no
+ * memory from the allocator hook and no signals.
+ * Errors: FTR_ERROR_INVALID_ARGUMENT, FTR_ERROR_NAME (metadata), FTR_ERROR_IO, FTR_ERROR_STATE (another checkpointer has
+ * the directory, or the plan has no optimizer), FTR_ERROR_OUT_OF_MEMORY, FTR_ERROR_THREAD. */
+FTR_API ftr_status ftr_checkpointer_create(ftr_plan *plan, const ftr_checkpoint_desc *desc,
+                                           ftr_checkpointer **checkpointer);
+
+/* Whether one of every_steps, every_seconds and mtbf_seconds asks for a save after `step`. */
+FTR_API bool ftr_checkpoint_due(ftr_checkpointer *checkpointer, int64_t step);
+
+/* Copies the state and leaves the writing to the background thread: the call takes as long as the copy. While another
+ * save is under way it waits or does nothing, see when_busy. Errors: FTR_ERROR_INVALID_ARGUMENT,
+ * FTR_ERROR_OUT_OF_MEMORY (more metadata than ever before); with FTR_CHECKPOINT_STOP those of the save before, which
+ * then is not tried again. */
+FTR_API ftr_status ftr_checkpoint_save(ftr_checkpointer *checkpointer, const ftr_checkpoint_point *point);
+
+/* Waits until the last save is on disk and returns what came of it, once: FTR_OK or FTR_ERROR_IO; the sentence names
+ * file and call. */
+FTR_API ftr_status ftr_checkpointer_wait(ftr_checkpointer *checkpointer);
+
+/* Counts and times. */
+FTR_API ftr_checkpoint_stats ftr_checkpointer_stats(const ftr_checkpointer *checkpointer);
+
+/* Waits for the last save and frees a checkpointer; a failure that was not told yet becomes a warning. NULL is
+ * allowed. */
+FTR_API void ftr_checkpointer_destroy(ftr_checkpointer *checkpointer);
+
+/* A checkpoint that was read and found intact. */
+typedef struct ftr_checkpoint ftr_checkpoint;
+
+/* Facts about a checkpoint. The texts live as long as it. */
+typedef struct ftr_checkpoint_info {
+    const char *path;
+    int64_t version;       /* of the format */
+    const char *fasttrain; /* version that wrote it */
+    uint64_t seed;
+    ftr_checkpoint_point point;
+    int64_t applied_steps;   /* of the optimizer */
+    const char *metric_name; /* NULL if the point has no metric */
+    size_t bytes;            /* of all its files */
+} ftr_checkpoint_info;
+
+/* Reads the checkpoint in folder `path` and checks each byte of it. The caller owns *checkpoint. Errors: FTR_ERROR_IO,
+ * FTR_ERROR_FORMAT (damaged: the sentence names the file), FTR_ERROR_UNSUPPORTED (written by a newer fasttrain),
+ * FTR_ERROR_OUT_OF_MEMORY. */
+FTR_API ftr_status ftr_checkpoint_open(ftr_context *context, const char *path, ftr_checkpoint **checkpoint);
+
+/* Opens the newest intact checkpoint in a directory; damaged ones are named in warnings and passed over. Without any
+ * checkpoint, or without the directory, *checkpoint is NULL and the result FTR_OK. The directory is left as it is.
+ * Errors: those of ftr_checkpoint_open(), FTR_ERROR_FORMAT if there are checkpoints and all are damaged. */
+FTR_API ftr_status ftr_checkpoint_find(ftr_context *context, const char *directory, ftr_checkpoint **checkpoint);
+
+/* Facts about a checkpoint. */
+FTR_API ftr_checkpoint_info ftr_checkpoint_info_of(const ftr_checkpoint *checkpoint);
+
+/* The caller's metadata under a key; NULL if there is none. Owned by the checkpoint. */
+FTR_API const char *ftr_checkpoint_metadata(const ftr_checkpoint *checkpoint, const char *key);
+
+/* A section's tensors: "weights", "optimizer", "best"; NULL if it has none. Owned by the checkpoint. */
+FTR_API const ftr_safetensors *ftr_checkpoint_tensors(const ftr_checkpoint *checkpoint, const char *section);
+
+/* Puts weights, optimizer state and step counter into a plan and its graph. All is compared first, and nothing is
+ * changed if something does not fit: the seed, the inputs' shapes (the batch size among them), the optimizer and its
+ * settings, each tensor's name, type and shape. Errors: FTR_ERROR_STATE, FTR_ERROR_NAME, FTR_ERROR_SHAPE,
+ * FTR_ERROR_DTYPE; the sentence has what was found and what was expected. */
+FTR_API ftr_status ftr_checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan);
+
+/* Frees a checkpoint. NULL is allowed. */
+FTR_API void ftr_checkpoint_close(ftr_checkpoint *checkpoint);
+
+/* ftr_checkpoint_find() and ftr_checkpoint_restore(): resumes a loop of one's own. *point (which may be NULL) becomes
+ * that of the checkpoint; without any checkpoint its step is -1 and nothing is changed. Errors: those of both. */
+FTR_API ftr_status ftr_checkpoint_load(ftr_plan *plan, const char *directory, ftr_checkpoint_point *point);
+
+/* Told of each checkpoint of a directory: `checkpoint` is NULL if it cannot be used, `status` and `message` then say
+ * why. What it is given is gone when it returns. */
+typedef void (*ftr_checkpoint_list_fn)(void *user, const char *path, ftr_status status, const char *message,
+                                       const ftr_checkpoint *checkpoint);
+
+/* Opens the checkpoints of a directory one after another, from the newest to the oldest. Errors: FTR_ERROR_IO (the
+ * directory cannot be read), FTR_ERROR_OUT_OF_MEMORY. */
+FTR_API ftr_status ftr_checkpoint_list(ftr_context *context, const char *directory, ftr_checkpoint_list_fn tell,
+                                       void *user);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/train.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Training loop. */
+#define FTR_MAX_METRICS 8
+
+/* A scalar of the graph that is averaged over an epoch, each batch by its number of real samples. */
+typedef struct ftr_metric {
+    const char *name;
+    ftr_tensor value; /* for instance ftr_accuracy(); f32 scalar */
+} ftr_metric;
+
+typedef enum ftr_progress {
+    FTR_PROGRESS_AUTO = 0, /* a bar if messages go to a terminal, lines otherwise */
+    FTR_PROGRESS_BAR,
+    FTR_PROGRESS_LINES, /* one line an epoch */
+    FTR_PROGRESS_SILENT
+} ftr_progress;
+
+typedef enum ftr_last_batch {
+    FTR_LAST_BATCH_DROP = 0, /* a last short batch of an epoch is left out */
+    FTR_LAST_BATCH_PAD       /* it is padded with zeros and masked; the graph needs ftr_batch_mask() */
+} ftr_last_batch;
+
+/* What a callback is told. Values that are not known yet are NaN. */
+typedef struct ftr_train_event {
+    enum { FTR_EVENT_STEP, FTR_EVENT_EPOCH } kind; /* after a step; after an epoch and its evaluation */
+    int64_t epoch;                                 /* from 0 */
+    int64_t step;                                  /* steps done in the whole run */
+    int64_t steps_per_epoch;
+    double loss;      /* of this step; or mean of the epoch */
+    double eval_loss; /* after an evaluation */
+    int32_t metric_count;
+    const char *const *metric_names;
+    const double *metrics;      /* of this step; or mean of the epoch */
+    const double *eval_metrics; /* after an evaluation */
+    double samples_per_second;
+    double lr;             /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
+    double grad_norm;      /* of the last step, see ftr_step_info */
+    double loss_scale;     /* the same */
+    int64_t skipped_steps; /* of the whole run: those that loss scaling left out */
+    ftr_plan *plan;        /* the training plan: ftr_plan_set_lr() is allowed here */
+} ftr_train_event;
+
+/* Returns true to stop the run after this event, without an evaluation of a cut epoch. */
+typedef bool (*ftr_train_fn)(void *user, const ftr_train_event *event);
+
+/* What ftr_fit() makes of checkpoints that are in the directory when it is called. */
+typedef enum ftr_resume {
+    FTR_RESUME_NEVER = 0, /* there must be none: they would be of another run */
+    FTR_RESUME_AUTO,      /* goes on from the newest intact one; starts anew if there is none at all */
+    FTR_RESUME_MUST       /* goes on from the newest intact one; without one the call fails */
+} ftr_resume;
+
+/* From ftr_train_defaults(). */
+typedef struct ftr_train_desc {
+    uint32_t cookie;
+    ftr_tensor loss;
+    ftr_optimizer optimizer;
+    ftr_amp amp;                   /* mixed precision, of training and evaluation */
+    ftr_scaler_desc scaler;        /* ftr_scaler_defaults() */
+    ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
+    ftr_source *train;             /* its fields feed the inputs of the same names */
+    ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
+    int64_t epochs;    /* 1 */
+    int64_t max_steps; /* 0: no limit; an epoch that it cuts short is evaluated, but not counted in result.epochs */
+    bool no_shuffle;
+    ftr_last_batch last_batch; /* of the training source */
+    ftr_schedule schedule; /* sets the learning rate before each step, from optimizer.lr and the applied steps (or, with
+                                * per_epoch, the epochs done). Of kind FTR_SCHEDULE_NONE (all 0): it stays as it is */
+    ftr_plateau *plateau;  /* NULL: none. Takes plateau_metric after each epoch and lowers what the schedule starts */
+    const char
+        *plateau_metric; /* from. Its state is the caller's. The metric is "loss" (NULL: too) or a metric's name, of
+                                 * the evaluation (of training if there is none) */
+    ftr_metric metrics[FTR_MAX_METRICS];
+    int32_t metric_count;
+    ftr_progress progress;
+    ftr_train_fn on_event; /* may be NULL */
+    void *on_event_user;
+    struct {
+        const char *metric; /* "loss" or a metric's name, of the evaluation (of training if there is none); NULL: off */
+        int32_t patience;   /* epochs without improvement before the run stops */
+        double min_delta;   /* what counts as an improvement */
+        bool maximize;      /* larger is better */
+        bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
+    } early_stop;
+    ftr_checkpoint_desc checkpoint; /* directory NULL: none. One more is written when the run ends */
+    ftr_resume resume;
+    bool handle_signals; /* SIGTERM and SIGUSR1 end the run after the step that is under way, see ftr_fit() */
+    double max_seconds;  /* of this call, 0: no limit; the run ends, checkpoint included, before they are over */
+} ftr_train_desc;
+
+/* One epoch, shuffled, progress on. */
+FTR_API ftr_train_desc ftr_train_defaults(void);
+
+/* What a run came to. */
+typedef struct ftr_train_result {
+    int64_t epochs; /* done */
+    int64_t steps;
+    double loss;      /* mean of the last epoch */
+    double eval_loss; /* NaN without an evaluation */
+    double metrics[FTR_MAX_METRICS];
+    double eval_metrics[FTR_MAX_METRICS];
+    int64_t best_epoch;    /* of early stopping; -1 without it */
+    bool stopped_early;    /* by early stopping or by a callback */
+    bool preempted;        /* by a signal or by max_seconds: the run is to be resumed */
+    int32_t signal;        /* that ended it, or came when it was at its end; 0: none */
+    int64_t resumed_at;    /* steps that had been done before this call; -1: the run began here */
+    int64_t skipped_steps; /* left out by loss scaling; they are among `steps` */
+    ftr_checkpoint_stats checkpoints;
+    double seconds;            /* of this call, as the next */
+    double samples_per_second; /* of training steps alone */
+    ftr_memory memory;         /* of the training plan */
+} ftr_train_result;
+
+/* Trains a graph on a source: compiles it, shuffles, feeds, steps, evaluates, reports. `result` may be NULL. The batch
+ * size is the leading dimension of the inputs. Errors: all of ftr_compile() and ftr_step(); FTR_ERROR_NAME (an input
+ * without a field), FTR_ERROR_SHAPE, FTR_ERROR_DTYPE (a field that does not fit its input), FTR_ERROR_DATA (fewer
+ * samples than one batch). Not to be called twice at a time on one context.
+ *
+ * A resumed run is bit by bit the unbroken one: weights, optimizer, order of samples, dropout, means of the epoch,
+ * early stopping, evaluations, result. It is refused, with FTR_ERROR_STATE and before anything is changed, if the
+ * checkpoint is of another model, optimizer, batch size, seed, number of samples, or list of metrics; epochs,
+ * max_steps, patience and the evaluation source may be others. FTR_RESUME_MUST without a checkpoint, and
+ * FTR_RESUME_NEVER with one, are FTR_ERROR_STATE too. A run that a callback stopped, or that gets more epochs, goes on
+ * when it is resumed.
+ *
+ * With handle_signals, SIGTERM and SIGUSR1 are blocked in the calling thread while ftr_fit() runs, and looked for after
+ * each step and each batch of an evaluation (there is no signal handler, hence nothing global; the signal mask is put
+ * back at the end). The first one ends the run: it is saved, and ftr_fit() returns FTR_OK with result.preempted, or the
+ * error of the save. A second one ends the waiting for the save as soon as the call to the system that it is in
+ * returns: the checkpoint before it is then the newest, and the status FTR_ERROR_IO. A program with threads of its own
+ * blocks both signals in them, because the system gives a signal to any thread that takes it; fasttrain's own threads
+ * take none. */
+FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+/* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
+ * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
+ * Errors as ftr_fit(). */
+FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
 /* ---- src/ops/ops.def ---- */
 /* The ops, one row each. This list is the only place that an op's facts stand in: enumeration, names, registry, printing
  * and the backends' tables are made from it.
@@ -2039,8 +2353,15 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
  * out             number of outputs
  * differentiable  bit i set: a gradient flows to input i
  * overwritable    bit i set: output 0 may lie in input i's memory, if shape and type agree
- * amp             mixed-precision class: LOW (runs in half precision), F32 (always f32), WIDEST (widest of its inputs),
- *                 ANY (follows its input), NONE (not a floating-point computation)
+ * amp             mixed-precision class, as PyTorch's autocast for CUDA has it (the lists in ATen/autocast_mode.h). A
+ *                 gradient op has the class of its forward op; what autocast does not list is ANY or, with several
+ *                 floating-point operands, WIDEST.
+ *                   LOW     runs in f16 or bf16
+ *                   F32     runs in f32
+ *                   WIDEST  in the widest type of its inputs; an f32 scalar beside a tensor does not count
+ *                   ANY     in the type of its first floating-point input
+ *                   NORM    as ANY, but only inputs of the first one's shape follow it; the others are f32
+ *                   NONE    in the types that were declared: sources, updates, casts, no floating-point computation
  */
 #define FTR_VARIADIC 0x7fff
 
@@ -2074,9 +2395,9 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     D(relu, none, 1, 1, 1, 0x1, 0x1, ANY) \
     D(minimum, none, 2, 2, 1, 0x3, 0x3, WIDEST) \
     D(abs, none, 1, 1, 1, 0x1, 0x1, ANY) \
-    D(sin, none, 1, 1, 1, 0x1, 0x1, F32) \
-    D(cos, none, 1, 1, 1, 0x1, 0x1, F32) \
-    D(erf, none, 1, 1, 1, 0x1, 0x1, F32) \
+    D(sin, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(cos, none, 1, 1, 1, 0x1, 0x1, ANY) \
+    D(erf, none, 1, 1, 1, 0x1, 0x1, ANY) \
     D(floor, none, 1, 1, 1, 0x1, 0x1, ANY) \
     D(round, none, 1, 1, 1, 0x1, 0x1, ANY) \
     D(sign, none, 1, 1, 1, 0x1, 0x1, ANY) \
@@ -2102,7 +2423,7 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(relu_grad, none, 2, 2, 1, 0x0, 0x3, ANY)    /* dy, y */ \
     /* reductions */ \
     D(sum, axes, 1, 1, 1, 0x1, 0x0, F32) \
-    D(mean, axes, 1, 1, 1, 0x1, 0x0, F32) \
+    D(mean, axes, 1, 1, 1, 0x1, 0x0, ANY) \
     D(max, axes, 1, 1, 1, 0x1, 0x0, ANY) \
     N(argmax, axes, 1, 1, 1, 0x0, 0x0, ANY) \
     /* matrix products */ \
@@ -2115,8 +2436,8 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     D(conv2d_grad_input, conv, 2, 2, 1, 0x3, 0x0, LOW) \
     N(conv2d_grad_weight, conv, 2, 2, 1, 0x0, 0x0, LOW) /* dy, x */ \
     /* normalization: outputs y, batch mean, unbiased batch variance, 1 / sqrt(variance + eps) as used */ \
-    D(batch_norm, norm, 5, 7, 4, 0x7, 0x1, ANY) /* x, gamma, beta, running mean, running var, row mask, residual */ \
-    N(batch_norm_grad, norm, 5, 7, 3, 0x0, 0x1, ANY) /* dy, x, gamma, mean, 1/std, row mask, y; gives dx, dgamma, dbeta */ \
+    D(batch_norm, norm, 5, 7, 4, 0x7, 0x1, NORM) /* x, gamma, beta, running mean, running var, row mask, residual */ \
+    N(batch_norm_grad, norm, 5, 7, 3, 0x0, 0x1, NORM) /* dy, x, gamma, mean, 1/std, row mask, y; gives dx, dgamma, dbeta */ \
     /* of rows or groups: x, gamma, beta; y, mean, 1 / std; the gradients have dx, dgamma, dbeta */ \
     D(layer_norm, row_norm, 1, 3, 3, 0x7, 0x1, F32) \
     N(layer_norm_grad, row_norm, 4, 5, 3, 0x0, 0x1, F32) /* dy, x, mean, 1/std, gamma */ \
@@ -2132,8 +2453,8 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     D(adaptive_avg_pool2d, adaptive, 1, 1, 1, 0x1, 0x0, ANY) \
     N(adaptive_avg_pool2d_grad, adaptive, 1, 1, 1, 0x0, 0x0, ANY) /* dy */ \
     /* resizing */ \
-    D(resize2d, resize, 1, 1, 1, 0x1, 0x0, ANY) \
-    N(resize2d_grad, resize, 1, 1, 1, 0x0, 0x0, ANY) /* dy */ \
+    D(resize2d, resize, 1, 1, 1, 0x1, 0x0, F32) \
+    N(resize2d_grad, resize, 1, 1, 1, 0x0, 0x0, F32) /* dy */ \
     /* random */ \
     D(dropout, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
     D(stochastic_depth, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
@@ -2143,7 +2464,7 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     D(attention, attention, 3, 4, 2, 0xf, 0x0, LOW) \
     /* dy, query, key, value, y, log-sums, mask; gives dquery, dkey, dvalue, dmask, of shape [0] if not wanted */ \
     N(attention_grad, attention, 6, 7, 4, 0x0, 0x0, LOW) \
-    D(rotary, rotary, 1, 1, 1, 0x1, 0x1, F32) \
+    D(rotary, rotary, 1, 1, 1, 0x1, 0x1, ANY) \
     /* shape */ \
     D(reshape, shape, 1, 1, 1, 0x1, 0x1, ANY) \
     D(expand, shape, 1, 1, 1, 0x1, 0x0, ANY) \
@@ -2168,9 +2489,9 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(nll_grad, cross_entropy, 4, 6, 1, 0x0, 0x0, F32) \
     /* indices and scans */ \
     D(embedding, none, 2, 2, 1, 0x1, 0x0, ANY) /* weight, indices */ \
-    N(embedding_grad, embedding, 2, 2, 1, 0x0, 0x0, F32) /* dy, indices */ \
+    N(embedding_grad, embedding, 2, 2, 1, 0x0, 0x0, ANY) /* dy, indices */ \
     D(gather, axis, 2, 2, 1, 0x1, 0x0, ANY) /* x, index */ \
-    D(scatter_add, scatter, 2, 3, 1, 0x6, 0x0, F32) /* index, source, x (zeros if missing) */ \
+    D(scatter_add, scatter, 2, 3, 1, 0x6, 0x0, WIDEST) /* index, source, x (zeros if missing) */ \
     N(one_hot, one_hot, 1, 1, 1, 0x0, 0x0, NONE) \
     D(topk, topk, 1, 1, 2, 0x1, 0x0, ANY) /* values, i64 indices */ \
     D(cumsum, cumsum, 1, 1, 1, 0x1, 0x1, F32) \
@@ -2178,8 +2499,12 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(prod_grad, axis, 2, 2, 1, 0x0, 0x0, F32) /* dy, x */ \
     D(logsumexp, axis, 1, 1, 1, 0x1, 0x0, F32) \
     N(logsumexp_grad, axis, 2, 2, 1, 0x0, 0x2, F32) /* dy, x */ \
+    /* All gradients at once. loss scale (f32 scalar; missing: 1), then the gradients, which are multiples of it. Gives f32
+     * scalars: the norm of all gradients together, without the scale; found_inf, 1 if one of them is infinite or NaN,
+     * otherwise 0; the factor that takes the scale out and clips: min(1, max_norm / (norm + 1e-6)) / scale; the scale */ \
+    N(grad_norm, grad_norm, 0, FTR_VARIADIC, 4, 0x0, 0x0, NONE) \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
-    N(ema_update, ema, 2, 2, 0, 0x0, 0x0, NONE) /* state, value: state += weight * (value - state) */ \
+    N(ema_update, ema, 2, 3, 0, 0x0, 0x0, NONE) /* state, value, found_inf: state += weight * (value - state) */ \
     N(count_update, none, 1, 2, 0, 0x0, 0x0, NONE) /* i64 scalar, found_inf: state += 1 */ \
     /* Optimizers: lr (f32 or f64 scalar), step (i64 scalar: steps applied before this one), grad_scale, found_inf, then a
      * group of inputs a parameter. Gradients are multiplied by grad_scale (f32 or f64 scalar; missing: 1) and limited to
@@ -2197,7 +2522,9 @@ FTR_API void ftr_load_report_destroy(ftr_load_report *report);
     N(muon_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) /* (p, g, momentum): p is a matrix of dim[0] rows */ \
     /* grad_scale (missing: 1), gradients: grad_scale * min(1, max_norm / (|gradients * grad_scale| + eps)), the norm being
      * that of all of them as one vector */ \
-    N(clip_scale, clip_scale, 0, FTR_VARIADIC, 1, 0x0, 0x0, F32)
+    N(clip_scale, clip_scale, 0, FTR_VARIADIC, 1, 0x0, 0x0, NONE) \
+    /* loss scale (f32 scalar), steps since it changed (i64 scalar), found_inf */ \
+    N(scale_update, scale_update, 3, 3, 0, 0x0, 0x0, NONE)
 
 /* ---- src/api/backend.h ---- */
 
@@ -2362,6 +2689,13 @@ typedef union ftr_op_attr {
     struct {
         double max_norm, eps;
     } clip_scale;
+    struct {
+        double max_norm; /* 0: the norm is not limited */
+    } grad_norm;
+    struct {
+        double growth, backoff; /* factors */
+        int64_t interval;       /* steps without an infinity after which the scale grows */
+    } scale_update;
 } ftr_op_attr;
 
 /* A tensor as a kernel sees it: dense, row-major. While a plan is made `data` is NULL. A missing input has dtype
@@ -2591,6 +2925,8 @@ FTR_LIB uint64_t ftr__hash(const char *text);
 /* Thread pool. A job is cut into tasks by the caller, from the problem alone; threads take tasks in any order. Results
  * are the same for any number of threads because a task's work depends only on its number. */
 
+#include <pthread.h>
+
 typedef struct ftr__pool ftr__pool;
 
 /* `worker` is 0 .. threads - 1 and serves to pick a scratch area; 0 is the calling thread. */
@@ -2603,6 +2939,10 @@ FTR_LIB int32_t ftr__pool_threads(const ftr__pool *pool);
 
 /* Runs task 0 .. tasks - 1 and returns when all are done. Not reentrant. */
 FTR_LIB void ftr__pool_run(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void *arg);
+
+/* Starts a thread that takes no signals of the application's: all but those that a fault of its own raises, and
+ * SIGPROF, are blocked in it. An error number, 0 for none. */
+FTR_LIB int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 
 /* Cores that this process may use. */
 FTR_LIB int32_t ftr__core_count(void);
@@ -2686,6 +3026,23 @@ FTR_LIB void ftr__json_put(ftr__json_writer *writer, const char *text);
 /* A string with quotes and escapes. `text` is UTF-8. */
 FTR_LIB void ftr__json_put_string(ftr__json_writer *writer, const char *text);
 FTR_LIB void ftr__json_put_integer(ftr__json_writer *writer, int64_t value);
+/* A double with as many digits as it takes to read the same one back, -0 included. What JSON has no number for becomes
+ * a string: "NaN", "-NaN" (its sign bit is set), "Infinity", "-Infinity". */
+FTR_LIB void ftr__json_put_real(ftr__json_writer *writer, double value);
+
+/* What ftr__json_put_real() wrote, bit by bit but for the payload of a NaN. False if it is neither a number nor one of
+ * the four strings. */
+FTR_LIB bool ftr__json_get_real(const ftr__json *value, double *real);
+
+/* ---- src/core/crc32c.h ---- */
+/* CRC-32C (Castagnoli; RFC 3720, appendix B.4): the digest of checkpoints and of TensorBoard's records. */
+
+/* Digest of `size` bytes; that of a text in pieces is got by passing the digest of what stands before, 0 at first.
+ * Thread safe. */
+FTR_LIB uint32_t ftr__crc32c(uint32_t before, const void *data, size_t size);
+
+/* The same without special instructions. */
+FTR_LIB uint32_t ftr__crc32c_portable(uint32_t before, const void *data, size_t size);
 
 /* ---- src/core/context.c ---- */
 
@@ -2739,6 +3096,7 @@ const char *ftr_status_name(ftr_status status) {
     case FTR_ERROR_FORMAT: return "FTR_ERROR_FORMAT";
     case FTR_ERROR_THREAD: return "FTR_ERROR_THREAD";
     case FTR_ERROR_CALLBACK: return "FTR_ERROR_CALLBACK";
+    case FTR_ERROR_NONFINITE: return "FTR_ERROR_NONFINITE";
     }
     return "unknown status";
 }
@@ -3025,6 +3383,9 @@ void ftr_write_file(void *user, const char *text, size_t length) { fwrite(text, 
 
 #include <time.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 double ftr_time_seconds(void) {
     struct timespec now;
@@ -3044,11 +3405,20 @@ const char *ftr__simd_level_name(ftr__simd_level level) {
     return "unknown";
 }
 
+#if defined(__x86_64__)
+/* Conversions between f16 and f32; every CPU with AVX2 has them, a virtual machine may hide them. */
+static bool ftr__has_f16c(void) {
+    unsigned a, b, c, d;
+    __cpuid(1, a, b, c, d);
+    return c >> 29 & 1u;
+}
+#endif
+
 /* With FASTTRAIN_EMULATE_AVX512 the 16-wide code is built from AVX2 instructions, so AVX2 is all that it needs. */
 ftr__simd_level ftr__simd_detect(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && ftr__has_f16c();
 #ifdef FASTTRAIN_EMULATE_AVX512
     return avx2 ? FTR__SIMD_AVX512 : FTR__SIMD_PORTABLE;
 #else
@@ -3144,12 +3514,12 @@ uint64_t ftr__hash(const char *text) {
 }
 
 /* ---- src/core/threads.c ---- */
-/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until they
- * found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes late
- * finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes of a step
- * follow each other closely, and sleeps then. With more threads than cores nobody spins. */
+/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until
+ * they found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes
+ * late finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes
+ * of a step follow each other closely, and sleeps then. With more threads than cores nobody spins. */
 
-#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #if defined(__linux__)
@@ -3264,12 +3634,23 @@ void ftr__pool_run(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void *arg) {
 
 int32_t ftr__pool_threads(const ftr__pool *pool) { return pool->threads; }
 
+int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
+    static const int kept[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(kept); i++) sigdelset(&blocked, kept[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before); /* a thread begins with the mask of the one that makes it */
+    const int code = pthread_create(thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return code;
+}
+
 static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
     for (int32_t i = 0; i < pool->threads - 1; i++) {
         ftr__worker *worker = &pool->workers[i];
         worker->pool = pool;
         worker->index = i + 1;
-        const int code = pthread_create(&worker->thread, NULL, ftr__worker_main, worker);
+        const int code = ftr__thread_start(&worker->thread, ftr__worker_main, worker);
         if (code)
             return ftr__error(context, FTR_ERROR_THREAD, "context: thread %d of %d could not be started (error %d)", i + 2,
                               pool->threads, code);
@@ -3823,15 +4204,234 @@ void ftr__json_put_integer(ftr__json_writer *writer, int64_t value) {
     ftr__json_put(writer, text);
 }
 
+static const struct ftr__json_special {
+    const char *text;
+    bool infinite, negative;
+} ftr__json_specials[] = {
+    {"NaN", false, false}, {"-NaN", false, true}, {"Infinity", true, false}, {"-Infinity", true, true}};
+
+/* Of 15, 16 and 17 digits the fewest that are enough. printf and strtod take the point of the locale, which may be more
+ * than one byte; whatever is no part of a number otherwise becomes '.'. */
+static void ftr__json_put_finite(ftr__json_writer *writer, double value) {
+    char text[64];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    bool point = false;
+    for (const char *at = text; *at; at++) {
+        const bool known = (*at >= '0' && *at <= '9') || *at == '-' || *at == '+' || *at == 'e';
+        if (known)
+            ftr__json_put_bytes(writer, at, 1);
+        else if (!point)
+            ftr__json_put(writer, ".");
+        point = !known;
+    }
+}
+
+void ftr__json_put_real(ftr__json_writer *writer, double value) {
+    if (isfinite(value)) {
+        ftr__json_put_finite(writer, value);
+        return;
+    }
+    const int special = (isinf(value) ? 2 : 0) + (signbit(value) ? 1 : 0);
+    ftr__json_put_string(writer, ftr__json_specials[special].text);
+}
+
+bool ftr__json_get_real(const ftr__json *value, double *real) {
+    if (value->type == FTR__JSON_NUMBER) {
+        *real = value->as.number.value;
+        return true;
+    }
+    if (value->type != FTR__JSON_STRING) return false;
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ftr__json_specials); i++) {
+        const struct ftr__json_special *special = &ftr__json_specials[i];
+        if (strcmp(value->as.string.text, special->text) != 0) continue;
+        *real = copysign(special->infinite ? (double)INFINITY : (double)NAN, special->negative ? -1.0 : 1.0);
+        return value->as.string.length == strlen(special->text);
+    }
+    return false;
+}
+
+/* ---- src/core/crc32c.c ---- */
+/* A CRC is the remainder of a polynomial over GF(2). Polynomials are reflected: bit 31 of a word is the power x^0. The
+ * table version serves CPUs without the instruction. */
+
+#if defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+#include <arm_acle.h>
+#endif
+
+#define FTR__CRC32C_POLYNOMIAL 0x82f63b78u
+
+/* -------------------------------------------------------------------------------------------------------- tables -- */
+
+/* Entry n of a table is a sum over the bits of n, because remainders are linear: the arguments are entries 1, 2, 4 ...
+ * */
+#define FTR__CRC32C_1(n, a, b, c, d, e, f, g, h)                                                                       \
+    (((n)&1 ? a : 0) ^ ((n)&2 ? b : 0) ^ ((n)&4 ? c : 0) ^ ((n)&8 ? d : 0) ^ ((n)&16 ? e : 0) ^ ((n)&32 ? f : 0) ^     \
+     ((n)&64 ? g : 0) ^ ((n)&128 ? h : 0))
+#define FTR__CRC32C_4(n, ...)                                                                                          \
+    FTR__CRC32C_1(n, __VA_ARGS__), FTR__CRC32C_1((n) + 1, __VA_ARGS__), FTR__CRC32C_1((n) + 2, __VA_ARGS__),           \
+        FTR__CRC32C_1((n) + 3, __VA_ARGS__)
+#define FTR__CRC32C_16(n, ...)                                                                                         \
+    FTR__CRC32C_4(n, __VA_ARGS__), FTR__CRC32C_4((n) + 4, __VA_ARGS__), FTR__CRC32C_4((n) + 8, __VA_ARGS__),           \
+        FTR__CRC32C_4((n) + 12, __VA_ARGS__)
+#define FTR__CRC32C_64(n, ...)                                                                                         \
+    FTR__CRC32C_16(n, __VA_ARGS__), FTR__CRC32C_16((n) + 16, __VA_ARGS__), FTR__CRC32C_16((n) + 32, __VA_ARGS__),      \
+        FTR__CRC32C_16((n) + 48, __VA_ARGS__)
+#define FTR__CRC32C_ROW(...)                                                                                           \
+    FTR__CRC32C_64(0, __VA_ARGS__), FTR__CRC32C_64(64, __VA_ARGS__), FTR__CRC32C_64(128, __VA_ARGS__),                 \
+        FTR__CRC32C_64(192, __VA_ARGS__)
+
+/* Slicing by 8 (Kounavis and Berry: A Systematic Approach to Building High Performance Software-based CRC Generators,
+ * ISCC 2005): table k has the remainders of a byte with k zero bytes behind it. */
+static const uint32_t ftr__crc32c_tables[8][256] = {
+    {FTR__CRC32C_ROW(0xf26b8303u, 0xe13b70f7u, 0xc79a971fu, 0x8ad958cfu, 0x105ec76fu, 0x20bd8edeu, 0x417b1dbcu,
+                     0x82f63b78u)},
+    {FTR__CRC32C_ROW(0x13a29877u, 0x274530eeu, 0x4e8a61dcu, 0x9d14c3b8u, 0x3fc5f181u, 0x7f8be302u, 0xff17c604u,
+                     0xfbc3faf9u)},
+    {FTR__CRC32C_ROW(0xa541927eu, 0x4f6f520du, 0x9edea41au, 0x38513ec5u, 0x70a27d8au, 0xe144fb14u, 0xc76580d9u,
+                     0x8b277743u)},
+    {FTR__CRC32C_ROW(0xdd45aab8u, 0xbf672381u, 0x7b2231f3u, 0xf64463e6u, 0xe964b13du, 0xd725148bu, 0xaba65fe7u,
+                     0x52a0c93fu)},
+    {FTR__CRC32C_ROW(0x38116facu, 0x7022df58u, 0xe045beb0u, 0xc5670b91u, 0x8f2261d3u, 0x1ba8b557u, 0x37516aaeu,
+                     0x6ea2d55cu)},
+    {FTR__CRC32C_ROW(0xef306b19u, 0xdb8ca0c3u, 0xb2f53777u, 0x6006181fu, 0xc00c303eu, 0x85f4168du, 0x0e045bebu,
+                     0x1c08b7d6u)},
+    {FTR__CRC32C_ROW(0x68032cc8u, 0xd0065990u, 0xa5e0c5d1u, 0x4e2dfd53u, 0x9c5bfaa6u, 0x3d5b83bdu, 0x7ab7077au,
+                     0xf56e0ef4u)},
+    {FTR__CRC32C_ROW(0x493c7d27u, 0x9278fa4eu, 0x211d826du, 0x423b04dau, 0x847609b4u, 0x0d006599u, 0x1a00cb32u,
+                     0x34019664u)},
+};
+
+static uint32_t ftr__crc32c_bytes(uint32_t state, const unsigned char *data, size_t size) {
+    for (size_t i = 0; i < size; i++) state = state >> 8 ^ ftr__crc32c_tables[0][(state ^ data[i]) & 0xffu];
+    return state;
+}
+
+uint32_t ftr__crc32c_portable(uint32_t before, const void *data, size_t size) {
+    const uint32_t(*table)[256] = ftr__crc32c_tables;
+    const unsigned char *bytes = data;
+    uint32_t state = ~before;
+    for (; size >= 8; size -= 8, bytes += 8) {
+        uint32_t low, high;
+        memcpy(&low, bytes, sizeof low);
+        memcpy(&high, bytes + 4, sizeof high);
+        low ^= state;
+        state = table[7][low & 0xffu] ^ table[6][low >> 8 & 0xffu] ^ table[5][low >> 16 & 0xffu] ^ table[4][low >> 24] ^
+                table[3][high & 0xffu] ^ table[2][high >> 8 & 0xffu] ^ table[1][high >> 16 & 0xffu] ^
+                table[0][high >> 24];
+    }
+    return ~ftr__crc32c_bytes(state, bytes, size);
+}
+
+/* -------------------------------------------------------------------------------------------------- instructions -- */
+
+#if defined(__x86_64__)
+#define FTR__CRC32C_TARGET __attribute__((target("sse4.2")))
+#define FTR__CRC32C_WORD(state, word) __builtin_ia32_crc32di(state, word)
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+#define FTR__CRC32C_TARGET
+#define FTR__CRC32C_WORD(state, word) __crc32cd((uint32_t)(state), word)
+#endif
+
+#ifdef FTR__CRC32C_WORD
+
+/* a b modulo the polynomial. */
+static uint32_t ftr__crc32c_multiply(uint32_t a, uint32_t b) {
+    uint32_t product = 0;
+    for (int power = 31; power >= 0; power--) {
+        product ^= b & (0u - (a >> power & 1u));
+        b = b >> 1 ^ (FTR__CRC32C_POLYNOMIAL & (0u - (b & 1u)));
+    }
+    return product;
+}
+
+/* x^(8 bytes): what a remainder is multiplied with when that many bytes follow. */
+static uint32_t ftr__crc32c_shift(uint64_t bytes) {
+    uint32_t result = (uint32_t)1 << 31, square = (uint32_t)1 << 23;
+    for (; bytes > 0; bytes >>= 1) {
+        if (bytes & 1) result = ftr__crc32c_multiply(result, square);
+        square = ftr__crc32c_multiply(square, square);
+    }
+    return result;
+}
+
+/* Three streams side by side, because the instruction takes three cycles and one may start each cycle. */
+#define FTR__CRC32C_LANE ((size_t)8192)
+
+FTR__CRC32C_TARGET static uint32_t ftr__crc32c_fast(uint32_t before, const unsigned char *bytes, size_t size) {
+    uint64_t a = ~before, word[3];
+    const uint32_t shift = size >= 3 * FTR__CRC32C_LANE ? ftr__crc32c_shift(FTR__CRC32C_LANE) : 0;
+    for (; size >= 3 * FTR__CRC32C_LANE; size -= 3 * FTR__CRC32C_LANE, bytes += 3 * FTR__CRC32C_LANE) {
+        uint64_t b = 0, c = 0;
+        for (size_t i = 0; i < FTR__CRC32C_LANE; i += 8) {
+            memcpy(&word[0], bytes + i, 8);
+            memcpy(&word[1], bytes + FTR__CRC32C_LANE + i, 8);
+            memcpy(&word[2], bytes + 2 * FTR__CRC32C_LANE + i, 8);
+            a = FTR__CRC32C_WORD(a, word[0]);
+            b = FTR__CRC32C_WORD(b, word[1]);
+            c = FTR__CRC32C_WORD(c, word[2]);
+        }
+        a = ftr__crc32c_multiply(shift, (uint32_t)a) ^ b;
+        a = ftr__crc32c_multiply(shift, (uint32_t)a) ^ c;
+    }
+    for (; size >= 8; size -= 8, bytes += 8) {
+        memcpy(&word[0], bytes, 8);
+        a = FTR__CRC32C_WORD(a, word[0]);
+    }
+    return ~ftr__crc32c_bytes((uint32_t)a, bytes, size);
+}
+
+#endif
+
+uint32_t ftr__crc32c(uint32_t before, const void *data, size_t size) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("sse4.2")) return ftr__crc32c_fast(before, data, size);
+#elif defined(FTR__CRC32C_WORD)
+    return ftr__crc32c_fast(before, data, size);
+#endif
+    return ftr__crc32c_portable(before, data, size);
+}
+
 /* ---- src/tensor/tensor.h ---- */
 /* What the implementation asks of element types beside the public functions. */
 
 /* Types that can have a gradient. */
 FTR_LIB bool ftr__is_float(ftr_dtype dtype);
 
+/* f16 and bf16: types of storage; what is computed with them is computed in f32. */
+FTR_LIB bool ftr__is_half(ftr_dtype dtype);
+
+/* f32 and f64: types of parameters, states and losses. */
+FTR_LIB bool ftr__is_wide(ftr_dtype dtype);
+
+/* f32 for f16 and bf16, otherwise the type itself: what belongs to a value but is not stored as coarsely. */
+FTR_LIB ftr_dtype ftr__wide_type(ftr_dtype dtype);
+
+/* The f16 or bf16 nearest to a number, ties to even; beyond the largest infinity; NaN stays NaN, quiet, with its sign and
+ * the upper bits of its payload. */
+FTR_LIB uint16_t ftr__half_bits(ftr_dtype dtype, double value);
+
+/* The number that an f16 or bf16 stands for. */
+FTR_LIB float ftr__half_value(ftr_dtype dtype, uint16_t bits);
+
+/* Element `index` of data of any type as a double; i64 beyond 2^53 is rounded. The data need not be aligned. */
+FTR_LIB double ftr__element(ftr_dtype dtype, const void *data, int64_t index);
+
+/* Stores a number that the type can hold; floating types round it once. */
+FTR_LIB void ftr__set_element(ftr_dtype dtype, void *data, int64_t index, double value);
+
 /* ---- src/tensor/tensor.c ---- */
 
-bool ftr__is_float(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
+bool ftr__is_half(ftr_dtype dtype) { return dtype == FTR_F16 || dtype == FTR_BF16; }
+
+bool ftr__is_wide(ftr_dtype dtype) { return dtype == FTR_F32 || dtype == FTR_F64; }
+
+bool ftr__is_float(ftr_dtype dtype) { return ftr__is_wide(dtype) || ftr__is_half(dtype); }
+
+ftr_dtype ftr__wide_type(ftr_dtype dtype) { return ftr__is_half(dtype) ? FTR_F32 : dtype; }
 
 size_t ftr_dtype_size(ftr_dtype dtype) {
     switch (dtype) {
@@ -3841,6 +4441,8 @@ size_t ftr_dtype_size(ftr_dtype dtype) {
     case FTR_I64: return 8;
     case FTR_U8:
     case FTR_BOOL: return 1;
+    case FTR_F16:
+    case FTR_BF16: return 2;
     case FTR_DTYPE_NONE:
     case FTR_DTYPE_COUNT: break;
     }
@@ -3855,11 +4457,156 @@ const char *ftr_dtype_name(ftr_dtype dtype) {
     case FTR_I64: return "i64";
     case FTR_U8: return "u8";
     case FTR_BOOL: return "bool";
+    case FTR_F16: return "f16";
+    case FTR_BF16: return "bf16";
     case FTR_DTYPE_NONE:
     case FTR_DTYPE_COUNT: break;
     }
     return "none";
 }
+
+/* --------------------------------------------------------------------------------------------------- half types -- */
+
+/* A binary format of 16 bits: a sign, exponents, fraction. */
+typedef struct ftr__half_format {
+    int32_t fraction, bias; /* bits; what is added to the exponent */
+} ftr__half_format;
+
+static ftr__half_format ftr__half_format_of(ftr_dtype dtype) {
+    return dtype == FTR_F16 ? (ftr__half_format){10, 15} : (ftr__half_format){7, 127};
+}
+
+uint16_t ftr__half_bits(ftr_dtype dtype, double value) {
+    const ftr__half_format format = ftr__half_format_of(dtype);
+    const uint64_t infinity = (2u * (uint64_t)format.bias + 1u) << format.fraction;
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint64_t sign = bits >> 63 << 15, fraction = bits & UINT64_C(0xfffffffffffff);
+    const int32_t exponent = (int32_t)(bits >> 52 & 0x7ff) - 1023, least = 1 - format.bias;
+    if (exponent == 1024) {
+        const uint64_t payload =
+            fraction ? fraction >> (52 - format.fraction) | UINT64_C(1) << (format.fraction - 1) : 0;
+        return (uint16_t)(sign | infinity | payload);
+    }
+    /* Bits that are dropped of 1.fraction; below the normal range more of them. Beyond 53 nothing is left to round. */
+    const int32_t drop = 52 - format.fraction + (exponent < least ? least - exponent : 0);
+    if (exponent == -1023 || drop > 53) return (uint16_t)sign;
+    const uint64_t significand = fraction | UINT64_C(1) << 52, half = UINT64_C(1) << (drop - 1);
+    const uint64_t kept = significand >> drop, rest = significand & (2u * half - 1u);
+    const uint64_t rounded = kept + (rest > half || (rest == half && (kept & 1u)) ? 1u : 0u);
+    /* The leading 1 of the significand adds 1 to the exponent, and so does a carry. */
+    const uint64_t result =
+        exponent < least ? rounded : rounded + ((uint64_t)(exponent + format.bias - 1) << format.fraction);
+    return (uint16_t)(sign | (result < infinity ? result : infinity));
+}
+
+static float ftr__float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+float ftr__half_value(ftr_dtype dtype, uint16_t bits) {
+    if (dtype == FTR_BF16) return ftr__float_of_bits((uint32_t)bits << 16);
+    const uint32_t sign = (uint32_t)bits >> 15 << 31, exponent = (uint32_t)bits >> 10 & 0x1fu;
+    const uint32_t fraction = (uint32_t)bits & 0x3ffu;
+    if (exponent == 0x1f) return ftr__float_of_bits(sign | 0x7f800000u | (fraction ? 0x400000u | fraction << 13 : 0u));
+    if (exponent != 0) return ftr__float_of_bits(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
+    const float size = (float)fraction * 0x1p-24f;
+    return sign ? -size : size;
+}
+
+/* ------------------------------------------------------------------------------------------------------ elements -- */
+
+double ftr__element(ftr_dtype dtype, const void *data, int64_t index) {
+    const unsigned char *at = (const unsigned char *)data + (size_t)index * ftr_dtype_size(dtype);
+    union {
+        float f32;
+        double f64;
+        int32_t i32;
+        int64_t i64;
+        uint16_t half;
+    } value = {0};
+    if (ftr_dtype_size(dtype) > 1) memcpy(&value, at, ftr_dtype_size(dtype));
+    switch (dtype) {
+    case FTR_F32: return (double)value.f32;
+    case FTR_F64: return value.f64;
+    case FTR_I32: return (double)value.i32;
+    case FTR_I64: return (double)value.i64;
+    case FTR_U8:
+    case FTR_BOOL: return (double)*at;
+    case FTR_F16:
+    case FTR_BF16: return (double)ftr__half_value(dtype, value.half);
+    case FTR_DTYPE_NONE:
+    case FTR_DTYPE_COUNT: break;
+    }
+    return 0.0;
+}
+
+void ftr__set_element(ftr_dtype dtype, void *data, int64_t index, double value) {
+    switch (dtype) {
+    case FTR_F32: ((float *)data)[index] = (float)value; break;
+    case FTR_F64: ((double *)data)[index] = value; break;
+    case FTR_I32: ((int32_t *)data)[index] = (int32_t)value; break;
+    case FTR_I64: ((int64_t *)data)[index] = (int64_t)value; break;
+    case FTR_U8: ((uint8_t *)data)[index] = (uint8_t)value; break;
+    case FTR_BOOL: ((uint8_t *)data)[index] = value != 0.0; break;
+    case FTR_F16:
+    case FTR_BF16: ((uint16_t *)data)[index] = ftr__half_bits(dtype, value); break;
+    case FTR_DTYPE_NONE:
+    case FTR_DTYPE_COUNT: break;
+    }
+}
+
+/* Truncates toward 0, saturates, NaN gives 0. The largest i64 is no double, its successor 2^63 is. */
+static int64_t ftr__whole_number(ftr_dtype dtype, double x) {
+    const double low = dtype == FTR_I64 ? -0x1p63 : dtype == FTR_I32 ? -0x1p31 : 0.0;
+    const double high = dtype == FTR_I64 ? 0x1p63 : dtype == FTR_I32 ? 0x1p31 : 256.0;
+    if (x != x) return 0;
+    if (x >= high) return dtype == FTR_I64 ? INT64_MAX : (int64_t)high - 1;
+    return x <= low ? (dtype == FTR_I64 ? INT64_MIN : (int64_t)low) : (int64_t)x;
+}
+
+/* Keeps the low bits. */
+static void ftr__set_integer(ftr_dtype dtype, void *data, int64_t index, int64_t value) {
+    switch (dtype) {
+    case FTR_I32: ((int32_t *)data)[index] = (int32_t)(uint32_t)(uint64_t)value; break;
+    case FTR_I64: ((int64_t *)data)[index] = value; break;
+    case FTR_U8: ((uint8_t *)data)[index] = (uint8_t)(uint64_t)value; break;
+    default: ((uint8_t *)data)[index] = value != 0; break;
+    }
+}
+
+static void ftr__convert_integer(ftr_dtype from, const void *data, ftr_dtype to, void *result, int64_t index) {
+    const int64_t value = from == FTR_I64 ? ((const int64_t *)data)[index] : (int64_t)ftr__element(from, data, index);
+    if (!ftr__is_float(to))
+        ftr__set_integer(to, result, index, value);
+    else
+        ftr__set_element(to, result, index, to == FTR_F64 ? (double)value : (double)(float)value);
+}
+
+static void ftr__convert_float(ftr_dtype from, const void *data, ftr_dtype to, void *result, int64_t index) {
+    const double value = ftr__element(from, data, index);
+    if (ftr__is_float(to))
+        ftr__set_element(to, result, index, value);
+    else
+        ftr__set_integer(to, result, index, to == FTR_BOOL ? value != 0.0 : ftr__whole_number(to, value));
+}
+
+bool ftr_convert(ftr_dtype from, const void *data, ftr_dtype to, void *result, int64_t count) {
+    if (ftr_dtype_size(from) == 0 || ftr_dtype_size(to) == 0) return false;
+    for (int64_t i = 0; i < count; i++) {
+        if (ftr__is_half(from) && to == FTR_F32) /* not through a double, which would change NaNs */
+            ((float *)result)[i] = ftr__half_value(from, ((const uint16_t *)data)[i]);
+        else if (ftr__is_float(from))
+            ftr__convert_float(from, data, to, result, i);
+        else
+            ftr__convert_integer(from, data, to, result, i);
+    }
+    return true;
+}
+
+/* -------------------------------------------------------------------------------------------------------- shapes -- */
 
 ftr_shape ftr_scalar_shape(void) {
     const ftr_shape scalar = {0, {0}};
@@ -3875,9 +4622,12 @@ int64_t ftr_shape_count(const ftr_shape *shape) {
     for (int32_t i = 0; i < shape->rank; i++) {
         const int64_t size = shape->dim[i];
         if (size < 0) return -1;
-        if (size == 0) empty = true;
-        else if (count > limit / size) return -1;
-        else count *= size;
+        if (size == 0)
+            empty = true;
+        else if (count > limit / size)
+            return -1;
+        else
+            count *= size;
     }
     return empty ? 0 : count;
 }
@@ -3913,6 +4663,9 @@ typedef struct ftr__node {
     int32_t variable;    /* parameter, buffer: index; otherwise -1 */
     const void *constant; /* constant: its data, owned by the graph */
     bool dead;           /* removed by a pass */
+    bool backward;       /* made by differentiation, or of what it made */
+    bool keep_f32;       /* mixed precision takes it for an op of class F32 */
+    int32_t like; /* cast: mixed precision gives the result the type of this value, a gradient's; 0: attr says it */
     const char *fused;   /* what the fuse pass put into it, for printing; NULL */
 } ftr__node;
 
@@ -3954,6 +4707,10 @@ FTR_LIB ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, cons
 
 /* Adds an input, parameter, buffer or constant (its name may be NULL): checks name, type and shape. */
 FTR_LIB ftr_tensor ftr__add_source(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, ftr_shape shape);
+
+/* The types of a node's outputs with its inputs as they are now. False if the op does not take them; that is recorded as
+ * ftr__emit() does, unless `quiet`. */
+FTR_LIB bool ftr__infer_types(ftr_graph *graph, const ftr__node *node, bool quiet, ftr_dtype types[FTR__MAX_OUTPUTS]);
 
 /* Output `index` of the node that produced `first`. */
 FTR_LIB ftr_tensor ftr__output(ftr_tensor first, int32_t index);
@@ -4011,7 +4768,8 @@ typedef enum ftr__amp_class {
     FTR__AMP_LOW,
     FTR__AMP_F32,
     FTR__AMP_WIDEST,
-    FTR__AMP_ANY
+    FTR__AMP_ANY,
+    FTR__AMP_NORM
 } ftr__amp_class;
 
 typedef enum ftr__attr_kind {
@@ -4045,7 +4803,9 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_cumsum,
     FTR__ATTR_ema,
     FTR__ATTR_optimizer,
-    FTR__ATTR_clip_scale
+    FTR__ATTR_clip_scale,
+    FTR__ATTR_grad_norm,
+    FTR__ATTR_scale_update
 } ftr__attr_kind;
 
 typedef struct ftr__op_info {
@@ -4091,9 +4851,7 @@ ftr_status ftr_graph_status(const ftr_graph *graph) { return graph ? graph->stat
 
 const char *ftr_graph_error(const ftr_graph *graph) { return graph ? graph->message : ""; }
 
-bool ftr_is_valid(ftr_tensor tensor) {
-    return tensor.graph && tensor.id > 0 && tensor.id < tensor.graph->value_count;
-}
+bool ftr_is_valid(ftr_tensor tensor) { return tensor.graph && tensor.id > 0 && tensor.id < tensor.graph->value_count; }
 
 const ftr__value *ftr__value_of(ftr_tensor tensor) {
     return ftr_is_valid(tensor) ? &tensor.graph->values[tensor.id] : NULL;
@@ -4119,8 +4877,8 @@ const char *ftr_name_of(ftr_tensor tensor) {
     return node ? node->name : "";
 }
 
-ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *what, const char *name, const char *format,
-                              ...) {
+ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *what, const char *name,
+                              const char *format, ...) {
     if (!graph || graph->status) return ftr__null_tensor;
     char text[FTR__MESSAGE_SIZE / 2];
     va_list args;
@@ -4128,8 +4886,10 @@ ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const char *w
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     graph->status = status;
-    if (name) snprintf(graph->message, sizeof graph->message, "%.100s '%.100s': %s", what, name, text);
-    else snprintf(graph->message, sizeof graph->message, "%.100s: %s", what, text);
+    if (name)
+        snprintf(graph->message, sizeof graph->message, "%.100s '%.100s': %s", what, name, text);
+    else
+        snprintf(graph->message, sizeof graph->message, "%.100s: %s", what, text);
     ftr__error(graph->context, status, "%s", graph->message);
     return ftr__null_tensor;
 }
@@ -4235,7 +4995,8 @@ static ftr__node *ftr__append_node(ftr_graph *graph, ftr_op op, const char *name
 }
 
 /* Makes the appended node part of the graph, with its outputs. */
-static ftr_tensor ftr__commit_node(ftr_graph *graph, int32_t out_count, const ftr_dtype *dtype, const ftr_shape *shape) {
+static ftr_tensor ftr__commit_node(ftr_graph *graph, int32_t out_count, const ftr_dtype *dtype,
+                                   const ftr_shape *shape) {
     for (int32_t i = 0; i < out_count; i++)
         if (!ftr__arena_grow(&graph->arena, (void **)&graph->values, graph->value_count + i, &graph->value_capacity,
                              sizeof *graph->values))
@@ -4253,8 +5014,8 @@ static ftr_tensor ftr__commit_node(ftr_graph *graph, int32_t out_count, const ft
 static bool ftr__inputs_are_valid(ftr_graph *graph, const ftr__op_info *info, const char *name, const ftr_tensor *in,
                                   int32_t in_count) {
     if (in_count < info->min_in || in_count > info->max_in) {
-        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, info->name, name, "%d inputs, expected %d to %d", in_count,
-                           info->min_in, info->max_in);
+        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, info->name, name, "%d inputs, expected %d to %d",
+                           in_count, info->min_in, info->max_in);
         return false;
     }
     for (int32_t i = 0; i < in_count; i++) {
@@ -4265,11 +5026,19 @@ static bool ftr__inputs_are_valid(ftr_graph *graph, const ftr__op_info *info, co
             return false;
         }
         if (in[i].graph != graph) {
-            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, info->name, name, "input %d belongs to another graph", i);
+            ftr__builder_error(graph, FTR_ERROR_INVALID_TENSOR, info->name, name, "input %d belongs to another graph",
+                               i);
             return false;
         }
     }
     return true;
+}
+
+static ftr__infer ftr__infer_of(ftr_graph *graph, ftr__node *node) {
+    ftr__infer infer = {.graph = graph, .node = node, .in_count = node->in_count};
+    for (int32_t i = 0; i < node->in_count && i < FTR__INFER_INPUTS; i++)
+        infer.in[i] = node->in[i] ? &graph->values[node->in[i]] : NULL;
+    return infer;
 }
 
 ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op_attr *attr, const ftr_tensor *in,
@@ -4282,11 +5051,8 @@ ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op
     ftr__node *node = ftr__append_node(graph, op, name, in_count);
     if (!node) return ftr__graph_out_of_memory(graph);
     if (attr) node->attr = *attr;
-    ftr__infer infer = {.graph = graph, .node = node, .in_count = in_count};
-    for (int32_t i = 0; i < in_count; i++) {
-        node->in[i] = in[i].id;
-        if (i < FTR__INFER_INPUTS) infer.in[i] = in[i].id ? &graph->values[in[i].id] : NULL;
-    }
+    for (int32_t i = 0; i < in_count; i++) node->in[i] = in[i].id;
+    ftr__infer infer = ftr__infer_of(graph, node);
     const ftr_status status = info->infer(&infer);
     if (status) {
         ftr__builder_error(graph, status, info->name, node->name, "shapes could not be inferred");
@@ -4301,6 +5067,30 @@ ftr_tensor ftr__emit(ftr_graph *graph, ftr_op op, const char *name, const ftr_op
     return ftr__commit_node(graph, info->out_count, infer.out_dtype, infer.out_shape);
 }
 
+/* The attributes are complete already; what inference writes into the copy is the same once more. */
+bool ftr__infer_types(ftr_graph *graph, const ftr__node *node, bool quiet, ftr_dtype types[FTR__MAX_OUTPUTS]) {
+    ftr_context *context = graph->context;
+    const ftr_status status_before = context->status;
+    char message_before[FTR__MESSAGE_SIZE];
+    memcpy(message_before, context->message, sizeof message_before);
+    ftr__node copy = *node;
+    ftr__infer infer = ftr__infer_of(graph, &copy);
+    ftr_status status = ftr__op_info_of(node->op)->infer(&infer);
+    for (int32_t i = 0; i < node->out_count && status == FTR_OK; i++) {
+        types[i] = infer.out_dtype[i];
+        if (ftr_shape_equal(&infer.out_shape[i], &graph->values[node->first_out + i].shape)) continue;
+        status = FTR_ERROR_STATE;
+        ftr__builder_error(graph, status, ftr_op_name(node->op), node->name,
+                           "inference gives another shape the second time");
+    }
+    if (status == FTR_OK || !quiet) return status == FTR_OK;
+    graph->status = FTR_OK;
+    graph->message[0] = '\0';
+    context->status = status_before;
+    memcpy(context->message, message_before, sizeof message_before);
+    return false;
+}
+
 ftr_tensor ftr__output(ftr_tensor first, int32_t index) {
     if (!ftr_is_valid(first)) return ftr__null_tensor;
     const ftr__node *node = ftr__producer(first);
@@ -4309,7 +5099,8 @@ ftr_tensor ftr__output(ftr_tensor first, int32_t index) {
 
 /* ------------------------------------------------------------------------------------------------------- sources -- */
 
-static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype, const ftr_shape *shape) {
+static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, ftr_dtype dtype,
+                                 const ftr_shape *shape) {
     if (!graph || graph->status) return false;
     const char *what = ftr_op_name(op);
     if (op != FTR_OP_constant && (!name || !*name)) {
@@ -4317,7 +5108,8 @@ static bool ftr__source_is_valid(ftr_graph *graph, ftr_op op, const char *name, 
     } else if (dtype <= FTR_DTYPE_NONE || dtype >= FTR_DTYPE_COUNT) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %d, expected one of ftr_dtype", (int)dtype);
     } else if (shape->rank < 0 || shape->rank > FTR_MAX_RANK) {
-        ftr__builder_error(graph, FTR_ERROR_RANK, what, name, "rank is %d, expected 0 to %d", shape->rank, FTR_MAX_RANK);
+        ftr__builder_error(graph, FTR_ERROR_RANK, what, name, "rank is %d, expected 0 to %d", shape->rank,
+                           FTR_MAX_RANK);
     } else if (ftr_shape_count(shape) < 0) {
         char text[FTR__SHAPE_TEXT];
         ftr__builder_error(graph, FTR_ERROR_SHAPE, what, name, "shape %s has a negative or too large size",
@@ -4363,8 +5155,8 @@ ftr_tensor ftr_constant(ftr_graph *graph, ftr_dtype dtype, ftr_shape shape, cons
     const int64_t count = ftr_shape_count(&shape);
     const size_t bytes = count > 0 ? (size_t)count * ftr_dtype_size(dtype) : 0;
     if (!data && bytes)
-        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "constant", NULL, "data is NULL, expected %zu bytes",
-                                  bytes);
+        return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "constant", NULL,
+                                  "data is NULL, expected %zu bytes", bytes);
     void *copy = ftr__arena_alloc(&graph->arena, bytes);
     if (!copy) return ftr__graph_out_of_memory(graph);
     if (bytes) memcpy(copy, data, bytes);
@@ -4374,17 +5166,9 @@ ftr_tensor ftr_constant(ftr_graph *graph, ftr_dtype dtype, ftr_shape shape, cons
 }
 
 ftr_tensor ftr_scalar(ftr_graph *graph, ftr_dtype dtype, double value) {
-    const union {
-        float f32;
-        double f64;
-        int32_t i32;
-        int64_t i64;
-        uint8_t u8;
-    } data[] = {{.f32 = (float)value}, {.f64 = value}, {.i32 = (int32_t)value}, {.i64 = (int64_t)value},
-                {.u8 = (uint8_t)value}, {.u8 = value != 0.0}};
-    const int32_t kind = (int32_t)dtype - (int32_t)FTR_F32;
-    const bool known = kind >= 0 && kind < FTR__ARRAY_LENGTH(data);
-    return ftr_constant(graph, dtype, ftr_scalar_shape(), known ? &data[kind] : NULL);
+    int64_t data = 0; /* room for an element of any type */
+    ftr__set_element(dtype, &data, 0, value);
+    return ftr_constant(graph, dtype, ftr_scalar_shape(), &data);
 }
 
 /* --------------------------------------------------------------------------------------------------------- edits -- */
@@ -4438,7 +5222,7 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
     if (graph->variable_memory) {
         ftr__builder_error(graph, FTR_ERROR_STATE, what, name,
                            "declared after the graph was compiled, or a variable was read or written");
-    } else if (trainable && !ftr__is_float(dtype)) {
+    } else if (trainable && !ftr__is_wide(dtype)) {
         ftr__builder_error(graph, FTR_ERROR_DTYPE, what, name, "dtype is %s, expected f32 or f64", ftr_dtype_name(dtype));
     } else if (init->kind < FTR_INIT_DEFAULT || init->kind > FTR_INIT_TRUNCATED_NORMAL) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.kind is %d, expected one of ftr_init_kind",
@@ -4446,8 +5230,8 @@ static bool ftr__variable_is_valid(ftr_graph *graph, const char *what, const cha
     } else if (!isfinite(init->a) || !isfinite(init->b)) {
         ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "init.a and init.b must be finite");
     } else if (!ftr__is_float(dtype) && init->kind > FTR_INIT_CONSTANT) {
-        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name, "random values for %s, expected f32 or f64",
-                           ftr_dtype_name(dtype));
+        ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, name,
+                           "random values for %s, expected floating point", ftr_dtype_name(dtype));
     }
     return !graph->status;
 }
@@ -4590,26 +5374,13 @@ static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, cons
     return 0.0;
 }
 
-static void ftr__store_value(void *memory, ftr_dtype dtype, int64_t index, double value) {
-    switch (dtype) {
-    case FTR_F32: ((float *)memory)[index] = (float)value; break;
-    case FTR_F64: ((double *)memory)[index] = value; break;
-    case FTR_I32: ((int32_t *)memory)[index] = (int32_t)value; break;
-    case FTR_I64: ((int64_t *)memory)[index] = (int64_t)value; break;
-    case FTR_U8: ((uint8_t *)memory)[index] = (uint8_t)value; break;
-    case FTR_BOOL: ((uint8_t *)memory)[index] = value != 0.0; break;
-    case FTR_DTYPE_NONE:
-    case FTR_DTYPE_COUNT: break;
-    }
-}
-
 static void ftr__fill_variable(const ftr_graph *graph, const ftr__variable *variable, void *memory) {
     const ftr__value *value = &graph->values[variable->value];
     const ftr__rng rng =
         ftr__rng_make(graph->context->seed, FTR__RNG_INIT, ftr__hash(graph->nodes[value->node].name), 0);
     const int64_t count = ftr_shape_count(&value->shape);
     for (int64_t i = 0; i < count; i++)
-        ftr__store_value(memory, value->dtype, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));
+        ftr__set_element(value->dtype, memory, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));
 }
 
 static size_t ftr__place_variables(ftr_graph *graph) {
@@ -4825,6 +5596,13 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
     case FTR__ATTR_optimizer: ftr__print_optimizer(p, node); break;
     case FTR__ATTR_clip_scale: ftr__print(p->write, p->user, " max_norm %g", a->clip_scale.max_norm); break;
+    case FTR__ATTR_grad_norm:
+        if (a->grad_norm.max_norm > 0.0) ftr__print(p->write, p->user, " max_norm %g", a->grad_norm.max_norm);
+        break;
+    case FTR__ATTR_scale_update:
+        ftr__print(p->write, p->user, " growth %g backoff %g interval %lld", a->scale_update.growth,
+                   a->scale_update.backoff, (long long)a->scale_update.interval);
+        break;
     }
 }
 
@@ -4905,6 +5683,8 @@ FTR_LIB ftr_status ftr__check_same_shape(ftr__infer *s, int32_t a, int32_t b, co
 FTR_LIB ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32_t rank, const char *layout);
 /* Shape [size] and the type of input 0. */
 FTR_LIB ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
+/* The same, but f32 beside an input 0 of f16 or bf16. */
+FTR_LIB ftr_status ftr__check_wide_vector(ftr__infer *s, int32_t input, const char *what, int64_t size);
 /* Input 0 is an image [n, h, w, c], floating point; its size and the result's, height and width, are 1 to INT32_MAX. */
 FTR_LIB ftr_status ftr__check_image_sizes(ftr__infer *s, const int64_t output[2]);
 /* Turns a negative axis into the one it means. */
@@ -4921,7 +5701,7 @@ FTR_LIB ftr_tensor ftr__layer_error(ftr_graph *graph, ftr_status status, const c
  * max_rank, the layer has a name. */
 FTR_LIB ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, int32_t min_rank,
                                     int32_t max_rank, const char *layout);
-/* Parameter or buffer "layer.field". */
+/* Parameter or buffer "layer.field", as a value of `dtype`; of f16 or bf16 it is a cast of an f32 one. */
 FTR_LIB ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *layer, const char *field,
                                        bool trainable, ftr_dtype dtype, const ftr_shape *shape, ftr_init init);
 /* What a layer's description asks for; `otherwise` if it says nothing. */
@@ -4932,9 +5712,16 @@ FTR_LIB ftr_init ftr__bias_init(int64_t fan_in);
 FTR_LIB bool ftr__has_gradient(const ftr__grad *s); /* of output 0 */
 FTR_LIB ftr_tensor ftr__emit_one(ftr_op op, const ftr_op_attr *attr, ftr_tensor x);
 FTR_LIB ftr_tensor ftr__emit_two(ftr_op op, const ftr_op_attr *attr, ftr_tensor a, ftr_tensor b);
-/* x itself if it has the type or shape already. */
+/* A scalar that goes with x in arithmetic without being rounded to f16 or bf16. */
+FTR_LIB ftr_tensor ftr__scalar_beside(ftr_tensor x, double value);
+/* x itself if it has the type or shape already. An invalid x is handed on. */
 FTR_LIB ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype);
 FTR_LIB ftr_tensor ftr__reshape_to(ftr_tensor x, const ftr_shape *shape);
+/* Composites that mixed precision leaves in f32, as autocast its losses and norms: the nodes from number `first` on. Returns
+ * the result, y. */
+FTR_LIB ftr_tensor ftr__keep_f32(ftr_tensor y, int32_t first);
+/* Nodes of the graph of x, so far; 0 for an invalid x. */
+FTR_LIB int32_t ftr__node_count(ftr_tensor x);
 /* Sum over the axes in which `shape` was broadcast to that of x: the gradient of broadcasting. */
 FTR_LIB ftr_tensor ftr__reduce_to(ftr_tensor x, const ftr_shape *shape);
 FTR_LIB ftr_tensor ftr__sum_mask(ftr_tensor x, uint32_t mask, bool keep);
@@ -4988,13 +5775,14 @@ ftr_status ftr__infer_constant(ftr__infer *s) { return ftr__infer_source(s); }
 ftr_status ftr__check_float(ftr__infer *s, int32_t input, const char *what) {
     ftr_dtype dtype = s->in[input]->dtype;
     if (ftr__is_float(dtype)) return FTR_OK;
-    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected f32 or f64", what, ftr_dtype_name(dtype));
+    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected floating point", what, ftr_dtype_name(dtype));
 }
 
 ftr_status ftr__check_arithmetic(ftr__infer *s, int32_t input, const char *what) {
     ftr_dtype dtype = s->in[input]->dtype;
     if (ftr__is_float(dtype) || dtype == FTR_I32 || dtype == FTR_I64) return FTR_OK;
-    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected f32, f64, i32 or i64", what, ftr_dtype_name(dtype));
+    return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected floating point, i32 or i64", what,
+                            ftr_dtype_name(dtype));
 }
 
 ftr_status ftr__check_same_type(ftr__infer *s, int32_t a, int32_t b, const char *what_a, const char *what_b) {
@@ -5018,11 +5806,11 @@ ftr_status ftr__check_rank(ftr__infer *s, int32_t input, const char *what, int32
     return ftr__infer_error(s, FTR_ERROR_RANK, "%s has rank %d, expected %d (%s)", what, (int)found, (int)rank, layout);
 }
 
-ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size) {
+static ftr_status ftr__check_vector_of(ftr__infer *s, int32_t input, const char *what, ftr_dtype dtype, int64_t size) {
     const ftr__value *value = s->in[input];
-    if (value->dtype != s->in[0]->dtype)
+    if (value->dtype != dtype)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
-                                ftr_dtype_name(s->in[0]->dtype));
+                                ftr_dtype_name(dtype));
     if (value->shape.rank == 1 && value->shape.dim[0] == size) return FTR_OK;
     char text[FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s is %s, expected [%lld]", what, ftr__shape_text(&value->shape, text),
@@ -5043,6 +5831,14 @@ ftr_status ftr__set_output(ftr__infer *s, int32_t output, ftr_dtype dtype, const
     if (ftr_shape_count(shape) >= 0) return FTR_OK;
     char text[FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "the result %s has too many elements", ftr__shape_text(shape, text));
+}
+
+ftr_status ftr__check_vector(ftr__infer *s, int32_t input, const char *what, int64_t size) {
+    return ftr__check_vector_of(s, input, what, s->in[0]->dtype, size);
+}
+
+ftr_status ftr__check_wide_vector(ftr__infer *s, int32_t input, const char *what, int64_t size) {
+    return ftr__check_vector_of(s, input, what, ftr__wide_type(s->in[0]->dtype), size);
 }
 
 bool ftr__broadcast_shape(const ftr_shape *a, const ftr_shape *b, ftr_shape *out) {
@@ -5084,7 +5880,7 @@ ftr_graph *ftr__layer_begin(const char *what, const char *name, ftr_tensor x, in
         return NULL;
     }
     if (!ftr__is_float(value->dtype)) {
-        (void)ftr__layer_error(graph, FTR_ERROR_DTYPE, what, name, "input is %s, expected f32 or f64",
+        (void)ftr__layer_error(graph, FTR_ERROR_DTYPE, what, name, "input is %s, expected floating point",
                                ftr_dtype_name(value->dtype));
         return NULL;
     }
@@ -5098,7 +5894,10 @@ ftr_tensor ftr__layer_variable(ftr_graph *graph, const char *what, const char *l
     if (length < 0 || (size_t)length >= sizeof name)
         return ftr__builder_error(graph, FTR_ERROR_NAME, what, NULL, "the layer's name has more than %d characters",
                                   (int)(sizeof name - 2 - strlen(field)));
-    return trainable ? ftr_parameter(graph, name, dtype, *shape, init) : ftr_buffer(graph, name, dtype, *shape, init);
+    const ftr_dtype kept = ftr__wide_type(dtype);
+    return ftr__cast_to(trainable ? ftr_parameter(graph, name, kept, *shape, init)
+                                  : ftr_buffer(graph, name, kept, *shape, init),
+                        dtype);
 }
 
 ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise) {
@@ -5108,6 +5907,13 @@ ftr_init ftr__init_or(const ftr_init *asked, ftr_init otherwise) {
 ftr_init ftr__bias_init(int64_t fan_in) {
     double bound = fan_in > 0 ? 1.0 / sqrt((double)fan_in) : 0.0;
     return (ftr_init){FTR_INIT_UNIFORM, -bound, bound};
+}
+
+int32_t ftr__node_count(ftr_tensor x) { return ftr_is_valid(x) ? x.graph->node_count : 0; }
+
+ftr_tensor ftr__keep_f32(ftr_tensor y, int32_t first) {
+    for (int32_t n = first; ftr_is_valid(y) && n < y.graph->node_count; n++) y.graph->nodes[n].keep_f32 = true;
+    return y;
 }
 
 bool ftr__has_gradient(const ftr__grad *s) { return ftr_is_valid(s->dout[0]); }
@@ -5191,13 +5997,36 @@ ftr_tensor ftr_cast(ftr_tensor x, ftr_dtype dtype) {
     return ftr__emit_one(FTR_OP_cast, &attr, x);
 }
 
-ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype) { return ftr_dtype_of(x) == dtype ? x : ftr_cast(x, dtype); }
+ftr_tensor ftr__cast_to(ftr_tensor x, ftr_dtype dtype) {
+    return !ftr_is_valid(x) || ftr_dtype_of(x) == dtype ? x : ftr_cast(x, dtype);
+}
+
+ftr_tensor ftr__scalar_beside(ftr_tensor x, double value) {
+    const ftr_dtype dtype = ftr_dtype_of(x);
+    return ftr_scalar(x.graph, ftr_shape_of(x).rank > 0 ? ftr__wide_type(dtype) : dtype, value);
+}
 
 /* ---- shapes and types */
 
+/* An f32 scalar beside an f16 or bf16 tensor is read as it is, and the result has the tensor's type, as with Python's
+ * numbers in PyTorch: rounding the scalar would lose what it says (1e-8, 65536). */
+static bool ftr__is_scalar_beside(const ftr__value *scalar, const ftr__value *tensor) {
+    return scalar->dtype == FTR_F32 && scalar->shape.rank == 0 && ftr__is_half(tensor->dtype) && tensor->shape.rank > 0;
+}
+
+/* The type of what is made of inputs a and b. */
+static ftr_status ftr__common_type(ftr__infer *s, int32_t a, int32_t b, ftr_dtype *dtype) {
+    *dtype = s->in[ftr__is_scalar_beside(s->in[a], s->in[b]) ? b : a]->dtype;
+    if (*dtype != s->in[a]->dtype || ftr__is_scalar_beside(s->in[b], s->in[a])) return FTR_OK;
+    return ftr__check_same_type(s, a, b, "a", "b");
+}
+
+/* `result` FTR_DTYPE_NONE: that of the operands. */
 static ftr_status ftr__binary_shape(ftr__infer *s, ftr_dtype result) {
-    ftr_status status = ftr__check_same_type(s, 0, 1, "a", "b");
+    ftr_dtype common;
+    ftr_status status = ftr__common_type(s, 0, 1, &common);
     if (status != FTR_OK) return status;
+    if (result == FTR_DTYPE_NONE) result = common;
     const ftr_shape *a = &s->in[0]->shape, *b = &s->in[1]->shape;
     ftr_shape out;
     if (ftr__broadcast_shape(a, b, &out)) return ftr__set_output(s, 0, result, &out);
@@ -5209,7 +6038,7 @@ static ftr_status ftr__binary_shape(ftr__infer *s, ftr_dtype result) {
 static ftr_status ftr__infer_arithmetic(ftr__infer *s) {
     ftr_status status = ftr__check_arithmetic(s, 0, "a");
     if (status == FTR_OK) status = ftr__check_arithmetic(s, 1, "b");
-    return status != FTR_OK ? status : ftr__binary_shape(s, s->in[0]->dtype);
+    return status != FTR_OK ? status : ftr__binary_shape(s, FTR_DTYPE_NONE);
 }
 
 ftr_status ftr__infer_add(ftr__infer *s) { return ftr__infer_arithmetic(s); }
@@ -5221,7 +6050,8 @@ ftr_status ftr__infer_maximum(ftr__infer *s) { return ftr__infer_arithmetic(s); 
 ftr_status ftr__infer_pow(ftr__infer *s) {
     ftr_status status = ftr__check_float(s, 0, "a");
     if (status == FTR_OK) status = ftr__check_float(s, 1, "b");
-    return status != FTR_OK ? status : ftr__binary_shape(s, s->in[0]->dtype);
+    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "a", "b");
+    return status != FTR_OK ? status : ftr__binary_shape(s, FTR_DTYPE_NONE);
 }
 
 static ftr_status ftr__infer_order(ftr__infer *s) {
@@ -5241,12 +6071,13 @@ ftr_status ftr__infer_ge(ftr__infer *s) { return ftr__infer_order(s); }
 ftr_status ftr__infer_where(ftr__infer *s) {
     if (s->in[0]->dtype != FTR_BOOL)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "condition is %s, expected bool", ftr_dtype_name(s->in[0]->dtype));
-    ftr_status status = ftr__check_same_type(s, 1, 2, "a", "b");
+    ftr_dtype dtype;
+    ftr_status status = ftr__common_type(s, 1, 2, &dtype);
     if (status != FTR_OK) return status;
     ftr_shape values, out;
     if (ftr__broadcast_shape(&s->in[1]->shape, &s->in[2]->shape, &values) &&
         ftr__broadcast_shape(&s->in[0]->shape, &values, &out))
-        return ftr__set_output(s, 0, s->in[1]->dtype, &out);
+        return ftr__set_output(s, 0, dtype, &out);
     char text[3][FTR__SHAPE_TEXT];
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "shapes %s, %s and %s do not broadcast",
                             ftr__shape_text(&s->in[0]->shape, text[0]), ftr__shape_text(&s->in[1]->shape, text[1]),
@@ -5326,8 +6157,7 @@ ftr_status ftr__infer_gelu(ftr__infer *s) {
 ftr_status ftr__infer_cast(ftr__infer *s) {
     ftr_dtype dtype = s->node->attr.cast.dtype;
     if ((int)dtype <= (int)FTR_DTYPE_NONE || (int)dtype >= (int)FTR_DTYPE_COUNT)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected f32, f64, i32, i64, u8 or bool",
-                                (int)dtype);
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected one of ftr_dtype", (int)dtype);
     return ftr__set_output(s, 0, dtype, &s->in[0]->shape);
 }
 
@@ -5483,7 +6313,7 @@ void ftr__grad_cos(ftr__grad *s) {
 void ftr__grad_erf(ftr__grad *s) {
     if (!ftr__grad_of_one(s)) return;
     ftr_tensor bell = ftr_exp(ftr_neg(ftr_mul(s->in[0], s->in[0])));
-    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__like(s, 1.1283791670955126)), bell);
+    s->din[0] = ftr_mul(ftr_mul(s->dout[0], ftr__scalar_beside(s->dout[0], 1.1283791670955126)), bell);
 }
 
 /* Of a function that is constant between its steps: zeros, not a missing gradient, so that training can go on. */
@@ -5513,7 +6343,8 @@ void ftr__grad_softplus(ftr__grad *s) { ftr__grad_by_op(s, FTR_OP_softplus_grad,
 void ftr__grad_hardsigmoid(ftr__grad *s) {
     if (!ftr__grad_of_one(s)) return;
     const ftr_op_attr attr = {.pointwise = {-3.0, 3.0}};
-    s->din[0] = ftr_mul(ftr__emit_two(FTR_OP_clamp_grad, &attr, s->dout[0], s->in[0]), ftr__like(s, 1.0 / 6.0));
+    s->din[0] = ftr_mul(ftr__emit_two(FTR_OP_clamp_grad, &attr, s->dout[0], s->in[0]),
+                        ftr__scalar_beside(s->dout[0], 1.0 / 6.0));
 }
 
 void ftr__grad_cast(ftr__grad *s) {
@@ -5676,8 +6507,8 @@ void ftr__grad_mean(ftr__grad *s) {
     double count = 1.0;
     for (int32_t i = 0; i < shape.rank; i++)
         if ((s->node->attr.axes.mask >> i & 1u) != 0) count *= (double)shape.dim[i];
-    ftr_tensor scale = ftr_scalar(s->graph, ftr_dtype_of(s->dout[0]), count > 0.0 ? 1.0 / count : 0.0);
-    s->din[0] = ftr_expand(ftr_mul(ftr__reshape_to(s->dout[0], &kept), scale), shape);
+    ftr_tensor dy = ftr__reshape_to(s->dout[0], &kept);
+    s->din[0] = ftr_expand(ftr_mul(dy, ftr__scalar_beside(dy, count > 0.0 ? 1.0 / count : 0.0)), shape);
 }
 
 /* Each of k equal maxima gets dy / k. NaN equals nothing: for a maximum of NaN all gradients are 0 / 0, as PyTorch's. */
@@ -5934,8 +6765,8 @@ static bool ftr__einsum_match(ftr__einsum *e, int32_t operand, int32_t *dots) {
     const ftr_dtype dtype = ftr_dtype_of(term->x), first = ftr_dtype_of(e->in[0].x);
     char text[FTR__SHAPE_TEXT];
     if (!ftr__is_float(dtype) && dtype != FTR_I32 && dtype != FTR_I64)
-        return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand %d is %s, expected f32, f64, i32 or i64", (int)operand,
-                                 ftr_dtype_name(dtype));
+        return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand %d is %s, expected floating point, i32 or i64",
+                                 (int)operand, ftr_dtype_name(dtype));
     if (dtype != first)
         return FTR__EINSUM_ERROR(e, FTR_ERROR_DTYPE, "operand 0 is %s, operand 1 is %s: both must have one type",
                                  ftr_dtype_name(first), ftr_dtype_name(dtype));
@@ -6276,6 +7107,8 @@ static ftr_op_attr ftr__conv_attr(const ftr_conv2d_desc *desc) {
 /* Tells io/ how the weight lies in files. */
 static void ftr__conv_mark_weight(ftr_tensor weight) {
     const ftr__node *producer = ftr__producer(weight);
+    if (producer != NULL && producer->op == FTR_OP_cast)
+        producer = ftr__producer((ftr_tensor){weight.graph, producer->in[0]});
     if (producer != NULL && producer->variable >= 0) weight.graph->variables[producer->variable].conv_weight = true;
 }
 
@@ -6398,7 +7231,7 @@ static bool ftr__conv_site_rank(const ftr__conv_site *site, ftr_tensor tensor, c
 static bool ftr__conv_site_type(const ftr__conv_site *site, ftr_tensor tensor, const char *what) {
     const ftr_dtype x = ftr_dtype_of(site->x), found = ftr_dtype_of(tensor);
     if (!ftr__is_float(x))
-        return ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, expected f32 or f64", ftr_dtype_name(x));
+        return ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, expected floating point", ftr_dtype_name(x));
     return found == x || ftr__conv_refuse(site, FTR_ERROR_DTYPE, "input is %s, %s is %s: both must have one type",
                                           ftr_dtype_name(x), what, ftr_dtype_name(found));
 }
@@ -6761,7 +7594,7 @@ static ftr_tensor ftr__batch_norm_named(ftr_tensor x, const ftr_tensor state[4],
         return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "batch_norm", name,
                                   "desc was not made by ftr_batch_norm_defaults()");
     ftr_shape shape = ftr_shape_of(x);
-    in[5] = ftr__row_mask(graph, &shape, ftr_dtype_of(x));
+    in[5] = ftr__row_mask(graph, &shape, ftr__wide_type(ftr_dtype_of(x)));
     ftr_op_attr attr = {.norm = {d.eps, d.momentum, true, FTR_ACT_NONE}};
     return ftr__emit(graph, FTR_OP_batch_norm, name, &attr, in, 7);
 }
@@ -6787,8 +7620,8 @@ ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_d
     for (int32_t i = 0; i < 4; i++) {
         ftr_init init = {FTR_INIT_CONSTANT, states[i].value, 0.0};
         if (desc != NULL && i < 2) init = ftr__init_or(i == 0 ? &desc->weight_init : &desc->bias_init, init);
-        state[i] = ftr__layer_variable(graph, "batch_norm", name, states[i].field, states[i].trainable, ftr_dtype_of(x),
-                                       &channels, init);
+        state[i] = ftr__layer_variable(graph, "batch_norm", name, states[i].field, states[i].trainable,
+                                       ftr__wide_type(ftr_dtype_of(x)), &channels, init);
         if (!ftr_is_valid(state[i])) return state[i];
     }
     return ftr__batch_norm_named(x, state, desc, name);
@@ -6799,14 +7632,14 @@ ftr_tensor ftr_batch_norm(ftr_tensor x, const char *name, const ftr_batch_norm_d
 /* Input `index`, if given, marks the rows of x that count. */
 static ftr_status ftr__check_row_mask(ftr__infer *s, int32_t index, int64_t rows) {
     if (s->in_count <= index || s->in[index] == NULL) return FTR_OK;
-    return ftr__check_vector(s, index, "row mask", rows);
+    return ftr__check_wide_vector(s, index, "row mask", rows);
 }
 
 static ftr_status ftr__norm_outputs(ftr__infer *s, const ftr_shape *x, int32_t vectors) {
     ftr_shape channels = FTR_SHAPE(x->dim[x->rank - 1]);
     ftr_status status = ftr__set_output(s, 0, s->in[0]->dtype, x);
     for (int32_t i = 1; i <= vectors && status == FTR_OK; i++)
-        status = ftr__set_output(s, i, s->in[0]->dtype, &channels);
+        status = ftr__set_output(s, i, ftr__wide_type(s->in[0]->dtype), &channels);
     return status;
 }
 
@@ -6827,7 +7660,8 @@ ftr_status ftr__infer_batch_norm(ftr__infer *s) {
     if (x->rank < 2)
         return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank %d, expected 2 or more (n, ..., c)", (int)x->rank);
     status = ftr__check_norm_attr(s);
-    for (int32_t i = 1; i < 5 && status == FTR_OK; i++) status = ftr__check_vector(s, i, words[i], x->dim[x->rank - 1]);
+    for (int32_t i = 1; i < 5 && status == FTR_OK; i++)
+        status = ftr__check_wide_vector(s, i, words[i], x->dim[x->rank - 1]);
     if (status == FTR_OK) status = ftr__check_row_mask(s, 5, x->dim[0]);
     if (status == FTR_OK && s->in_count > 6 && s->in[6] != NULL) {
         status = ftr__check_same_type(s, 0, 6, "input", "residual");
@@ -6845,9 +7679,13 @@ ftr_status ftr__infer_batch_norm_grad(ftr__infer *s) {
     if (status != FTR_OK) return status;
     if (x->rank < 2)
         return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank %d, expected 2 or more (n, ..., c)", (int)x->rank);
-    for (int32_t i = 2; i < 5 && status == FTR_OK; i++) status = ftr__check_vector(s, i, words[i], x->dim[x->rank - 1]);
+    for (int32_t i = 2; i < 5 && status == FTR_OK; i++)
+        status = ftr__check_wide_vector(s, i, words[i], x->dim[x->rank - 1]);
     if (status == FTR_OK) status = ftr__check_row_mask(s, 5, x->dim[0]);
-    if (status == FTR_OK && s->in_count > 6 && s->in[6] != NULL) status = ftr__check_same_shape(s, 0, 6, "dy", "y");
+    if (status == FTR_OK && s->in_count > 6 && s->in[6] != NULL) {
+        status = ftr__check_same_type(s, 0, 6, "dy", "y");
+        if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 6, "dy", "y");
+    }
     return status != FTR_OK ? status : ftr__norm_outputs(s, x, 2);
 }
 
@@ -6913,7 +7751,7 @@ static bool ftr__row_norm_parameters(ftr_op op, const char *name, ftr_tensor x, 
     if (graph == NULL) return false;
     ftr_shape shape = ftr_shape_of(x), size = FTR_SHAPE(shape.dim[shape.rank - 1]);
     ftr_init one = {FTR_INIT_CONSTANT, 1.0, 0.0}, zero = {FTR_INIT_ZEROS, 0.0, 0.0};
-    ftr_dtype dtype = ftr_dtype_of(x);
+    ftr_dtype dtype = ftr__wide_type(ftr_dtype_of(x));
     *weight = ftr__layer_variable(graph, ftr_op_name(op), name, "weight", true, dtype, &size, one);
     if (ftr_is_valid(*weight) && bias != NULL)
         *bias = ftr__layer_variable(graph, ftr_op_name(op), name, "bias", true, dtype, &size, zero);
@@ -7010,14 +7848,15 @@ static ftr_status ftr__row_norm_shapes(ftr__infer *s, int32_t index, ftr_shape *
     return FTR_OK;
 }
 
-/* Input `index`, if it is given, has x's type and this shape. */
+/* Input `index`, if it is given, has x's type (f32 if that is f16 or bf16) and this shape. */
 static ftr_status ftr__row_norm_input(ftr__infer *s, int32_t index, const char *what, const ftr_shape *shape) {
     if (index >= s->in_count || s->in[index] == NULL) return FTR_OK;
     const ftr__value *value = s->in[index];
     char text[FTR__SHAPE_TEXT], expected[FTR__SHAPE_TEXT];
-    if (value->dtype != s->in[0]->dtype)
+    const ftr_dtype dtype = ftr__wide_type(s->in[0]->dtype);
+    if (value->dtype != dtype)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
-                                ftr_dtype_name(s->in[0]->dtype));
+                                ftr_dtype_name(dtype));
     if (ftr_shape_equal(&value->shape, shape)) return FTR_OK;
     return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s is %s, expected %s", what, ftr__shape_text(&value->shape, text),
                             ftr__shape_text(shape, expected));
@@ -7031,7 +7870,7 @@ static ftr_status ftr__infer_row_norm(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
     const int32_t outputs = s->node->op == FTR_OP_rms_norm ? 2 : 3;
     for (int32_t i = 1; i < outputs && status == FTR_OK; i++)
-        status = ftr__set_output(s, i, s->in[0]->dtype, &statistics);
+        status = ftr__set_output(s, i, ftr__wide_type(s->in[0]->dtype), &statistics);
     return status;
 }
 
@@ -7046,7 +7885,7 @@ static ftr_status ftr__infer_row_norm_grad(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__row_norm_input(s, rms ? 3 : 4, "gamma", &row);
     if (status == FTR_OK) status = ftr__set_output(s, 0, s->in[0]->dtype, &s->in[0]->shape);
     for (int32_t i = 1; i < (rms ? 2 : 3) && status == FTR_OK; i++)
-        status = ftr__set_output(s, i, s->in[0]->dtype, s->node->attr.row_norm.sums ? &row : &nothing);
+        status = ftr__set_output(s, i, ftr__wide_type(s->in[0]->dtype), s->node->attr.row_norm.sums ? &row : &nothing);
     return status;
 }
 
@@ -7513,7 +8352,7 @@ ftr_status ftr__infer_attention(ftr__infer *s) {
     const ftr_shape rows = ftr__attention_rows(&y);
     y.dim[3] = s->in[2]->shape.dim[3];
     status = ftr__set_output(s, 0, s->in[0]->dtype, &y);
-    return status == FTR_OK ? ftr__set_output(s, 1, s->in[0]->dtype, &rows) : status;
+    return status == FTR_OK ? ftr__set_output(s, 1, ftr__wide_type(s->in[0]->dtype), &rows) : status;
 }
 
 ftr_status ftr__infer_attention_grad(ftr__infer *s) {
@@ -8140,7 +8979,7 @@ static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor
         (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "reduction %d, expected 0 to %d",
                                  (int)reduction, (int)last);
     else if (!ftr__is_float(found))
-        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, expected f32 or f64", word,
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, expected floating point", word,
                                  ftr_dtype_name(found));
     else if (found != other)
         (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "%s is %s, target is %s: both must have one type",
@@ -8153,18 +8992,23 @@ static ftr_graph *ftr__loss_begin(const char *what, const char *word, ftr_tensor
     return NULL;
 }
 
-ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+static ftr_tensor ftr__mse_nodes(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
     if (ftr__loss_begin("mse", "prediction", prediction, target, reduction, FTR_REDUCE_NONE) == NULL)
         return (ftr_tensor){NULL, 0};
     ftr_tensor difference = ftr_sub(prediction, target);
     return ftr__reduce_real_rows(ftr_mul(difference, difference), reduction);
 }
 
+ftr_tensor ftr_mse(ftr_tensor prediction, ftr_tensor target, ftr_reduction reduction) {
+    const int32_t first = ftr__node_count(prediction);
+    return ftr__keep_f32(ftr__mse_nodes(prediction, target, reduction), first);
+}
+
 /* |x|; its gradient at 0 is 0, for the maximum shares it. */
 static ftr_tensor ftr__loss_size(ftr_tensor x) { return ftr_maximum(x, ftr_neg(x)); }
 
 /* With m = min(|d|, beta): m (|d| - m / 2) / beta, which is |d| where beta is 0. */
-ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
+static ftr_tensor ftr__smooth_l1_nodes(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
     ftr_graph *graph = ftr__loss_begin("smooth_l1", "prediction", prediction, target, reduction, FTR_REDUCE_NONE);
     if (graph == NULL) return (ftr_tensor){NULL, 0};
     if (!(beta >= 0.0) || !isfinite(beta))
@@ -8178,8 +9022,13 @@ ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, 
     return ftr__reduce_real_rows(ftr_mul(ftr_div(least, ftr_scalar(graph, dtype, beta)), rest), reduction);
 }
 
+ftr_tensor ftr_smooth_l1(ftr_tensor prediction, ftr_tensor target, double beta, ftr_reduction reduction) {
+    const int32_t first = ftr__node_count(prediction);
+    return ftr__keep_f32(ftr__smooth_l1_nodes(prediction, target, beta, reduction), first);
+}
+
 /* (1 - t) x + (1 + (w - 1) t) log(1 + e^-x) */
-ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
+static ftr_tensor ftr__bce_with_logits_nodes(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
     ftr_tensor none = {NULL, 0}, in[3] = {logits, target, desc != NULL ? desc->pos_weight : none};
     ftr_reduction reduction = desc != NULL ? desc->reduction : FTR_REDUCE_MEAN;
     ftr_graph *graph = ftr__common_graph("bce_with_logits", in, 3, 2);
@@ -8202,8 +9051,13 @@ ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_b
     return ftr__reduce_real_rows(ftr_add(ftr_mul(ftr_sub(one, target), logits), positive), reduction);
 }
 
+ftr_tensor ftr_bce_with_logits(ftr_tensor logits, ftr_tensor target, const ftr_bce_desc *desc) {
+    const int32_t first = ftr__node_count(logits);
+    return ftr__keep_f32(ftr__bce_with_logits_nodes(logits, target, desc), first);
+}
+
 /* t (log t - x) with 0 log 0 = 0, or e^t (t - x). */
-ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
+static ftr_tensor ftr__kl_div_nodes(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
     ftr_tensor none = {NULL, 0};
     ftr_graph *graph = ftr__loss_begin("kl_div", "input", input, target, reduction, FTR_REDUCE_BATCH_MEAN);
     if (graph == NULL) return none;
@@ -8215,6 +9069,11 @@ ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_
     ftr_tensor absent = ftr_eq(target, ftr_scalar(graph, dtype, 0.0));
     ftr_tensor present = ftr_where(absent, ftr_scalar(graph, dtype, 1.0), target);
     return ftr__reduce_real_rows(ftr_mul(target, ftr_sub(ftr_log(present), input)), reduction);
+}
+
+ftr_tensor ftr_kl_div(ftr_tensor input, ftr_tensor target, bool log_target, ftr_reduction reduction) {
+    const int32_t first = ftr__node_count(input);
+    return ftr__keep_f32(ftr__kl_div_nodes(input, target, log_target, reduction), first);
 }
 
 /* ---- negative log-likelihood */
@@ -8274,7 +9133,7 @@ ftr_tensor ftr_accuracy(ftr_tensor logits, ftr_tensor labels) {
     if (graph == NULL) return none;
     ftr_dtype dtype = ftr_dtype_of(logits), label_type = ftr_dtype_of(labels);
     if (!ftr__is_float(dtype))
-        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "logits are %s, expected f32 or f64",
+        return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "logits are %s, expected floating point",
                                   ftr_dtype_name(dtype));
     if (label_type != FTR_I32 && label_type != FTR_I64)
         return ftr__builder_error(graph, FTR_ERROR_DTYPE, "accuracy", NULL, "labels are %s, expected i32 or i64",
@@ -8433,7 +9292,7 @@ ftr_status ftr__infer_one_hot(ftr__infer *s) {
         return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "classes %lld, expected 1 or more",
                                 (long long)attr->one_hot.classes);
     if (ftr_dtype_size(attr->one_hot.dtype) == 0)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected f32, f64, i32, i64, u8 or bool",
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "dtype %d, expected one of ftr_dtype",
                                 (int)attr->one_hot.dtype);
     return ftr__set_wider(s, attr->one_hot.dtype, &s->in[0]->shape, attr->one_hot.classes);
 }
@@ -8553,7 +9412,7 @@ static int64_t ftr__count_reduced(const char *op, const char *what, ftr_tensor x
     if (!ftr__axes_mask(op, x, axes, &mask)) return -1;
     ftr_shape shape = ftr_shape_of(x);
     if (!ftr__is_float(ftr_dtype_of(x))) {
-        (void)ftr__builder_error(x.graph, FTR_ERROR_DTYPE, what, ftr_name_of(x), "input is %s, expected f32 or f64",
+        (void)ftr__builder_error(x.graph, FTR_ERROR_DTYPE, what, ftr_name_of(x), "input is %s, expected floating point",
                                  ftr_dtype_name(ftr_dtype_of(x)));
         return -1;
     }
@@ -8563,7 +9422,7 @@ static int64_t ftr__count_reduced(const char *op, const char *what, ftr_tensor x
     return count;
 }
 
-ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
+static ftr_tensor ftr__var_nodes(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
     ftr_tensor none = {NULL, 0};
     int64_t count = ftr__count_reduced("var", "var of", x, &axes);
     if (count < 0) return none;
@@ -8573,11 +9432,17 @@ ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
     /* The gradient through the mean is 0, the differences from it adding up to 0. */
     ftr_tensor difference = ftr_sub(x, ftr_stop_gradient(ftr_mean(x, axes, true)));
     double divisor = count > correction ? (double)(count - correction) : 0.0;
-    return ftr_div(ftr_sum(ftr_mul(difference, difference), axes, keep), ftr_scalar(x.graph, ftr_dtype_of(x), divisor));
+    ftr_tensor sum = ftr_sum(ftr_mul(difference, difference), axes, keep);
+    return ftr_div(sum, ftr__scalar_beside(sum, divisor));
+}
+
+ftr_tensor ftr_var(ftr_tensor x, ftr_axes axes, int32_t correction, bool keep) {
+    const int32_t first = ftr__node_count(x);
+    return ftr__keep_f32(ftr__var_nodes(x, axes, correction, keep), first);
 }
 
 /* At 0 the two operands of maximum are equal and their gradients cancel; the square root is taken of 1 instead of 0. */
-ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
+static ftr_tensor ftr__norm_nodes(ftr_tensor x, double p, ftr_axes axes, bool keep) {
     ftr_tensor none = {NULL, 0};
     if (ftr__count_reduced("norm", "norm of", x, &axes) < 0) return none;
     if (p != 1.0 && p != 2.0 && !(isinf(p) && p > 0.0))
@@ -8589,6 +9454,11 @@ ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
     ftr_tensor sum = ftr_sum(ftr_mul(x, x), axes, keep), zero = ftr_scalar(x.graph, dtype, 0.0);
     ftr_tensor at_zero = ftr_eq(sum, zero);
     return ftr_where(at_zero, zero, ftr_sqrt(ftr_where(at_zero, ftr_scalar(x.graph, dtype, 1.0), sum)));
+}
+
+ftr_tensor ftr_norm(ftr_tensor x, double p, ftr_axes axes, bool keep) {
+    const int32_t first = ftr__node_count(x);
+    return ftr__keep_f32(ftr__norm_nodes(x, p, axes, keep), first);
 }
 
 /* ---- shapes and types */
@@ -8661,7 +9531,7 @@ static const ftr__value *ftr__update_input(const ftr__infer *s, int32_t input) {
 static ftr_status ftr__check_update_scalar(ftr__infer *s, int32_t input, const char *what, bool floating) {
     const ftr__value *value = ftr__update_input(s, input);
     if (!value) return FTR_OK;
-    bool fits = floating ? ftr__is_float(value->dtype) : value->dtype == FTR_I64;
+    bool fits = floating ? ftr__is_wide(value->dtype) : value->dtype == FTR_I64;
     if (!fits)
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
                                 floating ? "f32 or f64" : "i64");
@@ -8671,9 +9541,12 @@ static ftr_status ftr__check_update_scalar(ftr__infer *s, int32_t input, const c
 }
 
 ftr_status ftr__infer_ema_update(ftr__infer *s) {
-    ftr_status status = ftr__check_float(s, 0, "state");
-    if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "state", "value");
-    return status != FTR_OK ? status : ftr__check_same_shape(s, 0, 1, "state", "value");
+    if (!ftr__is_wide(s->in[0]->dtype))
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "state is %s, expected f32 or f64",
+                                ftr_dtype_name(s->in[0]->dtype));
+    ftr_status status = ftr__check_same_type(s, 0, 1, "state", "value");
+    if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 1, "state", "value");
+    return status != FTR_OK ? status : ftr__check_update_scalar(s, 2, "found_inf", true);
 }
 
 ftr_status ftr__infer_count_update(ftr__infer *s) {
@@ -8774,7 +9647,7 @@ ftr_status ftr__infer_clip_scale(ftr__infer *s) {
         const ftr__value *value = ftr__update_input(s, i);
         if (!value)
             status = ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)i);
-        else if (!ftr__is_float(value->dtype))
+        else if (!ftr__is_wide(value->dtype))
             status = ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, expected f32 or f64", (int)i,
                                       ftr_dtype_name(value->dtype));
     }
@@ -8783,15 +9656,62 @@ ftr_status ftr__infer_clip_scale(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__set_output(s, 0, first->dtype, &scalar);
 }
 
+/* ---- src/ops/scaling.c ---- */
+/* Loss scaling and the norm of all gradients. */
+
+/* Input `input` is a scalar of a type. */
+static ftr_status ftr__check_scaling_scalar(ftr__infer *s, int32_t input, const char *what, ftr_dtype dtype) {
+    const ftr__value *value = s->in[input];
+    if (value->dtype != dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s is %s, expected %s", what, ftr_dtype_name(value->dtype),
+                                ftr_dtype_name(dtype));
+    if (value->shape.rank == 0) return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_RANK, "%s has rank %d, expected a scalar", what, (int)value->shape.rank);
+}
+
+/* Any number of gradients, so they are looked up in the graph. */
+ftr_status ftr__infer_grad_norm(ftr__infer *s) {
+    const ftr_shape scalar = ftr_scalar_shape();
+    ftr_status status = FTR_OK;
+    if (s->in_count < 2)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "%d inputs, expected the loss scale and 1 gradient or more", (int)s->in_count);
+    if (s->in[0] != NULL) status = ftr__check_scaling_scalar(s, 0, "loss scale", FTR_F32);
+    for (int32_t i = 1; i < s->in_count && status == FTR_OK; i++) {
+        const int32_t id = s->node->in[i];
+        if (id == 0) return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is a null tensor", (int)i);
+        if (!ftr__is_wide(s->graph->values[id].dtype))
+            status = ftr__infer_error(s, FTR_ERROR_DTYPE, "gradient %d is %s, expected f32 or f64", (int)i - 1,
+                                      ftr_dtype_name(s->graph->values[id].dtype));
+    }
+    for (int32_t i = 0; i < 4 && status == FTR_OK; i++) status = ftr__set_output(s, i, FTR_F32, &scalar);
+    return status;
+}
+
+ftr_status ftr__infer_scale_update(ftr__infer *s) {
+    ftr_status status = ftr__check_scaling_scalar(s, 0, "loss scale", FTR_F32);
+    if (status == FTR_OK) status = ftr__check_scaling_scalar(s, 1, "steps", FTR_I64);
+    return status != FTR_OK ? status : ftr__check_scaling_scalar(s, 2, "found_inf", FTR_F32);
+}
+
 /* ---- src/autodiff/autodiff.h ---- */
 /* Reverse-mode differentiation of a graph: gradients are nodes of the same graph. */
 
-/* Emits the gradients of the scalar `loss` with respect to `count` values (ids). gradients[i] becomes the id of a value of
- * its own, of wrt[i]'s shape, or 0 when `loss` does not depend on wrt[i] through differentiable ops: that is an error if
- * `required`. Memory comes from `arena`.
+/* What is to be differentiated. */
+typedef struct ftr__differentiation {
+    int32_t loss;         /* scalar, f32 or f64 */
+    const int32_t *wrt;   /* values (ids) */
+    int32_t count;        /* of them */
+    const bool *required; /* by index: it is an error if the loss does not depend on it */
+    int32_t *gradients;   /* by index: filled in */
+    int32_t seed;         /* f32 scalar that the loss's gradient starts from; 0: 1 */
+    bool marks;           /* each gradient of a value passes a cast that names the value, see ftr__node.like */
+} ftr__differentiation;
+
+/* Emits the gradients of a loss. gradients[i] becomes the id of a value of its own, of wrt[i]'s type and shape, or 0 when the
+ * loss does not depend on wrt[i] through differentiable ops. Memory comes from `arena`.
  * Errors: FTR_ERROR_SHAPE and FTR_ERROR_DTYPE of the loss, FTR_ERROR_NOT_DIFFERENTIABLE, FTR_ERROR_OUT_OF_MEMORY. */
-FTR_LIB ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, int32_t loss, const int32_t *wrt, int32_t count,
-                                      const bool *required, int32_t *gradients);
+FTR_LIB ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, const ftr__differentiation *of);
 
 /* ---- src/autodiff/autodiff.c ---- */
 
@@ -8801,6 +9721,7 @@ typedef struct ftr__tape {
     int32_t values;       /* of the forward graph */
     bool *depends;        /* value: differentiably depends on something of wrt */
     ftr_tensor *gradient; /* value: gradient of the loss, as far as it is known */
+    bool marks;
 } ftr__tape;
 
 /* Whether a gradient flows from the node to its input number `index`. */
@@ -8817,12 +9738,24 @@ static void ftr__mark_dependent(ftr__tape *tape, const int32_t *wrt, int32_t cou
         for (int32_t i = 0; i < node->in_count && !depends; i++)
             depends = ftr__flows_to(node, info, i) && tape->depends[node->in[i]];
         for (int32_t i = 0; depends && i < node->out_count; i++)
-            if (ftr__is_float(tape->graph->values[node->first_out + i].dtype)) tape->depends[node->first_out + i] = true;
+            if (ftr__is_float(tape->graph->values[node->first_out + i].dtype))
+                tape->depends[node->first_out + i] = true;
     }
+}
+
+/* The gradient as one of the value's type; with a mark also if it has that now, for mixed precision may change it. */
+static ftr_tensor ftr__gradient_like(const ftr__tape *tape, int32_t value, ftr_tensor gradient) {
+    ftr_graph *graph = tape->graph;
+    const ftr_op_attr attr = {.cast = {graph->values[value].dtype}};
+    if (!tape->marks && ftr_dtype_of(gradient) == attr.cast.dtype) return gradient;
+    const ftr_tensor cast = ftr__emit(graph, FTR_OP_cast, NULL, &attr, &gradient, 1);
+    if (tape->marks && ftr_is_valid(cast)) graph->nodes[graph->values[cast.id].node].like = value;
+    return cast;
 }
 
 static void ftr__accumulate(ftr__tape *tape, int32_t value, ftr_tensor gradient) {
     ftr_tensor *sum = &tape->gradient[value];
+    gradient = ftr__gradient_like(tape, value, gradient);
     *sum = ftr_is_valid(*sum) ? ftr_add(*sum, gradient) : gradient;
 }
 
@@ -8848,8 +9781,13 @@ static ftr_status ftr__differentiate_node(ftr__tape *tape, int32_t index) {
     if (!any) return FTR_OK;
     ftr_tensor out[FTR__MAX_OUTPUTS] = {{NULL, 0}};
     for (int32_t i = 0; i < node.out_count; i++) out[i] = (ftr_tensor){graph, node.first_out + i};
-    ftr__grad grad = {.graph = graph, .node = &node, .in = in, .out = out, .dout = &tape->gradient[node.first_out],
-                      .wanted = wanted, .din = din};
+    ftr__grad grad = {.graph = graph,
+                      .node = &node,
+                      .in = in,
+                      .out = out,
+                      .dout = &tape->gradient[node.first_out],
+                      .wanted = wanted,
+                      .din = din};
     info->grad(&grad);
     for (int32_t i = 0; i < node.in_count && !graph->status; i++)
         if (wanted[i] && ftr_is_valid(din[i])) ftr__accumulate(tape, node.in[i], din[i]);
@@ -8876,7 +9814,8 @@ static ftr_status ftr__not_differentiable(const ftr__tape *tape, int32_t wrt, in
         return ftr__error(graph->context, FTR_ERROR_NOT_DIFFERENTIABLE,
                           "gradient of '%s': the loss depends on it only through %s '%s', which has no gradient", name,
                           ftr_op_name(barrier->op), barrier->name);
-    return ftr__error(graph->context, FTR_ERROR_NOT_DIFFERENTIABLE, "gradient of '%s': the loss does not depend on it", name);
+    return ftr__error(graph->context, FTR_ERROR_NOT_DIFFERENTIABLE, "gradient of '%s': the loss does not depend on it",
+                      name);
 }
 
 static ftr_status ftr__check_loss(const ftr_graph *graph, int32_t loss) {
@@ -8886,37 +9825,47 @@ static ftr_status ftr__check_loss(const ftr_graph *graph, int32_t loss) {
     if (ftr_shape_count(&value->shape) != 1)
         return ftr__error(graph->context, FTR_ERROR_SHAPE, "loss '%s': shape is %s, expected a scalar", name,
                           ftr__shape_text(&value->shape, text));
-    if (!ftr__is_float(value->dtype))
+    if (!ftr__is_wide(value->dtype))
         return ftr__error(graph->context, FTR_ERROR_DTYPE, "loss '%s': dtype is %s, expected f32 or f64", name,
                           ftr_dtype_name(value->dtype));
     return FTR_OK;
 }
 
-ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, int32_t loss, const int32_t *wrt, int32_t count,
-                              const bool *required, int32_t *gradients) {
+/* The gradient of the loss with respect to itself. */
+static ftr_tensor ftr__first_gradient(ftr_graph *graph, const ftr__differentiation *of) {
+    const ftr__value value = graph->values[of->loss];
+    ftr_tensor one = {graph, of->seed};
+    if (of->seed == 0)
+        one = ftr_scalar(graph, value.dtype, 1.0);
+    else if (ftr_dtype_of(one) != value.dtype)
+        one = ftr_cast(one, value.dtype);
+    return ftr_expand(one, value.shape);
+}
+
+ftr_status ftr__differentiate(ftr_graph *graph, ftr__arena *arena, const ftr__differentiation *of) {
+    const int32_t loss = of->loss;
     ftr_status status = ftr__check_loss(graph, loss);
     if (status) return status;
-    ftr__tape tape = {.graph = graph, .arena = arena, .values = graph->value_count};
+    ftr__tape tape = {.graph = graph, .arena = arena, .values = graph->value_count, .marks = of->marks};
     tape.depends = ftr__arena_alloc(arena, (size_t)tape.values * sizeof *tape.depends);
     tape.gradient = ftr__arena_alloc(arena, (size_t)tape.values * sizeof *tape.gradient);
     if (!tape.depends || !tape.gradient)
         return ftr__out_of_memory(graph->context, "autodiff", (size_t)tape.values * sizeof *tape.gradient);
-    ftr__mark_dependent(&tape, wrt, count);
-    for (int32_t i = 0; i < count; i++) gradients[i] = 0;
+    ftr__mark_dependent(&tape, of->wrt, of->count);
+    for (int32_t i = 0; i < of->count; i++) of->gradients[i] = 0;
     if (tape.depends[loss]) {
-        const ftr__value *value = &graph->values[loss];
-        const ftr_shape shape = value->shape;
-        tape.gradient[loss] = ftr_expand(ftr_scalar(graph, value->dtype, 1.0), shape);
+        tape.gradient[loss] = ftr__first_gradient(graph, of); /* without a mark: a scale may be too large for f16 */
         for (int32_t n = graph->values[loss].node; n >= 0 && !status; n--) status = ftr__differentiate_node(&tape, n);
     }
-    for (int32_t i = 0; i < count && !status; i++) {
-        const ftr_tensor gradient = tape.gradient[wrt[i]];
+    for (int32_t i = 0; i < of->count && !status; i++) {
+        const int32_t wrt = of->wrt[i];
+        const ftr_tensor gradient = tape.gradient[wrt];
         if (!ftr_is_valid(gradient)) {
-            if (required[i]) status = ftr__not_differentiable(&tape, wrt[i], loss);
+            if (of->required[i]) status = ftr__not_differentiable(&tape, wrt, loss);
             continue;
         }
         /* A value of its own, even if two tensors share their gradient. Where it can, the memory plan makes it an alias. */
-        gradients[i] = ftr_reshape(gradient, graph->values[wrt[i]].shape).id;
+        of->gradients[i] = ftr_reshape(gradient, graph->values[wrt].shape).id;
     }
     if (!status && graph->status) status = ftr__error(graph->context, graph->status, "%s", graph->message);
     return status;
@@ -9040,6 +9989,7 @@ typedef struct ftr__range {
 
 static const ftr__range ftr__optimizer_ranges[] = {
     FTR__OPTIMIZER_RANGE(lr, 0.0, HUGE_VAL, FTR__ALL_KINDS),
+    FTR__OPTIMIZER_RANGE(clip_norm, 0.0, HUGE_VAL, FTR__ALL_KINDS),
     FTR__OPTIMIZER_RANGE(clip_value, 0.0, HUGE_VAL, FTR__ALL_KINDS),
     FTR__OPTIMIZER_RANGE(weight_decay, 0.0, HUGE_VAL, FTR__ALL_KINDS),
     FTR__OPTIMIZER_RANGE(momentum, 0.0, HUGE_VAL, FTR__KIND(SGD) | FTR__KIND(RMSPROP) | FTR__KIND(LARS)),
@@ -9807,9 +10757,116 @@ double ftr_plateau_step(ftr_plateau *plateau, double lr, double metric) {
     return lr - least > plateau->eps ? least : lr;
 }
 
+/* ---- src/optim/scaler.h ---- */
+/* Loss scaling and the norm of gradients as graph builders. */
+
+/* Ids of values; 0 for what is not there. */
+typedef struct ftr__scaler {
+    int32_t scale;                         /* state, f32 scalar: the loss's gradient starts from it */
+    int32_t norm, found_inf, factor, used; /* results of grad_norm */
+} ftr__scaler;
+
+/* Checks a description: cookie and ranges. */
+FTR_LIB ftr_status ftr__scaler_check(ftr_context *context, const ftr_scaler_desc *scaler);
+
+/* Declares the scale. Its first value is the plan's to write. */
+FTR_LIB void ftr__scaler_begin(ftr_graph *graph, ftr__scaler *scaler);
+
+/* Emits the norm of all gradients, with or without a scale; max_norm 0 does not clip. */
+FTR_LIB ftr_status ftr__scaler_measure(ftr_graph *graph, ftr__arena *arena, ftr__scaler *scaler,
+                                       const int32_t *gradients, int32_t count, double max_norm);
+
+/* Emits the update of the scale, after those of the optimizer, and makes running statistics wait for finite gradients. */
+FTR_LIB ftr_status ftr__scaler_end(ftr_graph *graph, const ftr__scaler *scaler, const ftr_scaler_desc *desc);
+
+/* ---- src/optim/scaler.c ---- */
+/* Loss scaling (Micikevicius et al.: Mixed Precision Training, ICLR 2018) with the rules of PyTorch's GradScaler, and the
+ * norm of gradients. All of it is nodes of the graph: a step asks the host for nothing. */
+
+#define FTR__COOKIE_SCALER 0x7363616cu
+
+ftr_scaler_desc ftr_scaler_defaults(void) {
+    const ftr_scaler_desc scaler = {.cookie = FTR__COOKIE_SCALER,
+                                    .scaling = FTR_SCALING_AUTO,
+                                    .init_scale = 65536.0,
+                                    .growth_factor = 2.0,
+                                    .backoff_factor = 0.5,
+                                    .growth_interval = 2000};
+    return scaler;
+}
+
+ftr_status ftr__scaler_check(ftr_context *context, const ftr_scaler_desc *scaler) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (scaler->cookie != FTR__COOKIE_SCALER)
+        return ftr__error(context, bad, "scaler: the description was not made by ftr_scaler_defaults()");
+    if ((int)scaler->scaling < (int)FTR_SCALING_AUTO || scaler->scaling > FTR_SCALING_FIXED)
+        return ftr__error(context, bad, "scaler: scaling is %d, expected one of ftr_scaling", (int)scaler->scaling);
+    if (!(scaler->init_scale > 0.0) || !isfinite((float)scaler->init_scale) || (float)scaler->init_scale == 0.0f)
+        return ftr__error(context, bad, "scaler: init_scale is %g, expected a finite f32 above 0", scaler->init_scale);
+    if (!(scaler->growth_factor > 1.0) || !isfinite(scaler->growth_factor))
+        return ftr__error(context, bad, "scaler: growth_factor is %g, expected a finite number above 1",
+                          scaler->growth_factor);
+    if (!(scaler->backoff_factor > 0.0 && scaler->backoff_factor < 1.0))
+        return ftr__error(context, bad, "scaler: backoff_factor is %g, expected more than 0 and less than 1",
+                          scaler->backoff_factor);
+    if (scaler->growth_interval < 1)
+        return ftr__error(context, bad, "scaler: growth_interval is %lld, expected 1 or more",
+                          (long long)scaler->growth_interval);
+    return FTR_OK;
+}
+
+void ftr__scaler_begin(ftr_graph *graph, ftr__scaler *scaler) {
+    scaler->scale = ftr__add_source(graph, FTR_OP_buffer, "scaler.scale", FTR_F32, ftr_scalar_shape()).id;
+}
+
+ftr_status ftr__scaler_measure(ftr_graph *graph, ftr__arena *arena, ftr__scaler *scaler, const int32_t *gradients,
+                               int32_t count, double max_norm) {
+    const size_t bytes = ((size_t)count + 1) * sizeof(ftr_tensor);
+    ftr_tensor *in = ftr__arena_alloc(arena, bytes);
+    if (!in) return ftr__out_of_memory(graph->context, "grad_norm", bytes);
+    if (scaler->scale) in[0] = (ftr_tensor){graph, scaler->scale};
+    for (int32_t i = 0; i < count; i++) in[i + 1] = (ftr_tensor){graph, gradients[i]};
+    const ftr_op_attr attr = {.grad_norm = {max_norm}};
+    const ftr_tensor norm = ftr__emit(graph, FTR_OP_grad_norm, "grad_norm", &attr, in, count + 1);
+    if (!ftr_is_valid(norm)) return graph->status;
+    scaler->norm = norm.id;
+    scaler->found_inf = norm.id + 1;
+    scaler->factor = norm.id + 2;
+    scaler->used = norm.id + 3;
+    return FTR_OK;
+}
+
+/* Running statistics and the like: a step that is left out does not move them. */
+static ftr_status ftr__scaler_hold_statistics(ftr_graph *graph, int32_t found_inf) {
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        ftr__node *node = &graph->nodes[n];
+        if (node->op != FTR_OP_ema_update || node->dead || (node->in_count > 2 && node->in[2])) continue;
+        int32_t *in = ftr__arena_alloc(&graph->arena, 3 * sizeof *in);
+        if (!in) return ftr__out_of_memory(graph->context, "scaler", 3 * sizeof *in);
+        in[0] = node->in[0];
+        in[1] = node->in[1];
+        in[2] = found_inf;
+        node->in = in;
+        node->in_count = 3;
+    }
+    return FTR_OK;
+}
+
+ftr_status ftr__scaler_end(ftr_graph *graph, const ftr__scaler *scaler, const ftr_scaler_desc *desc) {
+    if (!scaler->scale) return FTR_OK;
+    const ftr_status status = ftr__scaler_hold_statistics(graph, scaler->found_inf);
+    if (status || desc->scaling == FTR_SCALING_FIXED) return status;
+    const ftr_tensor steps =
+        ftr__add_source(graph, FTR_OP_buffer, "scaler.growth_tracker", FTR_I64, ftr_scalar_shape());
+    const ftr_tensor in[3] = {{graph, scaler->scale}, steps, {graph, scaler->found_inf}};
+    const ftr_op_attr attr = {.scale_update = {desc->growth_factor, desc->backoff_factor, desc->growth_interval}};
+    ftr__emit(graph, FTR_OP_scale_update, "scaler", &attr, in, 3);
+    return graph->status;
+}
+
 /* ---- src/passes/plan.h ---- */
 /* A plan, and the passes that make it. Each pass works on the plan's own copy of the graph and runs in this order: lower,
- * autodiff (with the optimizer's nodes), fuse, schedule, memplan. */
+ * autodiff (with the optimizer's nodes), amp, fuse, schedule, memplan. */
 
 /* Which memory a value lies in. */
 typedef enum ftr__place {
@@ -9842,6 +10899,7 @@ struct ftr_plan {
     ftr_graph *graph;  /* the plan's copy, changed by the passes */
     ftr__arena arena;
     ftr_mode mode;
+    ftr_amp amp;
     int32_t loss;     /* value id or 0 */
     int32_t *kept;    /* values to be readable after a step: loss, outputs */
     int32_t kept_count;
@@ -9850,6 +10908,9 @@ struct ftr_plan {
     int32_t *wrt, *gradients; /* values and their gradients (0: none) */
     int32_t gradient_count;
     int32_t learning_rate, applied_steps; /* the optimizer's lr and step, value ids or 0 */
+    ftr__scaler scaler;                   /* of the loss, and the norm of gradients */
+    ftr_scaler_desc scaler_desc;
+    ftr_nonfinite debug_nonfinite;
 
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
@@ -9862,11 +10923,15 @@ struct ftr_plan {
     ftr__step *steps;
     int32_t step_count;
     bool *fed; /* by value id, for inputs */
-    uint64_t steps_done;
+    uint64_t steps_done; /* those of a checkpoint it was restored from included */
+    bool has_run;
 };
 
 /* Fixes what depends on the mode: batch norm's statistics and their updates, dropout, stochastic depth. */
 FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
+
+/* Mixed precision: casts by the classes of ops.def. Gradients have marks where their types follow from the forward graph. */
+FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 
 /* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
  * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
@@ -9936,6 +11001,329 @@ ftr_status ftr__pass_lower(ftr_plan *plan) {
     return graph->status ? ftr__lower_error(plan) : FTR_OK;
 }
 
+/* ---- src/passes/amp.c ---- */
+/* Mixed precision as PyTorch's autocast: each node gets its inputs in the type that its op's class asks for (ops.def), through
+ * casts, and its results follow from that by inference. Runs behind autodiff, on forward and backward alike: a gradient
+ * has the type of what it is the gradient of, where autodiff left a cast as a mark (ftr__node.like). The list of nodes is
+ * written anew, in the same order, with the casts in front of their first users. */
+
+enum { FTR__AMP_KINDS = 3 }; /* f32, f16, bf16 */
+
+typedef struct ftr__amp_pass {
+    ftr_plan *plan;
+    ftr_graph *graph;
+    ftr_dtype half;
+    int32_t count, capacity;          /* of values: before the pass, and with all casts that may come */
+    ftr_dtype *declared;              /* by value: its type before the pass */
+    int32_t *now;                     /* by value: what its users take in its place */
+    int32_t (*casts)[FTR__AMP_KINDS]; /* by value: its casts; 0: none yet */
+    int32_t *made_of;                 /* by value: what this pass made it of, with another type; 0: not by this pass */
+    bool backward;                    /* of the node in hand */
+} ftr__amp_pass;
+
+/* Place of a type in `casts`; -1 for others. */
+static int32_t ftr__amp_kind(ftr_dtype dtype) {
+    return dtype == FTR_F32 ? 0 : dtype == FTR_F16 ? 1 : dtype == FTR_BF16 ? 2 : -1;
+}
+
+static ftr_status ftr__amp_error(const ftr__amp_pass *a) {
+    return ftr__error(a->plan->context, a->graph->status, "%s", a->graph->message);
+}
+
+static ftr_dtype ftr__amp_type(const ftr__amp_pass *a, int32_t value) { return a->graph->values[value].dtype; }
+
+static const ftr__node *ftr__amp_producer(const ftr__amp_pass *a, int32_t value) {
+    return &a->graph->nodes[a->graph->values[value].node];
+}
+
+/* --------------------------------------------------------------------------------------------------------- casts -- */
+
+static const char *ftr__amp_name(const ftr__node *producer, ftr_dtype dtype, char name[320]) {
+    snprintf(name, 320, "%.300s.%s", producer->name, ftr_dtype_name(dtype));
+    return name;
+}
+
+/* A constant is converted here, once. */
+static ftr_tensor ftr__amp_constant(ftr__amp_pass *a, const ftr__node *constant, int32_t value, ftr_dtype dtype) {
+    const ftr_shape shape = a->graph->values[value].shape;
+    const int64_t count = ftr_shape_count(&shape);
+    void *data = ftr__arena_alloc(&a->plan->arena, (size_t)count * ftr_dtype_size(dtype));
+    if (!data)
+        return ftr__builder_error(a->graph, FTR_ERROR_OUT_OF_MEMORY, "constant", constant->name,
+                                  "it could not be allocated");
+    ftr_convert(ftr__amp_type(a, value), constant->constant, dtype, data, count);
+    return ftr_constant(a->graph, dtype, shape, data);
+}
+
+static int32_t ftr__amp_cast(ftr__amp_pass *a, int32_t value, ftr_dtype dtype);
+
+/* A cast to a smaller type is done before its operand is stretched, once: what is stretched twice is cast as it is. */
+static bool ftr__amp_is_stretched(const ftr__amp_pass *a, const ftr__node *producer, ftr_dtype dtype) {
+    return producer->op == FTR_OP_expand && ftr__is_half(dtype) &&
+           ftr__amp_producer(a, producer->in[0])->op != FTR_OP_expand;
+}
+
+static ftr_tensor ftr__amp_expand(ftr__amp_pass *a, const ftr__node *expand, ftr_dtype dtype) {
+    const ftr_op_attr attr = expand->attr;
+    char name[320];
+    ftr__amp_name(expand, dtype, name);
+    const ftr_tensor in = {a->graph, ftr__amp_cast(a, expand->in[0], dtype)};
+    return ftr__emit(a->graph, FTR_OP_expand, name, &attr, &in, 1);
+}
+
+/* The value that this one is a copy of in another type, if that type is `dtype`; 0 otherwise. f16 or bf16 to f32 and back is
+ * exact, so the value before is meant. From f32 there and back it is not, but where this pass put the rounding in, leaving it
+ * out is as good. */
+static int32_t ftr__amp_before_cast(const ftr__amp_pass *a, int32_t value, ftr_dtype dtype) {
+    const ftr__node *producer = ftr__amp_producer(a, value);
+    const int32_t before = a->made_of[value];
+    if (before && ftr__amp_type(a, before) == dtype) return before;
+    const bool exact = ftr__is_half(dtype) && ftr__amp_type(a, value) == FTR_F32;
+    return exact && producer->op == FTR_OP_cast && ftr__amp_type(a, producer->in[0]) == dtype ? producer->in[0] : 0;
+}
+
+static ftr_tensor ftr__amp_make_cast(ftr__amp_pass *a, int32_t value, ftr_dtype dtype) {
+    const ftr__node producer = *ftr__amp_producer(a, value);
+    if (producer.op == FTR_OP_constant) return ftr__amp_constant(a, &producer, value, dtype);
+    if (ftr__amp_is_stretched(a, &producer, dtype)) return ftr__amp_expand(a, &producer, dtype);
+    const ftr_op_attr attr = {.cast = {dtype}};
+    const ftr_tensor in = {a->graph, value};
+    char name[320];
+    return ftr__emit(a->graph, FTR_OP_cast, ftr__amp_name(&producer, dtype, name), &attr, &in, 1);
+}
+
+/* The value as one of type f32, f16 or bf16. After an error of the graph, which ends the pass, the value itself. */
+static int32_t ftr__amp_cast(ftr__amp_pass *a, int32_t value, ftr_dtype dtype) {
+    if (ftr__amp_type(a, value) == dtype) return value;
+    const int32_t before = ftr__amp_before_cast(a, value, dtype), kind = ftr__amp_kind(dtype);
+    if (before || a->casts[value][kind]) return before ? before : a->casts[value][kind];
+    const ftr_tensor cast = ftr__amp_make_cast(a, value, dtype);
+    if (!ftr_is_valid(cast)) return value;
+    a->graph->nodes[a->graph->values[cast.id].node].backward = a->backward;
+    a->made_of[cast.id] = value;
+    a->casts[value][kind] = cast.id;
+    return cast.id;
+}
+
+/* --------------------------------------------------------------------------------------------------------- nodes -- */
+
+static ftr__amp_class ftr__amp_class_of(const ftr__node *node) {
+    return node->keep_f32 ? FTR__AMP_F32 : ftr__op_info_of(node->op)->amp;
+}
+
+/* The first floating-point input; 0 if there is none, or if one is f64, which nothing is done to. */
+static int32_t ftr__amp_first(const ftr__amp_pass *a, const ftr__node *node) {
+    int32_t first = 0;
+    for (int32_t i = 0; i < node->in_count; i++) {
+        const ftr_dtype dtype = ftr__amp_type(a, node->in[i]);
+        if (!node->in[i] || !ftr__is_float(dtype)) continue;
+        if (dtype == FTR_F64) return 0;
+        if (!first) first = node->in[i];
+    }
+    return first;
+}
+
+static bool ftr__amp_is_scalar(const ftr__amp_pass *a, int32_t value) {
+    return a->graph->values[value].shape.rank == 0;
+}
+
+/* Two different half types meet in f32. */
+static ftr_dtype ftr__amp_widest(const ftr__amp_pass *a, const ftr__node *node) {
+    ftr_dtype widest[2] = {FTR_DTYPE_NONE, FTR_DTYPE_NONE}; /* of tensors, of scalars */
+    for (int32_t i = 0; i < node->in_count; i++) {
+        const ftr_dtype dtype = ftr__amp_type(a, node->in[i]);
+        if (!node->in[i] || !ftr__is_float(dtype)) continue;
+        ftr_dtype *w = &widest[ftr__amp_is_scalar(a, node->in[i])];
+        *w = *w == FTR_DTYPE_NONE || *w == dtype ? dtype : FTR_F32;
+    }
+    return widest[0] != FTR_DTYPE_NONE ? widest[0] : widest[1];
+}
+
+/* What a forward op gives beside its result, statistics of rows for instance, goes to its gradient as it is. */
+static bool ftr__amp_is_statistic(const ftr__amp_pass *a, const ftr__node *node, int32_t value) {
+    return node->backward && a->graph->values[value].output > 0 && !ftr__amp_producer(a, value)->backward;
+}
+
+/* Casts the floating-point inputs to `dtype`. */
+static void ftr__amp_cast_inputs(ftr__amp_pass *a, ftr__node *node, ftr_dtype dtype) {
+    for (int32_t i = 0; i < node->in_count; i++)
+        if (node->in[i] && ftr__is_float(ftr__amp_type(a, node->in[i])) && !ftr__amp_is_statistic(a, node, node->in[i]))
+            node->in[i] = ftr__amp_cast(a, node->in[i], dtype);
+}
+
+/* Tensors in their widest type, f32 scalars beside tensors of a half type as they are; if the op does not take such a pair,
+ * all in f32. */
+static void ftr__amp_cast_to_widest(ftr__amp_pass *a, ftr__node *node) {
+    const ftr_dtype widest = ftr__amp_widest(a, node);
+    ftr_dtype types[FTR__MAX_OUTPUTS];
+    bool mixed = false;
+    for (int32_t i = 0; i < node->in_count; i++) {
+        const int32_t in = node->in[i];
+        if (!in || !ftr__is_float(ftr__amp_type(a, in))) continue;
+        const bool stays = ftr__is_half(widest) && ftr__amp_is_scalar(a, in) && ftr__amp_type(a, in) == FTR_F32;
+        mixed = mixed || stays;
+        if (!stays) node->in[i] = ftr__amp_cast(a, in, widest);
+    }
+    if (mixed && !ftr__infer_types(a->graph, node, true, types)) ftr__amp_cast_inputs(a, node, FTR_F32);
+}
+
+static void ftr__amp_cast_norm(ftr__amp_pass *a, ftr__node *node, int32_t first) {
+    const ftr_dtype dtype = ftr__amp_type(a, first);
+    const ftr_shape shape = a->graph->values[first].shape;
+    for (int32_t i = 0; i < node->in_count; i++) {
+        const int32_t in = node->in[i];
+        if (!in || !ftr__is_float(ftr__amp_type(a, in))) continue;
+        const bool follows = ftr_shape_equal(&a->graph->values[in].shape, &shape);
+        node->in[i] = ftr__amp_cast(a, in, follows ? dtype : FTR_F32);
+    }
+}
+
+/* The inputs' types as they were declared. `in` are the inputs before the pass. */
+static void ftr__amp_cast_declared(ftr__amp_pass *a, ftr__node *node, const int32_t *in) {
+    for (int32_t i = 0; i < node->in_count; i++)
+        if (in[i] && ftr__is_float(a->declared[in[i]])) node->in[i] = ftr__amp_cast(a, node->in[i], a->declared[in[i]]);
+}
+
+static void ftr__amp_cast_by_class(ftr__amp_pass *a, ftr__node *node, const int32_t *in) {
+    const int32_t first = ftr__amp_first(a, node);
+    if (node->op == FTR_OP_cast) return; /* takes any type */
+    switch (first ? ftr__amp_class_of(node) : FTR__AMP_NONE) {
+    case FTR__AMP_LOW: ftr__amp_cast_inputs(a, node, a->half); break;
+    case FTR__AMP_F32: ftr__amp_cast_inputs(a, node, FTR_F32); break;
+    case FTR__AMP_WIDEST: ftr__amp_cast_to_widest(a, node); break;
+    case FTR__AMP_ANY: ftr__amp_cast_inputs(a, node, ftr__amp_type(a, first)); break;
+    case FTR__AMP_NORM: ftr__amp_cast_norm(a, node, first); break;
+    case FTR__AMP_NONE: ftr__amp_cast_declared(a, node, in); break;
+    }
+}
+
+/* Puts a node into the new list. */
+static ftr__node *ftr__amp_append(ftr__amp_pass *a, const ftr__node *node) {
+    ftr_graph *graph = a->graph;
+    for (int32_t i = 0; i < node->out_count; i++) graph->values[node->first_out + i].node = graph->node_count;
+    graph->nodes[graph->node_count] = *node;
+    return &graph->nodes[graph->node_count++];
+}
+
+/* What takes the place of a cast of the graph's own to its type; 0: it stays. */
+static int32_t ftr__amp_instead_of_cast(ftr__amp_pass *a, int32_t in, ftr_dtype dtype) {
+    const int32_t kind = ftr__amp_kind(dtype);
+    if (ftr__amp_type(a, in) == dtype) return in;
+    if (kind < 0) return 0;
+    const int32_t before = ftr__amp_before_cast(a, in, dtype), same = a->casts[in][kind];
+    if (same) a->made_of[same] = 0; /* the graph asks for its rounding */
+    return before ? before : same;
+}
+
+/* Whether a node is a cast that something else replaces: a mark of autodiff, or one that is not needed. */
+static bool ftr__amp_resolve_cast(ftr__amp_pass *a, ftr__node *node) {
+    const int32_t in = node->in[0];
+    if (node->op != FTR_OP_cast) return false;
+    const ftr_dtype like = node->like ? ftr__amp_type(a, a->now[node->like]) : FTR_DTYPE_NONE;
+    const int32_t instead =
+        ftr__amp_kind(like) >= 0 ? ftr__amp_cast(a, in, like) : ftr__amp_instead_of_cast(a, in, node->attr.cast.dtype);
+    if (instead) a->now[node->first_out] = instead;
+    return instead != 0;
+}
+
+static ftr_status ftr__amp_node(ftr__amp_pass *a, ftr__node node, bool needed) {
+    ftr_graph *graph = a->graph;
+    ftr_dtype types[FTR__MAX_OUTPUTS];
+    int32_t *in = ftr__arena_alloc(&a->plan->arena, (size_t)node.in_count * sizeof *in);
+    if (!in) return ftr__out_of_memory(a->plan->context, "amp", (size_t)node.in_count * sizeof *in);
+    for (int32_t i = 0; i < node.in_count; i++) {
+        in[i] = node.in[i];
+        node.in[i] = a->now[in[i]];
+    }
+    a->backward = node.backward;
+    if (needed && node.in_count > 0) {
+        if (ftr__amp_resolve_cast(a, &node))
+            needed = false;
+        else
+            ftr__amp_cast_by_class(a, &node, in);
+    }
+    if (graph->status) return ftr__amp_error(a);
+    node.dead = node.dead || !needed;
+    ftr__amp_append(a, &node);
+    if (node.dead || node.in_count == 0 || node.out_count == 0) return FTR_OK;
+    if (!ftr__infer_types(graph, &node, false, types)) return ftr__amp_error(a);
+    for (int32_t i = 0; i < node.out_count; i++) graph->values[node.first_out + i].dtype = types[i];
+    if (node.op == FTR_OP_cast && ftr__amp_kind(types[0]) >= 0) /* one of the graph's own serves others too */
+        a->casts[node.in[0]][ftr__amp_kind(types[0])] = node.first_out;
+    return FTR_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------- what can be read -- */
+
+/* What the caller reads, and the gradients, get their declared types. */
+static int32_t ftr__amp_restore(ftr__amp_pass *a, int32_t value) {
+    const int32_t now = a->now[value];
+    return ftr__is_float(a->declared[value]) ? ftr__amp_cast(a, now, a->declared[value]) : now;
+}
+
+static void ftr__amp_restore_all(ftr__amp_pass *a) {
+    ftr_plan *plan = a->plan;
+    a->backward = false;
+    for (int32_t i = 0; i < plan->kept_count; i++) {
+        const int32_t kept = plan->kept[i];
+        if (kept >= a->count) continue; /* done with an equal one before it */
+        const int32_t restored = ftr__amp_restore(a, kept);
+        for (int32_t k = 0; k < plan->renamed_count; k++)
+            if (plan->renamed[k] == kept) plan->renamed[k] = restored;
+        for (int32_t k = 0; k < plan->gradient_count; k++)
+            if (plan->wrt[k] == kept) plan->wrt[k] = restored;
+        if (plan->loss == kept) plan->loss = restored;
+        for (int32_t k = plan->kept_count - 1; k >= i; k--)
+            if (plan->kept[k] == kept) plan->kept[k] = restored;
+    }
+    a->backward = true;
+    for (int32_t i = 0; i < plan->gradient_count; i++)
+        if (plan->gradients[i]) plan->gradients[i] = ftr__amp_restore(a, plan->gradients[i]);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- pass -- */
+
+static ftr_status ftr__amp_open(ftr__amp_pass *a, ftr_plan *plan) {
+    ftr_graph *graph = a->graph;
+    /* An input may be cast, and in vain, through a node that stretches it. */
+    int32_t casts = 4 * (plan->kept_count + plan->gradient_count);
+    for (int32_t n = 0; n < graph->node_count; n++) casts += 4 * graph->nodes[n].in_count;
+    a->count = graph->value_count;
+    a->capacity = graph->value_count + casts;
+    const size_t values = (size_t)a->capacity;
+    a->declared = ftr__arena_alloc(&plan->arena, values * sizeof *a->declared);
+    a->now = ftr__arena_alloc(&plan->arena, values * sizeof *a->now);
+    a->casts = ftr__arena_alloc(&plan->arena, values * sizeof *a->casts);
+    a->made_of = ftr__arena_alloc(&plan->arena, values * sizeof *a->made_of);
+    if (!a->declared || !a->now || !a->casts || !a->made_of)
+        return ftr__out_of_memory(plan->context, "amp", values * sizeof *a->casts);
+    for (int32_t v = 0; v < graph->value_count; v++) {
+        a->declared[v] = graph->values[v].dtype;
+        a->now[v] = v;
+    }
+    graph->node_capacity = graph->node_count + casts;
+    graph->nodes = ftr__arena_alloc(&graph->arena, (size_t)graph->node_capacity * sizeof *graph->nodes);
+    return graph->nodes ? FTR_OK
+                        : ftr__out_of_memory(plan->context, "amp", (size_t)graph->node_capacity * sizeof *graph->nodes);
+}
+
+ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp) {
+    ftr_graph *graph = plan->graph;
+    const int32_t count = graph->node_count;
+    const ftr__node *nodes = graph->nodes; /* the arena keeps them */
+    ftr__amp_pass a = {.plan = plan, .graph = graph, .half = amp == FTR_AMP_FP16 ? FTR_F16 : FTR_BF16};
+    bool *needed = ftr__arena_alloc(&plan->arena, (size_t)count);
+    if (!needed) return ftr__out_of_memory(plan->context, "amp", (size_t)count);
+    ftr_status status = ftr__mark_needed(plan, needed);
+    if (!status) status = ftr__amp_open(&a, plan);
+    if (status) return status;
+    graph->node_count = 0;
+    for (int32_t n = 0; n < count && !status; n++) status = ftr__amp_node(&a, nodes[n], needed[n]);
+    if (status) return status;
+    ftr__amp_restore_all(&a);
+    return graph->status ? ftr__amp_error(&a) : FTR_OK;
+}
+
 /* ---- src/passes/fuse.c ---- */
 
 typedef struct ftr__fuser {
@@ -9977,8 +11365,10 @@ static ftr_activation *ftr__activation_of(ftr__node *node) {
     }
 }
 
-static bool ftr__same_shape(const ftr_graph *graph, int32_t a, int32_t b) {
-    return ftr_shape_equal(&graph->values[a].shape, &graph->values[b].shape);
+/* Of one type and shape. */
+static bool ftr__same_kind(const ftr_graph *graph, int32_t a, int32_t b) {
+    return graph->values[a].dtype == graph->values[b].dtype &&
+           ftr_shape_equal(&graph->values[a].shape, &graph->values[b].shape);
 }
 
 /* Copies the node's inputs into an array with room for `count`. False when memory is short. */
@@ -9999,7 +11389,8 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
         const int32_t residual = add->in[1 - k];
         if (!norm || norm->op != FTR_OP_batch_norm || norm->attr.norm.activation != FTR_ACT_NONE) continue;
         if (norm->in_count == 7 && norm->in[6]) continue;
-        if (!ftr__same_shape(f->graph, residual, add->first_out) || !ftr__same_shape(f->graph, add->in[k], residual)) continue;
+        if (!ftr__same_kind(f->graph, residual, add->first_out) || !ftr__same_kind(f->graph, add->in[k], residual))
+            continue;
         if (!ftr__widen_inputs(f, norm, 7)) return NULL;
         norm->in[6] = residual;
         ftr__remove(f, add, norm->first_out);
@@ -10026,7 +11417,7 @@ static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
     if (!mask || mask->op != FTR_OP_relu_grad || grad->attr.norm.activation != FTR_ACT_NONE) return;
     const int32_t dy = mask->in[0], y = mask->in[1];
-    if (!ftr__same_shape(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
+    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
     grad->in[6] = y;
     grad->attr.norm.activation = FTR_ACT_RELU;
     grad->fused = "relu_grad";
@@ -10364,6 +11755,97 @@ ftr_status ftr__pass_memplan(ftr_plan *plan) {
     return FTR_OK;
 }
 
+/* ---- src/exec/nonfinite.h ---- */
+/* The search for infinities and NaNs that ftr_compile_desc.debug_nonfinite asks for. */
+
+/* Looks at the plan's inputs, parameters and buffers. FTR_ERROR_NONFINITE names the first element that is not finite. */
+FTR_LIB ftr_status ftr__check_sources(const ftr_plan *plan);
+
+/* Looks at the results of a node that has just run, as far as something uses them. */
+FTR_LIB ftr_status ftr__check_results(const ftr_plan *plan, const ftr__node *node);
+
+/* ---- src/exec/nonfinite.c ---- */
+
+#define FTR__NONFINITE_PART 1024 /* elements that are fetched at a time */
+
+/* The first element that is not finite, and its number; -1 if there is none. */
+static ftr_status ftr__find_nonfinite(const ftr_plan *plan, int32_t value, int64_t *index, double *found) {
+    const ftr_backend *backend = plan->context->backend;
+    const ftr__slot *slot = &plan->slots[value];
+    const ftr__value *v = &plan->graph->values[value];
+    const int64_t count = ftr_shape_count(&v->shape);
+    const size_t size = ftr_dtype_size(v->dtype);
+    double part[FTR__NONFINITE_PART]; /* room for elements of any type */
+    *index = -1;
+    for (int64_t done = 0; done < count; done += FTR__NONFINITE_PART) {
+        const int64_t n = count - done < FTR__NONFINITE_PART ? count - done : FTR__NONFINITE_PART;
+        const ftr_status status =
+            backend->download(plan->context, plan->context->backend_state, part,
+                              plan->memory[slot->place] + slot->offset + (size_t)done * size, (size_t)n * size);
+        if (status) return status;
+        for (int64_t i = 0; i < n; i++) {
+            *found = ftr__element(v->dtype, part, i);
+            if (isfinite(*found)) continue;
+            *index = done + i;
+            return FTR_OK;
+        }
+    }
+    return FTR_OK;
+}
+
+/* "[1, 0, 2]": where element `index` stands. */
+static const char *ftr__index_text(const ftr_shape *shape, int64_t index, char text[FTR__SHAPE_TEXT]) {
+    ftr_shape at = *shape;
+    for (int32_t d = shape->rank - 1; d >= 0; d--) {
+        at.dim[d] = index % shape->dim[d];
+        index /= shape->dim[d];
+    }
+    return ftr__shape_text(&at, text);
+}
+
+/* `what` stands between the node's name and the value's type. */
+static ftr_status ftr__check_value(const ftr_plan *plan, const ftr__node *node, int32_t value, const char *what) {
+    const ftr__value *v = &plan->graph->values[value];
+    int64_t index;
+    double found;
+    if (!ftr__is_float(v->dtype) || plan->slots[value].place == FTR__PLACE_NONE) return FTR_OK;
+    const ftr_status status = ftr__find_nonfinite(plan, value, &index, &found);
+    if (status || index < 0) return status;
+    char shape[FTR__SHAPE_TEXT], at[FTR__SHAPE_TEXT];
+    return ftr__error(plan->context, FTR_ERROR_NONFINITE,
+                      "%s '%s'%s (%s %s): element %lld, at %s, is %s, expected a finite number", ftr_op_name(node->op),
+                      node->name, what, ftr_dtype_name(v->dtype), ftr__shape_text(&v->shape, shape), (long long)index,
+                      ftr__index_text(&v->shape, index, at),
+                      isnan(found)  ? "nan"
+                      : found > 0.0 ? "inf"
+                                    : "-inf");
+}
+
+ftr_status ftr__check_sources(const ftr_plan *plan) {
+    const ftr_graph *graph = plan->graph;
+    ftr_status status = FTR_OK;
+    for (int32_t n = 0; n < graph->node_count && !status; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (!node->dead && (node->op == FTR_OP_input || node->variable >= 0))
+            status = ftr__check_value(plan, node, node->first_out, "");
+    }
+    return status;
+}
+
+ftr_status ftr__check_results(const ftr_plan *plan, const ftr__node *node) {
+    const bool handled = plan->scaler.scale && node->backward; /* by the loss scaler */
+    if (handled && plan->debug_nonfinite != FTR_NONFINITE_REPORTED_ALL) return FTR_OK;
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < node->out_count && !status; i++) {
+        const ftr__slot *slot = &plan->slots[node->first_out + i];
+        char what[48];
+        if (slot->last <= slot->first && !slot->kept) continue; /* nothing looks at it, and a kernel may leave it out */
+        snprintf(what, sizeof what, ", %s, result %d", node->backward ? "backward" : "forward", (int)i);
+        status = ftr__check_value(plan, node, node->first_out + i, what);
+    }
+    return status;
+}
+
 /* ---- src/exec/compile.c ---- */
 
 void ftr_plan_destroy(ftr_plan *plan) {
@@ -10406,25 +11888,36 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
     if (desc->mode != FTR_MODE_TRAIN && desc->mode != FTR_MODE_EVAL)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: mode is %d, expected one of ftr_mode",
                           (int)desc->mode);
+    if ((int)desc->amp < (int)FTR_AMP_OFF || desc->amp > FTR_AMP_BF16)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: amp is %d, expected one of ftr_amp",
+                          (int)desc->amp);
+    if ((int)desc->debug_nonfinite < (int)FTR_NONFINITE_ALLOWED || desc->debug_nonfinite > FTR_NONFINITE_REPORTED_ALL)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "compile: debug_nonfinite is %d, expected one of ftr_nonfinite", (int)desc->debug_nonfinite);
     ftr_status status = ftr__check_list(plan, desc->outputs, desc->output_count, "outputs");
     if (!status) status = ftr__check_list(plan, desc->gradients_of, desc->gradient_count, "gradients_of");
     if (status) return status;
     const bool has_loss = desc->loss.graph || desc->loss.id;
-    if (has_loss) status = ftr__check_tensor(plan, desc->loss, "loss", -1);
+    if (has_loss)
+        status = ftr__check_tensor(plan, desc->loss, "loss", -1);
     else if (desc->gradient_count || desc->optimizer)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is given without a loss",
                           desc->optimizer ? "optimizer" : "gradients_of");
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
+    if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
 
 static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_graph *graph = plan->graph;
     plan->mode = desc->mode;
+    plan->amp = desc->amp;
     plan->loss = desc->loss.id;
-    plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 1) * sizeof *plan->kept);
+    plan->debug_nonfinite = desc->debug_nonfinite;
+    plan->scaler_desc = desc->scaler ? *desc->scaler : ftr_scaler_defaults();
+    plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 4) * sizeof *plan->kept);
     plan->renamed = ftr__arena_alloc(&plan->arena, (size_t)graph->value_count * sizeof *plan->renamed);
     if (!plan->kept || !plan->renamed)
         return ftr__compile_out_of_memory(plan, (size_t)graph->value_count * sizeof *plan->renamed);
@@ -10436,6 +11929,11 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
 }
 
 /* ------------------------------------------------------------------------------------------------------ autodiff -- */
+
+static bool ftr__scales_loss(const ftr_plan *plan, const ftr_compile_desc *desc) {
+    const ftr_scaling scaling = plan->scaler_desc.scaling;
+    return scaling == FTR_SCALING_AUTO ? desc->amp == FTR_AMP_FP16 : scaling != FTR_SCALING_OFF;
+}
 
 static bool ftr__wants_gradient(const ftr_plan *plan, const ftr_compile_desc *desc, int32_t value) {
     for (int32_t i = 0; i < desc->gradient_count; i++)
@@ -10469,7 +11967,7 @@ static ftr_status ftr__collect_wrt(ftr_plan *plan, const ftr_compile_desc *desc,
         if (ftr__already_wanted(plan, value)) continue;
         const ftr_dtype dtype = graph->values[value].dtype;
         if (!ftr__is_float(dtype))
-            return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected f32 or f64",
+            return ftr__error(plan->context, FTR_ERROR_DTYPE, "gradient of '%s': dtype is %s, expected floating point",
                               ftr_name_of(desc->gradients_of[i]), ftr_dtype_name(dtype));
         (*required)[plan->gradient_count] = true;
         plan->wrt[plan->gradient_count++] = value;
@@ -10494,41 +11992,77 @@ static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
                       frozen, frozen == 1 ? "is" : "are");
 }
 
-static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
-    if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
-    bool *required;
-    ftr_status status = ftr__collect_wrt(plan, desc, &required);
-    if (!status)
-        status = ftr__differentiate(plan->graph, &plan->arena, plan->loss, plan->wrt, plan->gradient_count, required,
-                                    plan->gradients);
-    if (status || !desc->optimizer) return status;
+/* What the optimizer trains, or else all that gradients were asked of. */
+static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *desc, ftr__trained *trained) {
     const size_t bytes = (size_t)plan->gradient_count * sizeof(int32_t);
     int32_t *parameters = ftr__arena_alloc(&plan->arena, bytes), *gradients = ftr__arena_alloc(&plan->arena, bytes);
     if (!parameters || !gradients) return ftr__compile_out_of_memory(plan, bytes);
     int32_t count = 0;
     for (int32_t i = 0; i < plan->gradient_count; i++) {
-        if (!plan->gradients[i] || !ftr__is_trained(plan->graph, plan->wrt[i])) continue;
+        if (!plan->gradients[i] || (desc->optimizer && !ftr__is_trained(plan->graph, plan->wrt[i]))) continue;
         parameters[count] = plan->wrt[i];
         gradients[count++] = plan->gradients[i];
     }
-    if (count == 0) return ftr__nothing_to_train(plan);
-    const ftr__trained trained = {.parameters = parameters, .gradients = gradients, .count = count};
-    status = ftr__optimizer_emit(plan->graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
-                                 &plan->applied_steps);
-    return status && plan->graph->status ? ftr__error(plan->context, status, "%s", plan->graph->message) : status;
+    *trained = (ftr__trained){.parameters = parameters, .gradients = gradients, .count = count};
+    return count == 0 && desc->optimizer ? ftr__nothing_to_train(plan) : FTR_OK;
+}
+
+/* Behind the gradients: their norm, where something needs it, the optimizer's step, the scale's. */
+static ftr_status ftr__emit_step(ftr_plan *plan, const ftr_compile_desc *desc) {
+    ftr_graph *graph = plan->graph;
+    const double clip_norm = desc->optimizer ? desc->optimizer->clip_norm : 0.0;
+    ftr__scaler *scaler = &plan->scaler;
+    ftr__trained trained;
+    ftr_status status = ftr__collect_trained(plan, desc, &trained);
+    if (!status && (scaler->scale || clip_norm > 0.0))
+        status = ftr__scaler_measure(graph, &plan->arena, scaler, trained.gradients, trained.count, clip_norm);
+    if (status) return status;
+    if (scaler->norm) {
+        trained.grad_scale = scaler->factor;
+        trained.found_inf = scaler->scale ? scaler->found_inf : 0;
+        plan->kept[plan->kept_count++] = scaler->norm; /* what ftr_step() reports */
+        plan->kept[plan->kept_count++] = scaler->found_inf;
+        plan->kept[plan->kept_count++] = scaler->used;
+    }
+    if (desc->optimizer)
+        status = ftr__optimizer_emit(graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
+                                     &plan->applied_steps);
+    return status ? status : ftr__scaler_end(graph, scaler, &plan->scaler_desc);
+}
+
+static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
+    if (!desc->optimizer && !desc->gradient_count) return FTR_OK;
+    ftr_graph *graph = plan->graph;
+    const int32_t forward = graph->node_count;
+    bool *required;
+    ftr_status status = ftr__collect_wrt(plan, desc, &required);
+    if (status) return status;
+    if (ftr__scales_loss(plan, desc)) ftr__scaler_begin(graph, &plan->scaler);
+    const ftr__differentiation of = {.loss = plan->loss,
+                                     .wrt = plan->wrt,
+                                     .count = plan->gradient_count,
+                                     .required = required,
+                                     .gradients = plan->gradients,
+                                     .seed = plan->scaler.scale,
+                                     .marks = desc->amp != FTR_AMP_OFF};
+    status = ftr__differentiate(graph, &plan->arena, &of);
+    if (!status) status = ftr__emit_step(plan, desc);
+    for (int32_t n = forward; n < graph->node_count; n++) graph->nodes[n].backward = true;
+    return status && graph->status ? ftr__error(plan->context, status, "%s", graph->message) : status;
 }
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
 static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
-    static const char *const names[] = {"lower", "autodiff", "fuse", "schedule", "memplan"};
+    static const char *const names[] = {"lower", "autodiff", "amp", "fuse", "schedule", "memplan"};
     for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++) {
         ftr_status status = FTR_OK;
         switch (i) {
         case 0: status = ftr__pass_lower(plan); break;
         case 1: status = ftr__pass_autodiff(plan, desc); break;
-        case 2: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
-        case 3: status = ftr__pass_schedule(plan); break;
+        case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
+        case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 4: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
         }
         if (status) return status;
@@ -10648,9 +12182,19 @@ static void ftr__bind_steps(ftr_plan *plan) {
         const ftr__node *node = &plan->graph->nodes[step->node];
         ftr_view *view = (ftr_view *)(uintptr_t)step->call.in; /* the plan's own array, const only to the kernels */
         for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
-        for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
+        for (int32_t i = 0; i < node->out_count; i++)
+            view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
         step->call.workspace = plan->workspace;
     }
+}
+
+/* The loss scale before the first step. */
+static ftr_status ftr__write_scale(const ftr_plan *plan) {
+    const ftr_backend *backend = plan->context->backend;
+    const ftr__slot *slot = &plan->slots[plan->scaler.scale];
+    const float scale = (float)plan->scaler_desc.init_scale;
+    return backend->upload(plan->context, plan->context->backend_state, plan->memory[slot->place] + slot->offset,
+                           &scale, sizeof scale);
 }
 
 static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc) {
@@ -10665,7 +12209,8 @@ static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc
     if (!status) status = ftr__allocate_memory(plan);
     if (status) return status;
     ftr__bind_steps(plan);
-    return desc->optimizer ? ftr_plan_set_lr(plan, desc->optimizer->lr) : FTR_OK;
+    if (plan->scaler.scale) status = ftr__write_scale(plan);
+    return !status && desc->optimizer ? ftr_plan_set_lr(plan, desc->optimizer->lr) : status;
 }
 
 ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan) {
@@ -10699,8 +12244,8 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
     memory.workspace = plan->workspace_bytes;
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
-    memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations + memory.workspace +
-                   memory.bookkeeping;
+    memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
+                   memory.workspace + memory.bookkeeping;
     return memory;
 }
 
@@ -10732,7 +12277,8 @@ static int32_t ftr__input_of(const ftr_plan *plan, ftr_tensor input) {
     return input.id;
 }
 
-static ftr_status ftr__wrong_size(const ftr_plan *plan, const char *what, int32_t value, size_t bytes, size_t expected) {
+static ftr_status ftr__wrong_size(const ftr_plan *plan, const char *what, int32_t value, size_t bytes,
+                                  size_t expected) {
     const ftr__value *v = &plan->graph->values[value];
     const char *name = plan->graph->nodes[v->node].name;
     char text[FTR__SHAPE_TEXT];
@@ -10740,10 +12286,11 @@ static ftr_status ftr__wrong_size(const ftr_plan *plan, const char *what, int32_
     const size_t row = v->shape.rank > 0 && v->shape.dim[0] > 0 ? expected / (size_t)v->shape.dim[0] : 0;
     if (row > 0 && bytes % row == 0)
         return ftr__error(plan->context, FTR_ERROR_SHAPE,
-                          "%s '%s': %zu bytes given, expected %zu (%s %s): a batch of %zu, planned for %lld", what, name,
-                          bytes, expected, ftr_dtype_name(v->dtype), text, bytes / row, (long long)v->shape.dim[0]);
-    return ftr__error(plan->context, FTR_ERROR_SHAPE, "%s '%s': %zu bytes given, expected %zu (%s %s)", what, name, bytes,
-                      expected, ftr_dtype_name(v->dtype), text);
+                          "%s '%s': %zu bytes given, expected %zu (%s %s): a batch of %zu, planned for %lld", what,
+                          name, bytes, expected, ftr_dtype_name(v->dtype), text, bytes / row,
+                          (long long)v->shape.dim[0]);
+    return ftr__error(plan->context, FTR_ERROR_SHAPE, "%s '%s': %zu bytes given, expected %zu (%s %s)", what, name,
+                      bytes, expected, ftr_dtype_name(v->dtype), text);
 }
 
 static size_t ftr__bytes_of(const ftr_plan *plan, int32_t value) {
@@ -10792,34 +12339,57 @@ static ftr_status ftr__check_fed(const ftr_plan *plan) {
     return FTR_OK;
 }
 
-static ftr_status ftr__read_loss(const ftr_plan *plan, double *loss) {
-    *loss = (double)NAN;
-    if (!plan->loss) return FTR_OK;
-    union {
-        float f32;
-        double f64;
-    } value = {0};
-    const ftr_dtype dtype = plan->graph->values[plan->loss].dtype;
-    const size_t bytes = ftr__bytes_of(plan, plan->loss);
-    if (bytes > sizeof value || !ftr__is_float(dtype)) return FTR_OK;
-    const ftr_status status = ftr__download(plan, plan->loss, &value, bytes);
-    *loss = dtype == FTR_F32 ? (double)value.f32 : value.f64;
+/* A floating-point scalar; NaN if there is none, or if it is no such. */
+static ftr_status ftr__read_scalar(const ftr_plan *plan, int32_t value, double *number) {
+    double room;
+    *number = (double)NAN;
+    if (!value) return FTR_OK;
+    const ftr__value *v = &plan->graph->values[value];
+    if (!ftr__is_float(v->dtype) || ftr_shape_count(&v->shape) != 1) return FTR_OK;
+    const ftr_status status = ftr__download(plan, value, &room, ftr_dtype_size(v->dtype));
+    if (!status) *number = ftr__element(v->dtype, &room, 0);
     return status;
+}
+
+/* Updates of the optimizer, which counts those that it applies. */
+static ftr_status ftr__read_applied(const ftr_plan *plan, uint64_t *applied) {
+    int64_t count = 0;
+    const ftr_status status =
+        plan->applied_steps ? ftr__download(plan, plan->applied_steps, &count, sizeof count) : FTR_OK;
+    *applied = (uint64_t)count;
+    return status;
+}
+
+static ftr_status ftr__report_step(const ftr_plan *plan, ftr_step_info *info) {
+    const ftr__scaler *scaler = &plan->scaler;
+    double found_inf = 0.0;
+    ftr_status status = ftr__read_scalar(plan, plan->loss, &info->loss);
+    if (!status) status = ftr__read_scalar(plan, scaler->norm, &info->grad_norm);
+    if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->found_inf, &found_inf);
+    info->loss_scale = 1.0;
+    if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->used, &info->loss_scale);
+    info->skipped = found_inf != 0.0;
+    return status ? status : ftr__read_applied(plan, &info->applied_steps);
+}
+
+static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
+    step->call.step = plan->steps_done;
+    const ftr_status status = step->run(&step->call);
+    if (status || !plan->debug_nonfinite) return status;
+    return ftr__check_results(plan, &plan->graph->nodes[step->node]);
 }
 
 ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     const double start = ftr_time_seconds();
     ftr_status status = ftr__check_fed(plan);
-    for (int32_t i = 0; i < plan->step_count && !status; i++) {
-        ftr__step *step = &plan->steps[i];
-        step->call.step = plan->steps_done;
-        status = step->run(&step->call);
-    }
+    if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
+    for (int32_t i = 0; i < plan->step_count && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
     plan->steps_done++;
+    plan->has_run = true;
     if (!info) return FTR_OK;
-    status = ftr__read_loss(plan, &info->loss);
+    status = ftr__report_step(plan, info);
     info->step = plan->steps_done;
     info->seconds = ftr_time_seconds() - start;
     return status;
@@ -10829,7 +12399,7 @@ static ftr_status ftr__read_value(ftr_plan *plan, const char *what, int32_t valu
     const size_t expected = ftr__bytes_of(plan, value);
     if (bytes != expected) return ftr__wrong_size(plan, what, value, bytes, expected);
     if (!data && bytes) return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "%s: data is NULL", what);
-    if (plan->steps_done == 0)
+    if (!plan->has_run)
         return ftr__error(plan->context, FTR_ERROR_STATE, "%s '%s': no step was run yet", what,
                           plan->graph->nodes[plan->graph->values[value].node].name);
     return ftr__download(plan, value, data, bytes);
@@ -10854,8 +12424,22 @@ ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes)
     const int32_t value = plan->renamed[tensor.id];
     if (!ftr__is_kept(plan, value))
         return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR,
-                          "read: '%s' is neither the loss, nor one of the plan's outputs, nor an input", ftr_name_of(tensor));
+                          "read: '%s' is neither the loss, nor one of the plan's outputs, nor an input",
+                          ftr_name_of(tensor));
     return ftr__read_value(plan, "read", value, data, bytes);
+}
+
+/* Takes the loss scale out of a gradient that was read; a product with the inverse, as the optimizer's. */
+static ftr_status ftr__unscale(const ftr_plan *plan, int32_t gradient, void *data) {
+    double used;
+    const ftr_status status = ftr__read_scalar(plan, plan->scaler.scale ? plan->scaler.used : 0, &used);
+    if (status || !plan->scaler.scale) return status;
+    const ftr__value *value = &plan->graph->values[gradient];
+    const float inverse = (float)(1.0 / used);
+    const int64_t count = ftr_shape_count(&value->shape);
+    for (int64_t i = 0; i < count; i++)
+        ftr__set_element(value->dtype, data, i, ftr__element(value->dtype, data, i) * (double)inverse);
+    return FTR_OK;
 }
 
 ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes) {
@@ -10864,8 +12448,10 @@ ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size
         return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR,
                           "read_gradient: the tensor is null or unknown to the plan");
     for (int32_t i = 0; i < plan->gradient_count; i++)
-        if (plan->wrt[i] == plan->renamed[tensor.id] && plan->gradients[i])
-            return ftr__read_value(plan, "read_gradient", plan->gradients[i], data, bytes);
+        if (plan->wrt[i] == plan->renamed[tensor.id] && plan->gradients[i]) {
+            const ftr_status status = ftr__read_value(plan, "read_gradient", plan->gradients[i], data, bytes);
+            return status ? status : ftr__unscale(plan, plan->gradients[i], data);
+        }
     return ftr__error(plan->context, FTR_ERROR_INVALID_TENSOR, "read_gradient: the plan has no gradient of '%s'",
                       ftr_name_of(tensor));
 }
@@ -10874,8 +12460,8 @@ ftr_status ftr_plan_set_lr(ftr_plan *plan, double lr) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     if (!plan->learning_rate) return ftr__error(plan->context, FTR_ERROR_STATE, "set_lr: the plan has no optimizer");
     if (!isfinite(lr) || lr < 0.0)
-        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "set_lr: lr is %g, expected a finite number of 0 or more",
-                          lr);
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "set_lr: lr is %g, expected a finite number of 0 or more", lr);
     const float value = (float)lr;
     return plan->context->backend->upload(plan->context, plan->context->backend_state,
                                           ftr__memory_of(plan, plan->learning_rate), &value, sizeof value);
@@ -11111,6 +12697,8 @@ typedef struct ftr__simd_math {
     /* Of a row; sums of blocks are in f32 with many partial sums, blocks are added in double. */
     double (*sum)(int64_t n, const float *x);
     double (*dot)(int64_t n, const float *a, const float *b);
+    /* Sum of x^2 in double, the same bits at every level; not finite exactly if an element is not. */
+    double (*sum_squares)(int64_t n, const float *x);
     float (*maximum)(int64_t n, const float *x); /* -inf over nothing; NaN wins */
 
     /* Of the columns of a matrix, `stride` elements from row to row: out[j] += sum over rows of x, of x - center[j],
@@ -11176,6 +12764,10 @@ typedef struct ftr__simd_math {
     /* The rules of core/rng.h; out begins with the first element of block `block`. */
     void (*random_uniform)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
     void (*random_normal)(int64_t n, const ftr__random_stream *stream, uint64_t block, float *out);
+
+    /* Between f32 and f16 or bf16, [0] and [1], as ftr__half_value() and ftr__half_bits(). x and out do not overlap. */
+    void (*widen[2])(int64_t n, const uint16_t *x, float *out);
+    void (*narrow[2])(int64_t n, const float *x, uint16_t *out);
 } ftr__simd_math;
 
 /* ---- src/backend/cpu/simd_gemm.h ---- */
@@ -11416,6 +13008,20 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     return index < call->in_count && call->in[index].dtype != FTR_DTYPE_NONE ? &call->in[index] : NULL;
 }
 
+/* half.c: kernels on f16 and bf16. A call with such tensors has at most this many inputs and outputs. */
+#define FTR__CPU_HALF_VIEWS 32
+
+/* Place of a half type in the tables of ftr__simd_math. */
+static inline int32_t ftr__half_index(ftr_dtype dtype) { return dtype == FTR_BF16; }
+
+/* Runs an f32 kernel on a call that has f16 or bf16 tensors; `workspace` is the f32 kernel's (NULL: none). */
+FTR_LIB ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call));
+FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call));
+
+/* Ops whose kernels take f16 and bf16 themselves: those that move elements, and cast. */
+#define FTR__CPU_HALF_KERNELS(X)                                                                                       \
+    X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)
+
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
     /* pointwise.c */                                                                                            \
@@ -11554,7 +13160,10 @@ static inline const ftr_view *ftr__optional_input(const ftr_kernel_call *call, i
     X(clip_scale, ftr__cpu_clip_scale, ftr__cpu_clip_scale_workspace)                                   \
     /* adafactor.c, muon.c */                                                                           \
     X(adafactor_update, ftr__cpu_adafactor_update, ftr__cpu_adafactor_update_workspace)                 \
-    X(muon_update, ftr__cpu_muon_update, ftr__cpu_muon_update_workspace)
+    X(muon_update, ftr__cpu_muon_update, ftr__cpu_muon_update_workspace)                              \
+    /* scaling.c */                                                                                              \
+    X(grad_norm, ftr__cpu_grad_norm, ftr__cpu_grad_norm_workspace)                                               \
+    X(scale_update, ftr__cpu_scale_update, 0)
 
 #define FTR__CPU_RUN(name) FTR_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CPU_WORKSPACE(name) FTR_LIB size_t name(const ftr_kernel_call *call);
@@ -11655,6 +13264,9 @@ FTR__CPU_RUN(ftr__cpu_adafactor_update)
 FTR__CPU_WORKSPACE(ftr__cpu_adafactor_update_workspace)
 FTR__CPU_RUN(ftr__cpu_muon_update)
 FTR__CPU_WORKSPACE(ftr__cpu_muon_update_workspace)
+FTR__CPU_RUN(ftr__cpu_grad_norm)
+FTR__CPU_WORKSPACE(ftr__cpu_grad_norm_workspace)
+FTR__CPU_RUN(ftr__cpu_scale_update)
 
 /* ---- src/backend/cpu/gemm.h ---- */
 /* The driver of the matrix product: c[b] = a[b] * b[b] for each b of a batch, packed, blocked for the caches and cut into
@@ -11804,6 +13416,34 @@ const ftr__simd *ftr__simd_table(ftr__simd_level level) {
 
 /* ---- src/backend/cpu/cpu.c ---- */
 
+/* A kernel on f32 and integers. */
+typedef struct ftr__cpu_kernel {
+    ftr_status (*run)(const ftr_kernel_call *call);
+    size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none */
+} ftr__cpu_kernel;
+
+#define FTR__CPU_TAKES_HALF(op) case FTR_OP_##op:
+static bool ftr__cpu_takes_half(ftr_op op) {
+    switch (op) {
+        FTR__CPU_HALF_KERNELS(FTR__CPU_TAKES_HALF) return true;
+    default: return false;
+    }
+}
+
+static const ftr__cpu_kernel ftr__cpu_functions[FTR_OP_COUNT] = {
+#define FTR__CPU_FUNCTIONS(op, run_function, workspace_function)                                                       \
+    [FTR_OP_##op] = {.run = run_function, .workspace = workspace_function},
+    FTR__CPU_KERNELS(FTR__CPU_FUNCTIONS)
+#undef FTR__CPU_FUNCTIONS
+};
+
+static bool ftr__cpu_needs_f32(const ftr_kernel_call *call) {
+    bool half = false;
+    for (int32_t i = 0; i < call->in_count; i++) half = half || ftr__is_half(call->in[i].dtype);
+    for (int32_t i = 0; i < call->out_count; i++) half = half || ftr__is_half(call->out[i].dtype);
+    return half && !ftr__cpu_takes_half(call->op);
+}
+
 /* f64 is for reference backends. All other types have passed the op's shape inference, so kernels do not check again. */
 static ftr_status ftr__cpu_check(const ftr_kernel_call *call) {
     for (int32_t i = 0; i < call->in_count + call->out_count; i++) {
@@ -11811,12 +13451,27 @@ static ftr_status ftr__cpu_check(const ftr_kernel_call *call) {
         if (view->dtype == FTR_F64)
             return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the cpu backend has no f64 kernels");
     }
+    if (call->in_count + call->out_count > FTR__CPU_HALF_VIEWS && ftr__cpu_needs_f32(call))
+        return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED,
+                                 "%d inputs and outputs, expected at most %d with f16 or bf16",
+                                 (int)(call->in_count + call->out_count), FTR__CPU_HALF_VIEWS);
     return FTR_OK;
 }
 
+static ftr_status ftr__cpu_run(const ftr_kernel_call *call) {
+    const ftr__cpu_kernel *kernel = &ftr__cpu_functions[call->op];
+    return ftr__cpu_needs_f32(call) ? ftr__cpu_half_run(call, kernel->run) : kernel->run(call);
+}
+
+static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
+    const ftr__cpu_kernel *kernel = &ftr__cpu_functions[call->op];
+    if (ftr__cpu_needs_f32(call)) return ftr__cpu_half_workspace(call, kernel->workspace);
+    return kernel->workspace ? kernel->workspace(call) : 0;
+}
+
 static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
-#define FTR__CPU_ENTRY(op, run_function, workspace_function) \
-    [FTR_OP_##op] = {.run = run_function, .check = ftr__cpu_check, .workspace = workspace_function},
+#define FTR__CPU_ENTRY(op, run_function, workspace_function)                                                           \
+    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace},
     FTR__CPU_KERNELS(FTR__CPU_ENTRY)
 #undef FTR__CPU_ENTRY
 };
@@ -11879,6 +13534,111 @@ const char *ftr_context_simd_name(const ftr_context *context) {
     if (!context || context->backend != &ftr__cpu_table) return "";
     const ftr__cpu *cpu = context->backend_state;
     return ftr__simd_level_name(cpu->level);
+}
+
+/* ---- src/backend/cpu/half.c ---- */
+/* f16 and bf16 on kernels that compute in f32: inputs are widened into the workspace, the kernel runs there, and its
+ * results are rounded back. So every kernel takes these types, and none knows of them but those that only move elements. */
+
+#define FTR__HALF_GRAIN 16384 /* elements of a task */
+
+/* Copies between a call's f16 or bf16 tensors and their f32 counterparts; their elements are numbered through. */
+typedef struct ftr__half_job {
+    const ftr__simd_math *math;
+    const ftr_view *half[FTR__CPU_HALF_VIEWS];
+    float *wide[FTR__CPU_HALF_VIEWS];
+    int32_t count;
+    bool narrow; /* from wide to half */
+} ftr__half_job;
+
+static int64_t ftr__half_tasks(const ftr_view *view) { return (view->count + FTR__HALF_GRAIN - 1) / FTR__HALF_GRAIN; }
+
+static void ftr__half_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__half_job *job = arg;
+    int32_t i = 0;
+    (void)worker;
+    for (; task >= ftr__half_tasks(job->half[i]); i++) task -= ftr__half_tasks(job->half[i]);
+    const ftr_view *view = job->half[i];
+    const int64_t begin = task * FTR__HALF_GRAIN, left = view->count - begin;
+    const int64_t n = left < FTR__HALF_GRAIN ? left : FTR__HALF_GRAIN;
+    uint16_t *half = (uint16_t *)view->data + begin;
+    float *wide = job->wide[i] + begin;
+    const int32_t type = ftr__half_index(view->dtype);
+    if (job->narrow)
+        job->math->narrow[type](n, wide, half);
+    else
+        job->math->widen[type](n, half, wide);
+}
+
+/* Converts those of `count` tensors whose type is f16 or bf16. */
+static void ftr__half_convert(const ftr_kernel_call *call, const ftr_view *half, const ftr_view *wide, int32_t count,
+                              bool narrow) {
+    ftr__half_job job = {.math = &ftr__cpu_of(call)->simd->math, .narrow = narrow};
+    int64_t tasks = 0;
+    for (int32_t i = 0; i < count; i++) {
+        if (!ftr__is_half(half[i].dtype)) continue;
+        job.half[job.count] = &half[i];
+        job.wide[job.count++] = wide[i].data;
+        tasks += ftr__half_tasks(&half[i]);
+    }
+    ftr__pool_run(ftr__cpu_of(call)->pool, tasks, ftr__half_task, &job);
+}
+
+/* A call as the f32 kernel sees it. */
+typedef struct ftr__half_call {
+    ftr_kernel_call call;
+    ftr_view view[FTR__CPU_HALF_VIEWS];
+    size_t bytes; /* of the f32 tensors */
+} ftr__half_call;
+
+static size_t ftr__half_align(size_t bytes) { return (bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT; }
+
+/* The input whose f32 counterpart the kernel may overwrite with output 0; -1 if there is none. */
+static int32_t ftr__half_overwritten(const ftr_kernel_call *call) {
+    const uint32_t overwritable = ftr__op_info_of(call->op)->overwritable;
+    const ftr_view *out = call->out;
+    for (int32_t i = 0; i < call->in_count && i < 31 && call->out_count > 0; i++)
+        if ((overwritable >> i & 1u) && call->in[i].dtype == out->dtype && ftr__is_half(out->dtype) &&
+            ftr_shape_equal(&call->in[i].shape, &out->shape))
+            return i;
+    return -1;
+}
+
+/* `memory` is where the f32 tensors are to lie; NULL while a plan is made. */
+static void ftr__half_make(ftr__half_call *made, const ftr_kernel_call *call, unsigned char *memory) {
+    const int32_t overwritten = ftr__half_overwritten(call);
+    made->call = *call;
+    made->call.in = made->view;
+    made->call.out = made->view + call->in_count;
+    made->bytes = 0;
+    for (int32_t i = 0; i < call->in_count + call->out_count; i++) {
+        ftr_view *view = &made->view[i];
+        *view = i < call->in_count ? call->in[i] : call->out[i - call->in_count];
+        if (!ftr__is_half(view->dtype)) continue;
+        view->dtype = FTR_F32;
+        if (i == call->in_count && overwritten >= 0) {
+            view->data = made->view[overwritten].data;
+            continue;
+        }
+        view->data = memory ? memory + made->bytes : NULL;
+        made->bytes += ftr__half_align((size_t)view->count * sizeof(float));
+    }
+}
+
+size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call)) {
+    ftr__half_call wide;
+    ftr__half_make(&wide, call, NULL);
+    return wide.bytes + (workspace ? workspace(&wide.call) : 0);
+}
+
+ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call)) {
+    ftr__half_call wide;
+    ftr__half_make(&wide, call, call->workspace);
+    wide.call.workspace = (unsigned char *)call->workspace + wide.bytes;
+    ftr__half_convert(call, call->in, wide.call.in, call->in_count, false);
+    const ftr_status status = run(&wide.call);
+    if (status == FTR_OK) ftr__half_convert(call, call->out, wide.call.out, call->out_count, true);
+    return status;
 }
 
 /* ---- src/backend/cpu/pointwise.c ---- */
@@ -12316,6 +14076,17 @@ static inline int64_t ftr__f32_to_i64(float x) {
 
 static inline uint8_t ftr__f32_to_u8(float x) { return x >= 256.0f ? 255 : x > 0.0f ? (uint8_t)x : 0; }
 
+/* f32 to f16 or bf16 and back. */
+static void ftr__narrow_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    job->math->narrow[ftr__half_index(job->call->out[0].dtype)](n, in[0], out);
+}
+
+static void ftr__widen_row(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    job->math->widen[ftr__half_index(job->call->in[0].dtype)](n, in[0], out);
+}
+
+#define FTR__CAST_PART 256 /* elements that go through f32 at a time */
+
 #define FTR__CAST_CASE(dtype, type, result)                                                                            \
     case dtype: {                                                                                                      \
         type *y = out;                                                                                                 \
@@ -12323,7 +14094,7 @@ static inline uint8_t ftr__f32_to_u8(float x) { return x >= 256.0f ? 255 : x > 0
         break;                                                                                                         \
     }
 
-/* Integers are narrowed modulo 2^bits, as C and PyTorch do. */
+/* Integers are narrowed modulo 2^bits, as C and PyTorch do; to f16 and bf16 they go through f32, as PyTorch's. */
 #define FTR__CAST_FUNCTION(name, from, to_i32, to_i64, to_u8)                                                          \
     static void name(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {                     \
         const from *x = in[0];                                                                                         \
@@ -12333,6 +14104,16 @@ static inline uint8_t ftr__f32_to_u8(float x) { return x >= 256.0f ? 255 : x > 0
             FTR__CAST_CASE(FTR_I64, int64_t, to_i64(x[i]))                                                             \
             FTR__CAST_CASE(FTR_U8, uint8_t, to_u8(x[i]))                                                               \
             FTR__CAST_CASE(FTR_BOOL, uint8_t, x[i] != 0)                                                               \
+        case FTR_F16:                                                                                                  \
+        case FTR_BF16: {                                                                                               \
+            float wide[FTR__CAST_PART];                                                                                \
+            for (int64_t i = 0; i < n; i += FTR__CAST_PART) {                                                          \
+                const int64_t some = n - i < FTR__CAST_PART ? n - i : FTR__CAST_PART;                                  \
+                for (int64_t k = 0; k < some; k++) wide[k] = (float)x[i + k];                                          \
+                ftr__narrow_row(job, some, (const void *[]){wide}, (uint16_t *)out + i);                               \
+            }                                                                                                          \
+            break;                                                                                                     \
+        }                                                                                                              \
         default: break;                                                                                                \
         }                                                                                                              \
     }
@@ -12342,11 +14123,23 @@ FTR__CAST_FUNCTION(ftr__cast_row_i32, int32_t, (int32_t), (int64_t), (uint8_t))
 FTR__CAST_FUNCTION(ftr__cast_row_i64, int64_t, (int32_t), (int64_t), (uint8_t))
 FTR__CAST_FUNCTION(ftr__cast_row_u8, uint8_t, (int32_t), (int64_t), (uint8_t))
 
+/* f16 or bf16 to any type, through f32. */
+static void ftr__cast_row_half(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    float wide[FTR__CAST_PART];
+    for (int64_t i = 0; i < n; i += FTR__CAST_PART) {
+        const int64_t some = n - i < FTR__CAST_PART ? n - i : FTR__CAST_PART;
+        ftr__widen_row(job, some, (const void *[]){(const uint16_t *)in[0] + i}, wide);
+        ftr__cast_row_f32(job, some, (const void *[]){wide}, (char *)out + (size_t)i * job->out_size);
+    }
+}
+
 ftr_status ftr__cpu_cast(const ftr_kernel_call *call) {
     const ftr_dtype to = call->out[0].dtype;
     if (to == FTR_F64 || to == FTR_DTYPE_NONE) return ftr__pointwise_dtype_error(call, to);
     switch (call->in[0].dtype) {
-    case FTR_F32: return ftr__pointwise_run(call, ftr__cast_row_f32);
+    case FTR_F32: return ftr__pointwise_run(call, ftr__is_half(to) ? ftr__narrow_row : ftr__cast_row_f32);
+    case FTR_F16:
+    case FTR_BF16: return ftr__pointwise_run(call, to == FTR_F32 ? ftr__widen_row : ftr__cast_row_half);
     case FTR_I32: return ftr__pointwise_run(call, ftr__cast_row_i32);
     case FTR_I64: return ftr__pointwise_run(call, ftr__cast_row_i64);
     case FTR_U8:
@@ -15895,7 +17688,7 @@ ftr_status ftr__cpu_rotary(const ftr_kernel_call *call) {
 #define FTR__MOVE_GRAIN 16384 /* elements of a task */
 #define FTR__MOVE_BLOCK 32    /* side of a square that is transposed at once */
 
-/* Copies n elements of 1, 4 or 8 bytes that are `stride` elements apart to a row. */
+/* Copies n elements of 1, 2, 4 or 8 bytes that are `stride` elements apart to a row. */
 static void ftr__gather_elements(size_t size, char *out, const char *in, int64_t n, int64_t stride) {
     if (stride == 1) {
         memcpy(out, in, (size_t)n * size);
@@ -15910,6 +17703,12 @@ static void ftr__gather_elements(size_t size, char *out, const char *in, int64_t
         for (int64_t i = 0; i < n; i++, in += 8 * stride, out += 8) {
             memcpy(&value, in, 8);
             memcpy(out, &value, 8);
+        }
+    } else if (size == 2) {
+        uint16_t value;
+        for (int64_t i = 0; i < n; i++, in += 2 * stride, out += 2) {
+            memcpy(&value, in, 2);
+            memcpy(out, &value, 2);
         }
     } else {
         for (int64_t i = 0; i < n; i++, in += stride) out[i] = *in;
@@ -16131,6 +17930,7 @@ typedef union ftr__pad_value {
     int32_t i32;
     int64_t i64;
     uint8_t u8;
+    uint16_t half;
     char bytes[8];
 } ftr__pad_value;
 
@@ -16219,6 +18019,8 @@ static ftr__pad_value ftr__pad_value_of(ftr_dtype dtype, double value) {
                    : whole <= -9223372036854775808.0 ? INT64_MIN
                                                      : (int64_t)whole;
         break;
+    case FTR_F16:
+    case FTR_BF16: made.half = ftr__half_bits(dtype, value); break;
     case FTR_U8: made.u8 = whole >= 255.0 ? 255 : whole > 0.0 ? (uint8_t)whole : 0; break;
     default: made.u8 = value != 0.0; break;
     }
@@ -17334,17 +19136,18 @@ static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
                                         (float)call->attr->ema.weight, value, state);
 }
 
-ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
-    ftr__ema_job job = {call};
-    ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
-                  ftr__ema_task, &job);
-    return FTR_OK;
-}
-
 /* A scalar among the inputs; `missing` if it is not there. */
 static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, float missing) {
     const ftr_view *view = ftr__optional_input(call, input);
     return view ? *(const float *)view->data : missing;
+}
+
+ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
+    ftr__ema_job job = {call};
+    if (ftr__update_scalar(call, 2, 0.0f) != 0.0f) return FTR_OK; /* the step is left out */
+    ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
+                  ftr__ema_task, &job);
+    return FTR_OK;
 }
 
 ftr_status ftr__cpu_count_update(const ftr_kernel_call *call) {
@@ -18220,6 +20023,84 @@ ftr_status ftr__cpu_muon_update(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* ---- src/backend/cpu/scaling.c ---- */
+/* The norm of all gradients, and the loss scale. The gradients' elements are numbered through and a task is a range of
+ * numbers, so the order of the sum is that of the gradients, whatever the number of threads. */
+
+#define FTR__GRAD_NORM_GRAIN 16384 /* elements of a task */
+
+typedef struct ftr__grad_norm_job {
+    const ftr_kernel_call *call;
+    double *sums; /* of a task */
+} ftr__grad_norm_job;
+
+static int64_t ftr__grad_norm_tasks(const ftr_kernel_call *call) {
+    int64_t count = 0;
+    for (int32_t i = 1; i < call->in_count; i++) count += call->in[i].count;
+    return (count + FTR__GRAD_NORM_GRAIN - 1) / FTR__GRAD_NORM_GRAIN;
+}
+
+static void ftr__grad_norm_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__grad_norm_job *job = arg;
+    const ftr__simd_math *math = &ftr__cpu_of(job->call)->simd->math;
+    int64_t begin = task * FTR__GRAD_NORM_GRAIN, left = FTR__GRAD_NORM_GRAIN;
+    double sum = 0.0;
+    (void)worker;
+    for (int32_t i = 1; i < job->call->in_count && left > 0; i++) {
+        const ftr_view *gradient = &job->call->in[i];
+        if (begin >= gradient->count) {
+            begin -= gradient->count;
+            continue;
+        }
+        const int64_t rest = gradient->count - begin, n = rest < left ? rest : left;
+        sum += math->sum_squares(n, (const float *)gradient->data + begin);
+        left -= n;
+        begin = 0;
+    }
+    job->sums[task] = sum;
+}
+
+size_t ftr__cpu_grad_norm_workspace(const ftr_kernel_call *call) {
+    return (size_t)ftr__grad_norm_tasks(call) * sizeof(double);
+}
+
+/* Squares of f32 do not overflow in double, nor do their sums: the sum is finite if all gradients are. The order is
+ * GradScaler's and then clip_grad_norm_'s (torch.amp, torch.nn.utils): the inverse of the scale is rounded to f32, the norm
+ * is that of the gradients without the scale. */
+ftr_status ftr__cpu_grad_norm(const ftr_kernel_call *call) {
+    ftr__grad_norm_job job = {.call = call, .sums = call->workspace};
+    const int64_t tasks = ftr__grad_norm_tasks(call);
+    ftr__pool_run(ftr__cpu_of(call)->pool, tasks, ftr__grad_norm_task, &job);
+    double sum = 0.0;
+    for (int64_t task = 0; task < tasks; task++) sum += job.sums[task];
+    const ftr_view *scale = ftr__optional_input(call, 0);
+    const float used = scale ? *(const float *)scale->data : 1.0f, inverse = (float)(1.0 / (double)used);
+    const float norm = (float)(sqrt(sum) * (double)inverse);
+    const double max_norm = call->attr->grad_norm.max_norm;
+    const float clip = max_norm > 0.0 ? (float)max_norm / (norm + 1e-6f) : 1.0f;
+    *(float *)call->out[0].data = norm;
+    *(float *)call->out[1].data = isfinite(sum) ? 0.0f : 1.0f;
+    *(float *)call->out[2].data = clip > 1.0f ? inverse : clip * inverse; /* NaN stays NaN */
+    *(float *)call->out[3].data = used;
+    return FTR_OK;
+}
+
+/* As _amp_update_scale_ of PyTorch; products in double. */
+ftr_status ftr__cpu_scale_update(const ftr_kernel_call *call) {
+    float *scale = call->in[0].data;
+    int64_t *steps = call->in[1].data;
+    if (*(const float *)call->in[2].data != 0.0f) {
+        *scale = (float)((double)*scale * call->attr->scale_update.backoff);
+        *steps = 0;
+        return FTR_OK;
+    }
+    if (++*steps < call->attr->scale_update.interval) return FTR_OK;
+    const float grown = (float)((double)*scale * call->attr->scale_update.growth);
+    if (isfinite(grown)) *scale = grown;
+    *steps = 0;
+    return FTR_OK;
+}
+
 /* ---- src/data/data.h ---- */
 /* A source's insides, for the training loop. */
 
@@ -18440,10 +20321,20 @@ int64_t ftr_shuffled_index(uint64_t seed, uint64_t epoch, int64_t position, int6
 /* ---- src/io/file.h ---- */
 /* Files as a whole: read into memory, written so that they appear complete or not at all. */
 
+/* open(), which child processes do not inherit. */
+FTR_LIB int ftr__file_open(const char *path, int flags);
+
+/* All of `size` bytes; false with errno set. */
+FTR_LIB bool ftr__file_write(int descriptor, const void *data, size_t size);
+
+/* Waits until the disk has the bytes; 0, or -1 with errno set. */
+FTR_LIB int ftr__file_sync(int descriptor);
+
 /* Reads a regular file into memory of ftr__allocate(), which the caller releases with *size. */
 FTR_LIB ftr_status ftr__file_read(ftr_context *context, const char *path, unsigned char **bytes, size_t *size);
 
-/* A file being written: its bytes go to a temporary one beside it. The first failure sticks and is returned by the end. */
+/* A file being written: its bytes go to a temporary one beside it. The first failure sticks and is returned by the end.
+ * */
 typedef struct ftr__file_writer {
     ftr_context *context;
     const char *path;
@@ -18457,8 +20348,8 @@ typedef struct ftr__file_writer {
 FTR_LIB void ftr__file_begin(ftr__file_writer *writer, ftr_context *context, const char *path);
 FTR_LIB void ftr__file_append(ftr__file_writer *writer, const void *data, size_t size);
 
-/* Flushes to the disk and gives the file its name, in place of what had it. After a failure the temporary file is removed
- * and what had the name is as it was. */
+/* Flushes to the disk and gives the file its name, in place of what had it. After a failure the temporary file is
+ * removed and what had the name is as it was. */
 FTR_LIB ftr_status ftr__file_end(ftr__file_writer *writer);
 
 /* ---- src/io/file.c ---- */
@@ -18474,8 +20365,7 @@ static ftr_status ftr__file_error(ftr_context *context, const char *path, const 
     return ftr__error(context, FTR_ERROR_IO, "%s: %s: %s", path, what, strerror(errno));
 }
 
-/* open(), which child processes do not inherit. */
-static int ftr__file_open(const char *path, int flags) {
+int ftr__file_open(const char *path, int flags) {
 #ifdef O_CLOEXEC
     flags |= O_CLOEXEC;
 #endif
@@ -18548,23 +20438,27 @@ void ftr__file_begin(ftr__file_writer *writer, ftr_context *context, const char 
     if (writer->descriptor < 0) writer->status = ftr__file_error(context, path, "cannot be written");
 }
 
-void ftr__file_append(ftr__file_writer *writer, const void *data, size_t size) {
+bool ftr__file_write(int descriptor, const void *data, size_t size) {
     const unsigned char *bytes = data;
     size_t at = 0;
-    while (at < size && writer->status == FTR_OK) {
+    while (at < size) {
         const size_t piece = size - at < FTR__FILE_PIECE ? size - at : FTR__FILE_PIECE;
-        const ssize_t written = write(writer->descriptor, bytes + at, piece);
+        const ssize_t written = write(descriptor, bytes + at, piece);
         if (written < 0 && errno == EINTR) continue;
-        if (written < 0) {
-            writer->status = ftr__file_error(writer->context, writer->path, "cannot be written");
-        } else {
-            at += (size_t)written;
-        }
+        if (written == 0) errno = ENOSPC; /* nothing was taken and no reason given */
+        if (written <= 0) return false;
+        at += (size_t)written;
     }
+    return true;
 }
 
-/* Waits until the disk has the bytes. On macOS fsync() only hands them to the drive (fsync(2)). */
-static int ftr__file_sync(int descriptor) {
+void ftr__file_append(ftr__file_writer *writer, const void *data, size_t size) {
+    if (writer->status == FTR_OK && !ftr__file_write(writer->descriptor, data, size))
+        writer->status = ftr__file_error(writer->context, writer->path, "cannot be written");
+}
+
+/* On macOS fsync() only hands the bytes to the drive (fsync(2)). */
+int ftr__file_sync(int descriptor) {
 #ifdef F_FULLFSYNC
     if (fcntl(descriptor, F_FULLFSYNC) == 0) return 0;
 #endif
@@ -18605,6 +20499,29 @@ ftr_status ftr__file_end(ftr__file_writer *writer) {
     return writer->status;
 }
 
+/* ---- src/io/safetensors.h ---- */
+/* safetensors in parts: what a file consists of before its bytes are written, and files that lie in memory. */
+
+/* A file to be written: the header, then the items' data in this order, without gaps. */
+typedef struct ftr__safetensors_layout {
+    const unsigned char *header; /* its length in 8 bytes included */
+    size_t header_bytes;
+    const int32_t *order; /* indices of items */
+    int32_t count;
+    size_t data_bytes;
+} ftr__safetensors_layout;
+
+/* Lays a file out as ftr_safetensors_write() writes it. The items' data are not looked at. Memory is the arena's; the
+ * errors are those of ftr_safetensors_write() but for the writing. */
+FTR_LIB ftr_status ftr__safetensors_lay_out(ftr_context *context, ftr__arena *arena, const char *path,
+                                            const ftr_safetensors_item *items, int64_t count,
+                                            const char *const *metadata, int64_t metadata_count,
+                                            ftr__safetensors_layout *layout);
+
+/* Opens a file whose bytes lie in memory of ftr__allocate(), which it takes over, on an error too. */
+FTR_LIB ftr_status ftr__safetensors_take(ftr_context *context, const char *label, unsigned char *bytes, size_t size,
+                                         ftr_safetensors **file);
+
 /* ---- src/io/safetensors.c ---- */
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -18621,7 +20538,8 @@ typedef struct ftr__safetensors_type {
     ftr_dtype dtype;
 } ftr__safetensors_type;
 
-/* In the order of the reference's enum `Dtype` (safetensors 0.8), which is the order of alignment that files are sorted by. */
+/* In the order of the reference's enum `Dtype` (safetensors 0.8), which is the order of alignment that files are sorted
+ * by. */
 static const ftr__safetensors_type ftr__safetensors_types[] = {
     {"BOOL", 8, FTR_BOOL},
     {"F4", 4, FTR_DTYPE_NONE},
@@ -18636,8 +20554,8 @@ static const ftr__safetensors_type ftr__safetensors_types[] = {
     {"F8_E5M2FNUZ", 8, FTR_DTYPE_NONE},
     {"I16", 16, FTR_DTYPE_NONE},
     {"U16", 16, FTR_DTYPE_NONE},
-    {"F16", 16, FTR_DTYPE_NONE},
-    {"BF16", 16, FTR_DTYPE_NONE},
+    {"F16", 16, FTR_F16},
+    {"BF16", 16, FTR_BF16},
     {"I32", 32, FTR_I32},
     {"U32", 32, FTR_DTYPE_NONE},
     {"F32", 32, FTR_F32},
@@ -18679,7 +20597,8 @@ static const char *ftr__safetensors_type_text(const ftr__safetensors_tensor *ten
     return text;
 }
 
-/* The header is JSON but says something else than it should. `tensor` NULL: about the metadata; `value` NULL: missing. */
+/* The header is JSON but says something else than it should. `tensor` NULL: about the metadata; `value` NULL: missing.
+ * */
 static ftr_status ftr__safetensors_found(const ftr_safetensors *file, const char *tensor, const char *field,
                                          const ftr__json *value, const char *expected) {
     char found[64];
@@ -18917,9 +20836,8 @@ static ftr_status ftr__safetensors_read(ftr_safetensors *file) {
     return status;
 }
 
-/* Takes the bytes over. */
-static ftr_status ftr__safetensors_take(ftr_context *context, const char *label, unsigned char *bytes, size_t size,
-                                        ftr_safetensors **file) {
+ftr_status ftr__safetensors_take(ftr_context *context, const char *label, unsigned char *bytes, size_t size,
+                                 ftr_safetensors **file) {
     ftr_safetensors *opened = ftr__allocate(context, sizeof *opened);
     if (!opened) {
         ftr__release(context, bytes, size);
@@ -19018,7 +20936,7 @@ typedef struct ftr__safetensors_output {
 typedef struct ftr__safetensors_writer {
     ftr_context *context;
     const char *path;
-    ftr__arena arena;
+    ftr__arena *arena;
     const void **outputs; /* ftr__safetensors_output, in the order of the file */
     int64_t count;
     const char *const *metadata;
@@ -19068,17 +20986,14 @@ static ftr_status ftr__safetensors_add(ftr__safetensors_writer *writer, const ft
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': shape is out of range",
                           writer->path, item->name);
     output->bytes = count * (int64_t)ftr_dtype_size(item->dtype); /* fits: see ftr_shape_count() */
-    if (output->bytes > 0 && !item->data)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", writer->path,
-                          item->name);
     writer->outputs[writer->count++] = output;
     return FTR_OK;
 }
 
 static ftr_status ftr__safetensors_add_all(ftr__safetensors_writer *writer, const ftr_safetensors_item *items,
                                            int64_t count) {
-    writer->outputs = ftr__arena_alloc(&writer->arena, (size_t)count * sizeof(*writer->outputs));
-    ftr__safetensors_output *outputs = ftr__arena_alloc(&writer->arena, (size_t)count * sizeof(*outputs));
+    writer->outputs = ftr__arena_alloc(writer->arena, (size_t)count * sizeof(*writer->outputs));
+    ftr__safetensors_output *outputs = ftr__arena_alloc(writer->arena, (size_t)count * sizeof(*outputs));
     if (!writer->outputs || !outputs)
         return ftr__out_of_memory(writer->context, writer->path, (size_t)count * sizeof(*outputs));
     int64_t total = 0;
@@ -19103,7 +21018,7 @@ static ftr_status ftr__safetensors_add_all(ftr__safetensors_writer *writer, cons
 
 static ftr_status ftr__safetensors_check_metadata(ftr__safetensors_writer *writer) {
     const int64_t count = writer->metadata_count;
-    const void **keys = ftr__arena_alloc(&writer->arena, (size_t)count * sizeof(*keys));
+    const void **keys = ftr__arena_alloc(writer->arena, (size_t)count * sizeof(*keys));
     if (!keys) return ftr__out_of_memory(writer->context, writer->path, (size_t)count * sizeof(*keys));
     for (int64_t i = 0; i < count; i++) {
         const char *key = writer->metadata[2 * i], *value = writer->metadata[2 * i + 1];
@@ -19157,7 +21072,8 @@ static void ftr__safetensors_put_header(const ftr__safetensors_writer *writer, f
     while (json->length % 8 != 0) ftr__json_put(json, " ");
 }
 
-static ftr_status ftr__safetensors_write_file(ftr__safetensors_writer *writer) {
+/* The length of the header in 8 bytes, then the header. */
+static ftr_status ftr__safetensors_make_header(const ftr__safetensors_writer *writer, ftr__safetensors_layout *layout) {
     ftr__json_writer json = {.text = NULL};
     ftr__safetensors_put_header(writer, &json);
     const size_t length = json.length;
@@ -19165,18 +21081,57 @@ static ftr_status ftr__safetensors_write_file(ftr__safetensors_writer *writer) {
         return ftr__error(writer->context, FTR_ERROR_INVALID_ARGUMENT,
                           "%s: HeaderTooLarge: found a header of %zu bytes, expected at most %d", writer->path, length,
                           FTR__SAFETENSORS_MAX_HEADER);
-    unsigned char *header = ftr__arena_alloc(&writer->arena, 8 + length);
+    unsigned char *header = ftr__arena_alloc(writer->arena, 8 + length);
     if (!header) return ftr__out_of_memory(writer->context, writer->path, 8 + length);
     for (int i = 0; i < 8; i++) header[i] = (unsigned char)((uint64_t)length >> (8 * i));
     json = (ftr__json_writer){.text = (char *)header + 8};
     ftr__safetensors_put_header(writer, &json);
+    layout->header = header;
+    layout->header_bytes = 8 + length;
+    return FTR_OK;
+}
 
-    ftr__file_writer file;
-    ftr__file_begin(&file, writer->context, writer->path);
-    ftr__file_append(&file, header, 8 + length);
+static ftr_status ftr__safetensors_make_order(const ftr__safetensors_writer *writer, const ftr_safetensors_item *items,
+                                              ftr__safetensors_layout *layout) {
+    const size_t size = (size_t)writer->count * sizeof *layout->order;
+    int32_t *order = ftr__arena_alloc(writer->arena, size);
+    if (!order) return ftr__out_of_memory(writer->context, writer->path, size);
     for (int64_t i = 0; i < writer->count; i++) {
         const ftr__safetensors_output *output = writer->outputs[i];
-        ftr__file_append(&file, output->item->data, (size_t)output->bytes);
+        order[i] = (int32_t)(output->item - items);
+        layout->data_bytes += (size_t)output->bytes;
+    }
+    layout->order = order;
+    layout->count = (int32_t)writer->count; /* fits: a header of so many entries would be too large */
+    return FTR_OK;
+}
+
+ftr_status ftr__safetensors_lay_out(ftr_context *context, ftr__arena *arena, const char *path,
+                                    const ftr_safetensors_item *items, int64_t count, const char *const *metadata,
+                                    int64_t metadata_count, ftr__safetensors_layout *layout) {
+    ftr__safetensors_writer writer = {
+        .context = context, .path = path, .arena = arena, .metadata = metadata, .metadata_count = metadata_count};
+    *layout = (ftr__safetensors_layout){.count = 0};
+    ftr_status status = ftr__safetensors_add_all(&writer, items, count);
+    if (status == FTR_OK) status = ftr__safetensors_check_metadata(&writer);
+    if (status == FTR_OK) status = ftr__safetensors_make_header(&writer, layout);
+    return status == FTR_OK ? ftr__safetensors_make_order(&writer, items, layout) : status;
+}
+
+static ftr_status ftr__safetensors_write_file(ftr_context *context, const char *path, const ftr_safetensors_item *items,
+                                              const ftr__safetensors_layout *layout) {
+    for (int32_t i = 0; i < layout->count; i++) {
+        const ftr_safetensors_item *item = &items[i];
+        if (!item->data && ftr_shape_count(&item->shape) > 0)
+            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: tensor '%.100s': data is NULL", path,
+                              item->name);
+    }
+    ftr__file_writer file;
+    ftr__file_begin(&file, context, path);
+    ftr__file_append(&file, layout->header, layout->header_bytes);
+    for (int32_t i = 0; i < layout->count; i++) {
+        const ftr_safetensors_item *item = &items[layout->order[i]];
+        ftr__file_append(&file, item->data, (size_t)ftr_shape_count(&item->shape) * ftr_dtype_size(item->dtype));
     }
     return ftr__file_end(&file);
 }
@@ -19187,13 +21142,13 @@ ftr_status ftr_safetensors_write(ftr_context *context, const char *path, const f
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_safetensors_write: context or path is NULL");
     if (count < 0 || (count > 0 && !items) || metadata_count < 0 || (metadata_count > 0 && !metadata))
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "%s: items or metadata do not fit their counts", path);
-    ftr__safetensors_writer writer = {
-        .context = context, .path = path, .metadata = metadata, .metadata_count = metadata_count};
-    ftr__arena_init(&writer.arena, context);
-    ftr_status status = ftr__safetensors_add_all(&writer, items, count);
-    if (status == FTR_OK) status = ftr__safetensors_check_metadata(&writer);
-    if (status == FTR_OK) status = ftr__safetensors_write_file(&writer);
-    ftr__arena_free(&writer.arena);
+    ftr__arena arena;
+    ftr__arena_init(&arena, context);
+    ftr__safetensors_layout layout;
+    ftr_status status =
+        ftr__safetensors_lay_out(context, &arena, path, items, count, metadata, metadata_count, &layout);
+    if (status == FTR_OK) status = ftr__safetensors_write_file(context, path, items, &layout);
+    ftr__arena_free(&arena);
     return status;
 }
 
@@ -19336,7 +21291,8 @@ void ftr_load_report_print(const ftr_load_report *report, ftr_write_fn write, vo
             ftr__load_print_entry(words[i], &report->lists[i].entries[k], write, user);
 }
 
-/* ---- src/io/weights.c ---- */
+/* ---- src/io/weights.h ---- */
+/* Variables as files have them: PyTorch's names and layout. */
 
 /* A variable beside its tensor in a file. `shape` is the file's: OIHW for convolution weights, whose memory is OHWI
  * (OIW and OWI of one dimension): the last dimension moves to the second place. */
@@ -19350,7 +21306,33 @@ typedef struct ftr__weight {
     int64_t window; /* positions of a permuted one's kernel: H * W */
 } ftr__weight;
 
-static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
+/* What a file calls the shape of a convolution weight, or of what is laid out as one; *window becomes H * W. The rank
+ * is more than 2. */
+FTR_LIB ftr_shape ftr__weight_shape(const ftr_shape *memory, int64_t *window);
+
+/* Variable number `index`. */
+FTR_LIB ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index);
+
+/* Copies [count, rows, columns] to [count, columns, rows]. OHWI to OIHW is this with H*W rows and I columns; back, with
+ * I rows and H*W columns. Neither side need be aligned. */
+FTR_LIB void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns,
+                                   size_t size);
+
+/* ---- src/io/weights.c ---- */
+
+ftr_shape ftr__weight_shape(const ftr_shape *memory, int64_t *window) {
+    const ftr_shape shape = *memory;
+    ftr_shape file = shape;
+    *window = 1;
+    file.dim[1] = shape.dim[shape.rank - 1];
+    for (int32_t i = 2; i < shape.rank; i++) {
+        file.dim[i] = shape.dim[i - 1];
+        *window *= shape.dim[i - 1];
+    }
+    return file;
+}
+
+ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
     const ftr__variable *variable = &graph->variables[index];
     const ftr_tensor tensor = {graph, variable->value};
     ftr__weight weight = {
@@ -19361,28 +21343,22 @@ static ftr__weight ftr__weight_of(ftr_graph *graph, int32_t index) {
         .bytes = variable->bytes,
         .window = 1,
     };
-    const ftr_shape memory = weight.shape;
-    weight.permuted = variable->conv_weight && memory.rank > 2;
-    if (!weight.permuted) return weight;
-    weight.shape.dim[1] = memory.dim[memory.rank - 1];
-    for (int32_t i = 2; i < memory.rank; i++) {
-        weight.shape.dim[i] = memory.dim[i - 1];
-        weight.window *= memory.dim[i - 1];
-    }
+    weight.permuted = variable->conv_weight && weight.shape.rank > 2;
+    if (weight.permuted) weight.shape = ftr__weight_shape(&weight.shape, &weight.window);
     return weight;
 }
 
-/* Copies [count, rows, columns] to [count, columns, rows]. OHWI to OIHW is this with H*W rows and I columns; back, with I
- * rows and H*W columns. Neither side need be aligned. */
-static void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns,
-                                  size_t size) {
+void ftr__weight_transpose(void *to, const void *from, int64_t count, int64_t rows, int64_t columns, size_t size) {
     unsigned char *target = to;
     const unsigned char *source = from;
-    for (int64_t n = 0; n < count; n++) {
+    for (int64_t n = 0; n < count; n++, source += (size_t)(rows * columns) * size) {
         for (int64_t c = 0; c < columns; c++) {
-            for (int64_t r = 0; r < rows; r++) {
-                memcpy(target, source + (size_t)((n * rows + r) * columns + c) * size, size);
-                target += size;
+            const unsigned char *at = source + (size_t)c * size;
+            if (size == 4) { /* a copy of known size is one instruction */
+                for (int64_t r = 0; r < rows; r++, target += 4, at += columns * 4) memcpy(target, at, 4);
+            } else {
+                for (int64_t r = 0; r < rows; r++, target += size, at += (size_t)columns * size)
+                    memcpy(target, at, size);
             }
         }
     }
@@ -19447,63 +21423,11 @@ ftr_status ftr_save_weights(ftr_graph *graph, const char *path) {
     return status;
 }
 
-/* ------------------------------------------------------------------------------------------------ floating types -- */
-
-/* The floating types of files that become f32 or f64. */
-typedef enum ftr__file_float {
-    FTR__FILE_NO_FLOAT = 0,
-    FTR__FILE_F16,
-    FTR__FILE_BF16,
-    FTR__FILE_F32,
-    FTR__FILE_F64
-} ftr__file_float;
-
-static ftr__file_float ftr__file_float_of(const ftr_safetensors_entry *entry) {
-    if (entry->dtype == FTR_F32) return FTR__FILE_F32;
-    if (entry->dtype == FTR_F64) return FTR__FILE_F64;
-    if (strcmp(entry->dtype_name, "F16") == 0) return FTR__FILE_F16;
-    return strcmp(entry->dtype_name, "BF16") == 0 ? FTR__FILE_BF16 : FTR__FILE_NO_FLOAT;
-}
-
-static float ftr__float_of_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* IEEE 754 binary16: 1 bit of sign, 5 of exponent with bias 15, 10 of fraction. */
-static float ftr__half_to_float(uint32_t half) {
-    const uint32_t sign = half >> 15 << 31, exponent = half >> 10 & 0x1fu, fraction = half & 0x3ffu;
-    if (exponent == 0x1f) return ftr__float_of_bits(sign | 0x7f800000u | fraction << 13);
-    if (exponent != 0) return ftr__float_of_bits(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
-    const float size = (float)fraction * 0x1p-24f;
-    return sign ? -size : size;
-}
-
-/* Element `index` of a file's floating tensor, without a rounding. */
-static double ftr__file_float_at(const unsigned char *data, ftr__file_float type, size_t index) {
-    uint16_t half;
-    float single;
-    double value;
-    switch (type) {
-    case FTR__FILE_F16: memcpy(&half, data + index * sizeof half, sizeof half); return (double)ftr__half_to_float(half);
-    case FTR__FILE_BF16:
-        memcpy(&half, data + index * sizeof half, sizeof half);
-        return (double)ftr__float_of_bits((uint32_t)half << 16);
-    case FTR__FILE_F32: memcpy(&single, data + index * sizeof single, sizeof single); return (double)single;
-    default: memcpy(&value, data + index * sizeof value, sizeof value); return value;
-    }
-}
-
-/* The conversion to float rounds to nearest, ties to even, and gives infinity beyond the largest (C11, annex F). */
+/* Between floating types, rounded once. */
 static void ftr__weight_convert(unsigned char *to, const ftr__weight *weight, const ftr_safetensors_entry *entry) {
-    const ftr__file_float type = ftr__file_float_of(entry);
-    const size_t size = ftr_dtype_size(weight->dtype), count = weight->bytes / size;
-    for (size_t i = 0; i < count; i++) {
-        const double value = ftr__file_float_at(entry->data, type, i);
-        const float single = (float)value;
-        memcpy(to + i * size, weight->dtype == FTR_F32 ? (const void *)&single : (const void *)&value, size);
-    }
+    const int64_t count = (int64_t)(weight->bytes / ftr_dtype_size(weight->dtype));
+    for (int64_t i = 0; i < count; i++)
+        ftr__set_element(weight->dtype, to, i, ftr__element(entry->dtype, entry->data, i));
 }
 
 /* ------------------------------------------------------------------------------------------------------- loading -- */
@@ -19568,8 +21492,7 @@ static bool ftr__weight_is_counter(const char *name) {
 }
 
 static bool ftr__weight_fits_type(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
-    return entry->dtype == weight->dtype ||
-           (ftr__is_float(weight->dtype) && ftr__file_float_of(entry) != FTR__FILE_NO_FLOAT);
+    return entry->dtype == weight->dtype || (ftr__is_float(weight->dtype) && ftr__is_float(entry->dtype));
 }
 
 static bool ftr__weight_fits_shape(const ftr__weight *weight, const ftr_safetensors_entry *entry) {
@@ -19796,6 +21719,2207 @@ ftr_status ftr_load_weights(ftr_graph *graph, const char *path, const ftr_load_d
     if (status == FTR_OK) status = ftr__load_file(&load, report);
     ftr_safetensors_close(load.file);
     return status;
+}
+
+/* ---- src/io/folder.h ---- */
+/* Folders: made, removed, and the names of checkpoints in them. */
+
+/* Makes a folder and those above it, where they are missing. */
+FTR_LIB ftr_status ftr__folder_make(ftr_context *context, const char *path);
+
+/* Removes a folder of files; one that holds folders stays, without its files. Takes no memory of the hook; any thread.
+ * NULL, or the name of the call that failed, with errno set. */
+FTR_LIB const char *ftr__folder_remove(const char *path);
+
+/* Makes the names in a folder durable. Not every file system can: that is no failure. False with errno set. */
+FTR_LIB bool ftr__folder_sync(const char *path);
+
+/* What a checkpoint's folder is called: "step-000000000123", or "step-000000000123.1" if that was taken. */
+typedef struct ftr__folder_name {
+    int64_t step;
+    int32_t copy; /* 0: no suffix */
+} ftr__folder_name;
+
+#define FTR__FOLDER_TEXT 48
+#define FTR__FOLDER_TEMPORARY ".tmp-" /* what names of unfinished folders begin with */
+
+/* Writes the name. Returns `text`. */
+FTR_LIB const char *ftr__folder_text(ftr__folder_name name, char text[FTR__FOLDER_TEXT]);
+
+/* False if a text is no such name. */
+FTR_LIB bool ftr__folder_parse(const char *text, ftr__folder_name *name);
+
+/* Negative if `a` is older than `b`. */
+FTR_LIB int ftr__folder_compare(ftr__folder_name a, ftr__folder_name b);
+
+/* The checkpoints' names in a directory, the newest first, in memory of the arena. A directory that is not there has
+ * none. */
+FTR_LIB ftr_status ftr__folder_list(ftr_context *context, ftr__arena *arena, const char *directory,
+                                    ftr__folder_name **names, int32_t *count);
+
+/* Removes what interrupted saves left in a directory; what cannot be removed is named in a warning. */
+FTR_LIB ftr_status ftr__folder_clean(ftr_context *context, ftr__arena *arena, const char *directory);
+
+/* "directory/name" in memory of the arena; NULL when memory is short. */
+FTR_LIB char *ftr__folder_join(ftr__arena *arena, const char *directory, const char *name);
+
+/* ---- src/io/folder.c ---- */
+
+#include <dirent.h>
+
+/* ------------------------------------------------------------------------------------------------------- folders -- */
+
+char *ftr__folder_join(ftr__arena *arena, const char *directory, const char *name) {
+    const size_t size = strlen(directory) + strlen(name) + 2;
+    char *path = ftr__arena_alloc(arena, size);
+    if (path) snprintf(path, size, "%s/%s", directory, name);
+    return path;
+}
+
+static ftr_status ftr__folder_make_one(ftr_context *context, const char *path) {
+    struct stat info;
+    if (mkdir(path, 0777) == 0) return FTR_OK;
+    if (errno == EEXIST && stat(path, &info) == 0) {
+        if (S_ISDIR(info.st_mode)) return FTR_OK;
+        errno = ENOTDIR;
+    }
+    return ftr__error(context, FTR_ERROR_IO, "%s: mkdir: %s", path, strerror(errno));
+}
+
+ftr_status ftr__folder_make(ftr_context *context, const char *path) {
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return FTR_OK;
+    const size_t size = strlen(path) + 1;
+    char *part = ftr__allocate(context, size);
+    if (!part) return ftr__out_of_memory(context, path, size);
+    memcpy(part, path, size);
+    ftr_status status = FTR_OK;
+    for (size_t i = 1; i < size && status == FTR_OK; i++) {
+        const char last = part[i];
+        if ((last != '/' && last != '\0') || part[i - 1] == '/') continue;
+        part[i] = '\0';
+        status = ftr__folder_make_one(context, part);
+        part[i] = last;
+    }
+    ftr__release(context, part, size);
+    return status;
+}
+
+static bool ftr__folder_is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
+
+/* NULL, or the call that failed. */
+static const char *ftr__folder_empty(DIR *directory) {
+    const char *failed = NULL;
+    int code = 0;
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (!entry) {
+            if (errno == 0 || failed) break;
+            return "readdir";
+        }
+        if (ftr__folder_is_dots(entry->d_name) || unlinkat(dirfd(directory), entry->d_name, 0) == 0) continue;
+        failed = "unlink";
+        code = errno;
+    }
+    errno = code;
+    return failed;
+}
+
+const char *ftr__folder_remove(const char *path) {
+    DIR *directory = opendir(path);
+    if (!directory) return "opendir";
+    const char *failed = ftr__folder_empty(directory);
+    const int code = errno;
+    closedir(directory);
+    errno = code;
+    if (failed) return failed;
+    return rmdir(path) == 0 ? NULL : "rmdir";
+}
+
+bool ftr__folder_sync(const char *path) {
+    const int descriptor = ftr__file_open(path, O_RDONLY);
+    if (descriptor < 0) return false;
+    const bool synced = ftr__file_sync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EOPNOTSUPP;
+    const int code = errno;
+    close(descriptor);
+    errno = code;
+    return synced;
+}
+
+/* --------------------------------------------------------------------------------------------------------- names -- */
+
+#define FTR__FOLDER_PREFIX "step-"
+#define FTR__FOLDER_DIGITS 12
+
+const char *ftr__folder_text(ftr__folder_name name, char text[FTR__FOLDER_TEXT]) {
+    const int used = snprintf(text, FTR__FOLDER_TEXT, FTR__FOLDER_PREFIX "%0*" PRId64, FTR__FOLDER_DIGITS, name.step);
+    if (name.copy > 0) snprintf(text + used, FTR__FOLDER_TEXT - (size_t)used, ".%d", (int)name.copy);
+    return text;
+}
+
+/* A name is what ftr__folder_text() would write: the digits are read, and compared with what they would give. */
+bool ftr__folder_parse(const char *text, ftr__folder_name *name) {
+    const size_t prefix = sizeof FTR__FOLDER_PREFIX - 1;
+    *name = (ftr__folder_name){0, 0};
+    if (strncmp(text, FTR__FOLDER_PREFIX, prefix) != 0) return false;
+    const char *at = text + prefix;
+    for (; *at >= '0' && *at <= '9'; at++) {
+        if (name->step > (INT64_MAX - (*at - '0')) / 10) return false;
+        name->step = name->step * 10 + (*at - '0');
+    }
+    if (*at == '.') {
+        for (at++; *at >= '0' && *at <= '9'; at++) {
+            if (name->copy > (INT32_MAX - (*at - '0')) / 10) return false;
+            name->copy = name->copy * 10 + (*at - '0');
+        }
+    }
+    char written[FTR__FOLDER_TEXT];
+    return strcmp(text, ftr__folder_text(*name, written)) == 0;
+}
+
+int ftr__folder_compare(ftr__folder_name a, ftr__folder_name b) {
+    if (a.step != b.step) return a.step < b.step ? -1 : 1;
+    return a.copy == b.copy ? 0 : a.copy < b.copy ? -1 : 1;
+}
+
+static int ftr__folder_newest_first(const void *a, const void *b) {
+    const ftr__folder_name *left = a, *right = b;
+    return ftr__folder_compare(*right, *left);
+}
+
+/* ------------------------------------------------------------------------------------------------------- listing -- */
+
+/* A list that grows. */
+typedef struct ftr__folder_names {
+    ftr__folder_name *names;
+    int32_t count, capacity;
+} ftr__folder_names;
+
+static ftr_status ftr__folder_read(ftr_context *context, ftr__arena *arena, const char *path, DIR *directory,
+                                   ftr__folder_names *list) {
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (!entry) {
+            if (errno == 0) return FTR_OK;
+            return ftr__error(context, FTR_ERROR_IO, "%s: readdir: %s", path, strerror(errno));
+        }
+        ftr__folder_name name;
+        if (!ftr__folder_parse(entry->d_name, &name)) continue;
+        if (!ftr__arena_grow(arena, (void **)&list->names, list->count, &list->capacity, sizeof name))
+            return ftr__out_of_memory(context, path, sizeof name);
+        list->names[list->count++] = name;
+    }
+}
+
+static ftr_status ftr__folder_sort(ftr_context *context, ftr__arena *arena, ftr__folder_names *list) {
+    const size_t size = (size_t)list->count * sizeof *list->names;
+    const void **order = ftr__arena_alloc(arena, (size_t)list->count * sizeof *order);
+    ftr__folder_name *sorted = ftr__arena_alloc(arena, size);
+    if (!order || !sorted) return ftr__out_of_memory(context, "checkpoint", size);
+    for (int32_t i = 0; i < list->count; i++) order[i] = &list->names[i];
+    ftr__sort(order, list->count, ftr__folder_newest_first);
+    for (int32_t i = 0; i < list->count; i++) sorted[i] = *(const ftr__folder_name *)order[i];
+    list->names = sorted;
+    return FTR_OK;
+}
+
+ftr_status ftr__folder_list(ftr_context *context, ftr__arena *arena, const char *path, ftr__folder_name **names,
+                            int32_t *count) {
+    *names = NULL;
+    *count = 0;
+    DIR *directory = opendir(path);
+    if (!directory && errno == ENOENT) return FTR_OK;
+    if (!directory) return ftr__error(context, FTR_ERROR_IO, "%s: opendir: %s", path, strerror(errno));
+    ftr__folder_names list = {NULL, 0, 0};
+    ftr_status status = ftr__folder_read(context, arena, path, directory, &list);
+    closedir(directory);
+    if (status == FTR_OK) status = ftr__folder_sort(context, arena, &list);
+    if (status != FTR_OK) return status;
+    *names = list.names;
+    *count = list.count;
+    return FTR_OK;
+}
+
+ftr_status ftr__folder_clean(ftr_context *context, ftr__arena *arena, const char *path) {
+    DIR *directory = opendir(path);
+    if (!directory) return ftr__error(context, FTR_ERROR_IO, "%s: opendir: %s", path, strerror(errno));
+    ftr_status status = FTR_OK;
+    for (const struct dirent *entry; status == FTR_OK && (entry = readdir(directory));) {
+        if (strncmp(entry->d_name, FTR__FOLDER_TEMPORARY, sizeof FTR__FOLDER_TEMPORARY - 1) != 0) continue;
+        const char *rest = ftr__folder_join(arena, path, entry->d_name);
+        if (!rest) {
+            status = ftr__out_of_memory(context, path, strlen(path));
+            break;
+        }
+        const char *failed = ftr__folder_remove(rest);
+        if (failed)
+            ftr__log(context, FTR_LOG_WARNING, "%s: an interrupted save's leftovers stay: %s: %s", rest, failed,
+                     strerror(errno));
+    }
+    closedir(directory);
+    return status;
+}
+
+/* ---- src/io/checkpoint.h ---- */
+/* Checkpoints from inside. A checkpoint is a list of sections. A section has tensors, which become the file
+ * "<name>.safetensors", or values, which become an object under its name in checkpoint.json, or both. Whoever has state
+ * to keep adds a section; the format does not change for it. */
+
+#define FTR__CHECKPOINT_VERSION 1
+#define FTR__CHECKPOINT_JSON "checkpoint.json"
+#define FTR__CHECKPOINT_FORMAT "fasttrain checkpoint"
+
+/* checkpoint.json ends with this, the digest being that of all bytes before: the only part that no version may change.
+ * */
+#define FTR__CHECKPOINT_TAIL "\"crc32c\":\"%08" PRIx32 "\"}\n"
+#define FTR__CHECKPOINT_TAIL_BYTES 21
+
+/* ------------------------------------------------------------------------------------------------------ sections -- */
+
+/* Members of objects of checkpoint.json. */
+typedef struct ftr__checkpoint_out {
+    ftr__json_writer json;
+    bool comma; /* the object that is open has a member */
+} ftr__checkpoint_out;
+
+FTR_LIB void ftr__checkpoint_put_key(ftr__checkpoint_out *out, const char *key);
+FTR_LIB void ftr__checkpoint_put_integer(ftr__checkpoint_out *out, const char *key, int64_t value);
+FTR_LIB void ftr__checkpoint_put_real(ftr__checkpoint_out *out, const char *key, double value);
+FTR_LIB void ftr__checkpoint_put_reals(ftr__checkpoint_out *out, const char *key, const double *values, int32_t count);
+FTR_LIB void ftr__checkpoint_put_string(ftr__checkpoint_out *out, const char *key, const char *value);
+FTR_LIB void ftr__checkpoint_put_digits(ftr__checkpoint_out *out, const char *key, uint64_t value); /* as a string */
+FTR_LIB void ftr__checkpoint_put_bool(ftr__checkpoint_out *out, const char *key, bool value);
+FTR_LIB void ftr__checkpoint_open_object(ftr__checkpoint_out *out, const char *key);
+FTR_LIB void ftr__checkpoint_close_object(ftr__checkpoint_out *out);
+
+typedef struct ftr__checkpoint_tensor {
+    const char *name;
+    ftr_dtype dtype;
+    ftr_shape shape; /* the file's */
+    size_t bytes;
+    size_t offset;  /* in the staging memory, where it lies as plans have it */
+    bool permuted;  /* OHWI in memory, OIHW in the file */
+    int64_t window; /* H * W of a permuted one */
+} ftr__checkpoint_tensor;
+
+typedef struct ftr__checkpoint_section {
+    const char *name;
+    const ftr__checkpoint_tensor *tensors;
+    int32_t count;
+    size_t bytes; /* of the staging memory */
+    void *user;
+    bool (*present)(void *user);                                     /* whether the next save has it; NULL: always */
+    ftr_status (*copy)(void *user, unsigned char *to);               /* all tensors, each at its offset */
+    ftr_status (*put)(void *user, int32_t tensor, const void *data); /* back into place, in the layout of plans */
+    void (*write)(void *user, ftr__checkpoint_out *out);             /* members of the object; NULL: no values */
+} ftr__checkpoint_section;
+
+/* ------------------------------------------------------------------------------------------------------- writing -- */
+
+/* ftr_checkpointer_create() with sections besides those of the plan. What they point to outlives the checkpointer. */
+FTR_LIB ftr_status ftr__checkpointer_create(ftr_plan *plan, const ftr_checkpoint_desc *desc,
+                                            const ftr__checkpoint_section *sections, int32_t count,
+                                            ftr_checkpointer **checkpointer);
+
+/* Number of checkpoints in the directory when it was opened, damaged ones included. */
+FTR_LIB int32_t ftr__checkpointer_found(const ftr_checkpointer *checkpointer);
+
+/* Whether a save is being written; waits up to `seconds` for its end. */
+FTR_LIB bool ftr__checkpointer_is_busy(ftr_checkpointer *checkpointer, double seconds);
+
+/* Has the save that is being written given up as soon as the call to the system returns that it is in. */
+FTR_LIB void ftr__checkpointer_cancel(ftr_checkpointer *checkpointer);
+
+/* ------------------------------------------------------------------------------------------------------- reading -- */
+
+typedef struct ftr__checkpoint_file {
+    const char *name;
+    int64_t bytes;
+    uint32_t crc;
+    ftr_safetensors *tensors;
+} ftr__checkpoint_file;
+
+struct ftr_checkpoint {
+    ftr_context *context;
+    ftr__arena arena;
+    ftr_checkpoint_info info;
+    const ftr__json *sections; /* an object of objects */
+    const ftr__json *metadata; /* an object of strings */
+    ftr__checkpoint_file *files;
+    int32_t file_count;
+};
+
+/* Where the files of a checkpoint come from. Gives the whole of file `name` in memory of ftr__allocate(); `label` is
+ * what messages call it; `expected` is its size, or -1 if it is not known. */
+typedef ftr_status (*ftr__checkpoint_read_fn)(void *user, ftr_context *context, const char *label, const char *name,
+                                              int64_t expected, unsigned char **bytes, size_t *size);
+
+/* ftr_checkpoint_open() from anywhere. */
+FTR_LIB ftr_status ftr__checkpoint_read(ftr_context *context, const char *path, ftr__checkpoint_read_fn read,
+                                        void *user, ftr_checkpoint **checkpoint);
+
+/* Reads checkpoint.json alone, for its facts; the sizes of the other files are compared, their bytes are not read. */
+FTR_LIB ftr_status ftr__checkpoint_peek(ftr_context *context, const char *path, ftr_checkpoint **checkpoint);
+
+/* Values of an object, each with its type and range checked. The first failure sticks; calls after it give 0. */
+typedef struct ftr__checkpoint_values {
+    ftr_context *context;
+    const char *path;    /* of the checkpoint */
+    const char *section; /* "" for the outermost object */
+    const ftr__json *object;
+    ftr_status status;
+} ftr__checkpoint_values;
+
+/* A section's values; without such a section a failure. */
+FTR_LIB ftr__checkpoint_values ftr__checkpoint_values_of(const ftr_checkpoint *checkpoint, const char *section);
+/* A member that is an object; `section` is what messages call it. */
+FTR_LIB ftr__checkpoint_values ftr__checkpoint_object(const ftr__checkpoint_values *values, const char *key,
+                                                      const char *section);
+FTR_LIB bool ftr__checkpoint_has(const ftr__checkpoint_values *values, const char *key);
+FTR_LIB int64_t ftr__checkpoint_integer(ftr__checkpoint_values *values, const char *key, int64_t low, int64_t high);
+FTR_LIB double ftr__checkpoint_real(ftr__checkpoint_values *values, const char *key);
+FTR_LIB void ftr__checkpoint_reals(ftr__checkpoint_values *values, const char *key, double *reals, int32_t count);
+FTR_LIB const char *ftr__checkpoint_string(ftr__checkpoint_values *values, const char *key); /* never NULL */
+FTR_LIB bool ftr__checkpoint_bool(ftr__checkpoint_values *values, const char *key);
+FTR_LIB uint64_t ftr__checkpoint_digits(ftr__checkpoint_values *values, const char *key); /* a string of digits */
+
+/* Compares a value that must be as it is now; a difference is an FTR_ERROR_STATE that names it. */
+FTR_LIB void ftr__checkpoint_same_integer(ftr__checkpoint_values *values, const char *key, int64_t now);
+FTR_LIB void ftr__checkpoint_same_real(ftr__checkpoint_values *values, const char *key, double now,
+                                       double otherwise); /* what it is if it is not there; NaN: it must be */
+FTR_LIB void ftr__checkpoint_same_string(ftr__checkpoint_values *values, const char *key, const char *now);
+FTR_LIB void ftr__checkpoint_same_bool(ftr__checkpoint_values *values, const char *key, bool now);
+
+/* Whether a section's tensors are those of the checkpoint: each there, of the same type and shape, and no other. */
+FTR_LIB ftr_status ftr__checkpoint_match(const ftr_checkpoint *checkpoint, const ftr__checkpoint_section *section);
+
+/* Puts a section's tensors, which match, into place. `scratch` has room for the largest permuted one. */
+FTR_LIB ftr_status ftr__checkpoint_put(const ftr_checkpoint *checkpoint, const ftr__checkpoint_section *section,
+                                       unsigned char *scratch);
+
+/* --------------------------------------------------------------------------------------------- sections of plans -- */
+
+#define FTR__CHECKPOINT_PLAN_SECTIONS 3
+
+/* A plan's sections: "weights", "optimizer" and "plan". */
+FTR_LIB ftr_status ftr__checkpoint_plan_sections(ftr_plan *plan, ftr__arena *arena,
+                                                 ftr__checkpoint_section sections[FTR__CHECKPOINT_PLAN_SECTIONS]);
+
+/* A section of the graph's variables under another name, whose copy lies in one block, as the graph's own memory does:
+ * ftr__variable.offset. `copy`, `put` and `user` are the caller's to fill. */
+FTR_LIB ftr_status ftr__checkpoint_variables(ftr_graph *graph, ftr__arena *arena, const char *name,
+                                             ftr__checkpoint_section *section);
+
+/* ftr_checkpoint_restore() with sections besides those of the plan: all are compared before the first is changed. */
+FTR_LIB ftr_status ftr__checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan,
+                                           const ftr__checkpoint_section *sections, int32_t count);
+
+/* ---- src/io/checkpoint_read.c ---- */
+/* Reading and checking checkpoints. */
+
+#define FTR__CHECKPOINT_MAX_JSON ((int64_t)64 << 20)
+#define FTR__CHECKPOINT_SUFFIX ".safetensors"
+
+/* -------------------------------------------------------------------------------------------------------- values -- */
+
+/* "path/checkpoint.json: run.epoch: found 'x', expected an integer". `value` NULL: it is missing. */
+static void ftr__checkpoint_unexpected(ftr__checkpoint_values *values, const char *key, const ftr__json *value,
+                                       const char *expected) {
+    char found[64];
+    if (!value)
+        snprintf(found, sizeof found, "nothing");
+    else if (value->type == FTR__JSON_NUMBER)
+        snprintf(found, sizeof found, "the number %.17g", value->as.number.value);
+    else if (value->type == FTR__JSON_STRING)
+        snprintf(found, sizeof found, "'%.40s'", value->as.string.text);
+    else
+        snprintf(found, sizeof found, "%s", ftr__json_type_text(value));
+    values->status = ftr__error(values->context, FTR_ERROR_FORMAT,
+                                "%s/" FTR__CHECKPOINT_JSON ": %.40s%s%.60s: found %s, expected %s", values->path,
+                                values->section, *values->section ? "." : "", key, found, expected);
+}
+
+/* The member of this key and type; NULL, with the failure noted, if there is none. */
+static const ftr__json *ftr__checkpoint_member(ftr__checkpoint_values *values, const char *key, ftr__json_type type,
+                                               const char *expected) {
+    if (values->status != FTR_OK) return NULL;
+    const ftr__json *value = ftr__json_find(values->object, key);
+    if (value && value->type == type) return value;
+    ftr__checkpoint_unexpected(values, key, value, expected);
+    return NULL;
+}
+
+bool ftr__checkpoint_has(const ftr__checkpoint_values *values, const char *key) {
+    return values->status == FTR_OK && ftr__json_find(values->object, key) != NULL;
+}
+
+int64_t ftr__checkpoint_integer(ftr__checkpoint_values *values, const char *key, int64_t low, int64_t high) {
+    char expected[80];
+    snprintf(expected, sizeof expected, "an integer from %" PRId64 " to %" PRId64, low, high);
+    const ftr__json *value = ftr__checkpoint_member(values, key, FTR__JSON_NUMBER, expected);
+    if (!value) return 0;
+    const int64_t integer = value->as.number.integer;
+    if (value->as.number.is_integer && integer >= low && integer <= high) return integer;
+    ftr__checkpoint_unexpected(values, key, value, expected);
+    return 0;
+}
+
+double ftr__checkpoint_real(ftr__checkpoint_values *values, const char *key) {
+    double real = 0.0;
+    if (values->status != FTR_OK) return real;
+    const ftr__json *value = ftr__json_find(values->object, key);
+    if (!value || !ftr__json_get_real(value, &real)) ftr__checkpoint_unexpected(values, key, value, "a number");
+    return real;
+}
+
+void ftr__checkpoint_reals(ftr__checkpoint_values *values, const char *key, double *reals, int32_t count) {
+    char expected[48];
+    snprintf(expected, sizeof expected, "an array of %d numbers", (int)count);
+    for (int32_t i = 0; i < count; i++) reals[i] = 0.0;
+    const ftr__json *array = ftr__checkpoint_member(values, key, FTR__JSON_ARRAY, expected);
+    if (!array) return;
+    bool fits = array->as.list.count == count;
+    const ftr__json *element = fits ? array->as.list.first : NULL;
+    for (int32_t i = 0; element && fits; element = element->next, i++) fits = ftr__json_get_real(element, &reals[i]);
+    if (!fits) ftr__checkpoint_unexpected(values, key, array, expected);
+}
+
+const char *ftr__checkpoint_string(ftr__checkpoint_values *values, const char *key) {
+    const ftr__json *value = ftr__checkpoint_member(values, key, FTR__JSON_STRING, "a string");
+    if (!value) return "";
+    if (strlen(value->as.string.text) == value->as.string.length) return value->as.string.text;
+    ftr__checkpoint_unexpected(values, key, value, "a string without U+0000");
+    return "";
+}
+
+bool ftr__checkpoint_bool(ftr__checkpoint_values *values, const char *key) {
+    const ftr__json *value = ftr__checkpoint_member(values, key, FTR__JSON_BOOL, "true or false");
+    return value && value->as.boolean;
+}
+
+uint64_t ftr__checkpoint_digits(ftr__checkpoint_values *values, const char *key) {
+    const char *text = ftr__checkpoint_string(values, key);
+    uint64_t number = 0;
+    if (values->status != FTR_OK) return 0;
+    bool fits = *text != '\0';
+    for (; fits && *text; text++) {
+        const uint64_t digit = (uint64_t)(*text - '0');
+        fits = digit <= 9 && number <= (UINT64_MAX - digit) / 10;
+        number = fits ? number * 10 + digit : 0;
+    }
+    if (!fits) ftr__checkpoint_unexpected(values, key, ftr__json_find(values->object, key), "digits of an integer");
+    return number;
+}
+
+ftr__checkpoint_values ftr__checkpoint_values_of(const ftr_checkpoint *checkpoint, const char *section) {
+    ftr__checkpoint_values values = {.context = checkpoint->context,
+                                     .path = checkpoint->info.path,
+                                     .section = section,
+                                     .object = ftr__json_find(checkpoint->sections, section)};
+    if (!values.object)
+        values.status = ftr__error(values.context, FTR_ERROR_STATE,
+                                   "%s/" FTR__CHECKPOINT_JSON ": section '%.40s' is missing", values.path, section);
+    return values;
+}
+
+ftr__checkpoint_values ftr__checkpoint_object(const ftr__checkpoint_values *values, const char *key,
+                                              const char *section) {
+    ftr__checkpoint_values inner = *values;
+    const ftr__json *object = ftr__checkpoint_member(&inner, key, FTR__JSON_OBJECT, "an object");
+    inner.section = section;
+    if (object) inner.object = object;
+    return inner;
+}
+
+/* ---------------------------------------------------------------------------------------------------- comparison -- */
+
+static void ftr__checkpoint_differs(ftr__checkpoint_values *values, const char *key, const char *found,
+                                    const char *now) {
+    if (values->status != FTR_OK || strcmp(found, now) == 0) return;
+    values->status = ftr__error(values->context, FTR_ERROR_STATE,
+                                "%s: the checkpoint is of another run: %s.%s is %.60s in it, and %.60s here",
+                                values->path, values->section, key, found, now);
+}
+
+#define FTR__CHECKPOINT_REAL 40
+
+/* As the file has it. */
+static const char *ftr__checkpoint_real_text(double value, char text[FTR__CHECKPOINT_REAL]) {
+    ftr__json_writer writer = {.text = text};
+    ftr__json_put_real(&writer, value);
+    text[writer.length] = '\0';
+    return text;
+}
+
+void ftr__checkpoint_same_integer(ftr__checkpoint_values *values, const char *key, int64_t now) {
+    char found[32], here[32];
+    snprintf(found, sizeof found, "%" PRId64, ftr__checkpoint_integer(values, key, INT64_MIN, INT64_MAX));
+    snprintf(here, sizeof here, "%" PRId64, now);
+    ftr__checkpoint_differs(values, key, found, here);
+}
+
+void ftr__checkpoint_same_real(ftr__checkpoint_values *values, const char *key, double now, double otherwise) {
+    char found[FTR__CHECKPOINT_REAL], here[FTR__CHECKPOINT_REAL];
+    const bool missing = !isnan(otherwise) && !ftr__checkpoint_has(values, key);
+    ftr__checkpoint_real_text(missing ? otherwise : ftr__checkpoint_real(values, key), found);
+    ftr__checkpoint_differs(values, key, found, ftr__checkpoint_real_text(now, here));
+}
+
+void ftr__checkpoint_same_string(ftr__checkpoint_values *values, const char *key, const char *now) {
+    char found[64], here[64];
+    const char *text = ftr__checkpoint_string(values, key);
+    if (values->status != FTR_OK || strcmp(text, now) == 0) return;
+    snprintf(found, sizeof found, "'%.56s'", text);
+    snprintf(here, sizeof here, "'%.56s'", now);
+    ftr__checkpoint_differs(values, key, found, strcmp(found, here) == 0 ? "another text" : here);
+}
+
+void ftr__checkpoint_same_bool(ftr__checkpoint_values *values, const char *key, bool now) {
+    ftr__checkpoint_differs(values, key, ftr__checkpoint_bool(values, key) ? "true" : "false", now ? "true" : "false");
+}
+
+/* -------------------------------------------------------------------------------------------------- checkpoint.json */
+
+/* A file of a checkpoint, for messages; NULL when memory is short. */
+static char *ftr__checkpoint_label(ftr_checkpoint *checkpoint, const char *name) {
+    char *label = ftr__folder_join(&checkpoint->arena, checkpoint->info.path, name);
+    if (!label) ftr__out_of_memory(checkpoint->context, checkpoint->info.path, strlen(checkpoint->info.path));
+    return label;
+}
+
+/* Compares the digest at the end with that of what stands before. */
+static ftr_status ftr__checkpoint_check_tail(ftr_context *context, const char *label, const unsigned char *bytes,
+                                             size_t size) {
+    if (size < FTR__CHECKPOINT_TAIL_BYTES)
+        return ftr__error(context, FTR_ERROR_FORMAT, "%s: found %zu bytes, expected %d or more", label, size,
+                          FTR__CHECKPOINT_TAIL_BYTES);
+    const size_t body = size - FTR__CHECKPOINT_TAIL_BYTES;
+    char tail[FTR__CHECKPOINT_TAIL_BYTES + 1];
+    snprintf(tail, sizeof tail, FTR__CHECKPOINT_TAIL, ftr__crc32c(0, bytes, body));
+    if (memcmp(tail, bytes + body, FTR__CHECKPOINT_TAIL_BYTES) == 0) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_FORMAT, "%s: the file is damaged: it does not end with its digest, %.18s",
+                      label, tail);
+}
+
+/* "weights.safetensors": letters, digits and '_' in front, so that no name leads out of the folder. */
+static bool ftr__checkpoint_is_file_name(const char *name, size_t length) {
+    const size_t suffix = sizeof FTR__CHECKPOINT_SUFFIX - 1;
+    if (length <= suffix || strcmp(name + (length - suffix), FTR__CHECKPOINT_SUFFIX) != 0) return false;
+    for (size_t i = 0; i < length - suffix; i++) {
+        const char c = name[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
+    }
+    return true;
+}
+
+static void ftr__checkpoint_read_files(ftr_checkpoint *checkpoint, ftr__checkpoint_values *top) {
+    const ftr__json *files = ftr__checkpoint_member(top, "files", FTR__JSON_OBJECT, "an object");
+    if (!files) return;
+    const size_t size = (size_t)files->as.list.count * sizeof *checkpoint->files;
+    checkpoint->files = ftr__arena_alloc(&checkpoint->arena, size);
+    if (!checkpoint->files) {
+        top->status = ftr__out_of_memory(checkpoint->context, checkpoint->info.path, size);
+        return;
+    }
+    for (const ftr__json *file = files->as.list.first; file && top->status == FTR_OK; file = file->next) {
+        if (!ftr__checkpoint_is_file_name(file->key, file->key_length) || file->type != FTR__JSON_OBJECT) {
+            ftr__checkpoint_unexpected(top, file->key, file, "an object, under the name of a safetensors file");
+            return;
+        }
+        ftr__checkpoint_values values = *top;
+        values.section = file->key;
+        values.object = file;
+        ftr__checkpoint_file *entry = &checkpoint->files[checkpoint->file_count++];
+        entry->name = file->key;
+        entry->bytes = ftr__checkpoint_integer(&values, "bytes", 0, INT64_MAX);
+        const char *crc = ftr__checkpoint_string(&values, "crc32c");
+        if (values.status == FTR_OK && strlen(crc) == 8 && strspn(crc, "0123456789abcdef") == 8)
+            entry->crc = (uint32_t)strtoul(crc, NULL, 16);
+        else if (values.status == FTR_OK)
+            ftr__checkpoint_unexpected(&values, "crc32c", ftr__json_find(file, "crc32c"), "8 hexadecimal digits");
+        top->status = values.status;
+    }
+}
+
+static void ftr__checkpoint_read_sections(ftr_checkpoint *checkpoint, ftr__checkpoint_values *top) {
+    checkpoint->sections = ftr__checkpoint_member(top, "sections", FTR__JSON_OBJECT, "an object");
+    for (const ftr__json *section = checkpoint->sections ? checkpoint->sections->as.list.first : NULL; section;
+         section = section->next) {
+        if (section->type == FTR__JSON_OBJECT) continue;
+        ftr__checkpoint_unexpected(top, section->key, section, "an object");
+        return;
+    }
+}
+
+static void ftr__checkpoint_read_metadata(ftr_checkpoint *checkpoint, ftr__checkpoint_values *top) {
+    checkpoint->metadata = ftr__checkpoint_member(top, "metadata", FTR__JSON_OBJECT, "an object");
+    for (const ftr__json *value = checkpoint->metadata ? checkpoint->metadata->as.list.first : NULL; value;
+         value = value->next) {
+        if (value->type == FTR__JSON_STRING) continue;
+        ftr__checkpoint_unexpected(top, value->key, value, "a string");
+        return;
+    }
+}
+
+/* Version 1. */
+static ftr_status ftr__checkpoint_read_1(ftr_checkpoint *checkpoint, ftr__checkpoint_values *top) {
+    ftr_checkpoint_info *info = &checkpoint->info;
+    info->fasttrain = ftr__checkpoint_string(top, "fasttrain");
+    info->seed = ftr__checkpoint_digits(top, "seed");
+    info->point.step = ftr__checkpoint_integer(top, "step", 0, INT64_MAX);
+    info->point.epoch = ftr__checkpoint_integer(top, "epoch", 0, INT64_MAX);
+    info->point.position = ftr__checkpoint_integer(top, "position", 0, INT64_MAX);
+    info->point.metric = ftr__checkpoint_has(top, "metric") ? ftr__checkpoint_real(top, "metric") : (double)NAN;
+    info->applied_steps = ftr__checkpoint_integer(top, "applied_steps", 0, INT64_MAX);
+    if (ftr__checkpoint_has(top, "metric_name")) info->metric_name = ftr__checkpoint_string(top, "metric_name");
+    ftr__checkpoint_read_sections(checkpoint, top);
+    ftr__checkpoint_read_metadata(checkpoint, top);
+    ftr__checkpoint_read_files(checkpoint, top);
+    for (int32_t i = 0; i < checkpoint->file_count && top->status == FTR_OK; i++)
+        info->bytes += (size_t)checkpoint->files[i].bytes;
+    return top->status;
+}
+
+/* One reader a version: a change of the format adds a row, and old checkpoints are read on. */
+static const struct ftr__checkpoint_reader {
+    int64_t version;
+    ftr_status (*read)(ftr_checkpoint *checkpoint, ftr__checkpoint_values *top);
+} ftr__checkpoint_readers[] = {{1, ftr__checkpoint_read_1}};
+
+static ftr_status ftr__checkpoint_read_version(ftr_checkpoint *checkpoint, ftr__checkpoint_values *top) {
+    const char *format = ftr__checkpoint_string(top, "format");
+    if (top->status == FTR_OK && strcmp(format, FTR__CHECKPOINT_FORMAT) != 0)
+        ftr__checkpoint_unexpected(top, "format", ftr__json_find(top->object, "format"),
+                                   "'" FTR__CHECKPOINT_FORMAT "'");
+    const int64_t version = ftr__checkpoint_integer(top, "version", 1, INT64_MAX);
+    if (top->status != FTR_OK) return top->status;
+    checkpoint->info.version = version;
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ftr__checkpoint_readers); i++) {
+        if (ftr__checkpoint_readers[i].version == version) return ftr__checkpoint_readers[i].read(checkpoint, top);
+    }
+    return ftr__error(checkpoint->context, FTR_ERROR_UNSUPPORTED,
+                      "%s/" FTR__CHECKPOINT_JSON ": version %" PRId64
+                      ": this fasttrain reads up to version %d; the checkpoint needs a newer one",
+                      checkpoint->info.path, version, FTR__CHECKPOINT_VERSION);
+}
+
+/* The texts stay in the arena: the parser copies them. */
+static ftr_status ftr__checkpoint_parse(ftr_checkpoint *checkpoint, const char *label, const unsigned char *bytes,
+                                        size_t size) {
+    ftr_context *context = checkpoint->context;
+    ftr_status status = ftr__checkpoint_check_tail(context, label, bytes, size);
+    if (status != FTR_OK) return status;
+    const ftr__json *root = NULL;
+    ftr__json_error error;
+    status = ftr__json_parse(&checkpoint->arena, (const char *)bytes, size, &root, &error);
+    if (status == FTR_ERROR_OUT_OF_MEMORY) return ftr__out_of_memory(context, label, size);
+    if (status != FTR_OK) return ftr__error(context, status, "%s: %s", label, error.message);
+    if (root->type != FTR__JSON_OBJECT)
+        return ftr__error(context, FTR_ERROR_FORMAT, "%s: found %s, expected an object", label,
+                          ftr__json_type_text(root));
+    ftr__checkpoint_values top = {
+        .context = context, .path = checkpoint->info.path, .section = "", .object = root, .status = FTR_OK};
+    return ftr__checkpoint_read_version(checkpoint, &top);
+}
+
+static ftr_status ftr__checkpoint_read_json(ftr_checkpoint *checkpoint, ftr__checkpoint_read_fn read, void *user) {
+    const char *label = ftr__checkpoint_label(checkpoint, FTR__CHECKPOINT_JSON);
+    if (!label) return FTR_ERROR_OUT_OF_MEMORY;
+    unsigned char *bytes = NULL;
+    size_t size = 0;
+    ftr_status status = read(user, checkpoint->context, label, FTR__CHECKPOINT_JSON, -1, &bytes, &size);
+    if (status != FTR_OK) return status;
+    status = ftr__checkpoint_parse(checkpoint, label, bytes, size);
+    ftr__release(checkpoint->context, bytes, size);
+    checkpoint->info.bytes += size;
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------ tensors' files -- */
+
+static ftr_status ftr__checkpoint_read_file(ftr_checkpoint *checkpoint, ftr__checkpoint_file *file,
+                                            ftr__checkpoint_read_fn read, void *user) {
+    ftr_context *context = checkpoint->context;
+    const char *label = ftr__checkpoint_label(checkpoint, file->name);
+    if (!label) return FTR_ERROR_OUT_OF_MEMORY;
+    unsigned char *bytes = NULL;
+    size_t size = 0;
+    ftr_status status = read(user, context, label, file->name, file->bytes, &bytes, &size);
+    if (status != FTR_OK) return status;
+    const uint32_t crc = ftr__crc32c(0, bytes, size);
+    if ((uint64_t)size == (uint64_t)file->bytes && crc == file->crc)
+        return ftr__safetensors_take(context, label, bytes, size, &file->tensors);
+    ftr__release(context, bytes, size);
+    return ftr__error(context, FTR_ERROR_FORMAT,
+                      "%s: the file is damaged: found %zu bytes with digest %08" PRIx32 ", expected %" PRId64
+                      " with %08" PRIx32,
+                      label, size, crc, file->bytes, file->crc);
+}
+
+void ftr_checkpoint_close(ftr_checkpoint *checkpoint) {
+    if (!checkpoint) return;
+    for (int32_t i = 0; i < checkpoint->file_count; i++) ftr_safetensors_close(checkpoint->files[i].tensors);
+    ftr_context *context = checkpoint->context;
+    ftr__arena_free(&checkpoint->arena);
+    ftr__release(context, checkpoint, sizeof *checkpoint);
+}
+
+/* An empty one; NULL with the error recorded. */
+static ftr_checkpoint *ftr__checkpoint_make(ftr_context *context, const char *path) {
+    ftr_checkpoint *made = ftr__allocate(context, sizeof *made);
+    if (made) {
+        memset(made, 0, sizeof *made);
+        made->context = context;
+        ftr__arena_init(&made->arena, context);
+        made->info.path = ftr__arena_string(&made->arena, path);
+        if (made->info.path) return made;
+        ftr_checkpoint_close(made);
+    }
+    ftr__out_of_memory(context, path, sizeof *made);
+    return NULL;
+}
+
+ftr_status ftr__checkpoint_read(ftr_context *context, const char *path, ftr__checkpoint_read_fn read, void *user,
+                                ftr_checkpoint **checkpoint) {
+    *checkpoint = NULL;
+    ftr_checkpoint *made = ftr__checkpoint_make(context, path);
+    if (!made) return FTR_ERROR_OUT_OF_MEMORY;
+    ftr_status status = ftr__checkpoint_read_json(made, read, user);
+    for (int32_t i = 0; i < made->file_count && status == FTR_OK; i++)
+        status = ftr__checkpoint_read_file(made, &made->files[i], read, user);
+    if (status == FTR_OK)
+        *checkpoint = made;
+    else
+        ftr_checkpoint_close(made);
+    return status;
+}
+
+/* A damaged file may be of any size: it is not read if that is not the expected one. */
+static ftr_status ftr__checkpoint_check_size(ftr_context *context, const char *path, int64_t expected) {
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return ftr__error(context, FTR_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    if (expected < 0 && S_ISREG(info.st_mode) && info.st_size > FTR__CHECKPOINT_MAX_JSON)
+        return ftr__error(context, FTR_ERROR_FORMAT, "%s: the file is damaged: found %lld bytes, expected at most %lld",
+                          path, (long long)info.st_size, (long long)FTR__CHECKPOINT_MAX_JSON);
+    if (expected < 0 || !S_ISREG(info.st_mode) || info.st_size == expected) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_FORMAT, "%s: the file is damaged: found %lld bytes, expected %lld", path,
+                      (long long)info.st_size, (long long)expected);
+}
+
+/* Files of a folder: their labels are their paths. */
+static ftr_status ftr__checkpoint_read_disk(void *user, ftr_context *context, const char *label, const char *name,
+                                            int64_t expected, unsigned char **bytes, size_t *size) {
+    (void)user;
+    (void)name;
+    const ftr_status status = ftr__checkpoint_check_size(context, label, expected);
+    return status == FTR_OK ? ftr__file_read(context, label, bytes, size) : status;
+}
+
+ftr_status ftr__checkpoint_peek(ftr_context *context, const char *path, ftr_checkpoint **checkpoint) {
+    *checkpoint = NULL;
+    ftr_checkpoint *made = ftr__checkpoint_make(context, path);
+    if (!made) return FTR_ERROR_OUT_OF_MEMORY;
+    ftr_status status = ftr__checkpoint_read_json(made, ftr__checkpoint_read_disk, NULL);
+    for (int32_t i = 0; i < made->file_count && status == FTR_OK; i++) {
+        const char *label = ftr__checkpoint_label(made, made->files[i].name);
+        status = label ? ftr__checkpoint_check_size(context, label, made->files[i].bytes) : FTR_ERROR_OUT_OF_MEMORY;
+    }
+    if (status == FTR_OK)
+        *checkpoint = made;
+    else
+        ftr_checkpoint_close(made);
+    return status;
+}
+
+ftr_status ftr_checkpoint_open(ftr_context *context, const char *path, ftr_checkpoint **checkpoint) {
+    if (checkpoint) *checkpoint = NULL;
+    if (!context || !path || !checkpoint)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_checkpoint_open: context, path or checkpoint is NULL");
+    return ftr__checkpoint_read(context, path, ftr__checkpoint_read_disk, NULL, checkpoint);
+}
+
+/* ----------------------------------------------------------------------------------------------------- directory -- */
+
+/* What is known while a directory is gone through. */
+typedef struct ftr__checkpoint_search {
+    ftr_context *context;
+    const char *directory;
+    ftr__arena arena;
+    ftr__folder_name *names;
+    int32_t count;
+} ftr__checkpoint_search;
+
+static ftr_status ftr__checkpoint_search_begin(ftr__checkpoint_search *search, ftr_context *context,
+                                               const char *directory) {
+    *search = (ftr__checkpoint_search){.context = context, .directory = directory};
+    ftr__arena_init(&search->arena, context);
+    return ftr__folder_list(context, &search->arena, directory, &search->names, &search->count);
+}
+
+static ftr_status ftr__checkpoint_search_open(ftr__checkpoint_search *search, int32_t index, const char **path,
+                                              ftr_checkpoint **checkpoint) {
+    char name[FTR__FOLDER_TEXT];
+    *checkpoint = NULL;
+    *path = ftr__folder_join(&search->arena, search->directory, ftr__folder_text(search->names[index], name));
+    if (!*path) return ftr__out_of_memory(search->context, search->directory, sizeof name);
+    return ftr_checkpoint_open(search->context, *path, checkpoint);
+}
+
+/* All are damaged: names them, as far as there is room, with the reason of the newest. */
+static ftr_status ftr__checkpoint_search_failed(ftr__checkpoint_search *search, const char *reason) {
+    char names[160] = "", name[FTR__FOLDER_TEXT];
+    size_t used = 0;
+    int32_t i = 0;
+    for (; i < search->count && used + 2 * FTR__FOLDER_TEXT < sizeof names; i++)
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                                 ftr__folder_text(search->names[i], name));
+    if (i < search->count) snprintf(names + used, sizeof names - used, " and %d more", (int)(search->count - i));
+    return ftr__error(search->context, FTR_ERROR_FORMAT, "%.100s: no checkpoint is intact (%s): %s", search->directory,
+                      names, reason);
+}
+
+static ftr_status ftr__checkpoint_search_newest(ftr__checkpoint_search *search, ftr_checkpoint **checkpoint) {
+    ftr_context *context = search->context;
+    char reason[FTR__MESSAGE_SIZE] = "";
+    for (int32_t i = 0; i < search->count; i++) {
+        const char *path;
+        const ftr_status status = ftr__checkpoint_search_open(search, i, &path, checkpoint);
+        if (status == FTR_OK && i > 0) ftr_error_clear(context);
+        if (status != FTR_ERROR_FORMAT && status != FTR_ERROR_IO) return status;
+        ftr__log(context, FTR_LOG_WARNING, "a checkpoint is passed over: %s", context->message);
+        if (i == 0) snprintf(reason, sizeof reason, "%s", context->message);
+    }
+    return search->count > 0 ? ftr__checkpoint_search_failed(search, reason) : FTR_OK;
+}
+
+ftr_status ftr_checkpoint_find(ftr_context *context, const char *directory, ftr_checkpoint **checkpoint) {
+    if (checkpoint) *checkpoint = NULL;
+    if (!context || !directory || !checkpoint)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_checkpoint_find: context, directory or checkpoint is NULL");
+    ftr__checkpoint_search search;
+    ftr_status status = ftr__checkpoint_search_begin(&search, context, directory);
+    if (status == FTR_OK) status = ftr__checkpoint_search_newest(&search, checkpoint);
+    ftr__arena_free(&search.arena);
+    return status;
+}
+
+ftr_status ftr_checkpoint_list(ftr_context *context, const char *directory, ftr_checkpoint_list_fn tell, void *user) {
+    if (!context || !directory || !tell)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_checkpoint_list: context, directory or tell is NULL");
+    ftr__checkpoint_search search;
+    ftr_status status = ftr__checkpoint_search_begin(&search, context, directory);
+    for (int32_t i = 0; i < search.count && status == FTR_OK; i++) {
+        const char *path;
+        ftr_checkpoint *checkpoint;
+        const ftr_status found = ftr__checkpoint_search_open(&search, i, &path, &checkpoint);
+        if (found == FTR_ERROR_OUT_OF_MEMORY) {
+            status = found;
+            break;
+        }
+        tell(user, path, found, found == FTR_OK ? "" : context->message, checkpoint);
+        ftr_checkpoint_close(checkpoint);
+        ftr_error_clear(context);
+    }
+    ftr__arena_free(&search.arena);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------------- facts -- */
+
+ftr_checkpoint_info ftr_checkpoint_info_of(const ftr_checkpoint *checkpoint) {
+    ftr_checkpoint_info info;
+    memset(&info, 0, sizeof info);
+    return checkpoint ? checkpoint->info : info;
+}
+
+const char *ftr_checkpoint_metadata(const ftr_checkpoint *checkpoint, const char *key) {
+    const ftr__json *value = checkpoint && key ? ftr__json_find(checkpoint->metadata, key) : NULL;
+    return value ? value->as.string.text : NULL;
+}
+
+const ftr_safetensors *ftr_checkpoint_tensors(const ftr_checkpoint *checkpoint, const char *section) {
+    for (int32_t i = 0; checkpoint && section && i < checkpoint->file_count; i++) {
+        const size_t length = strlen(section);
+        const char *name = checkpoint->files[i].name;
+        if (strncmp(name, section, length) == 0 && strcmp(name + length, FTR__CHECKPOINT_SUFFIX) == 0)
+            return checkpoint->files[i].tensors;
+    }
+    return NULL;
+}
+
+/* ---- src/io/checkpoint_plan.c ---- */
+/* What of a plan and its graph goes into a checkpoint, and how it gets back. */
+
+/* ------------------------------------------------------------------------------------------------------- weights -- */
+
+static ftr_status ftr__checkpoint_no_memory(ftr_context *context, size_t bytes) {
+    return ftr__out_of_memory(context, "checkpoint", bytes);
+}
+
+ftr_status ftr__checkpoint_variables(ftr_graph *graph, ftr__arena *arena, const char *name,
+                                     ftr__checkpoint_section *section) {
+    const size_t size = (size_t)graph->variable_count * sizeof *section->tensors;
+    ftr__checkpoint_tensor *tensors = ftr__arena_alloc(arena, size);
+    if (!tensors) return ftr__checkpoint_no_memory(graph->context, size);
+    for (int32_t i = 0; i < graph->variable_count; i++) {
+        const ftr__weight weight = ftr__weight_of(graph, i);
+        tensors[i] = (ftr__checkpoint_tensor){.name = weight.name,
+                                              .dtype = weight.dtype,
+                                              .shape = weight.shape,
+                                              .bytes = weight.bytes,
+                                              .offset = graph->variables[i].offset,
+                                              .permuted = weight.permuted,
+                                              .window = weight.window};
+    }
+    *section = (ftr__checkpoint_section){
+        .name = name, .tensors = tensors, .count = graph->variable_count, .bytes = graph->variable_bytes};
+    return FTR_OK;
+}
+
+static ftr_status ftr__checkpoint_copy_weights(void *user, unsigned char *to) {
+    const ftr_plan *plan = user;
+    ftr_context *context = plan->context;
+    return context->backend->download(context, context->backend_state, to, plan->source->variable_memory,
+                                      plan->source->variable_bytes);
+}
+
+static ftr_status ftr__checkpoint_put_weight(void *user, int32_t index, const void *data) {
+    const ftr_plan *plan = user;
+    const ftr__variable *variable = &plan->source->variables[index];
+    return ftr_variable_write((ftr_tensor){plan->source, variable->value}, data, variable->bytes);
+}
+
+/* --------------------------------------------------------------------------------------------- optimizer's state -- */
+
+/* Whether a state is one of a convolution weight ("conv.weight.exp_avg" of "conv.weight") and laid out as it is. */
+static bool ftr__checkpoint_is_conv_state(const ftr_graph *graph, const ftr_plan_state *state) {
+    for (int32_t i = 0; i < graph->variable_count && state->shape.rank > 2; i++) {
+        const ftr__variable *variable = &graph->variables[i];
+        const ftr__value *value = &graph->values[variable->value];
+        const char *name = graph->nodes[value->node].name;
+        const size_t length = strlen(name);
+        if (variable->conv_weight && state->shape.rank == value->shape.rank &&
+            strncmp(state->name, name, length) == 0 && state->name[length] == '.')
+            return true;
+    }
+    return false;
+}
+
+static ftr__checkpoint_tensor ftr__checkpoint_state(const ftr_plan *plan, const ftr_plan_state *state, size_t offset) {
+    ftr__checkpoint_tensor tensor = {.name = state->name,
+                                     .dtype = state->dtype,
+                                     .shape = state->shape,
+                                     .bytes = state->bytes,
+                                     .offset = offset,
+                                     .window = 1};
+    tensor.permuted = ftr__checkpoint_is_conv_state(plan->source, state);
+    if (!tensor.permuted) return tensor;
+    tensor.shape = ftr__weight_shape(&state->shape, &tensor.window);
+    return tensor;
+}
+
+typedef struct ftr__checkpoint_states {
+    ftr_plan *plan;
+    const ftr__checkpoint_tensor *tensors;
+    int32_t count;
+} ftr__checkpoint_states;
+
+static ftr_status ftr__checkpoint_copy_states(void *user, unsigned char *to) {
+    const ftr__checkpoint_states *states = user;
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < states->count && status == FTR_OK; i++) {
+        const ftr__checkpoint_tensor *tensor = &states->tensors[i];
+        status = ftr_plan_state_read(states->plan, tensor->name, to + tensor->offset, tensor->bytes);
+    }
+    return status;
+}
+
+static ftr_status ftr__checkpoint_put_state(void *user, int32_t index, const void *data) {
+    const ftr__checkpoint_states *states = user;
+    return ftr_plan_state_write(states->plan, states->tensors[index].name, data, states->tensors[index].bytes);
+}
+
+static ftr_status ftr__checkpoint_state_section(ftr_plan *plan, ftr__arena *arena, ftr__checkpoint_section *section) {
+    const int32_t count = ftr_plan_state_count(plan);
+    const size_t size = (size_t)count * sizeof(ftr__checkpoint_tensor);
+    ftr__checkpoint_states *states = ftr__arena_alloc(arena, sizeof *states);
+    ftr__checkpoint_tensor *tensors = ftr__arena_alloc(arena, size);
+    if (!states || !tensors) return ftr__checkpoint_no_memory(plan->context, size);
+    *states = (ftr__checkpoint_states){.plan = plan, .tensors = tensors, .count = count};
+    size_t bytes = 0;
+    for (int32_t i = 0; i < count; i++) {
+        ftr_plan_state state;
+        const ftr_status status = ftr_plan_state_at(plan, i, &state);
+        if (status != FTR_OK) return status;
+        tensors[i] = ftr__checkpoint_state(plan, &state, bytes);
+        bytes += (state.bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
+    }
+    *section = (ftr__checkpoint_section){.name = "optimizer",
+                                         .tensors = tensors,
+                                         .count = count,
+                                         .bytes = bytes,
+                                         .user = states,
+                                         .copy = ftr__checkpoint_copy_states,
+                                         .put = ftr__checkpoint_put_state};
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------ optimizer's settings -- */
+
+/* The settings of an update. A run is resumed with those that it was begun with. */
+typedef struct ftr__checkpoint_setting {
+    const char *name;
+    double value;
+} ftr__checkpoint_setting;
+
+#define FTR__CHECKPOINT_SETTINGS 32
+
+/* All that ftr_op_attr.optimizer has. Returns how many. */
+static int32_t ftr__checkpoint_settings(const ftr__node *node, ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr_op_attr *a = &node->attr;
+    const ftr__checkpoint_setting settings[] = {
+        {"lr_scale", a->optimizer.lr_scale},
+        {"clip_value", a->optimizer.clip_value},
+        {"weight_decay", a->optimizer.weight_decay},
+        {"momentum", a->optimizer.momentum},
+        {"dampening", a->optimizer.dampening},
+        {"beta1", a->optimizer.beta1},
+        {"beta2", a->optimizer.beta2},
+        {"eps", a->optimizer.eps},
+        {"alpha", a->optimizer.alpha},
+        {"lr_decay", a->optimizer.lr_decay},
+        {"initial_accumulator", a->optimizer.initial_accumulator},
+        {"trust_coefficient", a->optimizer.trust_coefficient},
+        {"beta2_decay", a->optimizer.beta2_decay},
+        {"parameter_eps", a->optimizer.parameter_eps},
+        {"clip_threshold", a->optimizer.clip_threshold},
+        {"ns_coefficient_0", a->optimizer.ns_coefficients[0]},
+        {"ns_coefficient_1", a->optimizer.ns_coefficients[1]},
+        {"ns_coefficient_2", a->optimizer.ns_coefficients[2]},
+        {"ns_eps", a->optimizer.ns_eps},
+        {"ns_steps", (double)a->optimizer.ns_steps},
+        {"rate", (double)a->optimizer.rate},
+        {"nesterov", (double)a->optimizer.nesterov},
+        {"amsgrad", (double)a->optimizer.amsgrad},
+        {"centered", (double)a->optimizer.centered},
+        {"adapt", (double)a->optimizer.adapt},
+        {"trust_clip", (double)a->optimizer.trust_clip},
+        {"tensors", (double)node->in_count},
+    };
+    _Static_assert(sizeof settings <= FTR__CHECKPOINT_SETTINGS * sizeof *to, "FTR__CHECKPOINT_SETTINGS is too small");
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
+/* The same of whatever takes part in a step: limits on the norm of all gradients, the loss scale's rule. */
+static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
+                                           ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr_op_attr *a = &node->attr;
+    if (node->dead) return 0;
+    switch (ftr__op_info_of(node->op)->attr) {
+    case FTR__ATTR_optimizer: return ftr__checkpoint_settings(node, to);
+    case FTR__ATTR_clip_scale: to[0] = (ftr__checkpoint_setting){"max_norm", a->clip_scale.max_norm}; return 1;
+    case FTR__ATTR_grad_norm: to[0] = (ftr__checkpoint_setting){"max_norm", a->grad_norm.max_norm}; return 1;
+    case FTR__ATTR_scale_update:
+        to[0] = (ftr__checkpoint_setting){"growth", a->scale_update.growth};
+        to[1] = (ftr__checkpoint_setting){"backoff", a->scale_update.backoff};
+        to[2] = (ftr__checkpoint_setting){"interval", (double)a->scale_update.interval};
+        return 3;
+    default: return 0;
+    }
+}
+
+/* Objects by the names of the nodes; an update's settings that are 0, as those are that it does not use, are left out.
+ * */
+static void ftr__checkpoint_write_settings(const ftr_plan *plan, ftr__checkpoint_out *out) {
+    ftr__checkpoint_setting settings[FTR__CHECKPOINT_SETTINGS];
+    ftr__checkpoint_open_object(out, "updates");
+    for (int32_t n = 0; n < plan->graph->node_count; n++) {
+        const ftr__node *node = &plan->graph->nodes[n];
+        const int32_t count = ftr__checkpoint_settings_of(node, settings);
+        if (count == 0) continue;
+        ftr__checkpoint_open_object(out, node->name);
+        ftr__checkpoint_put_string(out, "op", ftr_op_name(node->op));
+        for (int32_t i = 0; i < count; i++)
+            if (settings[i].value != 0.0) ftr__checkpoint_put_real(out, settings[i].name, settings[i].value);
+        ftr__checkpoint_close_object(out);
+    }
+    ftr__checkpoint_close_object(out);
+}
+
+static ftr_status ftr__checkpoint_same_update(const ftr__checkpoint_values *updates, const ftr__node *node,
+                                              const ftr__checkpoint_setting *settings, int32_t count) {
+    const ftr__json *object = ftr__json_find(updates->object, node->name);
+    if (!object || object->type != FTR__JSON_OBJECT)
+        return ftr__error(updates->context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its optimizer has no '%s', a %s", updates->path,
+                          node->name, ftr_op_name(node->op));
+    char section[96];
+    snprintf(section, sizeof section, "plan.updates.%.64s", node->name);
+    ftr__checkpoint_values values = *updates;
+    values.object = object;
+    values.section = section;
+    ftr__checkpoint_same_string(&values, "op", ftr_op_name(node->op));
+    for (int32_t i = 0; i < count; i++) ftr__checkpoint_same_real(&values, settings[i].name, settings[i].value, 0.0);
+    return values.status;
+}
+
+static ftr_status ftr__checkpoint_same_settings(ftr__checkpoint_values *values, const ftr_plan *plan) {
+    ftr__checkpoint_values updates = ftr__checkpoint_object(values, "updates", "plan.updates");
+    int64_t nodes = 0;
+    for (int32_t n = 0; n < plan->graph->node_count && updates.status == FTR_OK; n++) {
+        ftr__checkpoint_setting settings[FTR__CHECKPOINT_SETTINGS];
+        const int32_t count = ftr__checkpoint_settings_of(&plan->graph->nodes[n], settings);
+        if (count == 0) continue;
+        nodes++;
+        updates.status = ftr__checkpoint_same_update(&updates, &plan->graph->nodes[n], settings, count);
+    }
+    if (updates.status == FTR_OK && nodes != updates.object->as.list.count)
+        return ftr__error(plan->context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its optimizer has %lld updates, the plan's %lld",
+                          updates.path, (long long)updates.object->as.list.count, (long long)nodes);
+    return updates.status;
+}
+
+/* -------------------------------------------------------------------------------------------------------- values -- */
+
+/* "f32 [64, 8, 8, 1]" */
+static const char *ftr__checkpoint_type_text(ftr_dtype dtype, const ftr_shape *shape, char text[FTR__SHAPE_TEXT + 16]) {
+    char dims[FTR__SHAPE_TEXT];
+    snprintf(text, FTR__SHAPE_TEXT + 16, "%s %s", ftr_dtype_name(dtype), ftr__shape_text(shape, dims));
+    return text;
+}
+
+static const char *ftr__checkpoint_amp(ftr_amp amp) {
+    return amp == FTR_AMP_FP16 ? "fp16" : amp == FTR_AMP_BF16 ? "bf16" : "off";
+}
+
+/* The inputs with their shapes, which the batch size is a part of. */
+static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
+    const ftr_plan *plan = user;
+    const ftr_graph *graph = plan->graph;
+    char text[FTR__SHAPE_TEXT + 16];
+    ftr__checkpoint_put_integer(out, "steps", (int64_t)plan->steps_done);
+    ftr__checkpoint_put_string(out, "amp", ftr__checkpoint_amp(plan->amp));
+    ftr__checkpoint_open_object(out, "inputs");
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->op != FTR_OP_input || node->dead) continue;
+        const ftr__value *value = &graph->values[node->first_out];
+        ftr__checkpoint_put_string(out, node->name, ftr__checkpoint_type_text(value->dtype, &value->shape, text));
+    }
+    ftr__checkpoint_close_object(out);
+    ftr__checkpoint_write_settings(plan, out);
+}
+
+static ftr_status ftr__checkpoint_same_inputs(ftr__checkpoint_values *values, const ftr_plan *plan) {
+    ftr__checkpoint_values list = ftr__checkpoint_object(values, "inputs", "plan.inputs");
+    if (list.status != FTR_OK) return list.status;
+    int64_t count = 0;
+    char text[FTR__SHAPE_TEXT + 16];
+    for (int32_t n = 0; n < plan->graph->node_count && list.status == FTR_OK; n++) {
+        const ftr__node *node = &plan->graph->nodes[n];
+        if (node->op != FTR_OP_input || node->dead) continue;
+        count++;
+        const ftr__value *value = &plan->graph->values[node->first_out];
+        if (!ftr__checkpoint_has(&list, node->name))
+            return ftr__error(plan->context, FTR_ERROR_NAME,
+                              "%s: the checkpoint is of another model: it has no input '%.60s'", values->path,
+                              node->name);
+        ftr__checkpoint_same_string(&list, node->name, ftr__checkpoint_type_text(value->dtype, &value->shape, text));
+    }
+    if (list.status == FTR_OK && count != list.object->as.list.count)
+        return ftr__error(plan->context, FTR_ERROR_NAME,
+                          "%s: the checkpoint is of another model: it has %lld inputs, the plan has %lld", values->path,
+                          (long long)list.object->as.list.count, (long long)count);
+    return list.status;
+}
+
+/* Compares what is no tensor, first what says most: seed, inputs, weights, settings of the optimizer. Gives the number
+ * of steps to go on from. */
+static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, const ftr_plan *plan,
+                                            const ftr__checkpoint_section *weights, uint64_t *steps) {
+    const ftr_checkpoint_info *info = &checkpoint->info;
+    if (info->seed != plan->context->seed)
+        return ftr__error(plan->context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its seed is %llu, the context's is %llu", info->path,
+                          (unsigned long long)info->seed, (unsigned long long)plan->context->seed);
+    ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "plan");
+    *steps = (uint64_t)ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
+    if (ftr__checkpoint_has(&values, "amp"))
+        ftr__checkpoint_same_string(&values, "amp", ftr__checkpoint_amp(plan->amp));
+    else if (values.status == FTR_OK && plan->amp != FTR_AMP_OFF) /* written before there was mixed precision */
+        values.status =
+            ftr__error(plan->context, FTR_ERROR_STATE,
+                       "%s: the checkpoint is of another run: it is without mixed precision, the plan's is %s",
+                       info->path, ftr__checkpoint_amp(plan->amp));
+    if (values.status == FTR_OK) values.status = ftr__checkpoint_same_inputs(&values, plan);
+    if (values.status == FTR_OK) values.status = ftr__checkpoint_match(checkpoint, weights);
+    return values.status == FTR_OK ? ftr__checkpoint_same_settings(&values, plan) : values.status;
+}
+
+ftr_status ftr__checkpoint_plan_sections(ftr_plan *plan, ftr__arena *arena,
+                                         ftr__checkpoint_section sections[FTR__CHECKPOINT_PLAN_SECTIONS]) {
+    const ftr_status status = ftr__checkpoint_variables(plan->source, arena, "weights", &sections[0]);
+    if (status != FTR_OK) return status;
+    sections[0].user = plan;
+    sections[0].copy = ftr__checkpoint_copy_weights;
+    sections[0].put = ftr__checkpoint_put_weight;
+    sections[2] =
+        (ftr__checkpoint_section){.name = "plan", .user = plan, .write = ftr__checkpoint_write_plan, .count = 0};
+    return ftr__checkpoint_state_section(plan, arena, &sections[1]);
+}
+
+/* ----------------------------------------------------------------------------------------------------- restoring -- */
+
+static ftr_status ftr__checkpoint_match_tensor(const ftr_checkpoint *checkpoint, const ftr__checkpoint_section *section,
+                                               const ftr__checkpoint_tensor *tensor, const ftr_safetensors *file) {
+    ftr_safetensors_entry entry;
+    ftr_context *context = checkpoint->context;
+    const char *path = checkpoint->info.path;
+    char text[FTR__SHAPE_TEXT + 16], dims[FTR__SHAPE_TEXT];
+    if (!ftr_safetensors_find(file, tensor->name, &entry))
+        return ftr__error(context, FTR_ERROR_NAME,
+                          "%s: the checkpoint is of another model or optimizer: %s: '%.100s' is missing, expected %s",
+                          path, section->name, tensor->name,
+                          ftr__checkpoint_type_text(tensor->dtype, &tensor->shape, text));
+    bool same = entry.rank == tensor->shape.rank;
+    for (int32_t i = 0; same && i < entry.rank; i++) same = entry.dim[i] == tensor->shape.dim[i];
+    if (same && entry.dtype == tensor->dtype) return FTR_OK;
+    return ftr__error(context, same ? FTR_ERROR_DTYPE : FTR_ERROR_SHAPE,
+                      "%s: the checkpoint is of another model or optimizer: %s: '%.100s' is %s %s, expected %s", path,
+                      section->name, tensor->name, entry.dtype_name,
+                      ftr__dims_text(entry.rank, entry.dim, dims, sizeof dims),
+                      ftr__checkpoint_type_text(tensor->dtype, &tensor->shape, text));
+}
+
+static bool ftr__checkpoint_section_has(const ftr__checkpoint_section *section, const char *name) {
+    for (int32_t i = 0; i < section->count; i++)
+        if (strcmp(section->tensors[i].name, name) == 0) return true;
+    return false;
+}
+
+ftr_status ftr__checkpoint_match(const ftr_checkpoint *checkpoint, const ftr__checkpoint_section *section) {
+    if (section->count == 0) return FTR_OK;
+    const ftr_safetensors *file = ftr_checkpoint_tensors(checkpoint, section->name);
+    if (!file)
+        return ftr__error(checkpoint->context, FTR_ERROR_STATE, "%s: the checkpoint has no %s.safetensors",
+                          checkpoint->info.path, section->name);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < section->count && status == FTR_OK; i++)
+        status = ftr__checkpoint_match_tensor(checkpoint, section, &section->tensors[i], file);
+    if (status != FTR_OK || ftr_safetensors_count(file) == section->count) return status;
+    ftr_safetensors_entry entry;
+    for (int64_t i = 0; ftr_safetensors_at(file, i, &entry); i++)
+        if (!ftr__checkpoint_section_has(section, entry.name)) break;
+    return ftr__error(checkpoint->context, FTR_ERROR_NAME,
+                      "%s: the checkpoint is of another model or optimizer: %s: '%.100s' is in it, and not here",
+                      checkpoint->info.path, section->name, entry.name);
+}
+
+ftr_status ftr__checkpoint_put(const ftr_checkpoint *checkpoint, const ftr__checkpoint_section *section,
+                               unsigned char *scratch) {
+    const ftr_safetensors *file = ftr_checkpoint_tensors(checkpoint, section->name);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < section->count && status == FTR_OK; i++) {
+        const ftr__checkpoint_tensor *tensor = &section->tensors[i];
+        ftr_safetensors_entry entry;
+        if (!ftr_safetensors_find(file, tensor->name, &entry)) continue; /* all are there: they were compared */
+        if (tensor->permuted)
+            ftr__weight_transpose(scratch, entry.data, tensor->shape.dim[0], tensor->shape.dim[1], tensor->window,
+                                  ftr_dtype_size(tensor->dtype));
+        status = section->put(section->user, i, tensor->permuted ? scratch : entry.data);
+    }
+    return status;
+}
+
+static size_t ftr__checkpoint_largest_permuted(const ftr__checkpoint_section *section) {
+    size_t bytes = 0;
+    for (int32_t i = 0; i < section->count; i++)
+        if (section->tensors[i].permuted && section->tensors[i].bytes > bytes) bytes = section->tensors[i].bytes;
+    return bytes;
+}
+
+static ftr_status ftr__checkpoint_restore_sections(const ftr_checkpoint *checkpoint, ftr_plan *plan, ftr__arena *arena,
+                                                   const ftr__checkpoint_section *more, int32_t more_count) {
+    ftr__checkpoint_section own[FTR__CHECKPOINT_PLAN_SECTIONS];
+    uint64_t steps = 0;
+    ftr_status status = ftr__checkpoint_plan_sections(plan, arena, own);
+    if (status == FTR_OK) status = ftr__checkpoint_same_plan(checkpoint, plan, &own[0], &steps);
+    if (status != FTR_OK) return status;
+    const int32_t count = FTR__CHECKPOINT_PLAN_SECTIONS + more_count;
+    size_t bytes = 0;
+    for (int32_t i = 0; i < count && status == FTR_OK; i++) {
+        const ftr__checkpoint_section *section =
+            i < FTR__CHECKPOINT_PLAN_SECTIONS ? &own[i] : &more[i - FTR__CHECKPOINT_PLAN_SECTIONS];
+        const size_t largest = ftr__checkpoint_largest_permuted(section);
+        status = ftr__checkpoint_match(checkpoint, section);
+        if (largest > bytes) bytes = largest;
+    }
+    if (status != FTR_OK) return status;
+    unsigned char *scratch = ftr__arena_alloc(arena, bytes);
+    if (!scratch) return ftr__checkpoint_no_memory(plan->context, bytes);
+    for (int32_t i = 0; i < FTR__CHECKPOINT_PLAN_SECTIONS && status == FTR_OK; i++)
+        status = ftr__checkpoint_put(checkpoint, &own[i], scratch);
+    for (int32_t i = 0; i < more_count && status == FTR_OK; i++)
+        status = ftr__checkpoint_put(checkpoint, &more[i], scratch);
+    if (status == FTR_OK) plan->steps_done = steps;
+    return status;
+}
+
+ftr_status ftr__checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan,
+                                   const ftr__checkpoint_section *sections, int32_t count) {
+    ftr__arena arena;
+    ftr__arena_init(&arena, plan->context);
+    const ftr_status status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
+    ftr__arena_free(&arena);
+    return status;
+}
+
+ftr_status ftr_checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan) {
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!checkpoint)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "ftr_checkpoint_restore: checkpoint is NULL");
+    return ftr__checkpoint_restore(checkpoint, plan, NULL, 0);
+}
+
+ftr_status ftr_checkpoint_load(ftr_plan *plan, const char *directory, ftr_checkpoint_point *point) {
+    if (point) *point = (ftr_checkpoint_point){.step = -1};
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_checkpoint *checkpoint = NULL;
+    ftr_status status = ftr_checkpoint_find(plan->context, directory, &checkpoint);
+    if (status != FTR_OK || !checkpoint) return status;
+    status = ftr__checkpoint_restore(checkpoint, plan, NULL, 0);
+    if (status == FTR_OK && point) *point = checkpoint->info.point;
+    ftr_checkpoint_close(checkpoint);
+    return status;
+}
+
+/* ---- src/io/checkpoint_write.c ---- */
+/* Writing checkpoints. A save copies all state into staging memory, composes checkpoint.json as far as the digests of
+ * the files, and wakes the writer. That thread writes the files under a temporary name, flushes them and their folder,
+ * renames the folder, flushes the directory, and then removes what is no longer kept. It takes no memory of the hook
+ * and records nothing on the context: what failed is noted in the save, and told by the thread that uses the context.
+ * */
+
+#include <sys/file.h>
+
+#define FTR__CHECKPOINT_PIECE ((size_t)1 << 20) /* what is digested and written at a time */
+#define FTR__CHECKPOINT_KEEP 3                  /* keep_last, if it is 0 */
+#define FTR__CHECKPOINT_LOCK ".lock"
+#define FTR__CHECKPOINT_VERSION_TEXT 32
+
+/* A checkpoint in the directory. */
+typedef struct ftr__checkpoint_known {
+    ftr__folder_name name;
+    double metric; /* NaN: none */
+    bool intact;   /* as far as its checkpoint.json goes; others are neither counted nor removed */
+} ftr__checkpoint_known;
+
+/* A section as it is saved. */
+typedef struct ftr__checkpoint_part {
+    ftr__checkpoint_section section;
+    ftr__safetensors_layout layout;
+    char file[FTR__FOLDER_TEXT]; /* "weights.safetensors" */
+    unsigned char *stage;
+    bool present; /* in the save that is under way */
+} ftr__checkpoint_part;
+
+/* What the writer says about a save. */
+typedef struct ftr__checkpoint_outcome {
+    bool published;   /* the folder has its name */
+    bool failed;      /* also after it was published: if the directory could not be flushed */
+    const char *call; /* that failed */
+    int code;         /* errno */
+    char file[FTR__FOLDER_TEXT];
+    const char *remove_call; /* that failed while an old one was removed; NULL: none */
+    int remove_code;
+    ftr__folder_name remove_name;
+    double seconds;
+    size_t bytes;
+} ftr__checkpoint_outcome;
+
+/* The save that is under way: written by the caller's thread while the writer is idle, by the writer while it is not.
+ * */
+typedef struct ftr__checkpoint_save {
+    ftr__folder_name name;
+    double metric;
+    char *temporary, *final, *path, *path_2; /* path, path_2: for what is in them */
+    char *json;                              /* up to the files; the writer appends the rest */
+    size_t json_bytes;
+    ftr__folder_name *remove; /* what goes afterwards */
+    int32_t remove_count;
+    ftr__checkpoint_outcome outcome;
+} ftr__checkpoint_save;
+
+struct ftr_checkpointer {
+    ftr_context *context;
+    ftr_plan *plan;
+    ftr_checkpoint_desc desc; /* its texts are the arena's, metadata the caller's */
+    ftr__arena arena;
+    ftr__checkpoint_part *parts;
+    int32_t part_count;
+    unsigned char *scratch;
+    size_t scratch_bytes, path_bytes;
+    size_t json_capacity;
+    int lock;
+
+    ftr__checkpoint_known *known;
+    int32_t known_count, known_capacity, found, remove_capacity;
+    ftr__checkpoint_save save;
+    bool untold; /* the last save ended, or is under way, and its outcome has not been looked at */
+    ftr_checkpoint_stats stats;
+    double began, last_save;
+
+    bool started;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool busy, stop; /* under the mutex */
+    atomic_bool cancel;
+};
+
+/* --------------------------------------------------------------------------------------------------- JSON output -- */
+
+void ftr__checkpoint_put_key(ftr__checkpoint_out *out, const char *key) {
+    if (out->comma) ftr__json_put(&out->json, ",");
+    out->comma = true;
+    ftr__json_put_string(&out->json, key);
+    ftr__json_put(&out->json, ":");
+}
+
+void ftr__checkpoint_put_integer(ftr__checkpoint_out *out, const char *key, int64_t value) {
+    ftr__checkpoint_put_key(out, key);
+    ftr__json_put_integer(&out->json, value);
+}
+
+void ftr__checkpoint_put_real(ftr__checkpoint_out *out, const char *key, double value) {
+    ftr__checkpoint_put_key(out, key);
+    ftr__json_put_real(&out->json, value);
+}
+
+void ftr__checkpoint_put_reals(ftr__checkpoint_out *out, const char *key, const double *values, int32_t count) {
+    ftr__checkpoint_put_key(out, key);
+    for (int32_t i = 0; i < count; i++) {
+        ftr__json_put(&out->json, i ? "," : "[");
+        ftr__json_put_real(&out->json, values[i]);
+    }
+    ftr__json_put(&out->json, count ? "]" : "[]");
+}
+
+void ftr__checkpoint_put_string(ftr__checkpoint_out *out, const char *key, const char *value) {
+    ftr__checkpoint_put_key(out, key);
+    ftr__json_put_string(&out->json, value);
+}
+
+void ftr__checkpoint_put_digits(ftr__checkpoint_out *out, const char *key, uint64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    ftr__checkpoint_put_string(out, key, text);
+}
+
+void ftr__checkpoint_put_bool(ftr__checkpoint_out *out, const char *key, bool value) {
+    ftr__checkpoint_put_key(out, key);
+    ftr__json_put(&out->json, value ? "true" : "false");
+}
+
+void ftr__checkpoint_open_object(ftr__checkpoint_out *out, const char *key) {
+    ftr__checkpoint_put_key(out, key);
+    ftr__json_put(&out->json, "{");
+    out->comma = false;
+}
+
+void ftr__checkpoint_close_object(ftr__checkpoint_out *out) {
+    ftr__json_put(&out->json, "}");
+    out->comma = true;
+}
+
+/* -------------------------------------------------------------------------------------------------------- writer -- */
+
+/* Notes what failed; false, for the caller to return. */
+static bool ftr__save_fail(ftr__checkpoint_save *save, const char *call, const char *file) {
+    ftr__checkpoint_outcome *outcome = &save->outcome;
+    outcome->code = errno;
+    outcome->failed = true;
+    outcome->call = call;
+    snprintf(outcome->file, sizeof outcome->file, "%s", file);
+    return false;
+}
+
+static const char *ftr__save_path(ftr_checkpointer *c, const char *folder, const char *file) {
+    snprintf(c->save.path, c->path_bytes, "%s/%s", folder, file);
+    return c->save.path;
+}
+
+/* A file that is being written. */
+typedef struct ftr__save_file {
+    ftr_checkpointer *checkpointer;
+    const char *name;
+    int descriptor;
+    uint32_t crc;
+    size_t bytes;
+} ftr__save_file;
+
+static bool ftr__save_write(ftr__save_file *file, const void *data, size_t size) {
+    ftr_checkpointer *c = file->checkpointer;
+    const unsigned char *bytes = data;
+    for (size_t at = 0, piece; at < size; at += piece) {
+        piece = size - at < FTR__CHECKPOINT_PIECE ? size - at : FTR__CHECKPOINT_PIECE;
+        file->crc = ftr__crc32c(file->crc, bytes + at, piece);
+        errno = ECANCELED;
+        if (atomic_load_explicit(&c->cancel, memory_order_relaxed) ||
+            !ftr__file_write(file->descriptor, bytes + at, piece))
+            return ftr__save_fail(&c->save, "write", file->name);
+    }
+    file->bytes += size;
+    return true;
+}
+
+/* A convolution weight, some of its first dimension at a time. */
+static bool ftr__save_permuted(ftr__save_file *file, const ftr__checkpoint_tensor *tensor, const unsigned char *data) {
+    ftr_checkpointer *c = file->checkpointer;
+    const size_t size = ftr_dtype_size(tensor->dtype);
+    const int64_t columns = tensor->shape.dim[1];
+    const size_t one = (size_t)(tensor->window * columns) * size;
+    const int64_t most = one > 0 ? (int64_t)(c->scratch_bytes / one) : 0;
+    for (int64_t first = 0; one > 0 && first < tensor->shape.dim[0]; first += most) {
+        const int64_t left = tensor->shape.dim[0] - first, count = left < most ? left : most;
+        ftr__weight_transpose(c->scratch, data + (size_t)first * one, count, tensor->window, columns, size);
+        if (!ftr__save_write(file, c->scratch, (size_t)count * one)) return false;
+    }
+    return true;
+}
+
+static bool ftr__save_tensors(ftr__save_file *file, const ftr__checkpoint_part *part) {
+    if (!ftr__save_write(file, part->layout.header, part->layout.header_bytes)) return false;
+    for (int32_t i = 0; i < part->layout.count; i++) {
+        const ftr__checkpoint_tensor *tensor = &part->section.tensors[part->layout.order[i]];
+        const unsigned char *data = part->stage + tensor->offset;
+        if (!(tensor->permuted ? ftr__save_permuted(file, tensor, data) : ftr__save_write(file, data, tensor->bytes)))
+            return false;
+    }
+    return true;
+}
+
+static bool ftr__save_open(ftr__save_file *file, ftr_checkpointer *c, const char *name) {
+    *file = (ftr__save_file){.checkpointer = c, .name = name};
+    file->descriptor = ftr__file_open(ftr__save_path(c, c->save.temporary, name), O_WRONLY | O_CREAT | O_EXCL);
+    return file->descriptor >= 0 || ftr__save_fail(&c->save, "open", name);
+}
+
+/* Flushes and closes a file whose bytes were written if `written`. */
+static bool ftr__save_close(ftr__save_file *file, bool written) {
+    ftr__checkpoint_save *save = &file->checkpointer->save;
+    if (written && ftr__file_sync(file->descriptor) != 0) written = ftr__save_fail(save, "fsync", file->name);
+    if (close(file->descriptor) != 0 && written) written = ftr__save_fail(save, "close", file->name);
+    save->outcome.bytes += file->bytes;
+    return written;
+}
+
+static void ftr__save_put_file(ftr__checkpoint_out *out, const ftr__save_file *file) {
+    char crc[16];
+    snprintf(crc, sizeof crc, "%08" PRIx32, file->crc);
+    ftr__checkpoint_open_object(out, file->name);
+    ftr__checkpoint_put_integer(out, "bytes", (int64_t)file->bytes);
+    ftr__checkpoint_put_string(out, "crc32c", crc);
+    ftr__checkpoint_close_object(out);
+}
+
+/* What checkpoint.json has behind the caller's part, in bytes: for each file, and besides. */
+#define FTR__CHECKPOINT_FILE_ROOM 128
+#define FTR__CHECKPOINT_ROOM 64
+
+static bool ftr__save_files(ftr_checkpointer *c) {
+    ftr__checkpoint_out out = {{c->save.json, c->save.json_bytes}, true};
+    ftr__save_file file;
+    ftr__checkpoint_open_object(&out, "files");
+    for (int32_t i = 0; i < c->part_count; i++) {
+        const ftr__checkpoint_part *part = &c->parts[i];
+        if (!part->present) continue;
+        if (!ftr__save_open(&file, c, part->file)) return false;
+        if (!ftr__save_close(&file, ftr__save_tensors(&file, part))) return false;
+        ftr__save_put_file(&out, &file);
+    }
+    ftr__checkpoint_close_object(&out);
+    ftr__json_put(&out.json, ",\n");
+    char tail[FTR__CHECKPOINT_TAIL_BYTES + 1];
+    snprintf(tail, sizeof tail, FTR__CHECKPOINT_TAIL, ftr__crc32c(0, out.json.text, out.json.length));
+    ftr__json_put(&out.json, tail);
+    return ftr__save_open(&file, c, FTR__CHECKPOINT_JSON) &&
+           ftr__save_close(&file, ftr__save_write(&file, out.json.text, out.json.length));
+}
+
+/* Gives the folder its name. */
+static bool ftr__save_publish(ftr_checkpointer *c) {
+    ftr__checkpoint_save *save = &c->save;
+    char name[FTR__FOLDER_TEXT];
+    if (!ftr__folder_sync(save->temporary)) return ftr__save_fail(save, "fsync", "its folder");
+    if (rename(save->temporary, save->final) != 0)
+        return ftr__save_fail(save, "rename", ftr__folder_text(save->name, name));
+    save->outcome.published = true;
+    return ftr__folder_sync(c->desc.directory) || ftr__save_fail(save, "fsync", "the directory");
+}
+
+/* A folder that is to go first loses its name: half of one must not be taken for a damaged checkpoint. One that keeps
+ * its name is crossed off the list, and tried again after the next save. */
+static void ftr__save_remove(ftr_checkpointer *c, ftr__folder_name *name) {
+    ftr__checkpoint_save *save = &c->save;
+    char text[FTR__FOLDER_TEXT];
+    ftr__folder_text(*name, text);
+    snprintf(save->path, c->path_bytes, "%s/%s", c->desc.directory, text);
+    snprintf(save->path_2, c->path_bytes, "%s/" FTR__FOLDER_TEMPORARY "old-%s", c->desc.directory, text);
+    const bool renamed = rename(save->path, save->path_2) == 0;
+    const char *call = renamed ? ftr__folder_remove(save->path_2) : "rename";
+    if (!call) return;
+    save->outcome.remove_code = errno;
+    save->outcome.remove_call = call;
+    save->outcome.remove_name = *name;
+    if (!renamed) name->step = -1;
+}
+
+static void ftr__save_run(ftr_checkpointer *c) {
+    ftr__checkpoint_save *save = &c->save;
+    const double start = ftr_time_seconds();
+    memset(&save->outcome, 0, sizeof save->outcome);
+    bool made = mkdir(save->temporary, 0777) == 0;
+    const bool complete =
+        (made || ftr__save_fail(save, "mkdir", "its folder")) && ftr__save_files(c) && ftr__save_publish(c);
+    if (made && !save->outcome.published) (void)ftr__folder_remove(save->temporary); /* what stays goes next time */
+    for (int32_t i = 0; complete && i < save->remove_count; i++) ftr__save_remove(c, &save->remove[i]);
+    save->outcome.seconds = ftr_time_seconds() - start;
+}
+
+static void *ftr__checkpointer_main(void *arg) {
+    ftr_checkpointer *c = arg;
+    pthread_mutex_lock(&c->mutex);
+    for (;;) {
+        while (!c->busy && !c->stop) pthread_cond_wait(&c->changed, &c->mutex);
+        if (!c->busy) break;
+        pthread_mutex_unlock(&c->mutex);
+        ftr__save_run(c);
+        pthread_mutex_lock(&c->mutex);
+        c->busy = false;
+        pthread_cond_broadcast(&c->changed);
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return NULL;
+}
+
+bool ftr__checkpointer_is_busy(ftr_checkpointer *c, double seconds) {
+    const double end = ftr_time_seconds() + seconds;
+    pthread_mutex_lock(&c->mutex);
+    for (double left = seconds; c->busy && left > 0.0; left = end - ftr_time_seconds()) {
+        struct timespec until; /* of the clock that may be set: in short turns, so that it does no harm */
+        clock_gettime(CLOCK_REALTIME, &until);
+        const int64_t nanoseconds = until.tv_nsec + (int64_t)(1e9 * (left < 0.05 ? left : 0.05));
+        until.tv_sec += (time_t)(nanoseconds / 1000000000);
+        until.tv_nsec = (long)(nanoseconds % 1000000000);
+        pthread_cond_timedwait(&c->changed, &c->mutex, &until);
+    }
+    const bool busy = c->busy;
+    pthread_mutex_unlock(&c->mutex);
+    return busy;
+}
+
+void ftr__checkpointer_cancel(ftr_checkpointer *c) { atomic_store_explicit(&c->cancel, true, memory_order_relaxed); }
+
+/* ------------------------------------------------------------------------------------------------------- outcome -- */
+
+/* Makes room for one more known checkpoint, and for all of them in the list of what goes. */
+static ftr_status ftr__checkpointer_room(ftr_checkpointer *c) {
+    if (ftr__arena_grow(&c->arena, (void **)&c->known, c->known_count, &c->known_capacity, sizeof *c->known) &&
+        ftr__arena_grow(&c->arena, (void **)&c->save.remove, c->known_count, &c->remove_capacity,
+                        sizeof *c->save.remove))
+        return FTR_OK;
+    return ftr__out_of_memory(c->context, "checkpoint", (size_t)c->known_count * sizeof *c->known);
+}
+
+static void ftr__checkpointer_forget(ftr_checkpointer *c, ftr__folder_name name) {
+    for (int32_t i = 0; i < c->known_count; i++) {
+        if (ftr__folder_compare(c->known[i].name, name) != 0) continue;
+        c->known[i] = c->known[--c->known_count];
+        return;
+    }
+}
+
+/* Takes over what the writer, which is idle, has to say. Room for one more known checkpoint was made before the save.
+ * */
+static ftr_status ftr__checkpointer_outcome(ftr_checkpointer *c) {
+    if (!c->untold) return FTR_OK;
+    c->untold = false;
+    const ftr__checkpoint_save *save = &c->save;
+    const ftr__checkpoint_outcome *outcome = &save->outcome;
+    char name[FTR__FOLDER_TEXT];
+    if (outcome->published) c->known[c->known_count++] = (ftr__checkpoint_known){save->name, save->metric, true};
+    for (int32_t i = 0; !outcome->failed && i < save->remove_count; i++) ftr__checkpointer_forget(c, save->remove[i]);
+    c->stats.last_write_seconds = outcome->seconds;
+    c->stats.write_seconds += outcome->seconds;
+    if (outcome->remove_call)
+        ftr__log(c->context, FTR_LOG_WARNING, "%s/%s: an old checkpoint was not removed: %s: %s", c->desc.directory,
+                 ftr__folder_text(outcome->remove_name, name), outcome->remove_call, strerror(outcome->remove_code));
+    if (!outcome->failed) {
+        c->stats.saved++;
+        c->stats.bytes = outcome->bytes;
+        return FTR_OK;
+    }
+    c->stats.failed++;
+    return ftr__error(c->context, FTR_ERROR_IO, "%s/%s: the checkpoint was not written: %s of %s: %s",
+                      c->desc.directory, ftr__folder_text(save->name, name), outcome->call, outcome->file,
+                      strerror(outcome->code));
+}
+
+static void ftr__checkpointer_idle(ftr_checkpointer *c) {
+    pthread_mutex_lock(&c->mutex);
+    while (c->busy) pthread_cond_wait(&c->changed, &c->mutex);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+ftr_status ftr_checkpointer_wait(ftr_checkpointer *checkpointer) {
+    if (!checkpointer) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr__checkpointer_idle(checkpointer);
+    return ftr__checkpointer_outcome(checkpointer);
+}
+
+ftr_checkpoint_stats ftr_checkpointer_stats(const ftr_checkpointer *checkpointer) {
+    ftr_checkpoint_stats stats;
+    memset(&stats, 0, sizeof stats);
+    return checkpointer ? checkpointer->stats : stats;
+}
+
+int32_t ftr__checkpointer_found(const ftr_checkpointer *checkpointer) { return checkpointer->found; }
+
+/* ----------------------------------------------------------------------------------------- what stays, what goes -- */
+
+/* Whether another copy of the same step is newer. */
+static bool ftr__checkpointer_replaced(const ftr_checkpointer *c, int32_t index) {
+    for (int32_t i = 0; i < c->known_count; i++)
+        if (c->known[i].intact && c->known[i].name.step == c->known[index].name.step &&
+            c->known[i].name.copy > c->known[index].name.copy)
+            return true;
+    return false;
+}
+
+/* How many that may stay are newer, and how many are better, than number `index`. Of equals the newer is the better. */
+static void ftr__checkpointer_rank(const ftr_checkpointer *c, int32_t index, int32_t *newer, int32_t *better) {
+    const ftr__checkpoint_known *one = &c->known[index];
+    *newer = *better = 0;
+    for (int32_t i = 0; i < c->known_count; i++) {
+        const ftr__checkpoint_known *other = &c->known[i];
+        if (!other->intact || i == index || ftr__checkpointer_replaced(c, i)) continue;
+        const bool is_newer = ftr__folder_compare(other->name, one->name) > 0;
+        const double gain = c->desc.maximize ? other->metric - one->metric : one->metric - other->metric;
+        *newer += is_newer;
+        *better += gain > 0.0 || (gain == 0.0 && is_newer);
+    }
+}
+
+/* Lists what goes once the save is published. It is taken for known while this is found out. */
+static void ftr__checkpointer_choose(ftr_checkpointer *c) {
+    const int32_t keep = c->desc.keep_last ? c->desc.keep_last : FTR__CHECKPOINT_KEEP;
+    ftr__checkpoint_save *save = &c->save;
+    save->remove_count = 0;
+    c->known[c->known_count++] = (ftr__checkpoint_known){save->name, save->metric, true};
+    for (int32_t i = 0; i < c->known_count - 1; i++) {
+        if (!c->known[i].intact) continue;
+        int32_t newer, better;
+        ftr__checkpointer_rank(c, i, &newer, &better);
+        const bool best = !isnan(c->known[i].metric) && better < c->desc.keep_best;
+        if ((newer >= keep && !best) || ftr__checkpointer_replaced(c, i))
+            save->remove[save->remove_count++] = c->known[i].name;
+    }
+    c->known_count--;
+}
+
+/* The name of the next save: the step's, with a number behind it if the step has a folder, intact or not. */
+static ftr__folder_name ftr__checkpointer_name(const ftr_checkpointer *c, int64_t step) {
+    ftr__folder_name name = {step, 0};
+    for (int32_t i = 0; i < c->known_count; i++)
+        if (c->known[i].name.step == step && c->known[i].name.copy >= name.copy) name.copy = c->known[i].name.copy + 1;
+    return name;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- save -- */
+
+static ftr_status ftr__checkpointer_check_metadata(ftr_context *context, const ftr_checkpoint_desc *desc) {
+    if (desc->metadata_count < 0 || (desc->metadata_count > 0 && !desc->metadata))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "checkpoint: metadata is %s with a count of %d",
+                          desc->metadata ? "given" : "NULL", (int)desc->metadata_count);
+    for (int32_t i = 0; i < desc->metadata_count; i++) {
+        const char *key = desc->metadata[2 * i], *value = desc->metadata[2 * i + 1];
+        if (!key || !value || ftr__utf8_invalid_at(key, strlen(key)) >= 0 ||
+            ftr__utf8_invalid_at(value, strlen(value)) >= 0)
+            return ftr__error(context, FTR_ERROR_NAME, "checkpoint: metadata pair %d: found NULL or no UTF-8", (int)i);
+        for (int32_t k = 0; k < i; k++)
+            if (strcmp(desc->metadata[2 * k], key) == 0)
+                return ftr__error(context, FTR_ERROR_NAME, "checkpoint: metadata '%.100s': found twice, expected once",
+                                  key);
+    }
+    return FTR_OK;
+}
+
+static void ftr__checkpointer_put_top(ftr_checkpointer *c, const ftr_checkpoint_point *point, int64_t applied,
+                                      ftr__checkpoint_out *out) {
+    char version[FTR__CHECKPOINT_VERSION_TEXT];
+    snprintf(version, sizeof version, "%d.%d.%d", FTR_VERSION_MAJOR, FTR_VERSION_MINOR, FTR_VERSION_PATCH);
+    ftr__json_put(&out->json, "{");
+    ftr__checkpoint_put_string(out, "format", FTR__CHECKPOINT_FORMAT);
+    ftr__checkpoint_put_integer(out, "version", FTR__CHECKPOINT_VERSION);
+    ftr__checkpoint_put_string(out, "fasttrain", version);
+    ftr__checkpoint_put_digits(out, "seed", c->context->seed);
+    ftr__json_put(&out->json, ",\n");
+    out->comma = false;
+    ftr__checkpoint_put_integer(out, "step", point->step);
+    ftr__checkpoint_put_integer(out, "epoch", point->epoch);
+    ftr__checkpoint_put_integer(out, "position", point->position);
+    ftr__checkpoint_put_integer(out, "applied_steps", applied);
+    if (!isnan(point->metric)) {
+        ftr__checkpoint_put_real(out, "metric", point->metric);
+        ftr__checkpoint_put_string(out, "metric_name", c->desc.metric);
+    }
+    ftr__json_put(&out->json, ",\n");
+    out->comma = false;
+}
+
+static void ftr__checkpointer_put_json(ftr_checkpointer *c, const ftr_checkpoint_point *point, int64_t applied,
+                                       ftr__checkpoint_out *out) {
+    ftr__checkpointer_put_top(c, point, applied, out);
+    ftr__checkpoint_open_object(out, "sections");
+    for (int32_t i = 0; i < c->part_count; i++) {
+        const ftr__checkpoint_section *section = &c->parts[i].section;
+        if (!section->write) continue;
+        ftr__checkpoint_open_object(out, section->name);
+        section->write(section->user, out);
+        ftr__checkpoint_close_object(out);
+        ftr__json_put(&out->json, "\n");
+    }
+    ftr__checkpoint_close_object(out);
+    ftr__checkpoint_open_object(out, "metadata");
+    for (int32_t i = 0; i < c->desc.metadata_count; i++)
+        ftr__checkpoint_put_string(out, c->desc.metadata[2 * i], c->desc.metadata[2 * i + 1]);
+    ftr__checkpoint_close_object(out);
+}
+
+/* The caller's part of checkpoint.json. */
+static ftr_status ftr__checkpointer_compose(ftr_checkpointer *c, const ftr_checkpoint_point *point, int64_t applied) {
+    ftr__checkpoint_out out = {{NULL, 0}, false};
+    ftr__checkpointer_put_json(c, point, applied, &out);
+    const size_t room = FTR__CHECKPOINT_ROOM + FTR__CHECKPOINT_FILE_ROOM * (size_t)c->part_count;
+    const size_t bytes = out.json.length + room;
+    if (bytes > c->json_capacity) {
+        const size_t capacity = bytes + bytes / 2;
+        char *text = ftr__allocate(c->context, capacity);
+        if (!text) return ftr__out_of_memory(c->context, FTR__CHECKPOINT_JSON, capacity);
+        ftr__release(c->context, c->save.json, c->json_capacity);
+        c->save.json = text;
+        c->json_capacity = capacity;
+    }
+    out = (ftr__checkpoint_out){{c->save.json, 0}, false};
+    ftr__checkpointer_put_json(c, point, applied, &out);
+    c->save.json_bytes = out.json.length;
+    return FTR_OK;
+}
+
+static ftr_status ftr__checkpointer_copy(ftr_checkpointer *c) {
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < c->part_count && status == FTR_OK; i++) {
+        ftr__checkpoint_part *part = &c->parts[i];
+        const ftr__checkpoint_section *section = &part->section;
+        part->present = section->count > 0 && (!section->present || section->present(section->user));
+        if (part->present) status = section->copy(section->user, part->stage);
+    }
+    return status;
+}
+
+/* The writer is idle. */
+static ftr_status ftr__checkpointer_begin(ftr_checkpointer *c, const ftr_checkpoint_point *given) {
+    ftr__checkpoint_save *save = &c->save;
+    ftr_checkpoint_point at = *given;
+    const ftr_checkpoint_point *point = &at;
+    if (!c->desc.metric) at.metric = (double)NAN;
+    const int64_t applied = (int64_t)ftr_plan_applied_steps(c->plan);
+    ftr_status status = ftr__checkpointer_room(c);
+    if (status == FTR_OK) status = ftr__checkpointer_check_metadata(c->context, &c->desc);
+    if (status == FTR_OK) status = ftr__checkpointer_compose(c, point, applied);
+    if (status == FTR_OK) status = ftr__checkpointer_copy(c);
+    if (status != FTR_OK) return status;
+    char name[FTR__FOLDER_TEXT];
+    save->name = ftr__checkpointer_name(c, point->step);
+    save->metric = point->metric;
+    ftr__folder_text(save->name, name);
+    snprintf(save->final, c->path_bytes, "%s/%s", c->desc.directory, name);
+    snprintf(save->temporary, c->path_bytes, "%s/" FTR__FOLDER_TEMPORARY "%s", c->desc.directory, name);
+    ftr__checkpointer_choose(c);
+    c->untold = true;
+    pthread_mutex_lock(&c->mutex);
+    c->busy = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->mutex);
+    return FTR_OK;
+}
+
+static ftr_status ftr__checkpointer_check_point(ftr_context *context, const ftr_checkpoint_point *point) {
+    if (!point) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_checkpoint_save: point is NULL");
+    if (point->step >= 0 && point->epoch >= 0 && point->position >= 0) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                      "ftr_checkpoint_save: step is %lld, epoch %lld, position %lld, expected 0 or more",
+                      (long long)point->step, (long long)point->epoch, (long long)point->position);
+}
+
+ftr_status ftr_checkpoint_save(ftr_checkpointer *checkpointer, const ftr_checkpoint_point *point) {
+    if (!checkpointer) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_checkpointer *c = checkpointer;
+    ftr_status status = ftr__checkpointer_check_point(c->context, point);
+    if (status != FTR_OK) return status;
+    const double start = ftr_time_seconds();
+    if (c->desc.when_busy == FTR_CHECKPOINT_SKIP && ftr__checkpointer_is_busy(c, 0.0)) {
+        c->stats.skipped++;
+        return FTR_OK;
+    }
+    ftr__checkpointer_idle(c);
+    status = ftr__checkpointer_outcome(c);
+    if (status != FTR_OK && c->desc.on_failure == FTR_CHECKPOINT_STOP) return status;
+    if (status != FTR_OK) ftr__log(c->context, FTR_LOG_WARNING, "%s; training goes on", c->context->message);
+    status = ftr__checkpointer_begin(c, point);
+    c->last_save = start;
+    c->stats.last_stall_seconds = ftr_time_seconds() - start;
+    c->stats.stall_seconds += c->stats.last_stall_seconds;
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- due -- */
+
+/* Young's interval, sqrt(2 c M); c is the mean time that saves have kept the caller waiting. */
+static bool ftr__checkpointer_mtbf_due(ftr_checkpointer *c, double now) {
+    if (ftr__checkpointer_is_busy(c, 0.0)) return false;
+    const int64_t saves = c->stats.saved + c->stats.failed + (c->untold ? 1 : 0);
+    if (saves == 0) return true;
+    const double cost = c->stats.stall_seconds / (double)saves;
+    return now - c->last_save >= sqrt(2.0 * cost * c->desc.mtbf_seconds);
+}
+
+bool ftr_checkpoint_due(ftr_checkpointer *checkpointer, int64_t step) {
+    if (!checkpointer || step < 1) return false;
+    const ftr_checkpoint_desc *desc = &checkpointer->desc;
+    if (desc->every_steps > 0 && step % desc->every_steps == 0) return true;
+    if (desc->every_seconds <= 0.0 && desc->mtbf_seconds <= 0.0) return false;
+    const double now = ftr_time_seconds();
+    if (desc->every_seconds > 0.0 && now - checkpointer->last_save >= desc->every_seconds) return true;
+    return desc->mtbf_seconds > 0.0 && ftr__checkpointer_mtbf_due(checkpointer, now);
+}
+
+/* ------------------------------------------------------------------------------------------------------ creation -- */
+
+static ftr_status ftr__checkpointer_check(ftr_context *context, const ftr_checkpoint_desc *desc) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (!desc->directory || !*desc->directory)
+        return ftr__error(context, bad, "checkpoint: directory is %s", desc->directory ? "empty" : "NULL");
+    if (desc->every_steps < 0 || desc->every_epochs < 0)
+        return ftr__error(context, bad, "checkpoint: every_steps is %lld, every_epochs %lld, expected 0 or more",
+                          (long long)desc->every_steps, (long long)desc->every_epochs);
+    if (!(desc->every_seconds >= 0.0) || !(desc->mtbf_seconds >= 0.0))
+        return ftr__error(context, bad, "checkpoint: every_seconds is %g, mtbf_seconds %g, expected 0 or more",
+                          desc->every_seconds, desc->mtbf_seconds);
+    if (desc->keep_last < 0 || desc->keep_best < 0)
+        return ftr__error(context, bad, "checkpoint: keep_last is %d, keep_best %d, expected 0 or more",
+                          (int)desc->keep_last, (int)desc->keep_best);
+    if (desc->when_busy != FTR_CHECKPOINT_WAIT && desc->when_busy != FTR_CHECKPOINT_SKIP)
+        return ftr__error(context, bad, "checkpoint: when_busy is %d, expected one of ftr_checkpoint_busy",
+                          (int)desc->when_busy);
+    if (desc->on_failure != FTR_CHECKPOINT_WARN && desc->on_failure != FTR_CHECKPOINT_STOP)
+        return ftr__error(context, bad, "checkpoint: on_failure is %d, expected one of ftr_checkpoint_failure",
+                          (int)desc->on_failure);
+    return ftr__checkpointer_check_metadata(context, desc);
+}
+
+static ftr_status ftr__checkpointer_lock(ftr_checkpointer *c) {
+    const char *path = ftr__folder_join(&c->arena, c->desc.directory, FTR__CHECKPOINT_LOCK);
+    if (!path) return ftr__out_of_memory(c->context, c->desc.directory, strlen(c->desc.directory));
+    c->lock = ftr__file_open(path, O_RDWR | O_CREAT);
+    if (c->lock < 0) return ftr__error(c->context, FTR_ERROR_IO, "%s: open: %s", path, strerror(errno));
+    if (flock(c->lock, LOCK_EX | LOCK_NB) == 0) return FTR_OK;
+    if (errno == EWOULDBLOCK)
+        return ftr__error(c->context, FTR_ERROR_STATE,
+                          "%s: another process, or another run of this one, writes checkpoints there",
+                          c->desc.directory);
+    return FTR_OK; /* a file system without locks */
+}
+
+/* What is in the directory. Checkpoints whose checkpoint.json is damaged, or that are of a newer version, are left
+ * alone. */
+static ftr_status ftr__checkpointer_look(ftr_checkpointer *c) {
+    ftr__folder_name *names;
+    int32_t count;
+    ftr_status status = ftr__folder_list(c->context, &c->arena, c->desc.directory, &names, &count);
+    char name[FTR__FOLDER_TEXT];
+    for (int32_t i = 0; i < count && status == FTR_OK; i++) {
+        const char *path = ftr__folder_join(&c->arena, c->desc.directory, ftr__folder_text(names[i], name));
+        if (!path) return ftr__out_of_memory(c->context, c->desc.directory, sizeof name);
+        ftr_checkpoint *checkpoint = NULL;
+        const ftr_status found = ftr__checkpoint_peek(c->context, path, &checkpoint);
+        if (found == FTR_ERROR_OUT_OF_MEMORY) return found;
+        if (found != FTR_OK) {
+            ftr__log(c->context, FTR_LOG_INFO, "a checkpoint is left alone: %s", c->context->message);
+            ftr_error_clear(c->context);
+        }
+        status = ftr__checkpointer_room(c);
+        if (status == FTR_OK)
+            c->known[c->known_count++] = (ftr__checkpoint_known){
+                names[i], checkpoint ? checkpoint->info.point.metric : (double)NAN, checkpoint != NULL};
+        ftr_checkpoint_close(checkpoint);
+    }
+    c->found = count;
+    return status;
+}
+
+static ftr_status ftr__checkpointer_lay_out(ftr_checkpointer *c, ftr__checkpoint_part *part) {
+    static const char *const metadata[] = {"format", "pt"};
+    const ftr__checkpoint_section *section = &part->section;
+    if (section->count == 0) return FTR_OK;
+    snprintf(part->file, sizeof part->file, "%s.safetensors", section->name);
+    const size_t size = (size_t)section->count * sizeof(ftr_safetensors_item);
+    ftr_safetensors_item *items = ftr__arena_alloc(&c->arena, size);
+    if (!items) return ftr__out_of_memory(c->context, part->file, size);
+    for (int32_t i = 0; i < section->count; i++) {
+        const ftr__checkpoint_tensor *tensor = &section->tensors[i];
+        items[i] = (ftr_safetensors_item){.name = tensor->name, .dtype = tensor->dtype, .shape = tensor->shape};
+        if (tensor->permuted && tensor->shape.dim[0] > 0 &&
+            tensor->bytes / (size_t)tensor->shape.dim[0] > c->scratch_bytes)
+            c->scratch_bytes = tensor->bytes / (size_t)tensor->shape.dim[0];
+    }
+    part->stage = ftr__allocate(c->context, section->bytes);
+    if (!part->stage) return ftr__out_of_memory(c->context, "checkpoint: staging memory", section->bytes);
+    memset(part->stage, 0, section->bytes); /* now, so that the first save does not wait for the pages */
+    return ftr__safetensors_lay_out(c->context, &c->arena, part->file, items, section->count, metadata, 1,
+                                    &part->layout);
+}
+
+static ftr_status ftr__checkpointer_parts(ftr_checkpointer *c, const ftr__checkpoint_section *more, int32_t count) {
+    const int32_t total = FTR__CHECKPOINT_PLAN_SECTIONS + count;
+    ftr__checkpoint_section own[FTR__CHECKPOINT_PLAN_SECTIONS];
+    ftr_status status = ftr__checkpoint_plan_sections(c->plan, &c->arena, own);
+    if (status != FTR_OK) return status;
+    c->parts = ftr__arena_alloc(&c->arena, (size_t)total * sizeof *c->parts);
+    if (!c->parts) return ftr__out_of_memory(c->context, "checkpoint", (size_t)total * sizeof *c->parts);
+    c->part_count = total;
+    c->scratch_bytes = FTR__CHECKPOINT_PIECE;
+    for (int32_t i = 0; i < total && status == FTR_OK; i++) {
+        c->parts[i].section = i < FTR__CHECKPOINT_PLAN_SECTIONS ? own[i] : more[i - FTR__CHECKPOINT_PLAN_SECTIONS];
+        status = ftr__checkpointer_lay_out(c, &c->parts[i]);
+    }
+    if (status != FTR_OK) return status;
+    c->scratch = ftr__arena_alloc(&c->arena, c->scratch_bytes);
+    return c->scratch ? FTR_OK : ftr__out_of_memory(c->context, "checkpoint", c->scratch_bytes);
+}
+
+static ftr_status ftr__checkpointer_paths(ftr_checkpointer *c) {
+    ftr__checkpoint_save *save = &c->save;
+    c->path_bytes = strlen(c->desc.directory) + 3 * FTR__FOLDER_TEXT;
+    char **paths[] = {&save->temporary, &save->final, &save->path, &save->path_2};
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(paths); i++) {
+        *paths[i] = ftr__arena_alloc(&c->arena, c->path_bytes);
+        if (!*paths[i]) return ftr__out_of_memory(c->context, "checkpoint", c->path_bytes);
+    }
+    return FTR_OK;
+}
+
+static ftr_status ftr__checkpointer_start(ftr_checkpointer *c) {
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_cond_init(&c->changed, NULL);
+    const int code = ftr__thread_start(&c->thread, ftr__checkpointer_main, c);
+    c->started = code == 0;
+    if (c->started) return FTR_OK;
+    pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->mutex);
+    return ftr__error(c->context, FTR_ERROR_THREAD, "checkpoint: the writer's thread could not be started (error %d)",
+                      code);
+}
+
+/* Texts of the description are copied. */
+static ftr_status ftr__checkpointer_open(ftr_checkpointer *c, const ftr_checkpoint_desc *desc,
+                                         const ftr__checkpoint_section *sections, int32_t count) {
+    c->desc = *desc;
+    c->desc.directory = ftr__arena_string(&c->arena, desc->directory);
+    if (desc->metric) c->desc.metric = ftr__arena_string(&c->arena, desc->metric);
+    if (!c->desc.directory || (desc->metric && !c->desc.metric))
+        return ftr__out_of_memory(c->context, "checkpoint", strlen(desc->directory));
+    ftr_status status = ftr__folder_make(c->context, c->desc.directory);
+    if (status == FTR_OK) status = ftr__checkpointer_lock(c);
+    if (status == FTR_OK) status = ftr__folder_clean(c->context, &c->arena, c->desc.directory);
+    if (status == FTR_OK) status = ftr__checkpointer_look(c);
+    if (status == FTR_OK) status = ftr__checkpointer_parts(c, sections, count);
+    if (status == FTR_OK) status = ftr__checkpointer_paths(c);
+    if (status == FTR_OK) status = ftr__checkpointer_start(c);
+    c->last_save = ftr_time_seconds();
+    return status;
+}
+
+ftr_status ftr__checkpointer_create(ftr_plan *plan, const ftr_checkpoint_desc *desc,
+                                    const ftr__checkpoint_section *sections, int32_t count,
+                                    ftr_checkpointer **checkpointer) {
+    ftr_context *context = plan->context;
+    *checkpointer = NULL;
+    ftr_status status = ftr__checkpointer_check(context, desc);
+    if (status == FTR_OK && !plan->learning_rate)
+        status =
+            ftr__error(context, FTR_ERROR_STATE, "checkpoint: the plan has no optimizer, expected one that trains");
+    if (status != FTR_OK) return status;
+    ftr_checkpointer *made = ftr__allocate(context, sizeof *made);
+    if (!made) return ftr__out_of_memory(context, "checkpoint", sizeof *made);
+    memset(made, 0, sizeof *made);
+    made->context = context;
+    made->plan = plan;
+    made->lock = -1;
+    atomic_init(&made->cancel, false);
+    ftr__arena_init(&made->arena, context);
+    status = ftr__checkpointer_open(made, desc, sections, count);
+    if (status == FTR_OK)
+        *checkpointer = made;
+    else
+        ftr_checkpointer_destroy(made);
+    return status;
+}
+
+ftr_status ftr_checkpointer_create(ftr_plan *plan, const ftr_checkpoint_desc *desc, ftr_checkpointer **checkpointer) {
+    if (checkpointer) *checkpointer = NULL;
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!desc || !checkpointer)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_checkpointer_create: desc or checkpointer is NULL");
+    return ftr__checkpointer_create(plan, desc, NULL, 0, checkpointer);
+}
+
+static void ftr__checkpointer_join(ftr_checkpointer *c) {
+    pthread_mutex_lock(&c->mutex);
+    c->stop = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->mutex);
+    pthread_join(c->thread, NULL);
+    pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->mutex);
+}
+
+void ftr_checkpointer_destroy(ftr_checkpointer *checkpointer) {
+    ftr_checkpointer *c = checkpointer;
+    if (!c) return;
+    if (c->started) {
+        ftr__checkpointer_join(c); /* a save that is under way is finished */
+        if (ftr__checkpointer_outcome(c) != FTR_OK) ftr__log(c->context, FTR_LOG_WARNING, "%s", c->context->message);
+    }
+    if (c->lock >= 0) close(c->lock);
+    for (int32_t i = 0; i < c->part_count; i++) {
+        const ftr__checkpoint_part *part = &c->parts[i];
+        if (part->stage) ftr__release(c->context, part->stage, part->section.bytes);
+    }
+    ftr__release(c->context, c->save.json, c->json_capacity);
+    ftr_context *context = c->context;
+    ftr__arena_free(&c->arena);
+    ftr__release(context, c, sizeof *c);
 }
 
 /* ---- src/train/summary.c ---- */
@@ -20386,16 +24510,97 @@ void ftr__progress_end(ftr__progress *progress) {
     progress->drawn = false;
 }
 
-/* ---- src/train/fit.c ---- */
-/* The training loop. All memory is taken before the first step; from then on only the source, the plan and the logger
- * are called. */
+/* ---- src/train/preempt.h ---- */
+/* Signals that ask a run to end. There is no handler, because a handler has nowhere to write but global memory: the
+ * signals are blocked in the thread that trains, and taken from the pending ones between steps. */
 
-#define FTR__TRAIN_COOKIE 0x7472616eu
+typedef struct ftr__preempt {
+    bool active;
+    sigset_t before; /* the thread's mask */
+} ftr__preempt;
+
+/* Blocks SIGTERM and SIGUSR1 in the calling thread. */
+FTR_LIB void ftr__preempt_begin(ftr__preempt *preempt);
+
+/* Takes a pending one: its number, 0 if there is none. Several of one kind that came since are one. */
+FTR_LIB int32_t ftr__preempt_poll(const ftr__preempt *preempt);
+
+/* Puts the mask back; what is still pending has its usual effect. */
+FTR_LIB void ftr__preempt_end(ftr__preempt *preempt);
+
+/* ---- src/train/preempt.c ---- */
+
+static const int ftr__preempt_signals[] = {SIGTERM, SIGUSR1};
+
+static void ftr__preempt_fill(sigset_t *set) {
+    sigemptyset(set);
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ftr__preempt_signals); i++) sigaddset(set, ftr__preempt_signals[i]);
+}
+
+void ftr__preempt_begin(ftr__preempt *preempt) {
+    sigset_t set;
+    ftr__preempt_fill(&set);
+    preempt->active = pthread_sigmask(SIG_BLOCK, &set, &preempt->before) == 0;
+}
+
+#if defined(__APPLE__)
+
+/* macOS lacks sigtimedwait(). A signal that is pending for this thread or the process does not make sigwait() wait. */
+int32_t ftr__preempt_poll(const ftr__preempt *preempt) {
+    sigset_t pending, one;
+    if (!preempt->active || sigpending(&pending) != 0) return 0;
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(ftr__preempt_signals); i++) {
+        int taken = 0;
+        if (sigismember(&pending, ftr__preempt_signals[i]) != 1) continue;
+        sigemptyset(&one);
+        sigaddset(&one, ftr__preempt_signals[i]);
+        if (sigwait(&one, &taken) == 0) return (int32_t)taken;
+    }
+    return 0;
+}
+
+#else
+
+int32_t ftr__preempt_poll(const ftr__preempt *preempt) {
+    const struct timespec at_once = {0, 0};
+    sigset_t set;
+    if (!preempt->active) return 0;
+    ftr__preempt_fill(&set);
+    const int taken = sigtimedwait(&set, NULL, &at_once);
+    return taken > 0 ? (int32_t)taken : 0;
+}
+
+#endif
+
+void ftr__preempt_end(ftr__preempt *preempt) {
+    if (preempt->active) pthread_sigmask(SIG_SETMASK, &preempt->before, NULL);
+    preempt->active = false;
+}
+
+/* ---- src/train/fit.h ---- */
+/* A training run from inside. */
 
 typedef struct ftr__fit_totals {
     double loss, metrics[FTR_MAX_METRICS]; /* sums over samples */
     int64_t samples;
 } ftr__fit_totals;
+
+/* All of a run's state beside that of the plan: it is saved, and a run that gets it back goes on as if it had never
+ * stopped. */
+typedef struct ftr__fit_state {
+    int64_t epoch, epoch_step; /* steps done in the epoch */
+    bool epoch_ended;          /* it was evaluated and looked at by early stopping */
+    int64_t steps, epochs_done;
+    int64_t skipped;                                 /* steps that loss scaling left out */
+    ftr__fit_totals totals;                          /* of the epoch's training steps */
+    double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
+    double base_lr;                                  /* the optimizer's, as a plateau has left it */
+    double best_value;
+    int64_t best_epoch;
+    int64_t epochs_without;
+} ftr__fit_state;
+
+#define FTR__FIT_SECTIONS 2
 
 typedef struct ftr__fit {
     ftr_context *context;
@@ -20406,27 +24611,535 @@ typedef struct ftr__fit {
     ftr_plan *train_plan, *eval_plan;
     ftr__feed train_feed, eval_feed;
     int64_t steps_per_epoch, steps_planned;
-    int64_t epoch, steps;
-    ftr__fit_totals totals;      /* of the current epoch's training steps */
-    double began, epoch_seconds; /* epoch_seconds: training steps alone */
+    ftr__fit_state at;
+    ftr_step_info info;          /* of the last training step */
+    double began, epoch_seconds; /* epoch_seconds: training steps alone, of this call, as the next four */
     double train_seconds;        /* of epochs before this one */
-    int64_t train_samples;
-    double eval_loss, eval_metrics[FTR_MAX_METRICS]; /* of the last evaluation; NaN before it */
+    int64_t train_samples, epoch_samples;
+    double longest_step, last_evaluation; /* seconds */
     ftr__progress progress;
-    double base_lr; /* the optimizer's, as a plateau has left it */
     bool stop, warned;
-    double best_value;
-    int64_t best_epoch, epochs_done;
-    int32_t epochs_without;
+    bool cut;            /* max_steps ended the run in the middle of an epoch */
     unsigned char *best; /* copy of all variables; NULL if it is not wanted */
     size_t best_bytes;
+
+    ftr__arena arena;
+    ftr_checkpointer *checkpointer; /* NULL: none */
+    ftr__checkpoint_section sections[FTR__FIT_SECTIONS];
+    int32_t section_count;
+    int64_t every_epochs;
+    int64_t saved_steps; /* of the last save; -1: none */
+    bool saved_ended;
+    int64_t resumed_at; /* -1: at the start */
+    ftr__preempt preempt;
+    bool interrupted; /* by a signal or the time */
+    int32_t signal;   /* the first that came; 0: none */
+    double end;       /* when max_seconds are over; 0: no limit */
 } ftr__fit;
+
+/* Whether a name is "loss" or that of a metric. */
+FTR_LIB bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric);
+
+/* Checks what the description says of checkpoints, signals and time. */
+FTR_LIB ftr_status ftr__fit_check_checkpoint(const ftr__fit *fit);
+
+/* Opens the directory and, if the description says so, puts the run's state back. The plans are compiled. */
+FTR_LIB ftr_status ftr__fit_open_checkpoints(ftr__fit *fit);
+
+/* Whether a signal or the time ends the run. `seconds` is what would come next. */
+FTR_LIB bool ftr__fit_is_interrupted(ftr__fit *fit, double seconds);
+
+/* After a step: saves if it is time to. */
+FTR_LIB ftr_status ftr__fit_step_done(ftr__fit *fit);
+
+/* Before the evaluation of an epoch that max_steps cut: saves, because a run that gets more steps goes on from there.
+ * */
+FTR_LIB ftr_status ftr__fit_save_cut(ftr__fit *fit);
+
+/* After an epoch that was complete and evaluated. `metric` is the value of checkpoint.metric. */
+FTR_LIB ftr_status ftr__fit_epoch_done(ftr__fit *fit, double metric);
+
+/* At the end of a run without an error: saves once more if need be, and waits for the disk. */
+FTR_LIB ftr_status ftr__fit_close_checkpoints(ftr__fit *fit);
+
+/* ---- src/train/fit_checkpoint.c ---- */
+/* Checkpoints of a training run: what is saved besides the plan, when, and how the run gets it back. */
+
+/* What a save may take as long as none has been measured, in bytes a second. */
+#define FTR__FIT_WRITE_SPEED 50e6
+
+/* --------------------------------------------------------------------------------------------------- description -- */
+
+static ftr_status ftr__fit_check_best(const ftr__fit *fit) {
+    const ftr_checkpoint_desc *desc = &fit->desc->checkpoint;
+    if (desc->metric && !ftr__fit_knows_metric(fit, desc->metric))
+        return ftr__error(fit->context, FTR_ERROR_NAME,
+                          "ftr_fit: checkpoint.metric is '%s', expected 'loss' or the name of a metric", desc->metric);
+    if (desc->keep_best <= 0) return FTR_OK;
+    if (!desc->metric)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: checkpoint.keep_best is %d, but checkpoint.metric is NULL", (int)desc->keep_best);
+    if (desc->every_epochs == 0 && (desc->every_steps > 0 || desc->every_seconds > 0.0 || desc->mtbf_seconds > 0.0))
+        return ftr__error(
+            fit->context, FTR_ERROR_INVALID_ARGUMENT,
+            "ftr_fit: checkpoint.keep_best is %d, but no checkpoint is written at the end of an epoch: set "
+            "checkpoint.every_epochs",
+            (int)desc->keep_best);
+    return FTR_OK;
+}
+
+ftr_status ftr__fit_check_checkpoint(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    if ((int)desc->resume < (int)FTR_RESUME_NEVER || desc->resume > FTR_RESUME_MUST)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: resume is %d, expected one of ftr_resume",
+                          (int)desc->resume);
+    if (!(desc->max_seconds >= 0.0))
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: max_seconds is %g, expected 0 (no limit) or more", desc->max_seconds);
+    if (desc->checkpoint.directory) return ftr__fit_check_best(fit);
+    if (desc->resume != FTR_RESUME_NEVER)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: resume is set, but checkpoint.directory is NULL");
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ sections -- */
+
+static void ftr__fit_key(char key[32], const char *what, int32_t index) {
+    snprintf(key, 32, "%s_%d", what, (int)index);
+}
+
+/* Settings as numbers; those that are 0 are left out of the file. */
+typedef struct ftr__fit_setting {
+    const char *name;
+    double value;
+} ftr__fit_setting;
+
+#define FTR__FIT_SETTINGS 20
+
+static int32_t ftr__fit_schedule_settings(const ftr_schedule *s, ftr__fit_setting to[FTR__FIT_SETTINGS]) {
+    const ftr__fit_setting settings[] = {
+        {"kind", (double)s->kind},
+        {"steps", (double)s->steps},
+        {"gamma", s->gamma},
+        {"eta_min", s->eta_min},
+        {"cycle_factor", (double)s->cycle_factor},
+        {"start_factor", s->start_factor},
+        {"end_factor", s->end_factor},
+        {"power", s->power},
+        {"pct_start", s->pct_start},
+        {"div_factor", s->div_factor},
+        {"final_div_factor", s->final_div_factor},
+        {"three_phase", (double)s->three_phase},
+        {"anneal", (double)s->anneal},
+        {"decay_steps", (double)s->decay_steps},
+        {"milestone_count", (double)s->milestone_count},
+        {"warmup_steps", (double)s->warmup_steps},
+        {"warmup_factor", s->warmup_factor},
+        {"per_epoch", (double)s->per_epoch},
+    };
+    _Static_assert(sizeof settings <= FTR__FIT_SETTINGS * sizeof *to, "FTR__FIT_SETTINGS is too small");
+    memcpy(to, settings, sizeof settings);
+    return s->kind == FTR_SCHEDULE_NONE ? 0 : FTR__ARRAY_LENGTH(settings);
+}
+
+static int32_t ftr__fit_plateau_settings(const ftr__fit *fit, ftr__fit_setting to[FTR__FIT_SETTINGS]) {
+    const ftr_plateau *p = fit->desc->plateau;
+    if (!p) return 0;
+    const ftr__fit_setting settings[] = {
+        {"maximize", (double)p->maximize},
+        {"factor", p->factor},
+        {"patience", (double)p->patience},
+        {"threshold", p->threshold},
+        {"threshold_absolute", (double)p->threshold_absolute},
+        {"cooldown", (double)p->cooldown},
+        {"min_lr", p->min_lr},
+        {"eps", p->eps},
+    };
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
+static void ftr__fit_write_settings(const ftr__fit_setting *settings, int32_t count, ftr__checkpoint_out *out) {
+    for (int32_t i = 0; i < count; i++)
+        if (settings[i].value != 0.0) ftr__checkpoint_put_real(out, settings[i].name, settings[i].value);
+}
+
+static void ftr__fit_same_settings(const ftr__fit_setting *settings, int32_t count, ftr__checkpoint_values *values) {
+    for (int32_t i = 0; i < count; i++) ftr__checkpoint_same_real(values, settings[i].name, settings[i].value, 0.0);
+    /* a schedule or plateau that the run no longer has */
+    if (count == 0 && values->status == FTR_OK && values->object->as.list.count > 0)
+        values->status = ftr__error(values->context, FTR_ERROR_STATE,
+                                    "%s: the checkpoint is of another run: it has a %s, and there is none here",
+                                    values->path, values->section);
+}
+
+/* An object; the parts of a chain, which are no chains themselves, are objects in it. */
+static void ftr__fit_write_schedule(const ftr_schedule *schedule, const char *key, ftr__checkpoint_out *out) {
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    char name[32];
+    ftr__checkpoint_open_object(out, key);
+    const int32_t count = ftr__fit_schedule_settings(schedule, settings);
+    ftr__fit_write_settings(settings, count, out);
+    for (int32_t i = 0; count > 0 && i < schedule->milestone_count; i++) {
+        ftr__fit_key(name, "milestone", i);
+        ftr__checkpoint_put_integer(out, name, schedule->milestones[i]);
+    }
+    for (int32_t i = 0; schedule->kind == FTR_SCHEDULE_CHAIN && i <= schedule->milestone_count; i++) {
+        ftr__fit_key(name, "part", i);
+        ftr__fit_write_schedule(&schedule->parts[i], name, out);
+    }
+    ftr__checkpoint_close_object(out);
+}
+
+/* `section` is what messages call the object of this key. */
+static ftr_status ftr__fit_same_schedule(const ftr_schedule *schedule, const char *key, const char *section,
+                                         const ftr__checkpoint_values *outer) {
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    char name[32], inner[64];
+    ftr__checkpoint_values values = ftr__checkpoint_object(outer, key, section);
+    const int32_t count = ftr__fit_schedule_settings(schedule, settings);
+    ftr__fit_same_settings(settings, count, &values);
+    for (int32_t i = 0; count > 0 && i < schedule->milestone_count; i++) {
+        ftr__fit_key(name, "milestone", i);
+        ftr__checkpoint_same_integer(&values, name, schedule->milestones[i]);
+    }
+    for (int32_t i = 0; schedule->kind == FTR_SCHEDULE_CHAIN && i <= schedule->milestone_count; i++) {
+        ftr__fit_key(name, "part", i);
+        snprintf(inner, sizeof inner, "%.28s.%.31s", section, name);
+        if (values.status == FTR_OK) values.status = ftr__fit_same_schedule(&schedule->parts[i], name, inner, &values);
+    }
+    return values.status;
+}
+
+static const char *ftr__fit_plateau_metric(const ftr__fit *fit) {
+    return fit->desc->plateau_metric ? fit->desc->plateau_metric : "loss";
+}
+
+static void ftr__fit_write_plateau(const ftr__fit *fit, ftr__checkpoint_out *out) {
+    const ftr_plateau *plateau = fit->desc->plateau;
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    ftr__checkpoint_open_object(out, "plateau");
+    ftr__fit_write_settings(settings, ftr__fit_plateau_settings(fit, settings), out);
+    if (plateau) {
+        ftr__checkpoint_put_string(out, "metric", ftr__fit_plateau_metric(fit));
+        ftr__checkpoint_put_real(out, "best", plateau->best);
+        ftr__checkpoint_put_integer(out, "bad_epochs", plateau->bad_epochs);
+        ftr__checkpoint_put_integer(out, "cooldown_left", plateau->cooldown_left);
+    }
+    ftr__checkpoint_close_object(out);
+}
+
+/* Compares the settings and reads the state. */
+static ftr_status ftr__fit_read_plateau(const ftr__fit *fit, const ftr__checkpoint_values *run, ftr_plateau *plateau) {
+    ftr__fit_setting settings[FTR__FIT_SETTINGS];
+    ftr__checkpoint_values values = ftr__checkpoint_object(run, "plateau", "run.plateau");
+    ftr__fit_same_settings(settings, ftr__fit_plateau_settings(fit, settings), &values);
+    if (!fit->desc->plateau) return values.status;
+    ftr__checkpoint_same_string(&values, "metric", ftr__fit_plateau_metric(fit));
+    plateau->best = ftr__checkpoint_real(&values, "best");
+    plateau->bad_epochs = ftr__checkpoint_integer(&values, "bad_epochs", 0, INT64_MAX);
+    plateau->cooldown_left = ftr__checkpoint_integer(&values, "cooldown_left", 0, INT64_MAX);
+    return values.status;
+}
+
+/* What must be the same when the run is resumed. */
+static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) {
+    const ftr_train_desc *desc = fit->desc;
+    char key[32];
+    ftr__checkpoint_put_real(out, "lr", desc->optimizer.lr);
+    ftr__checkpoint_put_integer(out, "samples", desc->train->count);
+    ftr__checkpoint_put_integer(out, "steps_per_epoch", fit->steps_per_epoch);
+    ftr__checkpoint_put_bool(out, "no_shuffle", desc->no_shuffle);
+    ftr__checkpoint_put_integer(out, "metric_count", desc->metric_count);
+    for (int32_t i = 0; i < desc->metric_count; i++) {
+        ftr__fit_key(key, "metric_name", i);
+        ftr__checkpoint_put_string(out, key, fit->names[i]);
+    }
+    ftr__checkpoint_put_string(out, "early_stop_metric", desc->early_stop.metric ? desc->early_stop.metric : "");
+    ftr__checkpoint_put_bool(out, "early_stop_maximize", desc->early_stop.maximize);
+    const bool evaluates = desc->early_stop.metric || desc->plateau;
+    if (evaluates) ftr__checkpoint_put_bool(out, "metrics_of_evaluation", desc->eval != NULL);
+    ftr__fit_write_schedule(&desc->schedule, "schedule", out);
+    ftr__fit_write_plateau(fit, out);
+}
+
+static ftr_status ftr__fit_same_facts(const ftr__fit *fit, ftr__checkpoint_values *values) {
+    const ftr_train_desc *desc = fit->desc;
+    char key[32];
+    ftr__checkpoint_same_real(values, "lr", desc->optimizer.lr, (double)NAN);
+    ftr__checkpoint_same_integer(values, "samples", desc->train->count);
+    ftr__checkpoint_same_integer(values, "steps_per_epoch", fit->steps_per_epoch);
+    ftr__checkpoint_same_bool(values, "no_shuffle", desc->no_shuffle);
+    ftr__checkpoint_same_integer(values, "metric_count", desc->metric_count);
+    for (int32_t i = 0; i < desc->metric_count; i++) {
+        ftr__fit_key(key, "metric_name", i);
+        ftr__checkpoint_same_string(values, key, fit->names[i]);
+    }
+    ftr__checkpoint_same_string(values, "early_stop_metric", desc->early_stop.metric ? desc->early_stop.metric : "");
+    ftr__checkpoint_same_bool(values, "early_stop_maximize", desc->early_stop.maximize);
+    const bool evaluates = desc->early_stop.metric || desc->plateau;
+    if (evaluates && ftr__checkpoint_has(values, "metrics_of_evaluation"))
+        ftr__checkpoint_same_bool(values, "metrics_of_evaluation", desc->eval != NULL);
+    if (values->status == FTR_OK)
+        values->status = ftr__fit_same_schedule(&desc->schedule, "schedule", "run.schedule", values);
+    return values->status;
+}
+
+static void ftr__fit_write_run(void *user, ftr__checkpoint_out *out) {
+    const ftr__fit *fit = user;
+    const ftr__fit_state *at = &fit->at;
+    const int32_t metrics = fit->desc->metric_count;
+    ftr__fit_write_facts(fit, out);
+    ftr__checkpoint_put_integer(out, "epoch", at->epoch);
+    ftr__checkpoint_put_integer(out, "epoch_step", at->epoch_step);
+    ftr__checkpoint_put_bool(out, "epoch_ended", at->epoch_ended);
+    ftr__checkpoint_put_integer(out, "steps", at->steps);
+    ftr__checkpoint_put_integer(out, "epochs_done", at->epochs_done);
+    ftr__checkpoint_put_integer(out, "skipped", at->skipped);
+    ftr__checkpoint_put_integer(out, "sum_samples", at->totals.samples);
+    ftr__checkpoint_put_real(out, "sum_loss", at->totals.loss);
+    ftr__checkpoint_put_reals(out, "sum_metrics", at->totals.metrics, metrics);
+    ftr__checkpoint_put_real(out, "eval_loss", at->eval_loss);
+    ftr__checkpoint_put_reals(out, "eval_metrics", at->eval_metrics, metrics);
+    ftr__checkpoint_put_real(out, "base_lr", at->base_lr);
+    ftr__checkpoint_put_real(out, "best_value", at->best_value);
+    ftr__checkpoint_put_integer(out, "best_epoch", at->best_epoch);
+    ftr__checkpoint_put_integer(out, "epochs_without", at->epochs_without);
+}
+
+static ftr_status ftr__fit_read_run(const ftr__fit *fit, const ftr_checkpoint *checkpoint, ftr__fit_state *at,
+                                    ftr_plateau *plateau) {
+    const int32_t metrics = fit->desc->metric_count;
+    ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "run");
+    ftr_status status = ftr__fit_same_facts(fit, &values);
+    if (status != FTR_OK) return status;
+    at->epoch = ftr__checkpoint_integer(&values, "epoch", 0, INT64_MAX - 1);
+    at->epoch_step = ftr__checkpoint_integer(&values, "epoch_step", 0, fit->steps_per_epoch);
+    at->epoch_ended = ftr__checkpoint_bool(&values, "epoch_ended");
+    at->steps = ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
+    at->epochs_done = ftr__checkpoint_integer(&values, "epochs_done", 0, INT64_MAX);
+    if (ftr__checkpoint_has(&values, "skipped"))
+        at->skipped = ftr__checkpoint_integer(&values, "skipped", 0, at->steps);
+    at->totals.samples = ftr__checkpoint_integer(&values, "sum_samples", 0, fit->desc->train->count);
+    at->totals.loss = ftr__checkpoint_real(&values, "sum_loss");
+    ftr__checkpoint_reals(&values, "sum_metrics", at->totals.metrics, metrics);
+    at->eval_loss = ftr__checkpoint_real(&values, "eval_loss");
+    ftr__checkpoint_reals(&values, "eval_metrics", at->eval_metrics, metrics);
+    at->base_lr = ftr__checkpoint_real(&values, "base_lr");
+    at->best_value = ftr__checkpoint_real(&values, "best_value");
+    at->best_epoch = ftr__checkpoint_integer(&values, "best_epoch", -1, INT64_MAX);
+    at->epochs_without = ftr__checkpoint_integer(&values, "epochs_without", 0, INT64_MAX);
+    return values.status == FTR_OK ? ftr__fit_read_plateau(fit, &values, plateau) : values.status;
+}
+
+static bool ftr__fit_has_best(void *user) {
+    const ftr__fit *fit = user;
+    return fit->at.best_epoch >= 0;
+}
+
+static ftr_status ftr__fit_copy_section(void *user, unsigned char *to) {
+    const ftr__fit *fit = user;
+    memcpy(to, fit->best, fit->best_bytes);
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_put_best(void *user, int32_t index, const void *data) {
+    const ftr__fit *fit = user;
+    const ftr__variable *variable = &fit->graph->variables[index];
+    if (variable->bytes > 0) memcpy(fit->best + variable->offset, data, variable->bytes);
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_make_sections(ftr__fit *fit) {
+    fit->sections[0] = (ftr__checkpoint_section){.name = "run", .user = fit, .write = ftr__fit_write_run};
+    fit->section_count = 1;
+    if (!fit->best) return FTR_OK;
+    ftr__checkpoint_section *best = &fit->sections[fit->section_count++];
+    const ftr_status status = ftr__checkpoint_variables(fit->graph, &fit->arena, "best", best);
+    best->user = fit;
+    best->present = ftr__fit_has_best;
+    best->copy = ftr__fit_copy_section;
+    best->put = ftr__fit_put_best;
+    return status;
+}
+
+/* -------------------------------------------------------------------------------------------------------- resume -- */
+
+static ftr_status ftr__fit_restore(ftr__fit *fit, const ftr_checkpoint *checkpoint) {
+    ftr__fit_state at = fit->at;
+    ftr_plateau none = {0}, plateau = fit->desc->plateau ? *fit->desc->plateau : none;
+    ftr_status status = ftr__fit_read_run(fit, checkpoint, &at, &plateau);
+    /* "run" has no tensors; "best" is there once there is a best epoch */
+    const int32_t sections = at.best_epoch >= 0 ? fit->section_count : 1;
+    if (status == FTR_OK) status = ftr__checkpoint_restore(checkpoint, fit->train_plan, fit->sections, sections);
+    if (status != FTR_OK) return status;
+    fit->at = at;
+    if (fit->desc->plateau) *fit->desc->plateau = plateau;
+    fit->resumed_at = at.steps;
+    fit->saved_steps = at.steps;
+    fit->saved_ended = at.epoch_ended;
+    fit->stop = fit->desc->early_stop.metric && at.epochs_without >= fit->desc->early_stop.patience;
+    ftr__log(fit->context, FTR_LOG_INFO, "resumed at step %lld (epoch %lld) from %s", (long long)at.steps,
+             (long long)at.epoch + 1, checkpoint->info.path);
+    return FTR_OK;
+}
+
+static ftr_status ftr__fit_resume(ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    const char *directory = desc->checkpoint.directory;
+    if (desc->resume == FTR_RESUME_NEVER) {
+        if (ftr__checkpointer_found(fit->checkpointer) == 0) return FTR_OK;
+        return ftr__error(fit->context, FTR_ERROR_STATE,
+                          "ftr_fit: %s: found %d checkpoints of an earlier run: resume it (FTR_RESUME_AUTO), or take "
+                          "another directory",
+                          directory, (int)ftr__checkpointer_found(fit->checkpointer));
+    }
+    ftr_checkpoint *checkpoint = NULL;
+    ftr_status status = ftr_checkpoint_find(fit->context, directory, &checkpoint);
+    if (status != FTR_OK) return status;
+    if (!checkpoint && desc->resume == FTR_RESUME_MUST)
+        return ftr__error(fit->context, FTR_ERROR_STATE,
+                          "ftr_fit: %s: found no checkpoint, expected one (FTR_RESUME_MUST)", directory);
+    if (checkpoint) status = ftr__fit_restore(fit, checkpoint);
+    ftr_checkpoint_close(checkpoint);
+    return status;
+}
+
+ftr_status ftr__fit_open_checkpoints(ftr__fit *fit) {
+    const ftr_checkpoint_desc *desc = &fit->desc->checkpoint;
+    if (!desc->directory) return FTR_OK;
+    const bool timed = desc->every_steps > 0 || desc->every_seconds > 0.0 || desc->mtbf_seconds > 0.0;
+    fit->every_epochs = desc->every_epochs > 0 || timed ? desc->every_epochs : 1;
+    ftr_status status = ftr__fit_make_sections(fit);
+    if (status == FTR_OK)
+        status = ftr__checkpointer_create(fit->train_plan, desc, fit->sections, fit->section_count, &fit->checkpointer);
+    return status == FTR_OK ? ftr__fit_resume(fit) : status;
+}
+
+/* -------------------------------------------------------------------------------------------------- interruption -- */
+
+/* Seconds that a last save may take. */
+static double ftr__fit_save_seconds(const ftr__fit *fit) {
+    if (!fit->checkpointer) return 0.0;
+    const ftr_checkpoint_stats stats = ftr_checkpointer_stats(fit->checkpointer);
+    if (stats.saved + stats.failed > 0) return 1.5 * (stats.last_write_seconds + stats.last_stall_seconds);
+    double bytes = 0.0;
+    const ftr_memory memory = ftr_plan_memory(fit->train_plan);
+    bytes += (double)(memory.parameters + memory.optimizer_state + fit->best_bytes);
+    return bytes / FTR__FIT_WRITE_SPEED;
+}
+
+/* The time is not looked at before the first step of the call: a run that is resumed time and again must get on. */
+bool ftr__fit_is_interrupted(ftr__fit *fit, double seconds) {
+    if (fit->interrupted) return true;
+    fit->signal = ftr__preempt_poll(&fit->preempt);
+    fit->interrupted = fit->signal != 0;
+    if (fit->interrupted) {
+        ftr__log(fit->context, FTR_LOG_INFO, "ftr_fit: signal %d: the run ends at step %lld", (int)fit->signal,
+                 (long long)fit->at.steps);
+        return true;
+    }
+    if (fit->end <= 0.0 || fit->longest_step <= 0.0) return false;
+    fit->interrupted = ftr_time_seconds() + seconds + ftr__fit_save_seconds(fit) >= fit->end;
+    if (fit->interrupted)
+        ftr__log(fit->context, FTR_LOG_INFO, "ftr_fit: max_seconds (%g) are nearly over: the run ends at step %lld",
+                 fit->desc->max_seconds, (long long)fit->at.steps);
+    return fit->interrupted;
+}
+
+/* --------------------------------------------------------------------------------------------------------- saves -- */
+
+static ftr_status ftr__fit_save(ftr__fit *fit, double metric) {
+    const ftr_checkpoint_point point = {
+        .step = fit->at.steps, .epoch = fit->at.epoch, .position = fit->at.epoch_step, .metric = metric};
+    const int64_t skipped = ftr_checkpointer_stats(fit->checkpointer).skipped;
+    ftr_status status = ftr_checkpoint_save(fit->checkpointer, &point);
+    if (status == FTR_OK && ftr_checkpointer_stats(fit->checkpointer).skipped == skipped) {
+        fit->saved_steps = fit->at.steps;
+        fit->saved_ended = fit->at.epoch_ended;
+    }
+    if (status == FTR_OK || fit->desc->checkpoint.on_failure == FTR_CHECKPOINT_STOP) return status;
+    ftr__log(fit->context, FTR_LOG_WARNING, "%s; training goes on", fit->context->message);
+    return FTR_OK;
+}
+
+static bool ftr__fit_epoch_is_due(const ftr__fit *fit) {
+    return fit->every_epochs > 0 && (fit->at.epoch + 1) % fit->every_epochs == 0;
+}
+
+ftr_status ftr__fit_step_done(ftr__fit *fit) {
+    if (!fit->checkpointer || !ftr_checkpoint_due(fit->checkpointer, fit->at.steps)) return FTR_OK;
+    /* the one at the end of the epoch is as good */
+    if (fit->at.epoch_step == fit->steps_per_epoch && ftr__fit_epoch_is_due(fit)) return FTR_OK;
+    return ftr__fit_save(fit, (double)NAN);
+}
+
+ftr_status ftr__fit_save_cut(ftr__fit *fit) {
+    if (!fit->checkpointer || fit->saved_steps == fit->at.steps) return FTR_OK;
+    return ftr__fit_save(fit, (double)NAN);
+}
+
+ftr_status ftr__fit_epoch_done(ftr__fit *fit, double metric) {
+    if (!fit->checkpointer || !ftr__fit_epoch_is_due(fit)) return FTR_OK;
+    return ftr__fit_save(fit, metric);
+}
+
+/* Waits for the writer. False if a second signal came: the writer then gives up. */
+static bool ftr__fit_wait(ftr__fit *fit) {
+    while (ftr__checkpointer_is_busy(fit->checkpointer, 0.02)) {
+        const int32_t signal = ftr__preempt_poll(&fit->preempt);
+        if (signal != 0 && fit->signal != 0) {
+            ftr__checkpointer_cancel(fit->checkpointer);
+            return false;
+        }
+        if (signal != 0) fit->signal = signal;
+    }
+    return true;
+}
+
+/* The last save of a run. It is not skipped: the writer is waited for. What was saved last is saved again if that
+ * failed. */
+static ftr_status ftr__fit_save_last(ftr__fit *fit) {
+    const bool patient = ftr__fit_wait(fit);
+    ftr_status status = ftr_checkpointer_wait(fit->checkpointer);
+    const bool saved = status == FTR_OK && fit->saved_steps == fit->at.steps && fit->saved_ended == fit->at.epoch_ended;
+    if (saved || (status != FTR_OK && fit->desc->checkpoint.on_failure == FTR_CHECKPOINT_STOP)) return status;
+    if (!patient)
+        return ftr__error(
+            fit->context, FTR_ERROR_IO,
+            "ftr_fit: a second signal came before step %lld was saved; the checkpoint before it is intact",
+            (long long)fit->at.steps);
+    if (status != FTR_OK) ftr__log(fit->context, FTR_LOG_WARNING, "%s; once more", fit->context->message);
+    status = ftr__fit_save(fit, (double)NAN);
+    ftr__fit_wait(fit);
+    const ftr_status written = ftr_checkpointer_wait(fit->checkpointer);
+    return status == FTR_OK ? written : status;
+}
+
+ftr_status ftr__fit_close_checkpoints(ftr__fit *fit) {
+    ftr_status status = fit->checkpointer ? ftr__fit_save_last(fit) : FTR_OK;
+    const int32_t late = ftr__preempt_poll(&fit->preempt); /* one that came after the last look */
+    if (fit->signal == 0) fit->signal = late;
+    if (status != FTR_OK && !fit->interrupted && fit->desc->checkpoint.on_failure == FTR_CHECKPOINT_WARN) {
+        ftr__log(fit->context, FTR_LOG_WARNING, "%s", fit->context->message);
+        status = FTR_OK;
+    }
+    return status;
+}
+
+/* ---- src/train/fit.c ---- */
+/* The training loop. All memory is taken before the first step; from then on only the source, the plan and the logger
+ * are called. */
+
+#define FTR__TRAIN_COOKIE 0x7472616eu
 
 ftr_train_desc ftr_train_defaults(void) {
     ftr_train_desc desc;
     memset(&desc, 0, sizeof desc);
     desc.cookie = FTR__TRAIN_COOKIE;
     desc.epochs = 1;
+    desc.scaler = ftr_scaler_defaults();
     return desc;
 }
 
@@ -20496,7 +25209,7 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
     return FTR_OK;
 }
 
-static bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
+bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
     bool known = strcmp(metric, "loss") == 0;
     for (int32_t i = 0; i < fit->desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
     return known;
@@ -20521,9 +25234,9 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
 /* The mean of a metric over the evaluation, or over the epoch's training if there is none. */
 static double ftr__fit_metric(const ftr__fit *fit, const char *metric, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
-    double value = desc->eval ? fit->eval_loss : loss;
+    double value = desc->eval ? fit->at.eval_loss : loss;
     for (int32_t i = 0; i < desc->metric_count; i++)
-        if (strcmp(metric, fit->names[i]) == 0) value = desc->eval ? fit->eval_metrics[i] : metrics[i];
+        if (strcmp(metric, fit->names[i]) == 0) value = desc->eval ? fit->at.eval_metrics[i] : metrics[i];
     return value;
 }
 
@@ -20548,9 +25261,12 @@ static ftr_status ftr__fit_begin(ftr__fit *fit, const char *caller, ftr_graph *g
     fit->graph = graph;
     fit->desc = desc;
     fit->caller = caller;
-    fit->best_epoch = -1;
-    fit->eval_loss = NAN;
-    for (int32_t i = 0; i < FTR_MAX_METRICS; i++) fit->eval_metrics[i] = NAN;
+    fit->saved_steps = fit->resumed_at = -1;
+    fit->at.best_epoch = -1;
+    if (desc) fit->at.base_lr = desc->optimizer.lr;
+    ftr__arena_init(&fit->arena, fit->context);
+    fit->at.eval_loss = NAN;
+    for (int32_t i = 0; i < FTR_MAX_METRICS; i++) fit->at.eval_metrics[i] = NAN;
     if (!desc) return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc is NULL", caller);
     if (desc->cookie != FTR__TRAIN_COOKIE)
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc was not made by ftr_train_defaults()",
@@ -20620,6 +25336,9 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed
     desc.output_count = ftr__fit_outputs(fit, outputs);
     desc.outputs = outputs;
     desc.optimizer = mode == FTR_MODE_TRAIN ? &fit->desc->optimizer : NULL;
+    desc.amp = fit->desc->amp;
+    desc.scaler = &fit->desc->scaler;
+    desc.debug_nonfinite = fit->desc->debug_nonfinite;
     ftr_status status = ftr_compile(fit->graph, &desc, plan);
     return status == FTR_OK ? ftr__feed_bind(feed, *plan) : status;
 }
@@ -20628,18 +25347,23 @@ static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     ftr_status status = ftr__fit_check_loop(fit);
     if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
     if (status == FTR_OK) status = ftr__fit_check_schedule(fit);
+    if (status == FTR_OK) status = ftr__fit_check_checkpoint(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
     if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
     if (status == FTR_OK && fit->desc->eval)
         status = ftr__fit_compile(fit, FTR_MODE_EVAL, &fit->eval_feed, &fit->eval_plan);
-    if (status != FTR_OK || !fit->desc->early_stop.metric || !fit->desc->early_stop.restore_best) return status;
-    fit->best_bytes = fit->graph->variable_bytes;
-    fit->best = ftr__allocate(fit->context, fit->best_bytes);
-    return fit->best ? FTR_OK : ftr__out_of_memory(fit->context, "ftr_fit: best parameters", fit->best_bytes);
+    if (status == FTR_OK && fit->desc->early_stop.metric && fit->desc->early_stop.restore_best) {
+        fit->best_bytes = fit->graph->variable_bytes;
+        fit->best = ftr__allocate(fit->context, fit->best_bytes);
+        if (!fit->best) return ftr__out_of_memory(fit->context, "ftr_fit: best parameters", fit->best_bytes);
+    }
+    return status == FTR_OK ? ftr__fit_open_checkpoints(fit) : status;
 }
 
 static void ftr__fit_free(ftr__fit *fit) {
+    ftr_checkpointer_destroy(fit->checkpointer);
+    ftr__arena_free(&fit->arena);
     if (fit->best) ftr__release(fit->context, fit->best, fit->best_bytes);
     ftr__feed_free(&fit->train_feed);
     ftr__feed_free(&fit->eval_feed);
@@ -20673,33 +25397,36 @@ static ftr_status ftr__fit_read_scalar(ftr_plan *plan, ftr_tensor tensor, double
 
 /* Feeds a batch, runs the plan, reads loss and metrics. */
 static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_order *order, int64_t first,
-                               int64_t real, double *loss, double metrics[FTR_MAX_METRICS]) {
-    ftr_step_info info;
+                               int64_t real, ftr_step_info *info, double metrics[FTR_MAX_METRICS]) {
     ftr_status status = ftr__feed_batch(feed, order, first, real);
-    if (status == FTR_OK) status = ftr_step(feed->plan, &info);
-    if (status != FTR_OK) return status;
-    *loss = info.loss;
+    if (status == FTR_OK) status = ftr_step(feed->plan, info);
     for (int32_t i = 0; i < fit->desc->metric_count && status == FTR_OK; i++)
         status = ftr__fit_read_scalar(feed->plan, fit->desc->metrics[i].value, &metrics[i]);
     return status;
 }
 
+/* An interrupted one leaves the last one's results. */
 static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
     ftr__fit_totals totals = {0};
     ftr__feed *feed = &fit->eval_feed;
+    const double before = ftr_time_seconds();
+    if (ftr__fit_is_interrupted(fit, fit->last_evaluation)) return FTR_OK;
     for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
+        if (ftr__fit_is_interrupted(fit, 0.0)) return FTR_OK;
         int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
-        double loss = NAN, metrics[FTR_MAX_METRICS];
-        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &loss, metrics);
+        double metrics[FTR_MAX_METRICS];
+        ftr_step_info info;
+        ftr_status status = ftr__fit_run(fit, feed, NULL, first, real, &info, metrics);
         if (status != FTR_OK) return status;
-        ftr__fit_add(&totals, loss, metrics, fit->desc->metric_count, real);
+        ftr__fit_add(&totals, info.loss, metrics, fit->desc->metric_count, real);
     }
-    fit->eval_loss = ftr__fit_means(&totals, fit->eval_metrics);
+    fit->at.eval_loss = ftr__fit_means(&totals, fit->at.eval_metrics);
+    fit->last_evaluation = ftr_time_seconds() - before;
     return FTR_OK;
 }
 
 static double ftr__fit_speed(const ftr__fit *fit) {
-    return fit->epoch_seconds > 0.0 ? (double)fit->totals.samples / fit->epoch_seconds : NAN;
+    return fit->epoch_seconds > 0.0 ? (double)fit->epoch_samples / fit->epoch_seconds : NAN;
 }
 
 /* Tells the callback; it may ask for the run to stop. */
@@ -20707,17 +25434,20 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
     if (!fit->desc->on_event) return;
     ftr_train_event event = {
         .kind = epoch_ended ? FTR_EVENT_EPOCH : FTR_EVENT_STEP,
-        .epoch = fit->epoch,
-        .step = fit->steps,
+        .epoch = fit->at.epoch,
+        .step = fit->at.steps,
         .steps_per_epoch = fit->steps_per_epoch,
         .loss = loss,
-        .eval_loss = fit->eval_loss,
+        .eval_loss = fit->at.eval_loss,
         .metric_count = fit->desc->metric_count,
         .metric_names = fit->names,
         .metrics = metrics,
-        .eval_metrics = fit->eval_metrics,
+        .eval_metrics = fit->at.eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
         .lr = ftr_plan_lr(fit->train_plan),
+        .grad_norm = fit->info.grad_norm,
+        .loss_scale = fit->info.loss_scale,
+        .skipped_steps = fit->at.skipped,
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -20725,9 +25455,10 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
 
 /* `means` has the epoch's metrics so far. */
 static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, double loss, const double *means) {
-    double seconds = ftr_time_seconds() - fit->began;
+    const double seconds = ftr_time_seconds() - fit->began;
+    const int64_t done = fit->at.steps - (fit->resumed_at > 0 ? fit->resumed_at : 0);
     return (ftr__progress_report){
-        .epoch = fit->epoch,
+        .epoch = fit->at.epoch,
         .epochs = fit->desc->epochs,
         .step = step,
         .steps = fit->steps_per_epoch,
@@ -20736,11 +25467,11 @@ static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, d
         .names = fit->names,
         .metrics = means,
         .evaluated = fit->desc->eval != NULL,
-        .eval_loss = fit->eval_loss,
-        .eval_metrics = fit->eval_metrics,
+        .eval_loss = fit->at.eval_loss,
+        .eval_metrics = fit->at.eval_metrics,
         .samples_per_second = ftr__fit_speed(fit),
         .seconds = seconds,
-        .seconds_left = seconds / (double)fit->steps * (double)(fit->steps_planned - fit->steps),
+        .seconds_left = done > 0 ? seconds / (double)done * (double)(fit->steps_planned - fit->at.steps) : 0.0,
     };
 }
 
@@ -20748,7 +25479,7 @@ static ftr__progress_report ftr__fit_report(const ftr__fit *fit, int64_t step, d
 static void ftr__fit_warn(ftr__fit *fit, double loss) {
     if (fit->warned || isfinite(loss)) return;
     ftr__log(fit->context, FTR_LOG_WARNING, "ftr_fit: the loss is %s at step %lld (epoch %lld); training goes on",
-             isnan(loss) ? "NaN" : "infinite", (long long)fit->steps, (long long)fit->epoch + 1);
+             isnan(loss) ? "NaN" : "infinite", (long long)fit->at.steps, (long long)fit->at.epoch + 1);
     fit->warned = true;
 }
 
@@ -20756,8 +25487,8 @@ static void ftr__fit_warn(ftr__fit *fit, double loss) {
 static ftr_status ftr__fit_schedule(ftr__fit *fit) {
     const ftr_schedule *schedule = &fit->desc->schedule;
     if (schedule->kind == FTR_SCHEDULE_NONE) return FTR_OK;
-    const int64_t done = schedule->per_epoch ? fit->epoch : (int64_t)ftr_plan_applied_steps(fit->train_plan);
-    return ftr_plan_set_lr(fit->train_plan, ftr_schedule_lr(schedule, fit->base_lr, done));
+    const int64_t done = schedule->per_epoch ? fit->at.epoch : (int64_t)ftr_plan_applied_steps(fit->train_plan);
+    return ftr_plan_set_lr(fit->train_plan, ftr_schedule_lr(schedule, fit->at.base_lr, done));
 }
 
 /* After an epoch: `loss` and `metrics` are its means. */
@@ -20765,34 +25496,41 @@ static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *met
     const ftr_train_desc *desc = fit->desc;
     if (!desc->plateau) return FTR_OK;
     const char *metric = desc->plateau_metric ? desc->plateau_metric : "loss";
-    const double before = fit->base_lr;
-    fit->base_lr = ftr_plateau_step(desc->plateau, before, ftr__fit_metric(fit, metric, loss, metrics));
-    const bool at_next_step = fit->base_lr == before || desc->schedule.kind != FTR_SCHEDULE_NONE;
-    return at_next_step ? FTR_OK : ftr_plan_set_lr(fit->train_plan, fit->base_lr);
+    const double before = fit->at.base_lr;
+    fit->at.base_lr = ftr_plateau_step(desc->plateau, before, ftr__fit_metric(fit, metric, loss, metrics));
+    const bool at_next_step = fit->at.base_lr == before || desc->schedule.kind != FTR_SCHEDULE_NONE;
+    return at_next_step ? FTR_OK : ftr_plan_set_lr(fit->train_plan, fit->at.base_lr);
 }
 
-static ftr_status ftr__fit_step(ftr__fit *fit, int64_t step) {
+static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed *feed = &fit->train_feed;
-    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->epoch};
-    int64_t first = step * feed->batch, left = feed->source->count - first;
+    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
+    int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
-    double loss = NAN, metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
+    double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
     double before = ftr_time_seconds();
     ftr_status status = ftr__fit_schedule(fit);
     if (status != FTR_OK) return status;
-    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &loss, metrics);
+    status = ftr__fit_run(fit, feed, fit->desc->no_shuffle ? NULL : &order, first, real, &fit->info, metrics);
     if (status != FTR_OK) return status;
-    fit->epoch_seconds += ftr_time_seconds() - before;
-    fit->steps++;
-    ftr__fit_add(&fit->totals, loss, metrics, fit->desc->metric_count, real);
-    ftr__fit_warn(fit, loss);
+    const double seconds = ftr_time_seconds() - before, loss = fit->info.loss;
+    fit->epoch_seconds += seconds;
+    if (seconds > fit->longest_step) fit->longest_step = seconds;
+    fit->epoch_samples += real;
+    fit->at.steps++;
+    fit->at.epoch_step++;
+    fit->at.skipped += fit->info.skipped;
+    if (!fit->info.skipped || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
+        ftr__fit_add(&fit->at.totals, loss, metrics, fit->desc->metric_count, real);
+        ftr__fit_warn(fit, loss);
+    }
     if (ftr__progress_due(&fit->progress)) {
-        double mean = ftr__fit_means(&fit->totals, means);
-        ftr__progress_report report = ftr__fit_report(fit, step + 1, mean, means);
+        double mean = ftr__fit_means(&fit->at.totals, means);
+        ftr__progress_report report = ftr__fit_report(fit, fit->at.epoch_step, mean, means);
         ftr__progress_step(&fit->progress, &report);
     }
     ftr__fit_tell(fit, false, loss, metrics);
-    return FTR_OK;
+    return ftr__fit_step_done(fit);
 }
 
 /* ------------------------------------------------------------------------------------------------ early stopping -- */
@@ -20813,65 +25551,96 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
     if (!desc->early_stop.metric) return FTR_OK;
-    double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
-    double gain = desc->early_stop.maximize ? value - fit->best_value : fit->best_value - value;
-    bool improved = fit->best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    const double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
+    double gain = desc->early_stop.maximize ? value - fit->at.best_value : fit->at.best_value - value;
+    bool improved = fit->at.best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
     if (improved) {
-        fit->best_value = value;
-        fit->best_epoch = fit->epoch;
-        fit->epochs_without = 0;
+        fit->at.best_value = value;
+        fit->at.best_epoch = fit->at.epoch;
+        fit->at.epochs_without = 0;
         return fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
     }
-    if (++fit->epochs_without >= desc->early_stop.patience) fit->stop = true;
+    if (++fit->at.epochs_without >= desc->early_stop.patience) fit->stop = true;
     return FTR_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- loop -- */
 
-static ftr_status ftr__fit_epoch(ftr__fit *fit) {
-    memset(&fit->totals, 0, sizeof fit->totals);
-    fit->epoch_seconds = 0.0;
-    ftr_status status = FTR_OK;
-    int64_t step = 0;
-    while (step < fit->steps_per_epoch && fit->steps < fit->steps_planned && !fit->stop) {
-        status = ftr__fit_step(fit, step++);
-        if (status != FTR_OK) return status;
-    }
-    fit->train_samples += fit->totals.samples;
-    fit->train_seconds += fit->epoch_seconds;
-    if (step == fit->steps_per_epoch) fit->epochs_done++;
-    if (fit->stop && step < fit->steps_per_epoch) return FTR_OK; /* the callback wants no more of this epoch */
-    if (fit->desc->eval) status = ftr__fit_evaluate(fit);
-    if (status != FTR_OK) return status;
-    double means[FTR_MAX_METRICS], loss = ftr__fit_means(&fit->totals, means);
-    ftr__progress_report report = ftr__fit_report(fit, step, loss, means);
+/* Evaluates an epoch whose steps are done, tells, and looks at early stopping. */
+static ftr_status ftr__fit_end_epoch(ftr__fit *fit) {
+    const bool complete = fit->at.epoch_step == fit->steps_per_epoch;
+    ftr_status status = complete ? FTR_OK : ftr__fit_save_cut(fit);
+    if (status == FTR_OK && fit->desc->eval) status = ftr__fit_evaluate(fit);
+    if (status != FTR_OK || fit->interrupted) return status;
+    double means[FTR_MAX_METRICS], loss = ftr__fit_means(&fit->at.totals, means);
+    ftr__progress_report report = ftr__fit_report(fit, fit->at.epoch_step, loss, means);
     ftr__progress_epoch(&fit->progress, &report);
     status = ftr__fit_early_stop(fit, loss, means);
     if (status == FTR_OK) status = ftr__fit_plateau(fit, loss, means);
-    if (status == FTR_OK) ftr__fit_tell(fit, true, loss, means);
-    return status;
+    if (status != FTR_OK) return status;
+    if (complete) fit->at.epochs_done++;
+    fit->at.epoch_ended = complete;
+    fit->cut = !complete;
+    ftr__fit_tell(fit, true, loss, means);
+    const char *metric = fit->desc->checkpoint.metric;
+    return complete ? ftr__fit_epoch_done(fit, metric ? ftr__fit_metric(fit, metric, loss, means) : NAN) : FTR_OK;
+}
+
+/* The steps of an epoch, from where the run is; then its end. */
+static ftr_status ftr__fit_epoch(ftr__fit *fit) {
+    ftr_status status = FTR_OK;
+    fit->epoch_seconds = 0.0;
+    fit->epoch_samples = 0;
+    while (fit->at.epoch_step < fit->steps_per_epoch && fit->at.steps < fit->steps_planned && !fit->stop &&
+           status == FTR_OK && !ftr__fit_is_interrupted(fit, fit->longest_step))
+        status = ftr__fit_step(fit);
+    fit->train_samples += fit->epoch_samples;
+    fit->train_seconds += fit->epoch_seconds;
+    if (status != FTR_OK || fit->interrupted) return status;
+    if (fit->stop && fit->at.epoch_step < fit->steps_per_epoch) return FTR_OK; /* no more of this epoch is wanted */
+    return ftr__fit_end_epoch(fit);
+}
+
+/* Whether an epoch, new or begun, is to be gone on with. */
+static bool ftr__fit_goes_on(const ftr__fit *fit) {
+    const bool begun = fit->at.epoch_step > 0 && !fit->at.epoch_ended;
+    return !fit->stop && !fit->interrupted && !fit->cut && (fit->at.steps < fit->steps_planned || begun);
 }
 
 static ftr_status ftr__fit_loop(ftr__fit *fit) {
     fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
-    fit->base_lr = fit->desc->optimizer.lr;
     fit->began = ftr_time_seconds();
     ftr_status status = FTR_OK;
-    for (fit->epoch = 0; fit->steps < fit->steps_planned && !fit->stop && status == FTR_OK; fit->epoch++)
+    while (status == FTR_OK && ftr__fit_goes_on(fit)) {
+        if (fit->at.epoch_ended) {
+            fit->at.epoch++;
+            fit->at.epoch_step = 0;
+            fit->at.epoch_ended = false;
+            memset(&fit->at.totals, 0, sizeof fit->at.totals);
+        }
         status = ftr__fit_epoch(fit);
+    }
     ftr__progress_end(&fit->progress);
-    if (status == FTR_OK && fit->best && fit->best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
-    return status;
+    if (status != FTR_OK) return status;
+    const ftr_status saved = ftr__fit_close_checkpoints(fit);
+    /* an interrupted run keeps the weights of its last step */
+    if (!fit->interrupted && fit->best && fit->at.best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
+    return status == FTR_OK ? saved : status;
 }
 
 static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
-    result->epochs = fit->epochs_done;
-    result->steps = fit->steps;
-    result->loss = ftr__fit_means(&fit->totals, result->metrics);
-    result->eval_loss = fit->eval_loss;
-    memcpy(result->eval_metrics, fit->eval_metrics, sizeof fit->eval_metrics);
-    result->best_epoch = fit->best_epoch;
+    result->epochs = fit->at.epochs_done;
+    result->steps = fit->at.steps;
+    result->loss = ftr__fit_means(&fit->at.totals, result->metrics);
+    result->eval_loss = fit->at.eval_loss;
+    memcpy(result->eval_metrics, fit->at.eval_metrics, sizeof fit->at.eval_metrics);
+    result->best_epoch = fit->at.best_epoch;
     result->stopped_early = fit->stop;
+    result->preempted = fit->interrupted;
+    result->signal = fit->signal;
+    result->resumed_at = fit->resumed_at;
+    result->checkpoints = ftr_checkpointer_stats(fit->checkpointer);
+    result->skipped_steps = fit->at.skipped;
     result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
     result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
     if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);
@@ -20882,10 +25651,13 @@ ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_resul
     if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
     ftr__fit fit;
     ftr_status status = ftr__fit_begin(&fit, "ftr_fit", graph, desc);
+    if (status == FTR_OK && desc->max_seconds > 0.0) fit.end = ftr_time_seconds() + desc->max_seconds;
+    if (status == FTR_OK && desc->handle_signals) ftr__preempt_begin(&fit.preempt);
     if (status == FTR_OK) status = ftr__fit_prepare(&fit);
     if (status == FTR_OK) status = ftr__fit_loop(&fit);
     if (result) ftr__fit_result(&fit, result);
     ftr__fit_free(&fit);
+    ftr__preempt_end(&fit.preempt);
     return status;
 }
 
@@ -21968,31 +26740,32 @@ ftr_tensor ftr_gpt(ftr_tensor tokens, const ftr_gpt_desc *desc) {
 #elif FTR__SIMD_LEVEL == 2
 #define FTR__S(name) ftr__##name##_avx2
 #define FTR__W 8
-#define FTR__TARGET "avx2,fma"
+#define FTR__TARGET "avx2,fma,f16c"
 #elif FTR__SIMD_LEVEL == 3
 #define FTR__S(name) ftr__##name##_avx512
 #define FTR__W 16
 /* FASTTRAIN_EMULATE_AVX512 runs the 16-wide code on an AVX2 machine: for tests of its logic. */
 #ifdef FASTTRAIN_EMULATE_AVX512
-#define FTR__TARGET "avx2,fma"
+#define FTR__TARGET "avx2,fma,f16c"
 #else
-#define FTR__TARGET "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"
+#define FTR__TARGET "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c"
 #endif
 #endif
 
 #ifdef FTR__TARGET
 #if defined(__clang__)
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c"))),              \
+                             apply_to = function)
 #else
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #endif
 #else
 #pragma GCC push_options
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")
 #else
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 #endif
 #endif
@@ -22490,6 +27263,34 @@ static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out
                  FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
+/* Half a vector of floats as doubles. Element i of 16 goes to partial sum i, so that the width does not matter; the square
+ * of a float is exact in double, so that fusing does not matter either. */
+typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
+typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
+
+FTR__INLINE void FTR__S(add_squares)(const float *x, FTR__S(vd) sums[32 / FTR__W]) {
+    FTR__UNROLL
+    for (int k = 0; k < 32 / FTR__W; k++) {
+        FTR__S(vf_half) part;
+        __builtin_memcpy(&part, x + k * (FTR__W / 2), sizeof part);
+        const FTR__S(vd) wide = __builtin_convertvector(part, FTR__S(vd));
+        sums[k] += wide * wide;
+    }
+}
+
+static double FTR__S(sum_squares)(int64_t n, const float *x) {
+    FTR__S(vd) sums[32 / FTR__W] = {{0}};
+    float rest[16] = {0};
+    double lanes[16];
+    for (; n >= 16; n -= 16, x += 16) FTR__S(add_squares)(x, sums);
+    for (int64_t i = 0; i < n; i++) rest[i] = x[i];
+    FTR__S(add_squares)(rest, sums);
+    __builtin_memcpy(lanes, sums, sizeof lanes);
+    for (int width = 8; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
 static float FTR__S(row_maximum)(int64_t n, const float *x) {
     float best = -__builtin_inff();
     int64_t i = 0;
@@ -22840,6 +27641,89 @@ static void FTR__S(dropout)(int64_t n, const ftr__dropout_stream *stream, uint64
     }
 }
 
+/* --------------------------------------------------------------------------------------------------- conversions -- */
+
+/* Vectors of 16-bit integers, the elements zero-extended to 32 bits and back. */
+typedef uint16_t FTR__S(vh) __attribute__((vector_size(2 * FTR__W)));
+#define FTR__VH FTR__S(vh)
+
+FTR__INLINE FTR__VU FTR__S(select_bits)(FTR__VI mask, FTR__VU a, FTR__VU b) {
+    return ((FTR__VU)mask & a) | (~(FTR__VU)mask & b);
+}
+
+/* Normal numbers get the exponent's other bias; the largest exponent stays the largest, and a NaN becomes quiet; below the
+ * normal range the fraction counts multiples of 2^-24. */
+FTR__INLINE FTR__VF FTR__S(widen_f16)(FTR__VH x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_cvtph_ps((__m256i)x);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_cvtph_ps((__m128i)x);
+#else
+    const FTR__VU bits = __builtin_convertvector(x, FTR__VU), size = bits & 0x7fffu, shifted = size << 13;
+    const FTR__VF small = __builtin_convertvector((FTR__VI)size, FTR__VF) * 0x1p-24f;
+    FTR__VU result = FTR__S(select_bits)(size < 0x400u, (FTR__VU)small, shifted + (112u << 23));
+    result = FTR__S(select_bits)(size >= 0x7c00u, shifted | 0x7f800000u, result);
+    result = FTR__S(select_bits)(size > 0x7c00u, result | 0x400000u, result);
+    return (FTR__VF)(result | (bits & 0x8000u) << 16);
+#endif
+}
+
+/* Adding half of the last kept bit, less a bit if the kept part is even, and cutting rounds to the nearest, ties to even;
+ * a carry goes into the exponent. Below the normal range the sum with 1/2, whose last bit is 2^-24, is what rounds. */
+FTR__INLINE FTR__VH FTR__S(narrow_f16)(FTR__VF x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VH)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VH)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const FTR__VU bits = (FTR__VU)x, size = bits & 0x7fffffffu;
+    const FTR__VU small = (FTR__VU)((FTR__VF)size + 0.5f) - 0x3f000000u;
+    const FTR__VU rounded = (size + 0xfffu + (size >> 13 & 1u) - (112u << 23)) >> 13;
+    FTR__VU result = FTR__S(select_bits)(size < (113u << 23), small, rounded);
+    result = FTR__S(select_bits)(size >= 0x47800000u, (FTR__VU){0} + 0x7c00u, result); /* 65536 and more */
+    result = FTR__S(select_bits)(size > 0x7f800000u, 0x7e00u | (size >> 13 & 0x3ffu), result);
+    return __builtin_convertvector(result | (bits >> 16 & 0x8000u), FTR__VH);
+#endif
+}
+
+FTR__INLINE FTR__VF FTR__S(widen_bf16)(FTR__VH x) { return (FTR__VF)(__builtin_convertvector(x, FTR__VU) << 16); }
+
+/* In integers at every level: the instruction that AVX-512 has for it takes numbers below the normal range for 0. */
+FTR__INLINE FTR__VH FTR__S(narrow_bf16)(FTR__VF x) {
+    const FTR__VU bits = (FTR__VU)x, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    const FTR__VI is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    return __builtin_convertvector(FTR__S(select_bits)(is_nan, bits >> 16 | 0x40u, rounded), FTR__VH);
+}
+
+#define FTR__CONVERSIONS(type)                                                                                         \
+    static void FTR__S(row_widen_##type)(int64_t n, const uint16_t *x, float *out) {                                   \
+        FTR__VH v;                                                                                                     \
+        for (; n >= FTR__W; n -= FTR__W, x += FTR__W, out += FTR__W) {                                                 \
+            __builtin_memcpy(&v, x, sizeof v);                                                                         \
+            FTR__STORE(out, FTR__S(widen_##type)(v));                                                                  \
+        }                                                                                                              \
+        if (n == 0) return;                                                                                            \
+        uint16_t part[FTR__W] = {0};                                                                                   \
+        for (int64_t i = 0; i < n; i++) part[i] = x[i];                                                                \
+        __builtin_memcpy(&v, part, sizeof v);                                                                          \
+        FTR__S(store_part)(out, FTR__S(widen_##type)(v), n);                                                           \
+    }                                                                                                                  \
+    static void FTR__S(row_narrow_##type)(int64_t n, const float *x, uint16_t *out) {                                  \
+        FTR__VH v;                                                                                                     \
+        for (; n >= FTR__W; n -= FTR__W, x += FTR__W, out += FTR__W) {                                                 \
+            v = FTR__S(narrow_##type)(FTR__LOAD(x));                                                                   \
+            __builtin_memcpy(out, &v, sizeof v);                                                                       \
+        }                                                                                                              \
+        if (n == 0) return;                                                                                            \
+        uint16_t part[FTR__W];                                                                                         \
+        v = FTR__S(narrow_##type)(FTR__S(load_part)(x, n));                                                            \
+        __builtin_memcpy(part, &v, sizeof v);                                                                          \
+        for (int64_t i = 0; i < n; i++) out[i] = part[i];                                                              \
+    }
+
+FTR__CONVERSIONS(f16)
+FTR__CONVERSIONS(bf16)
+
 /* ------------------------------------------------------------------------------------------------ random tensors -- */
 
 /* [0, 1) with 24 bits, as ftr__rng_uniform(). */
@@ -22919,19 +27803,23 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
         .activation_slope = {FTR__S(row_clamp_slope),    FTR__S(row_leaky_relu_slope), FTR__S(row_elu_slope),          \
                              FTR__S(row_softplus_slope), FTR__S(row_hardswish_slope),  FTR__S(row_silu_slope),         \
                              FTR__S(row_gelu_slope),     FTR__S(row_gelu_tanh_slope)},                                 \
-        .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .maximum = FTR__S(row_maximum),                                \
-        .column_sum = FTR__S(column_sum), .column_centered_sum = FTR__S(column_centered_sum),                          \
-        .column_deviation = FTR__S(column_deviation), .column_maximum = FTR__S(column_maximum),                        \
-        .norm_apply = FTR__S(norm_apply), .norm_grad_sums = FTR__S(norm_grad_sums),                                    \
-        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
-        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
+        .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .sum_squares = FTR__S(sum_squares),                            \
+        .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
+        .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
+        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
+        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
+        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
         .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal),                              \
+        .widen = {FTR__S(row_widen_f16), FTR__S(row_widen_bf16)},                                                      \
+        .narrow = {FTR__S(row_narrow_f16), FTR__S(row_narrow_bf16)},                                                   \
     }
 
 #undef FTR__COLUMN_VECTORS
+#undef FTR__CONVERSIONS
+#undef FTR__VH
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
 #undef FTR__LOAD_SOME
