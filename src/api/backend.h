@@ -1,7 +1,7 @@
 #ifndef FTR_API_BACKEND_H
 #define FTR_API_BACKEND_H
 
-#include "api/optim.h"
+#include "api/profile.h"
 #include "ops/ops.def"
 
 #ifdef __cplusplus
@@ -204,6 +204,7 @@ typedef struct ftr_kernel {
     ftr_status (*run)(const ftr_kernel_call *call);
     ftr_status (*check)(const ftr_kernel_call *call); /* NULL: all; otherwise refuses through ftr_backend_error() */
     size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none. Data pointers are NULL */
+    const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 
 #define FTR_BACKEND_VERSION 1
@@ -219,6 +220,7 @@ typedef struct ftr_backend {
     void (*release)(ftr_context *context, void *state, void *memory, size_t size);
     ftr_status (*upload)(ftr_context *context, void *state, void *to, const void *from, size_t size);
     ftr_status (*download)(ftr_context *context, void *state, void *to, const void *from, size_t size);
+    ftr_status (*measure)(ftr_context *context, void *state, ftr_machine *machine); /* see ftr_measure_machine() */
     const ftr_kernel *kernels; /* FTR_OP_COUNT of them, indexed by ftr_op */
 } ftr_backend;
 

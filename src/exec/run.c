@@ -126,7 +126,9 @@ static ftr_status ftr__report_step(const ftr_plan *plan, ftr_step_info *info) {
 
 static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
     step->call.step = plan->steps_done;
+    const double start = plan->profiling ? ftr_time_seconds() : 0.0;
     const ftr_status status = step->run(&step->call);
+    if (plan->profiling) plan->profile[step - plan->steps] += ftr_time_seconds() - start;
     if (status || !plan->debug_nonfinite) return status;
     return ftr__check_results(plan, &plan->graph->nodes[step->node]);
 }
@@ -139,6 +141,7 @@ ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     for (int32_t i = 0; i < plan->step_count && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
     plan->steps_done++;
+    plan->profiled_steps += plan->profiling;
     plan->has_run = true;
     if (!info) return FTR_OK;
     status = ftr__report_step(plan, info);

@@ -60,6 +60,9 @@ struct ftr_plan {
     ftr__step *steps;
     int32_t step_count;
     bool *fed; /* by value id, for inputs */
+    double *profile;      /* seconds of each step over profiled_steps; NULL: never asked for */
+    bool profiling;
+    uint64_t profiled_steps;
     uint64_t steps_done; /* those of a checkpoint it was restored from included */
     bool has_run;
 };

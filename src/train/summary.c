@@ -1,6 +1,6 @@
 /* ftr_model_summary(): a table made from the graph alone. A row is a layer (a node that takes parameters or buffers), a
  * matrix product or a pooling; everything else is counted in one row at the end. */
-#include "graph/graph.h"
+#include "graph/cost.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -53,19 +53,6 @@ static int64_t ftr__summary_parameters(const ftr_graph *graph, const ftr__node *
     return count;
 }
 
-/* Multiply-adds of matrix products and convolutions: output elements times the length of the sum behind each. Of a
- * transposed convolution: input elements times the outputs that each goes to, those that padding cuts off included. */
-static int64_t ftr__summary_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
-    const bool transposed = node->op == FTR_OP_conv2d_grad_input;
-    if (node->op != FTR_OP_matmul && node->op != FTR_OP_linear && node->op != FTR_OP_conv2d && !transposed) return 0;
-    int64_t out = ftr__summary_count(graph, node->first_out);
-    const ftr_shape *a = &graph->values[node->in[0]].shape, *b = &graph->values[node->in[1]].shape;
-    if (node->op == FTR_OP_conv2d) return out * b->dim[1] * b->dim[2] * b->dim[3];
-    if (transposed) return ftr__summary_count(graph, node->in[0]) * b->dim[1] * b->dim[2] * b->dim[3];
-    if (node->op == FTR_OP_linear) return out * b->dim[1];
-    return out * a->dim[a->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
-}
-
 static int64_t ftr__summary_bytes(const ftr_graph *graph, const ftr__node *node) {
     if (node->out_count < 1) return 0;
     const ftr__value *value = &graph->values[node->first_out];
@@ -92,7 +79,7 @@ static bool ftr__summary_fill(ftr__summary *summary, const ftr_graph *graph, con
     if (node->dead || (ftr__summary_is_source(node) && node->op != FTR_OP_input)) return false;
     bool input = node->op == FTR_OP_input, variables;
     int64_t parameters = ftr__summary_parameters(graph, node, &variables);
-    int64_t multiply_adds = ftr__summary_multiply_adds(graph, node), bytes = ftr__summary_bytes(graph, node);
+    int64_t multiply_adds = ftr__node_multiply_adds(graph, node), bytes = ftr__summary_bytes(graph, node);
     summary->multiply_adds += multiply_adds;
     summary->output_bytes += bytes;
     bool pool = node->op == FTR_OP_max_pool2d || node->op == FTR_OP_avg_pool2d;

@@ -111,6 +111,7 @@ static const ftr_backend ftr__cpu_table = {
     .release = ftr__cpu_release,
     .upload = ftr__cpu_copy,
     .download = ftr__cpu_copy,
+    .measure = ftr__cpu_measure,
     .kernels = ftr__cpu_kernels,
 };
 

@@ -222,6 +222,9 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
+/* ftr_backend.measure */
+FTR_LIB ftr_status ftr__cpu_measure(ftr_context *context, void *state, ftr_machine *machine);
+
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)
