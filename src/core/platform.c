@@ -55,6 +55,11 @@ ftr__simd_level ftr__simd_detect(void) {
 #endif
 }
 
+const char *ftr__environment(const char *name) {
+    const char *word = getenv(name);
+    return word ? word : "";
+}
+
 /* AVX-512 includes AVX2, and everything includes portable C. */
 static bool ftr__simd_includes(ftr__simd_level best, ftr__simd_level level) {
     return level == best || level == FTR__SIMD_PORTABLE || (best == FTR__SIMD_AVX512 && level == FTR__SIMD_AVX2);
@@ -63,8 +68,8 @@ static bool ftr__simd_includes(ftr__simd_level best, ftr__simd_level level) {
 ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level) {
     const ftr__simd_level best = ftr__simd_detect();
     *level = best;
-    const char *word = getenv("FASTTRAIN_SIMD");
-    if (!word || !*word) return FTR_OK;
+    const char *word = ftr__environment("FASTTRAIN_SIMD");
+    if (!*word) return FTR_OK;
     for (int i = FTR__SIMD_PORTABLE; i <= FTR__SIMD_AVX512; i++) {
         const ftr__simd_level candidate = (ftr__simd_level)i;
         if (strcmp(word, ftr__simd_level_name(candidate)) != 0) continue;

@@ -14,6 +14,9 @@ typedef enum ftr__simd_level {
 /* The best level that this CPU and operating system run. */
 FTR_LIB ftr__simd_level ftr__simd_detect(void);
 
+/* A variable of the environment; "" if it is not set. */
+FTR_LIB const char *ftr__environment(const char *name);
+
 /* ftr__simd_detect(), lowered by FASTTRAIN_SIMD. Errors: an unknown word, a level that is not there. */
 FTR_LIB ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level);
 

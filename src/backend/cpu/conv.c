@@ -1,5 +1,6 @@
 #include "backend/cpu/conv.h"
 #include "backend/cpu/gemm.h"
+#include "backend/cpu/winograd.h"
 
 #include <string.h>
 
@@ -267,6 +268,8 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD))
+        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, &p);
     return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -276,6 +279,13 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
         ftr__depthwise(call, &v, false);
+        return FTR_OK;
+    }
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD)) {
+        const float *bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
+        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, bias, call->attr->conv.activation == FTR_ACT_RELU,
+                          (float *)call->out[0].data, call->workspace);
         return FTR_OK;
     }
     ftr__conv_product p;
@@ -288,6 +298,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
 size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, true);
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT))
+        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT);
     size_t most = 0;
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
         for (int64_t x = 0; x < ftr__gemm_min(v.stride[1], v.in[1]); x++) {
@@ -306,6 +318,11 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
         ftr__depthwise(call, &v, true);
         return FTR_OK;
     }
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
+        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, NULL, false, (float *)call->out[0].data, call->workspace);
+        return FTR_OK;
+    }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
         for (int64_t x = 0; x < ftr__gemm_min(v.stride[1], v.in[1]); x++) {
@@ -320,6 +337,8 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT))
+        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, &p);
     return ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -329,6 +348,11 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
         ftr__depthwise_weight_gradient(call, &v);
+        return FTR_OK;
+    }
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT)) {
+        ftr__winograd_weight_gradient(ftr__cpu_of(call), &v, (const float *)call->in[0].data,
+                                      (const float *)call->in[1].data, (float *)call->out[0].data, call->workspace);
         return FTR_OK;
     }
     ftr__conv_product p;

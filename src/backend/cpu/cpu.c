@@ -62,13 +62,27 @@ static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
 #undef FTR__CPU_ENTRY
 };
 
+static ftr_status ftr__winograd_choose(ftr_context *context, ftr__winograd_choice *choice) {
+    static const char *const words[] = {"auto", "on", "off"};
+    const char *word = ftr__environment("FASTTRAIN_WINOGRAD");
+    *choice = FTR__WINOGRAD_AUTO;
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(words) && *word; i++) {
+        *choice = (ftr__winograd_choice)i;
+        if (strcmp(word, words[i]) == 0) return FTR_OK;
+    }
+    if (!*word) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_WINOGRAD is '%s', expected auto, on or off", word);
+}
+
 static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
     ftr__simd_level level;
+    ftr__winograd_choice winograd;
     ftr_status status = ftr__simd_choose(context, &level);
+    if (!status) status = ftr__winograd_choose(context, &winograd);
     if (status) return status;
     ftr__cpu *cpu = ftr__allocate(context, sizeof *cpu);
     if (!cpu) return ftr__out_of_memory(context, "cpu backend", sizeof *cpu);
-    *cpu = (ftr__cpu){.simd = ftr__simd_table(level), .level = level};
+    *cpu = (ftr__cpu){.simd = ftr__simd_table(level), .level = level, .winograd = winograd};
     status = ftr__pool_create(context, threads, &cpu->pool);
     if (status) {
         ftr__release(context, cpu, sizeof *cpu);

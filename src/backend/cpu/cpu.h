@@ -7,10 +7,18 @@
 #include "core/threads.h"
 #include "tensor/tensor.h"
 
+/* Of Winograd's form of convolutions, by FASTTRAIN_WINOGRAD. */
+typedef enum ftr__winograd_choice {
+    FTR__WINOGRAD_AUTO = 0, /* where it pays */
+    FTR__WINOGRAD_ON,       /* wherever it can be used, for tests */
+    FTR__WINOGRAD_OFF
+} ftr__winograd_choice;
+
 typedef struct ftr__cpu {
     ftr__pool *pool;
     const ftr__simd *simd;
     ftr__simd_level level;
+    ftr__winograd_choice winograd;
 } ftr__cpu;
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }

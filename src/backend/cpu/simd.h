@@ -8,12 +8,14 @@
 #include "backend/cpu/simd_gemm.h"
 #include "backend/cpu/simd_math.h"
 #include "backend/cpu/simd_update.h"
+#include "backend/cpu/simd_winograd.h"
 #include "core/platform.h"
 
 typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
     ftr__simd_attention attention;
     ftr__simd_depthwise depthwise;
+    ftr__simd_winograd winograd;
     ftr__simd_update update; /* steps of optimizers */
     ftr__simd_math math;     /* everything else */
 } ftr__simd;

@@ -6,10 +6,12 @@
 #include "backend/cpu/simd_attention.inc.h"
 #include "backend/cpu/simd_depthwise.inc.h"
 #include "backend/cpu/simd_update.inc.h"
+#include "backend/cpu/simd_winograd.inc.h"
 
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
     .depthwise = FTR__SIMD_DEPTHWISE_FUNCTIONS,
+    .winograd = FTR__SIMD_WINOGRAD_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
     .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
     .update = FTR__SIMD_UPDATE_FUNCTIONS,

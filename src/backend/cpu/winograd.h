@@ -1,0 +1,28 @@
+/* 3x3 convolutions in Winograd's form, with their gradients. conv.c asks whether it pays. */
+#ifndef FTR_BACKEND_CPU_WINOGRAD_H
+#define FTR_BACKEND_CPU_WINOGRAD_H
+
+#include "backend/cpu/conv.h"
+
+/* What a kernel computes: y of x, dx of dy, dw of x and dy. */
+typedef enum ftr__winograd_pass {
+    FTR__WINOGRAD_FORWARD = 0,
+    FTR__WINOGRAD_INPUT,
+    FTR__WINOGRAD_WEIGHT
+} ftr__winograd_pass;
+
+/* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, and by a count of vector operations at
+ * least a quarter cheaper than the direct sum. FASTTRAIN_WINOGRAD can forbid it, or leave the count out. */
+FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
+
+FTR_LIB size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
+
+/* y = x * weight + bias, activated; or, with `gradient`, dx of dy in x's place. `from` is [n, in, c], or dy. */
+FTR_LIB void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
+                               const float *weight, const float *bias, bool relu, float *to, void *workspace);
+
+/* dw of x and dy. */
+FTR_LIB void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x,
+                                           float *dw, void *workspace);
+
+#endif
