@@ -17,6 +17,13 @@
 #define FTR__WFB (1.0f / (2.0f * FTR__WB2 * (FTR__WB2 - FTR__WA2)))
 #define FTR__WF0 (1.0f / FTR__WPRODUCT)
 
+/* The loops over the sides of tiles are written out. */
+#if defined(__clang__)
+#define FTR__WUNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FTR__WUNROLL _Pragma("GCC unroll 8")
+#endif
+
 #define FTR__WFMA(x, y, z) FTR__FMA(FTR__SPLAT(x), y, z)
 
 /* Six values to six: those of the input. */
@@ -83,93 +90,145 @@ FTR__INLINE float *FTR__S(winograd_to)(const ftr__winograd_place *place, int64_t
 }
 
 /* Columns first, into `half`; then rows, each of which is complete. */
+FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t channels, const float *const from[36],
+                                               const ftr__winograd_place *place) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[36], d[6], t[6];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 6; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from[6 * y + x] + c, n);
+        FTR__S(winograd_b)(d, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) half[6 * y + x] = t[y];
+    }
+    float *to = FTR__S(winograd_to)(place, c);
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 6; y++) {
+        FTR__S(winograd_b)(half + 6 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 6; x++) FTR__STORE(to + (6 * y + x) * place->plane, t[x]);
+    }
+}
+
 static void FTR__S(winograd_input)(int64_t channels, const float *const from[36], const ftr__winograd_place *place) {
-    for (int64_t c = 0; c < channels; c += FTR__W) {
-        const int64_t n = channels - c;
-        FTR__VF half[36], d[6], t[6];
-        for (int32_t x = 0; x < 6; x++) {
-            for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from[6 * y + x] + c, n);
-            FTR__S(winograd_b)(d, 1, t);
-            for (int32_t y = 0; y < 6; y++) half[6 * y + x] = t[y];
-        }
-        float *to = FTR__S(winograd_to)(place, c);
-        for (int32_t y = 0; y < 6; y++) {
-            FTR__S(winograd_b)(half + 6 * y, 1, t);
-            for (int32_t x = 0; x < 6; x++) FTR__STORE(to + (6 * y + x) * place->plane, t[x]);
-        }
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_input_vector)(true, c, channels, from, place);
+    if (c < channels) FTR__S(winograd_input_vector)(false, c, channels, from, place);
+}
+
+FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t channels, const float *const from[16],
+                                                  const ftr__winograd_place *place) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[24], d[4], t[6];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 4; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from[4 * y + x] + c, n);
+        FTR__S(winograd_at)(d, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) half[4 * y + x] = t[y];
+    }
+    float *to = FTR__S(winograd_to)(place, c);
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 6; y++) {
+        FTR__S(winograd_at)(half + 4 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 6; x++) FTR__STORE(to + (6 * y + x) * place->plane, t[x]);
     }
 }
 
 static void FTR__S(winograd_gradient)(int64_t channels, const float *const from[16], const ftr__winograd_place *place) {
-    for (int64_t c = 0; c < channels; c += FTR__W) {
-        const int64_t n = channels - c;
-        FTR__VF half[24], d[4], t[6];
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_gradient_vector)(true, c, channels, from, place);
+    if (c < channels) FTR__S(winograd_gradient_vector)(false, c, channels, from, place);
+}
+
+FTR__INLINE void FTR__S(winograd_output_vector)(bool whole, int64_t c, int64_t channels, const float *from,
+                                                int64_t plane, const float *bias, bool relu, float *const to[16]) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    const FTR__VF add = bias ? FTR__S(load_some)(bias + c, n) : (FTR__VF){0};
+    FTR__VF half[24], m[6], t[4];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 6; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) m[y] = FTR__LOAD(from + (6 * y + x) * plane + c);
+        FTR__S(winograd_a)(m, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 4; y++) half[6 * y + x] = t[y];
+    }
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 4; y++) {
+        FTR__S(winograd_a)(half + 6 * y, 1, t);
+        FTR__WUNROLL
         for (int32_t x = 0; x < 4; x++) {
-            for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from[4 * y + x] + c, n);
-            FTR__S(winograd_at)(d, 1, t);
-            for (int32_t y = 0; y < 6; y++) half[4 * y + x] = t[y];
-        }
-        float *to = FTR__S(winograd_to)(place, c);
-        for (int32_t y = 0; y < 6; y++) {
-            FTR__S(winograd_at)(half + 4 * y, 1, t);
-            for (int32_t x = 0; x < 6; x++) FTR__STORE(to + (6 * y + x) * place->plane, t[x]);
+            FTR__VF v = t[x] + add;
+            if (relu) v = FTR__SELECT(v < (FTR__VF){0}, (FTR__VF){0}, v);
+            if (to[4 * y + x]) FTR__S(store_some)(to[4 * y + x] + c, v, n);
         }
     }
 }
 
 static void FTR__S(winograd_output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
                                     float *const to[16]) {
-    for (int64_t c = 0; c < channels; c += FTR__W) {
-        const int64_t n = channels - c;
-        const FTR__VF add = bias ? FTR__S(load_some)(bias + c, n) : (FTR__VF){0};
-        FTR__VF half[24], m[6], t[4];
-        for (int32_t x = 0; x < 6; x++) {
-            for (int32_t y = 0; y < 6; y++) m[y] = FTR__LOAD(from + (6 * y + x) * plane + c);
-            FTR__S(winograd_a)(m, 1, t);
-            for (int32_t y = 0; y < 4; y++) half[6 * y + x] = t[y];
-        }
-        for (int32_t y = 0; y < 4; y++) {
-            FTR__S(winograd_a)(half + 6 * y, 1, t);
-            for (int32_t x = 0; x < 4; x++) {
-                FTR__VF v = t[x] + add;
-                if (relu) v = FTR__SELECT(v < (FTR__VF){0}, (FTR__VF){0}, v);
-                if (to[4 * y + x]) FTR__S(store_some)(to[4 * y + x] + c, v, n);
-            }
-        }
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W)
+        FTR__S(winograd_output_vector)(true, c, channels, from, plane, bias, relu, to);
+    if (c < channels) FTR__S(winograd_output_vector)(false, c, channels, from, plane, bias, relu, to);
+}
+
+FTR__INLINE void FTR__S(winograd_filter_vector)(bool whole, int64_t c, int64_t channels, const float *from, int64_t tap,
+                                                float *to, int64_t plane) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[18], g[3], t[6];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 3; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 3; y++) g[y] = FTR__S(load_some)(from + (3 * y + x) * tap + c, n);
+        FTR__S(winograd_g)(g, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) half[3 * y + x] = t[y];
+    }
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 6; y++) {
+        FTR__S(winograd_g)(half + 3 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 6; x++) FTR__S(store_some)(to + (6 * y + x) * plane + c, t[x], n);
     }
 }
 
 static void FTR__S(winograd_filter)(int64_t channels, const float *from, int64_t tap, float *to, int64_t plane) {
-    for (int64_t c = 0; c < channels; c += FTR__W) {
-        const int64_t n = channels - c;
-        FTR__VF half[18], g[3], t[6];
-        for (int32_t x = 0; x < 3; x++) {
-            for (int32_t y = 0; y < 3; y++) g[y] = FTR__S(load_some)(from + (3 * y + x) * tap + c, n);
-            FTR__S(winograd_g)(g, 1, t);
-            for (int32_t y = 0; y < 6; y++) half[3 * y + x] = t[y];
-        }
-        for (int32_t y = 0; y < 6; y++) {
-            FTR__S(winograd_g)(half + 3 * y, 1, t);
-            for (int32_t x = 0; x < 6; x++) FTR__S(store_some)(to + (6 * y + x) * plane + c, t[x], n);
-        }
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_filter_vector)(true, c, channels, from, tap, to, plane);
+    if (c < channels) FTR__S(winograd_filter_vector)(false, c, channels, from, tap, to, plane);
+}
+
+FTR__INLINE void FTR__S(winograd_filter_gradient_vector)(bool whole, int64_t c, int64_t channels, const float *from,
+                                                         int64_t plane, float *to, int64_t tap) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[18], u[6], t[3];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 6; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) u[y] = FTR__S(load_some)(from + (6 * y + x) * plane + c, n);
+        FTR__S(winograd_gt)(u, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 3; y++) half[6 * y + x] = t[y];
+    }
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 3; y++) {
+        FTR__S(winograd_gt)(half + 6 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 3; x++) FTR__S(store_some)(to + (3 * y + x) * tap + c, t[x], n);
     }
 }
 
 static void FTR__S(winograd_filter_gradient)(int64_t channels, const float *from, int64_t plane, float *to,
                                              int64_t tap) {
-    for (int64_t c = 0; c < channels; c += FTR__W) {
-        const int64_t n = channels - c;
-        FTR__VF half[18], u[6], t[3];
-        for (int32_t x = 0; x < 6; x++) {
-            for (int32_t y = 0; y < 6; y++) u[y] = FTR__S(load_some)(from + (6 * y + x) * plane + c, n);
-            FTR__S(winograd_gt)(u, 1, t);
-            for (int32_t y = 0; y < 3; y++) half[6 * y + x] = t[y];
-        }
-        for (int32_t y = 0; y < 3; y++) {
-            FTR__S(winograd_gt)(half + 6 * y, 1, t);
-            for (int32_t x = 0; x < 3; x++) FTR__S(store_some)(to + (3 * y + x) * tap + c, t[x], n);
-        }
-    }
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W)
+        FTR__S(winograd_filter_gradient_vector)(true, c, channels, from, plane, to, tap);
+    if (c < channels) FTR__S(winograd_filter_gradient_vector)(false, c, channels, from, plane, to, tap);
 }
 
 /* As many rows as leave registers for two vectors of B and one of A. */
@@ -226,6 +285,7 @@ static void FTR__S(winograd_products)(int64_t depth, const float *a, const float
         .filter_gradient = FTR__S(winograd_filter_gradient), .products = FTR__S(winograd_products),                    \
     }
 
+#undef FTR__WUNROLL
 #undef FTR__WA
 #undef FTR__WB
 #undef FTR__WA2
