@@ -177,12 +177,15 @@ static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__co
     *p = (ftr__conv_product){.conv = *v};
     p->gather = ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .batch = v->og, .stride = v->o};
+    p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->og,
                           .n = v->taps * v->cg,
                           .k = v->n * v->out[0] * v->out[1],
                           .a = ftr__gemm_lines_together(&p->other),
-                          .b = {.source = &p->gather, .pack = ftr__gather_pack},
+                          .b = ftr__gather_is_plain(&p->gather)
+                                   ? ftr__gemm_lines_together(&p->plain)
+                                   : (ftr__gemm_operand){.source = &p->gather, .pack = ftr__gather_pack},
                           .c = (float *)call->out[0].data,
                           .c_batch = v->og * v->taps * v->cg,
                           .c_stride = v->taps * v->cg,

@@ -9,6 +9,7 @@
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
+#define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
@@ -23,6 +24,7 @@ typedef struct ftr__gemm_plan {
     int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
     bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
     bool in_place;  /* A is read through pointers */
+    bool whole_b;   /* a task packs all its panels of B at once */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
@@ -101,7 +103,9 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
     p.a_bytes = p.in_place ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
-    p.worker = p.pointer_bytes + p.a_bytes + (p.shared ? 0 : ftr__gemm_align((size_t)(p.kc * nr) * sizeof(float)));
+    p.whole_b = !p.shared && g->b.at && g->m > mr;
+    const int64_t b_columns = p.shared ? 0 : p.whole_b ? p.tn : nr;
+    p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
 
@@ -157,11 +161,32 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
     return ftr__gemm_max(depth, 0);
 }
 
+/* Packs all tiles of `count` lines that lie together in memory, one k after the other, so that memory is read in its order:
+ * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
+static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                 int64_t k, int64_t depth, int64_t tile, float *to) {
+    const float *from = x->at(x->source, batch, k, first);
+    const int64_t whole = count / width, rest = count % width;
+    for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
+        for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
+        ftr__gemm_scatter(whole, width, from, tile, to);
+    }
+    to -= depth * width;
+    from -= depth * x->stride;
+    if (rest == 0) return;
+    ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
+    ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
+}
+
 /* The block of A: pointers to its runs, or a packed copy. */
 static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *a = &p->gemm->a;
     const int64_t mr = p->simd->mr;
+    if (a->at && t->depth > 0) {
+        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, mr * p->kc, t->a);
+        return;
+    }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
     t->segments = t->depth > run ? t->depth / run : ftr__gemm_min(t->depth, 1);
     t->length = t->depth > run ? run : t->depth;
@@ -192,6 +217,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         *stride = b->stride;
         return b->at(b->source, t->batch, t->k, j);
     }
+    if (p->whole_b) return t->b + (j - t->j0) * p->kc;
     ftr__gemm_pack(p, b, t->batch, j, count, nr, t->k, t->depth, t->pointers + p->pointers_b, t->b);
     return t->b;
 }
@@ -270,6 +296,9 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         t.load = t.k > (p->pieces > 1 ? begin : 0);
         t.last = t.k + t.depth >= g->k;
         ftr__gemm_prepare_a(&t);
+        if (p->whole_b && t.depth > 0)
+            ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
+                                 t.b);
         for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
         t.k += t.depth;
     } while (t.k < end);
@@ -316,6 +345,25 @@ void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
         ftr__pool_run(cpu->pool, g->batch * chunks, ftr__gemm_sum_task, &p);
     }
 }
+
+/* With a constant width the copies are a few instructions. */
+#define FTR__GEMM_SCATTER(n)                                                                                           \
+    case n:                                                                                                            \
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * tile, from + i * (n), (n) * sizeof(float));                \
+        break;
+
+void ftr__gemm_scatter(int64_t count, int64_t width, const float *from, int64_t tile, float *to) {
+    switch (width) {
+        FTR__GEMM_SCATTER(6)
+        FTR__GEMM_SCATTER(8)
+        FTR__GEMM_SCATTER(14)
+        FTR__GEMM_SCATTER(16)
+        FTR__GEMM_SCATTER(32)
+    default:
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * tile, from + i * width, (size_t)width * sizeof(float));
+    }
+}
+#undef FTR__GEMM_SCATTER
 
 /* With a constant count the copies are a few instructions. */
 #define FTR__GEMM_COPY(n)                                                                                              \

@@ -20,7 +20,7 @@ typedef struct ftr__gemm_operand {
                  int64_t segments, int64_t width, const float **to);
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
-    /* B only, may be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
+    /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
     const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride;
 } ftr__gemm_operand;
@@ -59,6 +59,8 @@ FTR_LIB ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matri
 
 /* For packing: to[k * width + i] = from[k * stride + i], or 0, for k < depth and i < count. */
 FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, float *to);
+/* to[i * tile + j] = from[i * width + j] for i < count and j < width. */
+FTR_LIB void ftr__gemm_scatter(int64_t count, int64_t width, const float *from, int64_t tile, float *to);
 FTR_LIB void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to);
 
 /* Rounds a workspace part up, so that the next one is aligned. */
