@@ -202,7 +202,7 @@ static void ftr__attention_against_panels(const ftr__attention *a, const ftr__at
         const int64_t rows = ftr__gemm_min(mr, t->keys - k);
         for (int64_t q = 0; q < t->queries; q += nr) {
             if (t->diagonal && t->k0 + k > t->q0 + q + nr - 1) continue;
-            ftr__gemm_tile tile = {.narrow = t->queries - q <= nr / 2};
+            ftr__gemm_tile tile = {.ahead = panels + q * depth, .narrow = t->queries - q <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + k * a->stride + q, a->stride, m->none);
             a->simd->gemm.tile_rows(rows, 1, depth, m->rows + k, panels + q * depth, nr, &tile);
         }
@@ -219,7 +219,7 @@ static void ftr__attention_sum_keys(const ftr__attention *a, const ftr__attentio
             const int64_t rows = ftr__gemm_min(mr, t->queries - q);
             const int64_t depth = t->diagonal ? ftr__gemm_min(t->keys, t->q0 + q + rows - t->k0) : t->keys;
             if (load && depth <= 0) continue;
-            ftr__gemm_tile tile = {.load = load, .narrow = width - e <= nr / 2};
+            ftr__gemm_tile tile = {.ahead = x + e, .load = load, .narrow = width - e <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + q * x_stride + e, x_stride, m->none);
             a->simd->attention.tile_columns(rows, depth, s + q, a->stride, x + e, x_stride, &tile);
         }
@@ -237,7 +237,7 @@ static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__atten
         if (first >= t->queries) continue;
         ftr__attention_point(m->rows, s + k * a->stride + first, a->stride, rows, mr);
         for (int64_t e = 0; e < width; e += nr) {
-            ftr__gemm_tile tile = {.load = !t->first, .narrow = width - e <= nr / 2};
+            ftr__gemm_tile tile = {.ahead = x + e, .load = !t->first, .narrow = width - e <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + k * x_stride + e, x_stride, m->none);
             a->simd->gemm.tile_rows(rows, 1, t->queries - first, m->rows, x + first * x_stride + e, x_stride, &tile);
         }

@@ -241,6 +241,13 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
     }
 }
 
+/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
+static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+    const ftr__gemm_plan *p = t->plan;
+    const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
+    return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
+}
+
 /* A panel of B against all rows of the task. Tiles that stick out at the right go through a buffer. */
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
     const ftr__gemm_plan *p = t->plan;
@@ -268,6 +275,7 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
         }
+        tile.ahead = ftr__gemm_ahead(t, i, j, b);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);

@@ -22,7 +22,7 @@ static void ftr__machine_product(void *arg, int64_t task, int32_t worker) {
     const ftr__machine_job *job = arg;
     float *a = job->blocks + (size_t)worker * job->block, *b = a + FTR__MACHINE_DEPTH * FTR__GEMM_MAX_MR;
     float *c = b + FTR__MACHINE_DEPTH * FTR__GEMM_MAX_NR;
-    ftr__gemm_tile tile = {.load = false};
+    ftr__gemm_tile tile = {.ahead = b};
     (void)task;
     for (int32_t i = 0; i < FTR__GEMM_MAX_MR; i++) tile.c[i] = c + i * FTR__GEMM_MAX_NR;
     for (int32_t i = 0; i < FTR__MACHINE_TILES; i++) job->simd->tile(FTR__MACHINE_DEPTH, a, b, job->simd->nr, &tile);

@@ -12,8 +12,9 @@
  * elements; the driver points rows that do not exist at a buffer of its own. */
 typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
-    const float *bias; /* nr of them, or NULL */
-    bool load;         /* add to what is there */
+    const float *bias;  /* nr of them, or NULL */
+    const float *ahead; /* memory that is asked for on the way, 64 bytes for each k: what the next tiles need */
+    bool load;          /* add to what is there */
     bool relu;
     bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
 } ftr__gemm_tile;

@@ -33,9 +33,11 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
                                      const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
+    const float *const ahead = tile->ahead;
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+        __builtin_prefetch(ahead + 16 * k, 0, 2);
 #define FTR__TILE_STEP(i)                                                                                              \
     {                                                                                                                  \
         const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
@@ -53,6 +55,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
 FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segments, int64_t length,
                                        const float *const *a, const float *b, int64_t b_stride,
                                        const ftr__gemm_tile *tile) {
+    const float *ahead = tile->ahead;
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t s = 0; s < segments; s++, a += FTR__MR) {
 #define FTR__TILE_POINTER(i) const float *const a##i = a[i];
@@ -60,6 +63,8 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
 #undef FTR__TILE_POINTER
         for (int64_t k = 0; k < length; k++) {
             const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += 16;
 #define FTR__TILE_STEP(i)                                                                                              \
     if (i < rows) {                                                                                                    \
         const FTR__VF x = FTR__SPLAT(a##i[k]);                                                                         \

@@ -238,7 +238,8 @@ static void ftr__winograd_product(const ftr__winograd_part *p, int64_t point, in
         a[i] = p->in + (point * w->block + t) * w->wide_c + k;
         tile.c[i] = i < rows ? p->out + (point * w->block + t) * w->columns + (panel - p->panel) * nr : none;
     }
-    w->gemm->tile_rows(rows, 1, depth, a, ftr__winograd_panel(w, point, panel) + k * nr, nr, &tile);
+    tile.ahead = ftr__winograd_panel(w, point, panel) + k * nr;
+    w->gemm->tile_rows(rows, 1, depth, a, tile.ahead, nr, &tile);
 }
 
 static void ftr__winograd_products(const ftr__winograd_part *p) {
