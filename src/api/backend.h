@@ -27,7 +27,13 @@ FTR_API const char *ftr_op_name(ftr_op op);
 #define FTR_UPDATE_FIRST_GROUP 4
 
 /* Activation that a node applies to its result; set by the fuse pass. */
-typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
+typedef enum ftr_activation {
+    FTR_ACT_NONE = 0,
+    FTR_ACT_RELU,
+    FTR_ACT_RELU6, /* of batch_norm only, as those below */
+    FTR_ACT_HARDSWISH,
+    FTR_ACT_SILU
+} ftr_activation;
 
 /* Attributes of a node, with all defaults resolved. Which member counts is in ops.def. */
 typedef union ftr_op_attr {

@@ -11,7 +11,8 @@ static void ftr__print_window(const ftr__printer *p, const int32_t kernel[2], co
 }
 
 static void ftr__print_activation(const ftr__printer *p, ftr_activation activation) {
-    if (activation == FTR_ACT_RELU) ftr__print(p->write, p->user, " relu");
+    static const char *const words[] = {"", " relu", " relu6", " hardswish", " silu"};
+    ftr__print(p->write, p->user, "%s", words[activation]);
 }
 
 static void ftr__print_axes(const ftr__printer *p, uint32_t mask) {

@@ -147,7 +147,25 @@ static inline const ftr_view *optional_input(const ftr_kernel_call *call, int32_
 }
 
 static inline double activate(ftr_activation activation, double x) {
-    return activation == FTR_ACT_RELU && x < 0 ? 0.0 : x;
+    switch (activation) {
+    case FTR_ACT_RELU: return x < 0 ? 0.0 : x;
+    case FTR_ACT_RELU6: return x < 0 ? 0.0 : x > 6 ? 6.0 : x;
+    case FTR_ACT_HARDSWISH: return x <= -3 ? 0.0 : x >= 3 ? x : x * (x + 3) / 6;
+    case FTR_ACT_SILU: return x / (1 + exp(-x));
+    default: return x;
+    }
+}
+
+/* Its slope at x. */
+static inline double activate_slope(ftr_activation activation, double x) {
+    const double s = 1 / (1 + exp(-x));
+    switch (activation) {
+    case FTR_ACT_RELU: return x > 0;
+    case FTR_ACT_RELU6: return x > 0 && x < 6;
+    case FTR_ACT_HARDSWISH: return x <= -3 ? 0.0 : x >= 3 ? 1.0 : x / 3 + 0.5;
+    case FTR_ACT_SILU: return s + x * s * (1 - s);
+    default: return 1.0;
+    }
 }
 
 /* oracle_random.c */
