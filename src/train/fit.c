@@ -378,7 +378,7 @@ static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *met
 
 static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed *feed = &fit->train_feed;
-    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
+    ftr__feed_order order = {fit->context->seeds.order, (uint64_t)fit->at.epoch};
     int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
     double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
