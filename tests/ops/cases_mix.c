@@ -8,9 +8,10 @@ static const struct {
     const char *name;
     double mixup, cutmix, mixup_alpha, cutmix_alpha;
 } ways[] = {
-    {"mixup", 1, 0, 0.2, 1},      {"mixup of a tiny alpha", 1, 0, 1e-3, 1}, {"mixup alpha 4", 1, 0, 4, 1},
-    {"cutmix", 0, 1, 1, 1},       {"cutmix alpha 8", 0, 1, 1, 8},           {"either", 0.5, 0.5, 0.2, 1},
-    {"seldom", 0.25, 0.25, 1, 1}, {"never", 0, 0, 1, 1},
+    {"mixup", 1, 0, 0.2, 1},        {"mixup of a tiny alpha", 1, 0, 1e-3, 1},
+    {"mixup alpha 4", 1, 0, 4, 1},  {"cutmix", 0, 1, 1, 1},
+    {"cutmix alpha 8", 0, 1, 1, 8}, {"either", 0.5, 0.5, 0.2, 1},
+    {"seldom", 0.25, 0.25, 1, 1},   {"never", 0, 0, 1, 1},
 };
 
 static const struct {
@@ -18,9 +19,10 @@ static const struct {
     ftr_shape x;
     int flags;
 } mix_shapes[] = {
-    {"image", {4, {5, 6, 4, 3}}, 0},        {"two rows", {3, {2, 7, 5}}, 0},     {"one row", {4, {1, 4, 4, 2}}, 0},
-    {"a pixel", {4, {3, 1, 1, 2}}, 0},      {"volume", {5, {3, 4, 3, 2, 2}}, 0}, {"no rows", {4, {0, 3, 3, 1}}, 0},
-    {"no channels", {4, {3, 3, 3, 0}}, 0},  {"large", {4, {9, 33, 41, 7}}, OP_LARGE},
+    {"image", {4, {5, 6, 4, 3}}, 0},           {"two rows", {3, {2, 7, 5}}, 0},
+    {"one row", {4, {1, 4, 4, 2}}, 0},         {"a pixel", {4, {3, 1, 1, 2}}, 0},
+    {"volume", {5, {3, 4, 3, 2, 2}}, 0},       {"no rows", {4, {0, 3, 3, 1}}, 0},
+    {"no channels", {4, {3, 3, 3, 0}}, 0},     {"large", {4, {9, 33, 41, 7}}, OP_LARGE},
     {"one line", {3, {12, 1, 300}}, OP_LARGE},
 };
 
@@ -96,7 +98,15 @@ static void build_mixed_loss(op_build *b) {
     output(b, ftr_cross_entropy(logits, target, NULL));
 }
 
-enum { SOFT_WEIGHTS = 1, SOFT_SMOOTHING = 2, SOFT_MASK = 4, SOFT_RANK3 = 8, SOFT_ONE = 16, SOFT_BIG = 32, SOFT_EMPTY = 64 };
+enum {
+    SOFT_WEIGHTS = 1,
+    SOFT_SMOOTHING = 2,
+    SOFT_MASK = 4,
+    SOFT_RANK3 = 8,
+    SOFT_ONE = 16,
+    SOFT_BIG = 32,
+    SOFT_EMPTY = 64
+};
 
 /* p: reduction, switches */
 static void build_soft_cross_entropy(op_build *b) {

@@ -108,7 +108,8 @@ ftr_status oracle_mix_draw(const ftr_kernel_call *call) {
 static bool inside(const ftr_view *x, const ftr_view *box, int64_t index) {
     int64_t c[FTR_MAX_RANK];
     coordinates(&x->shape, index, c);
-    return box && c[1] >= get_int(box, 0) && c[1] < get_int(box, 2) && c[2] >= get_int(box, 1) && c[2] < get_int(box, 3);
+    return box && c[1] >= get_int(box, 0) && c[1] < get_int(box, 2) && c[2] >= get_int(box, 1) &&
+           c[2] < get_int(box, 3);
 }
 
 /* The weights of element `index` and of the partner's. */
