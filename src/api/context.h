@@ -45,7 +45,7 @@ typedef struct ftr_seeds {
     uint64_t order;   /* order of samples in ftr_fit() */
     uint64_t noise;   /* dropout, stochastic depth, random tensors */
     uint64_t augment; /* ftr_mix_draw() */
-    uint64_t split;   /* ftr_split_make(), ftr_k_fold() */
+    uint64_t split;   /* ftr_train_test_split(), ftr_k_fold() */
 } ftr_seeds;
 
 /* All fields may be 0: system allocator, messages to stderr, seed 0, one thread a core, the CPU backend. */
