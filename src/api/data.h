@@ -64,8 +64,8 @@ FTR_API int64_t ftr_shuffled_index(uint64_t seed, uint64_t epoch, int64_t positi
 /* What is split. All but `count` may be 0. */
 typedef struct ftr_fold_desc {
     int64_t count;         /* of samples */
-    const int32_t *labels; /* of each sample, any numbers: each class is split in the same proportion. NULL: it is not */
-    const int64_t *groups; /* of each sample, any numbers: a group is never in both parts. ftr_k_fold() only. NULL: none */
+    const int32_t *labels; /* of each sample, any numbers: each class is split in proportion. NULL: it is not */
+    const int64_t *groups; /* of each sample, any numbers: none is in both parts; ftr_k_fold() only. NULL: none */
     bool no_shuffle;       /* samples are held out in their own order */
 } ftr_fold_desc;
 

@@ -161,8 +161,8 @@ typedef struct ftr_find_lr_desc {
     double min_lr, max_lr; /* of the first and the last step; 1e-7, 10 */
     int64_t steps;         /* 100 */
     ftr_lr_growth growth;
-    double smoothing;  /* the loss's moving average keeps this share at each step; 0 or more, below 1; 0.98 */
-    double divergence; /* the test ends when the smoothed loss is so many times its smallest; more than 1, 0: never; 4 */
+    double smoothing;  /* share that the loss's moving average keeps at each step: 0 or more, below 1; 0.98 */
+    double divergence; /* the smoothed loss over its smallest that ends the test: above 1; 0: none; 4 */
     int32_t skip_begin, skip_end; /* points at the ends that a suggestion is not taken from; 10, 1 */
 } ftr_find_lr_desc;
 
@@ -186,7 +186,8 @@ typedef struct ftr_lr_curve {
  * max_seconds are left out. Afterwards parameters and buffers are as before, bit by bit; optimizer and random numbers begin
  * anew in the next run anyway. The smoothed loss is the moving average divided by 1 - smoothing^steps; the slope is that of
  * neighbouring points over log lr (over lr, if it grows linearly), as in Lightning and fastai. Steps that loss scaling leaves
- * out are no points. `desc` may be NULL.
+ * out are no points. Where batches differ much the first points are noise: take larger ones, or a larger skip_begin. `desc`
+ * may be NULL.
  * Errors: those of ftr_fit(); FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_NONFINITE (the loss of the first step is not finite);
  * FTR_ERROR_DATA (it diverged before there were points enough; or the smoothed loss falls nowhere): *curve then has the
  * points, without a suggestion. With any other error it is empty. */

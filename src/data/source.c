@@ -128,8 +128,7 @@ ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t cou
     return FTR_OK;
 }
 
-static ftr_status ftr__subset_check(const ftr_source *parent, const char *name, const int64_t *indices,
-                                    int64_t count) {
+static ftr_status ftr__subset_check(const ftr_source *parent, const char *name, const int64_t *indices, int64_t count) {
     ftr_context *context = parent->context;
     if (!name || !*name) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source: name is missing");
     if (count < 1 || count > INT64_MAX / (int64_t)sizeof *indices)

@@ -136,7 +136,8 @@ static ftr_tensor ftr__soft_cross_entropy(ftr_tensor logits, ftr_tensor targets,
     const double e = d->label_smoothing, classes = (double)shape.dim[shape.rank - 1];
     const int32_t last = shape.rank - 1;
     if (e > 0.0)
-        targets = ftr_add(ftr_mul(targets, ftr__scalar_beside(targets, 1.0 - e)), ftr__scalar_beside(targets, e / classes));
+        targets =
+            ftr_add(ftr_mul(targets, ftr__scalar_beside(targets, 1.0 - e)), ftr__scalar_beside(targets, e / classes));
     if (d->class_weights.graph != NULL) targets = ftr_mul(targets, d->class_weights);
     const ftr_tensor terms = ftr_mul(ftr_log_softmax(logits, -1), targets);
     const ftr_tensor rows = ftr_neg(ftr__sum_mask(terms, 1u << last, false));
