@@ -427,11 +427,16 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
     return FTR_OK;
 }
 
+/* Whether a metric is as good as the threshold; false without one, which is NaN. */
+static bool ftr__fit_is_good(const ftr_train_desc *desc, double value) {
+    const double threshold = desc->early_stop.threshold;
+    return desc->early_stop.maximize ? value >= threshold : value <= threshold;
+}
+
 bool ftr__fit_has_stopped(const ftr_train_desc *desc, const ftr__fit_state *at) {
-    const double best = at->best_value, threshold = desc->early_stop.threshold;
     if (!desc->early_stop.metric) return false;
-    const bool good = desc->early_stop.maximize ? best >= threshold : best <= threshold;
-    return at->epochs_without >= desc->early_stop.patience || (at->best_epoch >= 0 && good);
+    const bool good = at->best_epoch >= 0 && ftr__fit_is_good(desc, at->best_value);
+    return good || at->epochs_without >= desc->early_stop.patience;
 }
 
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
@@ -440,6 +445,7 @@ static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *
     const double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
     double gain = desc->early_stop.maximize ? value - fit->at.best_value : fit->at.best_value - value;
     bool improved = fit->at.best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    improved = improved || ftr__fit_is_good(desc, value); /* the first that is: whatever min_delta says */
     if (improved) {
         fit->at.best_value = value;
         fit->at.best_epoch = fit->at.epoch;
