@@ -96,6 +96,13 @@ typedef union ftr_op_attr {
         ftr_shape shape;
     } random;
     struct {
+        double mixup, cutmix, mixup_alpha, cutmix_alpha; /* of a draw, as the next three; 0 elsewhere */
+        int64_t rows, image[2];                          /* of the batch; height and width, 0 without cutmix */
+        ftr_mix_pairs pairs;
+        uint64_t key; /* the Philox stream of the draw */
+        bool targets; /* of the others: the weights of targets, not those of images */
+    } mix;
+    struct {
         double scale, dropout;
         /* The dropout's Philox stream, as of an op dropout. The weight of query i and key j of head h of sample b uses
          * number j % 4 of block ((b * heads + h) * ceil(tk / 4) + j / 4) * tq + i. */
@@ -201,7 +208,7 @@ typedef struct ftr_kernel_call {
     const ftr_view *out;
     int32_t out_count;
     void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
-    uint64_t seed;   /* of the context */
+    uint64_t seed;   /* of the op's random numbers: one of ftr_context_seeds() */
     uint64_t step;   /* steps done by the plan before this one */
 } ftr_kernel_call;
 

@@ -93,6 +93,12 @@
  * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
  * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
+ * Which samples are trained on and which held out: ftr_train_test_split() and ftr_k_fold() make lists of sample numbers, by
+ * class in proportion if they are given labels, and ftr_source_subset() makes a source of a list (ftr_k_fold() shows a
+ * cross-validation). Which learning rate: ftr_find_lr() lets it grow over a short training, and says where the loss falls
+ * fastest; parameters are then as before. Mixup and cutmix are two lines between input and model, which an evaluation leaves
+ * out (ftr_mix_draw()).
+ *
  * A long run keeps checkpoints, and goes on from the newest one when it is started again after a crash, a power cut or the
  * end of its time on a machine:
  *
@@ -160,7 +166,8 @@
  *
  * On one machine type the numbers depend on the seed alone: not on the number of threads. Random numbers are counter-based:
  * a parameter's first value is a function of (seed, name), dropout of (seed, node, step), the order of samples of (seed,
- * epoch). So nothing but counters has to be kept for a run to be resumed anywhere.
+ * epoch). So nothing but counters has to be kept for a run to be resumed anywhere. ftr_context_desc.seeds sets the seed of
+ * one purpose by itself: other first values in the same order of samples, say. A run is resumed with the seeds it began with.
  *
  * 10  SEEING INSIDE
  *

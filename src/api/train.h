@@ -91,6 +91,8 @@ typedef struct ftr_train_desc {
         double min_delta;   /* what counts as an improvement */
         bool maximize;      /* larger is better */
         bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
+        double threshold;   /* the run stops once the metric is this good; NaN: off, the default */
+        int64_t start_epoch; /* epochs before this one (from 0) are not looked at */
     } early_stop;
     ftr_checkpoint_desc checkpoint; /* directory NULL: none. One more is written when the run ends */
     ftr_resume resume;
@@ -146,6 +148,54 @@ FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_tra
  * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
  * Errors as ftr_fit(). */
 FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Learning-rate range test (Smith: Cyclical Learning Rates for Training Neural Networks, WACV 2017): a short training whose
+ * learning rate grows from step to step; where the loss falls fastest is a good one to train with. */
+
+typedef enum ftr_lr_growth { FTR_LR_EXPONENTIAL = 0, FTR_LR_LINEAR } ftr_lr_growth;
+
+/* From ftr_find_lr_defaults(). */
+typedef struct ftr_find_lr_desc {
+    uint32_t cookie;
+    double min_lr, max_lr; /* of the first and the last step; 1e-7, 10 */
+    int64_t steps;         /* 100 */
+    ftr_lr_growth growth;
+    double smoothing;  /* share that the loss's moving average keeps at each step: 0 or more, below 1; 0.98 */
+    double divergence; /* the smoothed loss over its smallest that ends the test: above 1; 0: none; 4 */
+    int32_t skip_begin, skip_end; /* points at the ends that a suggestion is not taken from; 10, 1 */
+} ftr_find_lr_desc;
+
+/* 100 steps from 1e-7 to 10, exponentially. */
+FTR_API ftr_find_lr_desc ftr_find_lr_defaults(void);
+
+/* What a range test found. Given back with ftr_lr_curve_free(). */
+typedef struct ftr_lr_curve {
+    ftr_context *context;
+    double *lr, *loss, *smoothed; /* of each step; one block, which begins with lr */
+    int64_t count;                /* steps: fewer than were asked for if the loss diverged */
+    int64_t capacity;
+    bool diverged;
+    int64_t steepest, lowest; /* points; -1: none */
+    double suggestion;        /* lr[steepest]: where the smoothed loss falls fastest; NaN: nowhere */
+    double tenth_of_lowest;   /* lr[lowest] / 10, another rule: the smoothed loss is smallest at `lowest` */
+} ftr_lr_curve;
+
+/* Runs a range test of a training: `train` with its source, optimizer, precision and so on, as ftr_fit() would run it; its
+ * metrics, evaluation, epochs, max_steps, learning rate, schedule, plateau, early stopping, callback, checkpoints, signals and
+ * max_seconds are left out. Afterwards parameters and buffers are as before, bit by bit; optimizer and random numbers begin
+ * anew in the next run anyway. The smoothed loss is the moving average divided by 1 - smoothing^steps; the slope is that of
+ * neighbouring points over log lr (over lr, if it grows linearly), as in Lightning and fastai. Steps that loss scaling leaves
+ * out are no points. Where batches differ much the first points are noise: take larger ones, or a larger skip_begin. `desc`
+ * may be NULL.
+ * Errors: those of ftr_fit(); FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_NONFINITE (the loss of the first step is not finite);
+ * FTR_ERROR_DATA (it diverged before there were points enough; or the smoothed loss falls nowhere): *curve then has the
+ * points, without a suggestion. With any other error it is empty. */
+FTR_API ftr_status ftr_find_lr(ftr_graph *graph, const ftr_train_desc *train, const ftr_find_lr_desc *desc,
+                               ftr_lr_curve *curve);
+
+/* Gives the points back and clears the struct. NULL is allowed. */
+FTR_API void ftr_lr_curve_free(ftr_lr_curve *curve);
 
 #ifdef __cplusplus
 }

@@ -240,6 +240,11 @@ static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
                       .count = ftr_shape_count(&v->shape)};
 }
 
+/* Of the op's random numbers, if it draws any. */
+static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
+    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+}
+
 static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
     const ftr__node *node = &plan->graph->nodes[node_index];
     const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
@@ -260,7 +265,7 @@ static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *
                                    .in_count = node->in_count,
                                    .out = view + node->in_count,
                                    .out_count = node->out_count,
-                                   .seed = plan->context->seed};
+                                   .seed = ftr__seed_of(plan->context, node->op)};
     for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
     for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
     const ftr_status status = kernel->check ? kernel->check(&step->call) : FTR_OK;

@@ -53,6 +53,7 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_resize,
     FTR__ATTR_dropout,
     FTR__ATTR_random,
+    FTR__ATTR_mix,
     FTR__ATTR_attention,
     FTR__ATTR_rotary,
     FTR__ATTR_shape,

@@ -63,6 +63,15 @@ static void ftr__print_random(const ftr__printer *p, const ftr__node *node) {
     ftr__print(p->write, p->user, node->op == FTR_OP_random_uniform ? " from %g to %g" : " mean %g std %g", a, b);
 }
 
+static void ftr__print_mix(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    if (node->op != FTR_OP_mix_draw)
+        ftr__print(p->write, p->user, a->mix.targets ? " targets" : " images");
+    else
+        ftr__print(p->write, p->user, " mixup %g alpha %g cutmix %g alpha %g%s", a->mix.mixup, a->mix.mixup_alpha,
+                   a->mix.cutmix, a->mix.cutmix_alpha, a->mix.pairs == FTR_MIX_PERMUTE ? " permuted" : "");
+}
+
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     const ftr_op_attr *a = &node->attr;
     switch (ftr__op_info_of(node->op)->attr) {
@@ -98,6 +107,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_random: ftr__print_random(p, node); break;
+    case FTR__ATTR_mix: ftr__print_mix(p, node); break;
     case FTR__ATTR_attention:
         ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
         if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);

@@ -33,6 +33,8 @@ static void ftr__lower_node(ftr_plan *plan, int32_t index) {
         else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
     } else if (node->op == FTR_OP_dropout || node->op == FTR_OP_stochastic_depth) {
         if (!training || node->attr.dropout.p <= 0.0) ftr__plan_rename(plan, node->first_out, node->in[0]);
+    } else if (node->op == FTR_OP_mix && !training) {
+        ftr__plan_rename(plan, node->first_out, node->in[0]);
     } else if (node->op == FTR_OP_attention && !training) {
         node->attr.attention.dropout = 0.0;
     }

@@ -14,6 +14,7 @@ ftr_train_desc ftr_train_defaults(void) {
     desc.cookie = FTR__TRAIN_COOKIE;
     desc.epochs = 1;
     desc.scaler = ftr_scaler_defaults();
+    desc.early_stop.threshold = (double)NAN;
     return desc;
 }
 
@@ -102,6 +103,10 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
     if (!(desc->early_stop.min_delta >= 0.0))
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
                           "ftr_fit: early_stop.min_delta is %g, expected 0 or more", desc->early_stop.min_delta);
+    if (desc->early_stop.start_epoch < 0)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: early_stop.start_epoch is %lld, expected 0 or more",
+                          (long long)desc->early_stop.start_epoch);
     return FTR_OK;
 }
 
@@ -378,7 +383,7 @@ static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *met
 
 static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed *feed = &fit->train_feed;
-    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
+    ftr__feed_order order = {fit->context->seeds.order, (uint64_t)fit->at.epoch};
     int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
     double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
@@ -422,20 +427,34 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
     return FTR_OK;
 }
 
+/* Whether a metric is as good as the threshold; false without one, which is NaN. */
+static bool ftr__fit_is_good(const ftr_train_desc *desc, double value) {
+    const double threshold = desc->early_stop.threshold;
+    return desc->early_stop.maximize ? value >= threshold : value <= threshold;
+}
+
+bool ftr__fit_has_stopped(const ftr_train_desc *desc, const ftr__fit_state *at) {
+    if (!desc->early_stop.metric) return false;
+    const bool good = at->best_epoch >= 0 && ftr__fit_is_good(desc, at->best_value);
+    return good || at->epochs_without >= desc->early_stop.patience;
+}
+
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
-    if (!desc->early_stop.metric) return FTR_OK;
+    if (!desc->early_stop.metric || fit->at.epoch < desc->early_stop.start_epoch) return FTR_OK;
     const double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
     double gain = desc->early_stop.maximize ? value - fit->at.best_value : fit->at.best_value - value;
     bool improved = fit->at.best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    improved = improved || ftr__fit_is_good(desc, value); /* the first that is: whatever min_delta says */
     if (improved) {
         fit->at.best_value = value;
         fit->at.best_epoch = fit->at.epoch;
         fit->at.epochs_without = 0;
-        return fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
+    } else {
+        fit->at.epochs_without++;
     }
-    if (++fit->at.epochs_without >= desc->early_stop.patience) fit->stop = true;
-    return FTR_OK;
+    if (ftr__fit_has_stopped(desc, &fit->at)) fit->stop = true;
+    return improved && fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- loop -- */

@@ -319,7 +319,7 @@ static ftr_status ftr__fit_restore(ftr__fit *fit, const ftr_checkpoint *checkpoi
     fit->resumed_at = at.steps;
     fit->saved_steps = at.steps;
     fit->saved_ended = at.epoch_ended;
-    fit->stop = fit->desc->early_stop.metric && at.epochs_without >= fit->desc->early_stop.patience;
+    fit->stop = ftr__fit_has_stopped(fit->desc, &at);
     ftr__log(fit->context, FTR_LOG_INFO, "resumed at step %lld (epoch %lld) from %s", (long long)at.steps,
              (long long)at.epoch + 1, checkpoint->info.path);
     return FTR_OK;

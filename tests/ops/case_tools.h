@@ -79,4 +79,7 @@ void add_depthwise(table *t);
 /* cases_image.c */
 void add_image(table *t);
 
+/* cases_mix.c */
+void add_mix(table *t);
+
 #endif

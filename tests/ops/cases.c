@@ -1894,6 +1894,7 @@ op_case *op_cases(int32_t *count) {
     add_image(&t);
     add_rest(&t);
     add_random(&t);
+    add_mix(&t);
     add_einsum(&t);
     add_edges(&t);
     add_updates(&t);

@@ -170,11 +170,21 @@ static inline double activate_slope(ftr_activation activation, double x) {
 
 /* oracle_random.c */
 
+/* Number `index` of the stream of (seed, purpose, key, step). */
+uint32_t stream_number(uint64_t seed, uint32_t purpose, uint64_t key, uint64_t step, uint64_t index);
+
 /* Number `index` of the dropout stream with a node's key. */
 uint32_t dropout_number(const ftr_kernel_call *call, uint64_t key, uint64_t index);
 ftr_status oracle_stochastic_depth(const ftr_kernel_call *call);
 ftr_status oracle_random_uniform(const ftr_kernel_call *call);
 ftr_status oracle_random_normal(const ftr_kernel_call *call);
+
+/* oracle_mix.c */
+size_t oracle_mix_draw_workspace(const ftr_kernel_call *call);
+ftr_status oracle_mix_draw(const ftr_kernel_call *call);
+ftr_status oracle_mix(const ftr_kernel_call *call);
+size_t oracle_mix_grad_workspace(const ftr_kernel_call *call);
+ftr_status oracle_mix_grad(const ftr_kernel_call *call);
 
 /* oracle_attention.c */
 ftr_status oracle_attention(const ftr_kernel_call *call);

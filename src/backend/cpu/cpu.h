@@ -131,6 +131,10 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
     X(random_uniform, ftr__cpu_random, 0)                                                               \
     X(random_normal, ftr__cpu_random, 0)                                                                \
+    /* mix.c */                                                                                                  \
+    X(mix_draw, ftr__cpu_mix_draw, 0)                                                                   \
+    X(mix, ftr__cpu_mix, 0)                                                                             \
+    X(mix_grad, ftr__cpu_mix_grad, ftr__cpu_mix_grad_workspace)                                         \
     /* attention.c */                                                                                            \
     X(attention, ftr__cpu_attention, ftr__cpu_attention_workspace)                                      \
     X(attention_grad, ftr__cpu_attention_grad, ftr__cpu_attention_grad_workspace)                       \
@@ -236,6 +240,10 @@ FTR_LIB ftr_status ftr__cpu_measure(ftr_context *context, void *state, ftr_machi
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)
+FTR__CPU_RUN(ftr__cpu_mix_draw)
+FTR__CPU_RUN(ftr__cpu_mix)
+FTR__CPU_RUN(ftr__cpu_mix_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_mix_grad_workspace)
 FTR__CPU_RUN(ftr__cpu_attention)
 FTR__CPU_WORKSPACE(ftr__cpu_attention_workspace)
 FTR__CPU_RUN(ftr__cpu_attention_grad)
