@@ -85,11 +85,19 @@ $(foreach e,$(EXAMPLE_SOURCES),$(eval $(call EXAMPLE,$e)))
 demo: $B/examples/digits ## train a network that reads handwritten digits (needs a C compiler only)
 	$B/examples/digits
 
-bench: $(BENCHES) ## the benchmarks, as build/bench/NAME
+# PYTHON has torch and torchvision, for infer also onnx, onnxscript and onnxruntime. Settings: see examples/bench/run.c.
+BENCH ?=
+bench: ## the benchmarks beside PyTorch (PYTHON=/path/to/python; BENCH="mlp rn20": these; DTYPE= THREADS= SIMD= MODES=)
+	@$(MAKE) --no-print-directory $(PARALLEL) -s bench-programs
+	@build/bench/run "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE PAIRS ROUND SIMD MODES CHECK JSON,$(if $($v),"$v=$($v)")) $(BENCH)
 
-$B/bench/%: examples/bench/%.c examples/bench/bench.h fasttrain.h
+.PHONY: bench-programs
+bench-programs: $(BENCHES)
+
+# Linked with the library from src/. Each also compiles with the single file alone: see examples/bench/bench.h.
+$B/bench/%: examples/bench/%.c $(wildcard examples/bench/*.h) $B/libfasttrain.a $B/include/fasttrain.h
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_FLAGS:-O1=-O2) $(CFLAGS) $< -o $@ $(LIBS)
+	$(CC) $(EXAMPLE_FLAGS:-I.=) -D_GNU_SOURCE -DBENCH_LIBRARY $(CFLAGS) -I$B/include -Isrc $< -o $@ $B/libfasttrain.a $(LIBS)
 
 $B/readme/first.c: README.md
 	@mkdir -p $(@D)
