@@ -91,13 +91,19 @@ bench: ## the benchmarks beside PyTorch (PYTHON=/path/to/python; BENCH="mlp rn20
 	@$(MAKE) --no-print-directory $(PARALLEL) -s bench-programs
 	@build/bench/run "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE PAIRS ROUND SIMD MODES CHECK JSON,$(if $($v),"$v=$($v)")) $(BENCH)
 
-.PHONY: bench-programs
+# KERNELS="conv matmul": these families.
+KERNELS ?=
+bench-kernels: ## single ops beside PyTorch's, with their share of the measured peak (PYTHON=; KERNELS="conv norm": these; DTYPE= THREADS= SIMD=)
+	@$(MAKE) --no-print-directory -s $B/bench/kernels
+	@build/bench/kernels "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE SIMD,$(if $($v),"$v=$($v)")) $(KERNELS)
+
+.PHONY: bench-kernels bench-programs
 bench-programs: $(BENCHES)
 
 # Linked with the library from src/. Each also compiles with the single file alone: see examples/bench/bench.h.
 $B/bench/%: examples/bench/%.c $(wildcard examples/bench/*.h) $B/libfasttrain.a $B/include/fasttrain.h
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_FLAGS:-I.=) -D_GNU_SOURCE -DBENCH_LIBRARY $(CFLAGS) -I$B/include -Isrc $< -o $@ $B/libfasttrain.a $(LIBS)
+	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -D_GNU_SOURCE -DBENCH_LIBRARY $(CFLAGS) -I$B/include -Isrc $< -o $@ $B/libfasttrain.a $(LIBS)
 
 $B/readme/first.c: README.md
 	@mkdir -p $(@D)

@@ -107,7 +107,7 @@ static inline bool side_read(side *s, const char *mark, double timeout, char *li
             const size_t length = newline ? (size_t)(newline - s->buffer) : s->kept;
             s->buffer[length] = 0;
             const bool found = strstr(s->buffer, mark) != NULL;
-            if (found) snprintf(line, size, "%s", s->buffer);
+            if (found) snprintf(line, size, "%.*s", (int)(size - 1), s->buffer);
             s->kept -= newline ? length + 1 : length;
             memmove(s->buffer, s->buffer + (newline ? length + 1 : length), s->kept);
             if (found) return true;
