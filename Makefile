@@ -133,13 +133,15 @@ size: ## time to compile the single file, and its size
 
 test: amalgamate ## all tests, on src/ and on the single file; ends with the count
 	@$(MAKE) --no-print-directory $(PARALLEL) test-programs
-	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run tests/examples/gpt tests/examples/mnist
+	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run tests/examples/gpt tests/examples/mnist \
+	    tests/examples/bench
 
 test-split: $(SPLIT_PROGRAMS) ## the tests on src/ alone
 	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS)
 
 .PHONY: test-programs
-test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first $B/examples/gpt $B/examples/mnist
+test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first $B/examples/gpt $B/examples/mnist \
+               $B/bench/mlp $B/bench/run
 
 $B/split/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
 	@mkdir -p $(@D)
