@@ -7,7 +7,7 @@
  * --seconds S      how long to measure, after a warm-up of 3 steps; at least 3 steps are measured; 5
  * --dtype bf16     mixed precision; f32
  * --check          the first step only: prints the number of parameters and the first loss
- * --explain        prints the compiled plan, node by node, and takes no step
+ * --explain        prints what each node of the plan takes, beside the least that the machine allows for it
  * --serve          for `run`: each line on stdin is a number of seconds to measure, and gets a line of figures
  *
  *     samples_per_second   batch size / median time of a step, feeding included
@@ -243,14 +243,20 @@ static inline ftr_status bench_serve(bench_state *s) {
     return status;
 }
 
+static inline ftr_status bench_explain(bench_state *s) {
+    ftr_status status = ftr_plan_profile(s->plan, true);
+    for (int i = 0; i < BENCH_MIN_STEPS && !status; i++) status = bench_step(s, NULL);
+    return status ? status : ftr_plan_explain(s->plan, NULL, ftr_write_file, stdout);
+}
+
 static inline ftr_status bench_run(bench_state *s) {
     const ftr_context_desc desc = {.threads = s->options.threads, .log_level = FTR_LOG_WARNING};
     ftr_status status = ftr_context_create(&desc, &s->context);
     if (!status && !bench_fill(s)) status = FTR_ERROR_OUT_OF_MEMORY;
     if (!status) status = bench_compile(s);
-    if (!status && s->options.explain) return ftr_plan_print(s->plan, FTR_GRAPH_TEXT, ftr_write_file, stdout);
     if (!status) status = bench_warm_up(s);
     if (status) return status;
+    if (s->options.explain) return bench_explain(s);
     if (s->options.check) return bench_print(s, 0, 0), FTR_OK;
     return s->options.serve ? bench_serve(s) : bench_round(s, s->options.seconds);
 }

@@ -5,8 +5,8 @@
  * Families: matmul, conv, depthwise, attention, norm; default all. DTYPE=bf16 takes operands of bf16 (the first three).
  *
  * A forward figure is the median step of an inference plan of the one op. The gradients of a loss = sum(op * r) come out of
- * a plan that computes the forward and d loss / d result anyway: figures of gradients are medians of the difference between
- * the steps of the plan with the gradient and of the same plan without, in turn.
+ * a plan that computes the forward and d loss / d result anyway: figures of gradients are medians of what the nodes of its
+ * backward pass take, by ftr_plan_profile(), less those of the same plan without the gradient.
  *
  * "of floor" is the share of what the machine can do: time = max(operations / peak, bytes / bandwidth), both measured here
  * first, each operand counted once, over the time that was taken. Operations are those of the definition: an algorithm with
@@ -189,26 +189,35 @@ static ftr_status fill(ftr_plan *plan, ftr_tensor input) {
 
 /* ------------------------------------------------------------------------------------------------------------ time -- */
 
-/* Median of the steps of `plan`, or of their differences to those of `base`, in seconds. */
-static ftr_status measure(ftr_plan *plan, ftr_plan *base, double seconds, double *result) {
-    enum { MOST = 1000, LEAST = 5 };
-    double values[MOST];
-    int count = 0;
-    ftr_status status = FTR_OK;
-    for (int i = 0; i < 2 && !status; i++) { /* warm-up */
-        status = ftr_step(plan, NULL);
-        if (!status && base) status = ftr_step(base, NULL);
+/* A step, and what it took; of a plan with a backward pass the time of that pass's nodes. */
+static ftr_status timed_step(ftr_plan *plan, bool backward, double *seconds) {
+    ftr_plan_node node;
+    ftr_status status = backward ? ftr_plan_profile(plan, true) : FTR_OK; /* forgets the step before */
+    const double start = ftr_time_seconds();
+    if (!status) status = ftr_step(plan, NULL);
+    *seconds = ftr_time_seconds() - start;
+    if (!backward || status) return status;
+    *seconds = 0;
+    for (int32_t i = 0; i < ftr_plan_node_count(plan) && !status; i++) {
+        status = ftr_plan_node_at(plan, i, &node);
+        if (node.backward) *seconds += node.seconds;
     }
-    for (double begin = ftr_time_seconds(); !status && count < MOST; count++) {
-        double without = 0, start = ftr_time_seconds();
-        if (count >= LEAST && start - begin > seconds) break;
-        if (base) {
-            status = ftr_step(base, NULL);
-            without = ftr_time_seconds() - start;
-            start = ftr_time_seconds();
-        }
-        if (!status) status = ftr_step(plan, NULL);
-        values[count] = ftr_time_seconds() - start - without;
+    return status;
+}
+
+/* Median of the steps of `plan`, or of what its backward pass takes more than that of `base`. */
+static ftr_status measure(ftr_plan *plan, ftr_plan *base, double seconds, double *result) {
+    enum { MOST = 1000, LEAST = 5, WARM_UP = 2 };
+    double values[MOST];
+    int count = -WARM_UP;
+    ftr_status status = FTR_OK;
+    for (double begin = 0; !status && count < MOST; count++) {
+        double with, without = 0;
+        if (count == 0) begin = ftr_time_seconds();
+        if (count >= LEAST && ftr_time_seconds() - begin > seconds) break;
+        if (base) status = timed_step(base, true, &without);
+        if (!status) status = timed_step(plan, base != NULL, &with);
+        if (!status && count >= 0) values[count] = with - without;
     }
     if (!status) *result = bench_median(values, count);
     return status;

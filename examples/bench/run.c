@@ -263,20 +263,20 @@ static bool write_json(const settings *o, const row *rows, int count) {
     return true;
 }
 
-static void print_table(const row *rows, int count) {
+static void print_header(void) {
     printf("\n%-16s %10s %10s  %-20s %15s  %15s  %s\n", "samples/s", "fasttrain", "PyTorch", "ratio (min to max)",
            "peak RSS, MiB", "first step, s", "PyTorch's mode");
-    for (int i = 0; i < count; i++) {
-        const row *r = &rows[i];
-        char ratio[64];
-        snprintf(ratio, sizeof ratio, "%.2f (%.2f to %.2f)", r->ratio, r->ratio_min, r->ratio_max);
-        if (r->has_pytorch)
-            printf("%-16s %10.5g %10.5g  %-20s %7.0f %7.0f  %7.2f %7.2f  %s\n", r->name, r->fasttrain, r->pytorch,
-                   ratio, r->rss[0], r->rss[1], r->first_step[0], r->first_step[1], r->mode);
-        else
-            printf("%-16s %10.5g %10s  %-20s %7.0f %7s  %7.2f %7s  %s\n", r->name, r->fasttrain, "-", "-", r->rss[0],
-                   "-", r->first_step[0], "-", "not run");
-    }
+}
+
+static void print_row(const row *r) {
+    char ratio[64];
+    snprintf(ratio, sizeof ratio, "%.2f (%.2f to %.2f)", r->ratio, r->ratio_min, r->ratio_max);
+    if (r->has_pytorch)
+        printf("%-16s %10.5g %10.5g  %-20s %7.0f %7.0f  %7.2f %7.2f  %s\n", r->name, r->fasttrain, r->pytorch, ratio,
+               r->rss[0], r->rss[1], r->first_step[0], r->first_step[1], r->mode);
+    else
+        printf("%-16s %10.5g %10s  %-20s %7.0f %7s  %7.2f %7s  %s\n", r->name, r->fasttrain, "-", "-", r->rss[0], "-",
+               r->first_step[0], "-", "not run");
 }
 
 static void print_machine(const settings *o) {
@@ -349,11 +349,12 @@ int main(int argc, char **argv) {
     for (int i = 0; i < WORKLOADS; i++) {
         if (!chosen[i]) continue;
         good = run(&o, &workloads[i], with_pytorch, &rows[count], &complete) && good;
-        count += complete;
+        if (complete) print_row(&rows[count++]);
         if (!*o.check) good = write_json(&o, rows, count) && good;
     }
     if (*o.check) return good ? EXIT_SUCCESS : EXIT_FAILURE;
-    print_table(rows, count);
+    print_header(); /* all rows together, after the lines of the modes */
+    for (int i = 0; i < count; i++) print_row(&rows[i]);
     if (!with_pytorch) printf("PyTorch was not run: PYTHON=/path/to/python3 names an interpreter that has it\n");
     if (!good) printf("not everything ran: see above\n");
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
