@@ -1,5 +1,5 @@
-/* What the benchmarks share: options, steps over random batches in memory, and one line of figures. A program is this file
- * and a short one with a network in it:
+/* What the benchmarks share: options, steps over random batches in memory, and one line of figures. A program is this
+ * file and a short one with a network in it:
  *
  *     cc -O2 -I. examples/bench/mlp.c -o mlp -lm -lpthread && ./mlp --threads 2 --seconds 5
  *
@@ -14,8 +14,8 @@
  *     first_step_seconds   from the start of the program to the end of its first step
  *     peak_rss_mib         largest resident memory of the process
  *     plan_mib             what the plan said it would use, before step 0
- *     parameters, loss     to see that the twin beside it (NAME.py, in PyTorch) does the same work; of an inference plan
- *                          in place of the loss the root mean square of the logits
+ *     parameters, loss     to see that the twin beside it (NAME.py, in PyTorch) does the same work; of an inference
+ *                          plan in place of the loss the root mean square of the logits
  *
  * The data are random and lie in memory: this measures steps, not accuracy and not a data loader. */
 #ifndef BENCH_H

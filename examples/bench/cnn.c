@@ -1,5 +1,5 @@
-/* Training steps of a CNN for MNIST: conv 3x3x32, ReLU, conv 3x3x64, ReLU, max pool 2, linear 128, ReLU, linear 10; cross
- * entropy, SGD, batch 128 of 28x28x1. See bench.h; cnn.py is its twin. */
+/* Training steps of a CNN for MNIST: conv 3x3x32, ReLU, conv 3x3x64, ReLU, max pool 2, linear 128, ReLU, linear 10;
+ * cross entropy, SGD, batch 128 of 28x28x1. See bench.h; cnn.py is its twin. */
 #include "bench.h"
 
 static ftr_tensor network(ftr_tensor x) {

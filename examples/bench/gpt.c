@@ -1,5 +1,5 @@
-/* Training steps of a GPT on bytes: 6 layers, 384 wide, 6 heads; cross entropy, AdamW, batch 8 of 256 tokens. A sample is a
- * sequence. See bench.h; gpt.py is its twin. */
+/* Training steps of a GPT on bytes: 6 layers, 384 wide, 6 heads; cross entropy, AdamW, batch 8 of 256 tokens. A sample
+ * is a sequence. See bench.h; gpt.py is its twin. */
 #include "bench.h"
 
 static ftr_tensor network(ftr_tensor tokens) {

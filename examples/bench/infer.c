@@ -1,5 +1,5 @@
-/* Inference plans: `infer rn50 16` is ResNet-50 at batch 16; rn50, mbv3 (MobileNetV3-Large) or effb0 (EfficientNet-B0) on
- * images of 224x224x3, at any batch size. See bench.h; infer.py is its twin. */
+/* Inference plans: `infer rn50 16` is ResNet-50 at batch 16; rn50, mbv3 (MobileNetV3-Large) or effb0 (EfficientNet-B0)
+ * on images of 224x224x3, at any batch size. See bench.h; infer.py is its twin. */
 #include "bench.h"
 
 static ftr_tensor rn50(ftr_tensor x) { return ftr_resnet(x, NULL); }

@@ -1,16 +1,17 @@
-/* `make bench-kernels`: single ops of the benchmarks' networks beside PyTorch's (kernels.py), as one table. From the root:
+/* `make bench-kernels`: single ops of the benchmarks' networks beside PyTorch's (kernels.py), as one table. From the
+ * root:
  *
  *     build/bench/kernels [PYTHON=python3] [THREADS=2] [DTYPE=f32] [SECONDS=0.2] [SIMD=] [FAMILY]...
  *
  * Families: matmul, conv, depthwise, attention, norm; default all. DTYPE=bf16 takes operands of bf16 (the first three).
  *
- * A forward figure is the median step of an inference plan of the one op. The gradients of a loss = sum(op * r) come out of
- * a plan that computes the forward and d loss / d result anyway: figures of gradients are medians of what the nodes of its
- * backward pass take, by ftr_plan_profile(), less those of the same plan without the gradient.
+ * A forward figure is the median step of an inference plan of the one op. The gradients of a loss = sum(op * r) come
+ * out of a plan that computes the forward and d loss / d result anyway: figures of gradients are medians of what the
+ * nodes of its backward pass take, by ftr_plan_profile(), less those of the same plan without the gradient.
  *
- * "of floor" is the share of what the machine can do: time = max(operations / peak, bytes / bandwidth), both measured here
- * first, each operand counted once, over the time that was taken. Operations are those of the definition: an algorithm with
- * fewer (Winograd) may show more than 100%, and so may data that lie in a cache. */
+ * "of floor" is the share of what the machine can do: time = max(operations / peak, bytes / bandwidth), both measured
+ * here first, each operand counted once, over the time that was taken. Operations are those of the definition: an
+ * algorithm with fewer (Winograd) may show more than 100%, and so may data that lie in a cache. */
 #include "bench.h"
 #include "peak.h"
 #include "side.h"
@@ -25,7 +26,8 @@ typedef struct problem {
     int64_t size[8];
 } problem;
 
-/* matmul: batch, m, n, k: [m, k] times [k, n]. The squares, the layers of mlp and gpt, a matrix times a vector, attention's. */
+/* matmul: batch, m, n, k: [m, k] times [k, n]. The squares, the layers of mlp and gpt, a matrix times a vector,
+ * attention's. */
 static const problem matmuls[] = {
     {"matmul", {1, 256, 256, 256}},    {"matmul", {1, 512, 512, 512}},   {"matmul", {1, 1024, 1024, 1024}},
     {"matmul", {1, 2048, 2048, 2048}}, {"matmul", {1, 128, 512, 784}},   {"matmul", {1, 128, 512, 512}},

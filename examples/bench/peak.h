@@ -1,4 +1,5 @@
-/* What this machine can do, measured: multiply-adds a second at an instruction set, and memory bandwidth. POSIX threads. */
+/* What this machine can do, measured: multiply-adds a second at an instruction set, and memory bandwidth. POSIX
+ * threads. */
 #ifndef BENCH_PEAK_H
 #define BENCH_PEAK_H
 
@@ -17,13 +18,14 @@
 #include <arm_neon.h>
 #endif
 
-/* Each function does `turns` turns of PEAK_CHAINS independent chains, enough to hide the latency of two units of up to 5
- * cycles, and returns a number that depends on all of it. */
+/* Each function does `turns` turns of PEAK_CHAINS independent chains, enough to hide the latency of two units of up to
+ * 5 cycles, and returns a number that depends on all of it. */
 enum { PEAK_CHAINS = 12, PEAK_TRIES = 100, PEAK_TURNS = 1000000, PEAK_BANDWIDTH_TRIES = 10 };
 
 typedef float (*peak_fn)(int64_t turns);
 
-/* The chains are named variables, lest a compiler keeps an array of them in memory; PEAK_HIDE hides that they are equal. */
+/* The chains are named variables, lest a compiler keeps an array of them in memory; PEAK_HIDE hides that they are
+ * equal. */
 #define PEAK_EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 #define PEAK_DECLARE(i) v##i = start,
 #if defined(__aarch64__)
@@ -132,8 +134,8 @@ static double peak_run(peak_task *tasks, int threads) {
     return all ? end - begin : 0;
 }
 
-/* Operations a second (a multiply-add is two), best of PEAK_TRIES; `simd` as ftr_context_simd_name() has it. With `bf16`
- * dot products of bf16, where the processor has them. 0 if there is no memory. */
+/* Operations a second (a multiply-add is two), best of PEAK_TRIES; `simd` as ftr_context_simd_name() has it. With
+ * `bf16` dot products of bf16, where the processor has them. 0 if there is no memory. */
 static inline double peak_flops(const char *simd, bool bf16, int threads) {
     const double f32 = bf16 ? peak_flops(simd, false, threads) : 0; /* what a kernel can do after a conversion */
     peak_fn multiply = peak_portable;
@@ -159,8 +161,8 @@ static inline double peak_flops(const char *simd, bool bf16, int threads) {
     return best;
 }
 
-/* Bytes a second of a[i] = b[i] + 0.5 c[i] over three arrays of 128 MiB, read and written bytes counted (not the read of a
- * line before it is written), best of PEAK_BANDWIDTH_TRIES (McCalpin: STREAM, 1995). 0 if there is no memory. */
+/* Bytes a second of a[i] = b[i] + 0.5 c[i] over three arrays of 128 MiB, read and written bytes counted (not the read
+ * of a line before it is written), best of PEAK_BANDWIDTH_TRIES (McCalpin: STREAM, 1995). 0 if there is no memory. */
 static inline double peak_bandwidth(int threads) {
     const size_t count = ((size_t)1 << 23) / (size_t)threads; /* vectors of 16 bytes */
     peak_float4 *memory = aligned_alloc(64, 3 * count * (size_t)threads * sizeof *memory);

@@ -1,4 +1,5 @@
-/* Training steps of the ResNet-20 for CIFAR: cross entropy, SGD, batch 128 of 32x32x3. See bench.h; rn20.py is its twin. */
+/* Training steps of the ResNet-20 for CIFAR: cross entropy, SGD, batch 128 of 32x32x3. See bench.h; rn20.py is its
+ * twin. */
 #include "bench.h"
 
 static ftr_tensor network(ftr_tensor x) { return ftr_resnet_cifar(x, NULL); }

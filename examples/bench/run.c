@@ -10,8 +10,8 @@
  *   JSON=build/bench.json
  *
  * Both programs of a workload stay alive: one gets its rounds while the other sleeps in read(). Each mode of PyTorch is
- * tried for a round; the fastest is the one to beat. Then come pairs of rounds, the side that begins alternating. Only the
- * ratio of a pair means something: on shared machines speed drifts from minute to minute. */
+ * tried for a round; the fastest is the one to beat. Then come pairs of rounds, the side that begins alternating. Only
+ * the ratio of a pair means something: on shared machines speed drifts from minute to minute. */
 #include <math.h>
 
 #include "side.h"
@@ -110,8 +110,8 @@ static double round_of(side *s, const settings *o, char *line, size_t size) {
     return side_number(line, "samples_per_second");
 }
 
-/* Whether both do the same work: as many parameters, and a first loss of one size. Weights and data are random, each side's
- * its own; without a loss the logits of untrained weights are compared, which vary more. */
+/* Whether both do the same work: as many parameters, and a first loss of one size. Weights and data are random, each
+ * side's its own; without a loss the logits of untrained weights are compared, which vary more. */
 static bool same_work(const struct workload *w, const char *ours, const char *theirs) {
     const double a = side_number(ours, "parameters"), b = side_number(theirs, "parameters");
     const double x = side_number(ours, "loss"), y = side_number(theirs, "loss"), factor = infers(w) ? 10 : 1.5;
@@ -235,8 +235,8 @@ static void put(FILE *file, const char *key, bool there, double value) {
         fprintf(file, ", \"%s\": null", key);
 }
 
-/* Speeds are samples/s, rss_ MiB, first_step_ seconds. Written anew after each workload, so that what was measured stays
- * when the run is broken off. */
+/* Speeds are samples/s, rss_ MiB, first_step_ seconds. Written anew after each workload, so that what was measured
+ * stays when the run is broken off. */
 static bool write_json(const settings *o, const row *rows, int count) {
     char part[512];
     snprintf(part, sizeof part, "%s.part", o->json);

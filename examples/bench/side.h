@@ -1,5 +1,5 @@
-/* One side of a comparison: a child process that gets lines on its stdin and answers with lines, see bench.h --serve. Its
- * stderr goes to a file, whose last line is the reason when it dies. POSIX alone. */
+/* One side of a comparison: a child process that gets lines on its stdin and answers with lines, see bench.h --serve.
+ * Its stderr goes to a file, whose last line is the reason when it dies. POSIX alone. */
 #ifndef BENCH_SIDE_H
 #define BENCH_SIDE_H
 
@@ -95,8 +95,8 @@ static inline bool side_start(side *s, const char *log, char *const argv[], char
     return true;
 }
 
-/* The next line that holds `mark`, within `timeout` seconds; others are passed over. False with a reason, and the process
- * is gone. */
+/* The next line that holds `mark`, within `timeout` seconds; others are passed over. False with a reason, and the
+ * process is gone. */
 static inline bool side_read(side *s, const char *mark, double timeout, char *line, size_t size) {
     const double end = side_now() + timeout;
     char words[700];
