@@ -6,7 +6,9 @@
  * Prints for each pair of rounds the seconds of both, on the clock and of the processors; then the stall of a save,
  * that is what a step waits for it, the time until it is on disk, and the slowdown of the median pair. On a machine
  * that others use the seconds of the processors say more. */
+#ifndef BENCH_LIBRARY /* see bench.h */
 #define FASTTRAIN_IMPLEMENTATION
+#endif
 #include "fasttrain.h"
 
 #include <stdio.h>
