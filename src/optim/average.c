@@ -84,7 +84,7 @@ typedef struct ftr__averaging {
     ftr__arena *arena;
     const ftr_average_desc *desc;
     const ftr__averaged *of;
-    ftr_tensor *in; /* the common inputs, then a pair for each parameter, then for each running statistic */
+    ftr_tensor *in;           /* the common inputs, then a pair for each parameter, then for each running statistic */
     int32_t used, statistics; /* inputs in all; where those of the statistics begin */
 } ftr__averaging;
 

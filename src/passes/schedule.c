@@ -103,12 +103,21 @@ static void ftr__place_nodes(ftr__sorter *s, ftr__stage stage, ftr__kind_of_node
     }
 }
 
+/* The node that makes what a sum adds. The reshapes and casts that autodiff and mixed precision put behind it, last of all
+ * nodes, come with the sum. */
+static int32_t ftr__maker_of(const ftr_graph *graph, const ftr__node *sum) {
+    int32_t maker = graph->values[sum->in[1]].node;
+    while (graph->nodes[maker].op == FTR_OP_reshape || graph->nodes[maker].op == FTR_OP_cast)
+        maker = graph->values[graph->nodes[maker].in[0]].node;
+    return maker;
+}
+
 /* Sums by the node that makes what they add: a list that begins at first[node] - 1 and goes on at next[sum] - 1. */
 static void ftr__list_sums(const ftr_graph *graph, int32_t *first, int32_t *next) {
     for (int32_t n = graph->node_count - 1; n >= 0; n--) {
         const ftr__node *node = &graph->nodes[n];
         if (node->dead || node->op != FTR_OP_accumulate_update) continue;
-        const int32_t maker = graph->values[node->in[1]].node;
+        const int32_t maker = ftr__maker_of(graph, node);
         next[n] = first[maker];
         first[maker] = n + 1;
     }
