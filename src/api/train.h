@@ -75,7 +75,8 @@ typedef struct ftr_train_desc {
                          * that is resumed with more steps goes on with it) */
     ftr_average_desc average; /* of the weights: ftr_average_defaults() */
     bool evaluate_average;    /* evaluations, and with them the best epoch, early stopping and restore_best, take the averages
-                               * of the weights, from the first that there is on */
+                               * of the weights, from the first that there is on. Between evaluations, in callbacks and in a
+                               * checkpoint's weights.safetensors, the graph has the weights themselves */
     bool finish_with_average; /* leave the averages in the graph at the end, after the last checkpoint, unless restore_best
                                * puts an epoch's weights there or a signal or max_seconds ended the run */
     ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */

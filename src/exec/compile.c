@@ -167,7 +167,7 @@ static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
 }
 
 /* Adds the gradients of what is trained up over a group of micro-batches; the sums take their place. */
-static ftr_status ftr__accumulate(ftr_plan *plan, const int32_t *parameters, int32_t *gradients, int32_t count) {
+static ftr_status ftr__sum_gradients(ftr_plan *plan, const int32_t *parameters, int32_t *gradients, int32_t count) {
     const ftr_status status =
         ftr__accumulation_emit(plan->graph, &plan->arena, parameters, gradients, count, plan->accumulate);
     for (int32_t i = 0; i < plan->gradient_count && !status; i++)
@@ -189,7 +189,7 @@ static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *d
     }
     *trained = (ftr__trained){.parameters = parameters, .gradients = gradients, .count = count};
     if (count == 0 && desc->optimizer) return ftr__nothing_to_train(plan);
-    return plan->accumulate > 1 ? ftr__accumulate(plan, parameters, gradients, count) : FTR_OK;
+    return plan->accumulate > 1 ? ftr__sum_gradients(plan, parameters, gradients, count) : FTR_OK;
 }
 
 /* The factor of gradients that nothing else scales: it makes a mean of the sum over a group of micro-batches. */

@@ -481,6 +481,42 @@ static void gradients_take_little_memory(void **state) {
     assert_true(memory[2].activations >= LAYERS * ONE);
 }
 
+/* Which nodes a step in the midst of a group leaves out: all behind the sums; loss scaling looks at them in each. */
+static void a_plan_shows_its_stages(void **state) {
+    (void)state;
+    for (int scaled = 0; scaled < 2; scaled++) {
+        network n = make_network(true);
+        ftr_optimizer sgd = ftr_sgd(0.1);
+        sgd.clip_norm = 1;
+        ftr_scaler_desc scaler = ftr_scaler_defaults();
+        scaler.scaling = scaled ? FTR_SCALING_DYNAMIC : FTR_SCALING_OFF;
+        ftr_average_desc average = ftr_average_defaults();
+        average.kind = FTR_AVERAGE_SWA;
+        ftr_compile_desc desc = {.loss = n.loss, .optimizer = &sgd, .scaler = &scaler, .accumulate = 4};
+        desc.average = &average;
+        ftr_plan *plan = NULL;
+        FTR_TEST_OK(n.context, ftr_compile(n.graph, &desc, &plan));
+        static ftr_test_text text;
+        text.length = 0;
+        ftr_plan_print(plan, FTR_GRAPH_TEXT, ftr_test_text_write, &text);
+        char late[256] = "";
+        bool ended = false;
+        for (char *line = strtok(text.text, "\n"); line; line = strtok(NULL, "\n")) {
+            const bool at_end = strstr(line, "[at a group's end]"), exchange = strstr(line, "[at an exchange]");
+            const char *op = strchr(line, '=') ? strchr(line, '=') + 2 : line + 6; /* behind "%3 = " or the number */
+            if (at_end || exchange) {
+                snprintf(late + strlen(late), sizeof late - strlen(late), "%.*s ", (int)strcspn(op, " "), op);
+            }
+            assert_true(!ended || at_end || exchange || strncmp(line, "memory", 6) == 0);
+            ended = ended || at_end || exchange;
+        }
+        assert_string_equal(late, scaled ? "sgd_update count_update scale_update average_update swap_update "
+                                         : "grad_norm sgd_update count_update average_update swap_update ");
+        ftr_plan_destroy(plan);
+        free_network(&n);
+    }
+}
+
 /* Loss scaling: from an infinity on running statistics wait for the next group; without one they move in each step. */
 static void statistics_wait_for_the_group(void **state) {
     (void)state;
@@ -895,6 +931,7 @@ int main(void) {
         cmocka_unit_test(groups_are_large_batches),
         cmocka_unit_test(gradients_can_be_read),
         cmocka_unit_test(gradients_take_little_memory),
+        cmocka_unit_test(a_plan_shows_its_stages),
         cmocka_unit_test(statistics_wait_for_the_group),
         cmocka_unit_test(an_error_leaves_the_sums),
         cmocka_unit_test(averages_change_places),
