@@ -164,7 +164,8 @@ FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ft
 /* Makes the running statistics of the graph's batch norms anew, as PyTorch's update_bn(): the means of the batches'
  * statistics over one pass through the training source, in its own order, each batch with the same weight, dropout on.
  * Averaged weights (FTR_AVERAGE_SWA above all) want it once they are in the graph. Only loss, metrics, metric_count, train,
- * last_batch, amp and debug_nonfinite of `desc` are used. On an error the graph is as before. Errors as ftr_fit(). */
+ * last_batch, amp and debug_nonfinite of `desc` are used. Statistics that ftr_freeze() holds (norm_eval) stay. On an error
+ * the graph is as before. Errors as ftr_fit(). */
 FTR_API ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc *desc);
 
 #ifdef __cplusplus

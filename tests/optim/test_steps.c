@@ -584,6 +584,53 @@ static void an_error_leaves_the_sums(void **state) {
     assert_memory_equal(values[0], values[1], sizeof values[0]);
 }
 
+/* A label out of range is found before a gradient is added, though gradients are added as soon as they are there. */
+static void bad_data_leave_the_sums(void **state) {
+    (void)state;
+    enum { WORDS = 5, CLASSES = 3 };
+    float values[2][WORDS * 4];
+    for (int bad = 0; bad < 2; bad++) {
+        ftr_context *context = ftr_test_context();
+        ftr_graph *graph = ftr_graph_create(context);
+        ftr_tensor word = ftr_input(graph, "word", FTR_I32, FTR_SHAPE(BATCH));
+        ftr_tensor label = ftr_input(graph, "label", FTR_I32, FTR_SHAPE(BATCH));
+        ftr_tensor h = ftr_embedding(word, "words", WORDS, 4, NULL);
+        ftr_tensor logits = ftr_linear(h, "fc", CLASSES, NULL);
+        ftr_tensor accuracy = ftr_accuracy(logits, label), loss = ftr_cross_entropy(logits, label, NULL);
+        FTR_TEST_GRAPH_OK(graph);
+        ftr_optimizer adamw = ftr_adamw(0.05);
+        ftr_compile_desc desc = {.loss = loss, .optimizer = &adamw, .accumulate = 3};
+        desc.outputs = &accuracy;
+        desc.output_count = 1;
+        ftr_plan *plan = NULL;
+        FTR_TEST_OK(context, ftr_compile(graph, &desc, &plan));
+        for (int32_t step = 0; step < 6; step++) {
+            int32_t words[BATCH], labels[BATCH];
+            for (int32_t i = 0; i < BATCH; i++) {
+                words[i] = (i + step) % WORDS;
+                labels[i] = (i * step + i) % CLASSES;
+            }
+            FTR_TEST_OK(context, ftr_feed(plan, label, labels, sizeof labels));
+            FTR_TEST_OK(context, ftr_feed(plan, word, words, sizeof words));
+            for (int which = 0; which < 2 && bad; which++) {
+                int32_t *wrong = which ? labels : words;
+                wrong[BATCH - 1] += 100;
+                FTR_TEST_OK(context, ftr_feed(plan, which ? label : word, wrong, sizeof labels));
+                assert_int_equal(ftr_step(plan, NULL), FTR_ERROR_DATA);
+                wrong[BATCH - 1] -= 100;
+                FTR_TEST_OK(context, ftr_feed(plan, which ? label : word, wrong, sizeof labels));
+            }
+            FTR_TEST_OK(context, ftr_step(plan, NULL));
+        }
+        FTR_TEST_OK(context,
+                    ftr_variable_read(ftr_variable_find(graph, "words.weight"), values[bad], sizeof values[0]));
+        ftr_plan_destroy(plan);
+        ftr_graph_destroy(graph);
+        ftr_context_destroy(context);
+    }
+    assert_memory_equal(values[0], values[1], sizeof values[0]);
+}
+
 /* ------------------------------------------------------------------------------------------------------ averages -- */
 
 static ftr_average_desc ema(double decay) {
@@ -927,19 +974,13 @@ static void batch_norm_anew(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(steps_are_pytorchs),
-        cmocka_unit_test(groups_are_large_batches),
-        cmocka_unit_test(gradients_can_be_read),
-        cmocka_unit_test(gradients_take_little_memory),
-        cmocka_unit_test(a_plan_shows_its_stages),
-        cmocka_unit_test(statistics_wait_for_the_group),
-        cmocka_unit_test(an_error_leaves_the_sums),
-        cmocka_unit_test(averages_change_places),
-        cmocka_unit_test(what_is_frozen_has_no_average),
-        cmocka_unit_test(wrong_descriptions),
-        cmocka_unit_test(training_by_averages),
-        cmocka_unit_test(wrong_training),
-        cmocka_unit_test(batch_norm_anew),
+        cmocka_unit_test(steps_are_pytorchs),       cmocka_unit_test(groups_are_large_batches),
+        cmocka_unit_test(gradients_can_be_read),    cmocka_unit_test(gradients_take_little_memory),
+        cmocka_unit_test(a_plan_shows_its_stages),  cmocka_unit_test(statistics_wait_for_the_group),
+        cmocka_unit_test(an_error_leaves_the_sums), cmocka_unit_test(bad_data_leave_the_sums),
+        cmocka_unit_test(averages_change_places),   cmocka_unit_test(what_is_frozen_has_no_average),
+        cmocka_unit_test(wrong_descriptions),       cmocka_unit_test(training_by_averages),
+        cmocka_unit_test(wrong_training),           cmocka_unit_test(batch_norm_anew),
     };
     return cmocka_run_group_tests_name("steps", tests, NULL, NULL);
 }
