@@ -496,6 +496,9 @@ static void a_plan_shows_its_stages(void **state) {
         desc.average = &average;
         ftr_plan *plan = NULL;
         FTR_TEST_OK(n.context, ftr_compile(n.graph, &desc, &plan));
+        ftr_plan_node last; /* of a step: the exchange is none */
+        FTR_TEST_OK(n.context, ftr_plan_node_at(plan, ftr_plan_node_count(plan) - 1, &last));
+        assert_string_equal(last.op, "average_update");
         static ftr_test_text text;
         text.length = 0;
         ftr_plan_print(plan, FTR_GRAPH_TEXT, ftr_test_text_write, &text);
