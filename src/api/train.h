@@ -67,17 +67,20 @@ typedef struct ftr_train_desc {
     uint32_t cookie;
     ftr_tensor loss;
     ftr_optimizer optimizer;
-    ftr_amp amp;                   /* mixed precision, of training and evaluation */
-    ftr_scaler_desc scaler;        /* ftr_scaler_defaults() */
-    int64_t accumulate; /* steps (micro-batches) of an update, see ftr_step(); 0 and 1: each step updates. Steps, those of
+    ftr_amp amp;            /* mixed precision, of training and evaluation */
+    ftr_scaler_desc scaler; /* ftr_scaler_defaults() */
+    int64_t
+        accumulate; /* steps (micro-batches) of an update, see ftr_step(); 0 and 1: each step updates. Steps, those of
                          * max_steps, checkpoints and progress among them, are micro-batches; a schedule counts updates.
                          * Groups go on over the end of an epoch. One that the end of the run cuts is not applied (a run
                          * that is resumed with more steps goes on with it) */
     ftr_average_desc average; /* of the weights: ftr_average_defaults() */
-    bool evaluate_average;    /* evaluations, and with them the best epoch, early stopping and restore_best, take the averages
+    bool
+        evaluate_average; /* evaluations, and with them the best epoch, early stopping and restore_best, take the averages
                                * of the weights, from the first that there is on. Between evaluations, in callbacks and in a
                                * checkpoint's weights.safetensors, the graph has the weights themselves */
-    bool finish_with_average; /* leave the averages in the graph at the end, after the last checkpoint, unless restore_best
+    bool
+        finish_with_average; /* leave the averages in the graph at the end, after the last checkpoint, unless restore_best
                                * puts an epoch's weights there or a signal or max_seconds ended the run */
     ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
     ftr_source *train;             /* its fields feed the inputs of the same names */
@@ -121,11 +124,11 @@ typedef struct ftr_train_result {
     double eval_loss; /* NaN without an evaluation */
     double metrics[FTR_MAX_METRICS];
     double eval_metrics[FTR_MAX_METRICS];
-    int64_t best_epoch;    /* of early stopping; -1 without it */
-    bool stopped_early;    /* by early stopping or by a callback */
-    bool preempted;        /* by a signal or by max_seconds: the run is to be resumed */
-    int32_t signal;        /* that ended it, or came when it was at its end; 0: none */
-    int64_t resumed_at;    /* steps that had been done before this call; -1: the run began here */
+    int64_t best_epoch;      /* of early stopping; -1 without it */
+    bool stopped_early;      /* by early stopping or by a callback */
+    bool preempted;          /* by a signal or by max_seconds: the run is to be resumed */
+    int32_t signal;          /* that ended it, or came when it was at its end; 0: none */
+    int64_t resumed_at;      /* steps that had been done before this call; -1: the run began here */
     int64_t skipped_steps;   /* updates left out by loss scaling */
     int64_t applied_steps;   /* updates of the optimizer */
     int64_t unapplied_steps; /* of a group of micro-batches that the end of the run cut; they are among `steps` */

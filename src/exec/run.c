@@ -92,9 +92,7 @@ static ftr_status ftr__check_fed(const ftr_plan *plan) {
 }
 
 /* Whether the step to come ends a group of micro-batches. */
-static bool ftr__ends_group(const ftr_plan *plan) {
-    return (plan->steps_done + 1) % (uint64_t)plan->accumulate == 0;
-}
+static bool ftr__ends_group(const ftr_plan *plan) { return (plan->steps_done + 1) % (uint64_t)plan->accumulate == 0; }
 
 /* A floating-point scalar; NaN if there is none, or if it is no such. */
 static ftr_status ftr__read_scalar(const ftr_plan *plan, int32_t value, double *number) {

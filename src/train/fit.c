@@ -198,11 +198,10 @@ static ftr_status ftr__fit_match_train(ftr__fit *fit) {
     int64_t batch = fit->train_feed.batch, full = source->count / batch;
     bool pad = fit->desc->last_batch == FTR_LAST_BATCH_PAD && source->count % batch != 0;
     if (pad && !fit->train_feed.mask)
-        return ftr__error(
-            fit->context, FTR_ERROR_INVALID_ARGUMENT,
-            "%s: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
-            "but the loss uses no ftr_batch_mask(): declare one before the layers",
-            fit->caller, source->name, (long long)(source->count % batch), (long long)batch);
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
+                          "but the loss uses no ftr_batch_mask(): declare one before the layers",
+                          fit->caller, source->name, (long long)(source->count % batch), (long long)batch);
     if (full == 0 && !pad)
         return ftr__error(fit->context, FTR_ERROR_DATA,
                           "%s: source '%s' has %lld samples, fewer than one batch of %lld", fit->caller, source->name,

@@ -6,7 +6,8 @@
  * finite, min(1, max_norm / (norm + 1e-6)) / scale (torch.nn.utils.clip_grad_norm_), the scale. */
 ftr_status oracle_grad_norm(const ftr_kernel_call *call) {
     const ftr_view *given = optional_input(call, 0);
-    double used = given ? get(given, 0) : 1, scale = used * call->attr->grad_norm.divisor, max_norm = call->attr->grad_norm.max_norm, sum = 0;
+    double used = given ? get(given, 0) : 1, scale = used * call->attr->grad_norm.divisor,
+           max_norm = call->attr->grad_norm.max_norm, sum = 0;
     bool found_inf = false;
     for (int32_t k = 1; k < call->in_count; k++) {
         for (int64_t i = 0; i < call->in[k].count; i++) {

@@ -520,7 +520,7 @@ static void refused(void **state) {
     REFUSED(r->desc.average.kind = FTR_AVERAGE_EMA, FTR_ERROR_STATE,
             ANOTHER "run: its optimizer has no 'average', a average_update");
     REFUSED(r->desc.average.kind = FTR_AVERAGE_EMA; r->desc.evaluate_average = true, FTR_ERROR_STATE,
-            ANOTHER "run: run.evaluate_average is 0 in it, and 1 here");
+                                                    ANOTHER "run: run.evaluate_average is 0 in it, and 1 here");
     free(first);
     free(fresh);
     free(r);

@@ -20,8 +20,10 @@ static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
     const float *value = (const float *)call->in[1].data + begin;
     const int64_t n = left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN;
     (void)worker;
-    if (job->weight == 1.0) memcpy(state, value, (size_t)n * sizeof *state); /* whatever was there */
-    else ftr__cpu_of(call)->simd->math.blend(n, (float)job->weight, value, state);
+    if (job->weight == 1.0)
+        memcpy(state, value, (size_t)n * sizeof *state); /* whatever was there */
+    else
+        ftr__cpu_of(call)->simd->math.blend(n, (float)job->weight, value, state);
 }
 
 /* A scalar among the inputs; `missing` if it is not there. */
