@@ -69,19 +69,18 @@ typedef struct ftr_train_desc {
     ftr_optimizer optimizer;
     ftr_amp amp;            /* mixed precision, of training and evaluation */
     ftr_scaler_desc scaler; /* ftr_scaler_defaults() */
-    int64_t
-        accumulate; /* steps (micro-batches) of an update, see ftr_step(); 0 and 1: each step updates. Steps, those of
-                         * max_steps, checkpoints and progress among them, are micro-batches; a schedule counts updates.
-                         * Groups go on over the end of an epoch. One that the end of the run cuts is not applied (a run
-                         * that is resumed with more steps goes on with it) */
+    /* Steps (micro-batches) of an update, see ftr_step(); 0 and 1: each step updates. Steps, those of max_steps, checkpoints
+     * and progress among them, are micro-batches; a schedule counts updates. Groups go on over the end of an epoch. One that
+     * the end of the run cuts is not applied (a run that is resumed with more steps goes on with it). */
+    int64_t accumulate;
     ftr_average_desc average; /* of the weights: ftr_average_defaults() */
-    bool
-        evaluate_average; /* evaluations, and with them the best epoch, early stopping and restore_best, take the averages
-                               * of the weights, from the first that there is on. Between evaluations, in callbacks and in a
-                               * checkpoint's weights.safetensors, the graph has the weights themselves */
-    bool
-        finish_with_average; /* leave the averages in the graph at the end, after the last checkpoint, unless restore_best
-                               * puts an epoch's weights there or a signal or max_seconds ended the run */
+    /* Evaluations, and with them the best epoch, early stopping and restore_best, take the averages of the weights, from the
+     * first that there is on. Between evaluations, in callbacks and in a checkpoint's weights.safetensors, the graph has the
+     * weights themselves. */
+    bool evaluate_average;
+    /* Leave the averages in the graph at the end, after the last checkpoint, unless restore_best puts an epoch's weights
+     * there or a signal or max_seconds ended the run. */
+    bool finish_with_average;
     ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
     ftr_source *train;             /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
