@@ -68,6 +68,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_topk,
     FTR__ATTR_cumsum,
     FTR__ATTR_ema,
+    FTR__ATTR_accumulate,
+    FTR__ATTR_average,
     FTR__ATTR_optimizer,
     FTR__ATTR_clip_scale,
     FTR__ATTR_grad_norm,

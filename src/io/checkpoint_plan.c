@@ -167,6 +167,23 @@ static int32_t ftr__checkpoint_settings(const ftr__node *node, ftr__checkpoint_s
     return FTR__ARRAY_LENGTH(settings);
 }
 
+static int32_t ftr__checkpoint_average_settings(const ftr__node *node,
+                                                ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr_op_attr *a = &node->attr;
+    const ftr__checkpoint_setting settings[] = {
+        {"decay", a->average.decay},
+        {"min_decay", a->average.min_decay},
+        {"warmup_gamma", a->average.warmup_gamma},
+        {"warmup_power", a->average.warmup_power},
+        {"start", (double)a->average.start},
+        {"every", (double)a->average.every},
+        {"equal", (double)a->average.equal},
+        {"copy", (double)a->average.copy},
+    };
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
 /* The same of whatever takes part in a step: limits on the norm of all gradients, the loss scale's rule. */
 static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
                                            ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
@@ -176,6 +193,7 @@ static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
     case FTR__ATTR_optimizer: return ftr__checkpoint_settings(node, to);
     case FTR__ATTR_clip_scale: to[0] = (ftr__checkpoint_setting){"max_norm", a->clip_scale.max_norm}; return 1;
     case FTR__ATTR_grad_norm: to[0] = (ftr__checkpoint_setting){"max_norm", a->grad_norm.max_norm}; return 1;
+    case FTR__ATTR_average: return ftr__checkpoint_average_settings(node, to);
     case FTR__ATTR_scale_update:
         to[0] = (ftr__checkpoint_setting){"growth", a->scale_update.growth};
         to[1] = (ftr__checkpoint_setting){"backoff", a->scale_update.backoff};
@@ -299,6 +317,7 @@ static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
     ftr__checkpoint_put_integer(out, "steps", (int64_t)plan->steps_done);
     ftr__checkpoint_put_string(out, "amp", ftr__checkpoint_amp(plan->amp));
     ftr__checkpoint_write_seeds(plan->context, out);
+    if (plan->accumulate > 1) ftr__checkpoint_put_integer(out, "accumulate", plan->accumulate);
     ftr__checkpoint_open_object(out, "inputs");
     for (int32_t n = 0; n < graph->node_count; n++) {
         const ftr__node *node = &graph->nodes[n];
@@ -348,6 +367,7 @@ static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, co
             ftr__error(plan->context, FTR_ERROR_STATE,
                        "%s: the checkpoint is of another run: it is without mixed precision, the plan's is %s",
                        info->path, ftr__checkpoint_amp(plan->amp));
+    ftr__checkpoint_same_real(&values, "accumulate", (double)plan->accumulate, 1.0);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_same_inputs(&values, plan);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_match(checkpoint, weights);
     return values.status == FTR_OK ? ftr__checkpoint_same_settings(&values, plan) : values.status;
@@ -465,8 +485,10 @@ static ftr_status ftr__checkpoint_restore_sections(const ftr_checkpoint *checkpo
 ftr_status ftr__checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan,
                                    const ftr__checkpoint_section *sections, int32_t count) {
     ftr__arena arena;
+    ftr_status status = ftr__refuse_average(plan, "ftr_checkpoint_restore");
+    if (status != FTR_OK) return status;
     ftr__arena_init(&arena, plan->context);
-    const ftr_status status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
+    status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
     ftr__arena_free(&arena);
     return status;
 }

@@ -28,6 +28,8 @@ typedef struct ftr__lr_test {
     double average, share; /* moving average of the loss, and what part of the weights it has: 1 - smoothing^steps */
     double least;          /* smoothed loss */
     int64_t skipped;       /* steps */
+    double loss;           /* sum over the micro-batches since the last update */
+    int64_t batches;
     ftr_status status;     /* of the callback */
     double bad_loss;       /* of the first step, if it is not finite; otherwise 0 */
 } ftr__lr_test;
@@ -100,7 +102,13 @@ static bool ftr__find_lr_event(void *user, const ftr_train_event *event) {
     const bool left_out = event->skipped_steps > test->skipped;
     test->skipped = event->skipped_steps;
     if (left_out) return false;
-    if (!ftr__find_lr_add(test, event->loss) || test->curve->count == test->desc->steps) return true;
+    test->loss += event->loss;
+    test->batches++;
+    if (!event->updated) return false; /* in the midst of a group of micro-batches */
+    const double loss = test->loss / (double)test->batches;
+    test->loss = 0.0;
+    test->batches = 0;
+    if (!ftr__find_lr_add(test, loss) || test->curve->count == test->desc->steps) return true;
     test->status = ftr_plan_set_lr(event->plan, ftr__find_lr_at(test->desc, test->curve->count));
     return test->status != FTR_OK;
 }
@@ -111,7 +119,9 @@ static ftr_status ftr__find_lr_run(ftr__lr_test *test, const ftr_train_desc *tra
     run.optimizer.lr = test->desc->min_lr;
     run.eval = NULL;
     run.epochs = INT64_MAX;
-    run.max_steps = test->desc->steps + FTR__FIND_LR_SKIPPED;
+    run.max_steps = (test->desc->steps + FTR__FIND_LR_SKIPPED) * (train->accumulate > 1 ? train->accumulate : 1);
+    run.average = defaults.average;
+    run.evaluate_average = run.finish_with_average = false;
     run.schedule = defaults.schedule;
     run.plateau = NULL;
     run.plateau_metric = NULL;

@@ -111,9 +111,10 @@ static void check(const report *r, const trainee_result *whole) {
     assert_string_equal(r->result.log.text, "");
 }
 
-static trainee_desc describe(const fixture *f, int optimizer) {
+static trainee_desc describe(const fixture *f, int optimizer, bool around) {
     trainee_desc desc = trainee_defaults();
     desc.optimizer = optimizer;
+    desc.around = around;
     desc.resume = FTR_RESUME_AUTO;
     desc.checkpoint.directory = f->folder;
     desc.checkpoint.every_steps = 3;
@@ -124,9 +125,10 @@ static trainee_desc describe(const fixture *f, int optimizer) {
     return desc;
 }
 
-static void unbroken(int optimizer, report *r) {
+static void unbroken(int optimizer, bool around, report *r) {
     trainee_desc desc = trainee_defaults();
     desc.optimizer = optimizer;
+    desc.around = around;
     assert_true(run_child(&desc, 0, false, r));
     assert_int_equal(r->result.status, FTR_OK);
 }
@@ -137,19 +139,20 @@ static double now(void) { return ftr_time_seconds(); }
 
 static void random_times(void **state) {
     fixture *f = *state;
-    static report whole[TRAINEE_OPTIMIZERS], r;
-    for (int o = 0; o < TRAINEE_OPTIMIZERS; o++) unbroken(o, &whole[o]);
+    static report whole[2][TRAINEE_OPTIMIZERS], r;
+    for (int o = 0; o < TRAINEE_OPTIMIZERS; o++)
+        for (int around = 0; around < 2; around++) unbroken(o, around, &whole[around][o]);
     const int stories = is_long() ? 200 : 12;
     ftr_test_rng rng = {2024};
     int64_t kills = 0, resumed = 0;
     for (int story = 0; story < stories; story++) {
-        trainee_desc desc = describe(f, story % TRAINEE_OPTIMIZERS);
+        trainee_desc desc = describe(f, story % TRAINEE_OPTIMIZERS, story % 3 == 1); /* checkpoints within groups */
         desc.microseconds = 150;
         ftr_test_remove(f->folder);
         const double begun = now();
         assert_true(run_child(&desc, 0, false, &r));
         const double seconds = now() - begun;
-        check(&r, &whole[desc.optimizer].result);
+        check(&r, &whole[desc.around][desc.optimizer].result);
         ftr_test_remove(f->folder);
         bool done = false;
         for (int kill_count = 0; kill_count < 6 && !done; kill_count++) {
@@ -161,7 +164,7 @@ static void random_times(void **state) {
         }
         if (!done) assert_true(run_child(&desc, 0, false, &r));
         resumed += r.result.train.resumed_at > 0;
-        check(&r, &whole[desc.optimizer].result);
+        check(&r, &whole[desc.around][desc.optimizer].result);
     }
     print_message("%d stories, %lld kills, %lld resumed runs\n", stories, (long long)kills, (long long)resumed);
     assert_true(kills >= stories && resumed >= stories / 2); /* otherwise this showed little */
@@ -172,11 +175,11 @@ static void each_call(void **state) {
     fixture *f = *state;
     static report whole, r;
     const int64_t stride = is_long() ? 1 : 13;
-    unbroken(1, &whole);
     int64_t deaths = 0, total = 0;
     for (int after = 0; after < 2; after++) {
+        unbroken(1, after, &whole);
         for (int64_t at = 1;; at += stride) {
-            const trainee_desc desc = describe(f, 1);
+            const trainee_desc desc = describe(f, 1, after);
             ftr_test_remove(f->folder);
             const bool lived = run_child(&desc, at, after, &r);
             if (lived) {

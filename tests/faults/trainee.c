@@ -73,6 +73,13 @@ static ftr_status build(ftr_context *context, const trainee_desc *desc, model *m
     m->desc.loss = ftr_cross_entropy(h, label, NULL);
     m->desc.metrics[m->desc.metric_count++] = (ftr_metric){"accuracy", ftr_accuracy(h, label)};
     m->desc.optimizer = make_optimizer(desc->optimizer);
+    if (desc->around) {
+        m->desc.accumulate = 2;
+        m->desc.average.kind = FTR_AVERAGE_EMA;
+        m->desc.average.decay = 0.75;
+        m->desc.average.warmup = true;
+        m->desc.evaluate_average = true;
+    }
     m->desc.epochs = desc->epochs;
     m->desc.early_stop.metric = "loss";
     m->desc.early_stop.patience = 2;
@@ -147,6 +154,8 @@ void trainee_compare(const trainee_result *result, const trainee_result *expecte
         fail_msg("the weights' digest is %llx, expected %llx", (unsigned long long)result->digest,
                  (unsigned long long)expected->digest);
     assert_int_equal(a->steps, b->steps);
+    assert_int_equal(a->applied_steps, b->applied_steps);
+    assert_int_equal(a->unapplied_steps, b->unapplied_steps);
     assert_int_equal(a->epochs, b->epochs);
     assert_int_equal(a->best_epoch, b->best_epoch);
     assert_int_equal(a->stopped_early, b->stopped_early);

@@ -9,6 +9,7 @@ enum { TRAINEE_STEPS_PER_EPOCH = 5, TRAINEE_OPTIMIZERS = 10 };
 
 typedef struct trainee_desc {
     int optimizer; /* 0 .. TRAINEE_OPTIMIZERS - 1 */
+    bool around;   /* updates by two micro-batches each, and evaluations by an average of the weights that warms up */
     int32_t threads;
     int64_t epochs;
     unsigned microseconds; /* a sample takes at least */

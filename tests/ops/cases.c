@@ -1898,6 +1898,7 @@ op_case *op_cases(int32_t *count) {
     add_einsum(&t);
     add_edges(&t);
     add_updates(&t);
+    add_steps(&t);
     add_half(&t);
     *count = t.count;
     return t.cases;

@@ -201,6 +201,9 @@ ftr_status oracle_resize2d_grad(const ftr_kernel_call *call);
 /* oracle_update.c */
 ftr_status oracle_ema_update(const ftr_kernel_call *call);
 ftr_status oracle_count_update(const ftr_kernel_call *call);
+ftr_status oracle_accumulate_update(const ftr_kernel_call *call);
+ftr_status oracle_average_update(const ftr_kernel_call *call);
+ftr_status oracle_swap_update(const ftr_kernel_call *call);
 ftr_status oracle_sgd_update(const ftr_kernel_call *call);
 ftr_status oracle_adam_update(const ftr_kernel_call *call);
 ftr_status oracle_rmsprop_update(const ftr_kernel_call *call);

@@ -178,6 +178,10 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(rmsprop_update, ftr__cpu_rmsprop_update, 0)                                                       \
     X(adagrad_update, ftr__cpu_adagrad_update, 0)                                                       \
     X(lion_update, ftr__cpu_lion_update, 0)                                                             \
+    /* average.c */                                                                                     \
+    X(accumulate_update, ftr__cpu_accumulate_update, 0)                                                 \
+    X(average_update, ftr__cpu_average_update, 0)                                                       \
+    X(swap_update, ftr__cpu_swap_update, 0)                                                             \
     /* update_norms.c */                                                                                \
     X(lamb_update, ftr__cpu_lamb_update, ftr__cpu_lamb_update_workspace)                                \
     X(lars_update, ftr__cpu_lars_update, ftr__cpu_lars_update_workspace)                                \
@@ -280,6 +284,9 @@ FTR__CPU_RUN(ftr__cpu_logsumexp)
 FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
+FTR__CPU_RUN(ftr__cpu_accumulate_update)
+FTR__CPU_RUN(ftr__cpu_average_update)
+FTR__CPU_RUN(ftr__cpu_swap_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
 FTR__CPU_RUN(ftr__cpu_adam_update)
 FTR__CPU_RUN(ftr__cpu_rmsprop_update)
