@@ -135,6 +135,31 @@ FTR_API ftr_memory ftr_plan_memory(const ftr_plan *plan);
  * ftr_compile(); *memory is then all 0. */
 FTR_API ftr_status ftr_memory_needed(ftr_graph *graph, const ftr_compile_desc *desc, ftr_memory *memory);
 
+/* Builds a graph for a batch size: adds everything to the empty `graph` and fills `desc`, which is all 0. What desc points
+ * at must stay until the next call or the end of ftr_find_batch(). Any status but FTR_OK ends the search. */
+typedef ftr_status (*ftr_batch_fn)(void *user, int64_t batch, ftr_graph *graph, ftr_compile_desc *desc);
+
+/* Fields that are 0 have the default that is named. */
+typedef struct ftr_batch_search {
+    ftr_batch_fn build;
+    void *user;
+    size_t memory;    /* bytes that a plan may take; 0: nine tenths of what the machine has free (Linux: MemAvailable, or
+                       * less if the process's control group has a limit; macOS: free and inactive pages) */
+    int64_t min, max; /* smallest and largest batch to consider; 1 and 2^20 */
+    int64_t multiple; /* the batch is to be a multiple of this; 1 */
+} ftr_batch_search;
+
+/* Finds the largest batch whose plan takes no more than search->memory bytes, by doubling and bisection over plans that are
+ * made without their memory: nothing is allocated for them, and nothing runs. The next larger multiple does not fit, unless
+ * it is beyond max. Graphs belong to the search, which frees them. With a desc.memory_budget the plans recompute to come to
+ * that: set to search->memory, the batch is the largest that fits with recomputation. *batch is 0 after an error; `memory`
+ * (NULL is allowed) gets the memory of the plan that was found.
+ * Errors: FTR_ERROR_OUT_OF_MEMORY (not even the smallest batch fits; the sentence says what it needs);
+ * FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_UNSUPPORTED (memory is 0, and what is free is not known, as with a backend whose
+ * memory is not the host's); what `build` returns, and errors of its graph and of ftr_compile(), with the batch in the
+ * sentence. */
+FTR_API ftr_status ftr_find_batch(ftr_context *context, const ftr_batch_search *search, int64_t *batch, ftr_memory *memory);
+
 /* Prints the plan: each node in its order with shapes, offsets and what it was fused with. */
 FTR_API ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_write_fn write, void *user);
 

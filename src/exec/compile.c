@@ -406,18 +406,19 @@ static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ft
                       m->bookkeeping);
 }
 
-/* What the activations may take for the plan to come down to the budget. They are planned by what is live at one step, which
- * the memory plan may miss by some gaps, and copies of nodes need bookkeeping: the rest that a trial was over comes off the
- * target of the next. 0 asks for the smallest plan. */
-static size_t ftr__next_target(const ftr_memory *memory, size_t budget, size_t target, int32_t trial) {
-    enum { TRIALS = 10 };
-    const size_t excess = memory->total - budget;
-    if (target > memory->activations) target = memory->activations;
-    return target > excess && trial < TRIALS ? target - excess : 0;
+/* What the activations may take for the plan to come down to the budget. The pass goes by what is live at one step, which the
+ * memory plan may miss by some gaps, and copies of nodes need bookkeeping: what a trial was over comes off the target of the
+ * next, and more of it from trial to trial. 0 asks for the smallest plan. */
+static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, size_t budget, int32_t trial) {
+    enum { TRIALS = 16 };
+    const size_t over = memory->total - budget, step = over + over / 4 * (size_t)trial;
+    const size_t now = trial > 0 ? plan->recomputed.live : memory->activations;
+    return now > step && trial < TRIALS ? now - step : 0;
 }
 
 ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory, bool *fits) {
     ftr_compile_desc quiet = *desc;
+    ftr_memory least = {.total = SIZE_MAX}; /* of the trials: beside small values the bookkeeping of copies counts */
     size_t target = SIZE_MAX;
     *fits = true;
     if (desc->memory_budget) quiet.on_pass = NULL; /* trials are not shown */
@@ -426,11 +427,14 @@ ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_
         if (status) return status;
         *memory = ftr_plan_memory(*plan);
         if (!desc->memory_budget || memory->total <= desc->memory_budget) break;
+        if (memory->total < least.total) least = *memory;
         *fits = !(*plan)->recomputed.smallest;
-        if (*fits) target = ftr__next_target(memory, desc->memory_budget, target, trial);
+        if (*fits) target = ftr__next_target(*plan, memory, desc->memory_budget, trial);
         ftr_plan_destroy(*plan);
         *plan = NULL;
-        if (!*fits) return ftr__over_budget(graph->context, desc->memory_budget, memory);
+        if (*fits) continue;
+        *memory = least;
+        return ftr__over_budget(graph->context, desc->memory_budget, memory);
     }
     if (!desc->memory_budget || !desc->on_pass) return FTR_OK;
     ftr_plan_destroy(*plan);

@@ -51,6 +51,7 @@ struct ftr_plan {
     struct {
         int32_t nodes;
         int64_t multiply_adds, bytes; /* bytes: of results */
+        size_t live;                  /* bytes of activations and of the copies' bookkeeping, as the pass sees them */
         bool smallest;                /* no choice came to the target: this is the one that came closest */
     } recomputed;
 
@@ -85,7 +86,7 @@ FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
 
 /* What is to be recomputed. */
 typedef struct ftr__recompute_desc {
-    size_t target;               /* bytes of activations to come to, if that is possible; SIZE_MAX: none */
+    size_t target;               /* bytes of activations, and of the copies' bookkeeping, to come to, if that is possible; SIZE_MAX: none */
     const char *const *patterns; /* of scopes, see ftr_compile_desc */
     int32_t pattern_count;
 } ftr__recompute_desc;

@@ -35,6 +35,7 @@ typedef struct ftr__selection {
     /* the best choice so far */
     bool *choice;
     bool *changed; /* scratch, by place in the order */
+    bool *copied;  /* scratch, by node */
     bool found, fits;
     size_t peak;
     double cost;
@@ -53,7 +54,9 @@ static bool ftr__selection_open(ftr__selection *s) {
     s->from = ftr__arena_alloc(r->arena, (steps + 1) * sizeof *s->from);
     s->choice = ftr__arena_alloc(r->arena, values);
     s->changed = ftr__arena_alloc(r->arena, values);
-    return s->candidates && s->order && s->inside && s->across && s->best && s->from && s->choice && s->changed;
+    s->copied = ftr__arena_alloc(r->arena, (size_t)r->nodes);
+    return s->candidates && s->order && s->inside && s->across && s->best && s->from && s->choice && s->changed &&
+           s->copied;
 }
 
 /* Takes the present choice, measured, if it is better than what there is: one that fits before one that does not; then the
@@ -105,24 +108,21 @@ static int32_t ftr__candidate_value(const ftr__selection *s, int32_t index) {
     return ((const ftr__candidate *)s->order[index])->value;
 }
 
-/* Drops values as long as the memory falls. */
+/* Drops values as long as the memory falls; twice, for what was of no use may have become so. */
 static void ftr__drop_one_by_one(ftr__selection *s) {
     ftr__recompute *r = s->r;
     ftr__recompute_measure(r);
-    for (bool changed = true; changed && r->peak > s->target;) {
-        changed = false;
-        for (int32_t i = 0; i < s->count && r->peak > s->target; i++) {
+    for (int32_t round = 0; round < 2; round++) {
+        for (int32_t i = 0; i < s->count && r->peak > s->target; i += s->chunk) {
             const int32_t v = ftr__candidate_value(s, i);
             const size_t before = r->peak;
             if (r->dropped[v]) continue;
             r->dropped[v] = true;
             ftr__recompute_measure(r);
-            changed = changed || r->peak < before;
             if (r->peak < before) continue;
             r->dropped[v] = false;
             r->peak = before;
         }
-        changed = changed && s->chunk == 1;
     }
     ftr__recompute_measure(r);
 }
@@ -200,12 +200,14 @@ static void ftr__store_what_fits(ftr__selection *s) {
             if (s->changed[i]) r->dropped[v] = false;
         }
         if (!any) continue;
+        memcpy(s->copied, r->copied, (size_t)r->nodes);
         ftr__recompute_measure(r);
         if (r->peak <= s->target) continue;
         for (int32_t i = begin; i < end; i++)
             if (s->changed[i]) r->dropped[ftr__candidate_value(s, i)] = true;
-        ftr__recompute_measure(r);
+        memcpy(r->copied, s->copied, (size_t)r->nodes);
     }
+    ftr__recompute_measure(r);
 }
 
 /* Turns over single decisions as long as the memory falls. */
@@ -218,8 +220,9 @@ static void ftr__shrink(ftr__selection *s) {
         ftr__recompute_measure(r);
         if (r->peak < before) continue;
         r->dropped[v] = !r->dropped[v];
-        ftr__recompute_measure(r);
+        r->peak = before;
     }
+    ftr__recompute_measure(r);
 }
 
 static void ftr__try_segments(ftr__selection *s, double limit) {
@@ -346,21 +349,38 @@ static bool ftr__drop_by_hand(ftr__recompute *r, const char *const *patterns, in
 
 /* --------------------------------------------------------------------------------------------------------- graph -- */
 
+/* Makes room for the copies, and for no more than that: it counts as the plan's memory. */
+static bool ftr__reserve_copies(const ftr__recompute *r) {
+    ftr_graph *graph = r->plan->graph;
+    int32_t nodes = graph->node_count, values = graph->value_count;
+    for (int32_t n = 0; n < r->nodes; n++) {
+        nodes += r->copied[n];
+        values += r->copied[n] ? graph->nodes[n].out_count : 0;
+    }
+    if (nodes > graph->node_capacity) {
+        ftr__node *larger = ftr__arena_alloc(&graph->arena, (size_t)nodes * sizeof *larger);
+        if (!larger) return false;
+        graph->nodes = memcpy(larger, graph->nodes, (size_t)graph->node_count * sizeof *larger);
+        graph->node_capacity = nodes;
+    }
+    if (values > graph->value_capacity) {
+        ftr__value *larger = ftr__arena_alloc(&graph->arena, (size_t)values * sizeof *larger);
+        if (!larger) return false;
+        graph->values = memcpy(larger, graph->values, (size_t)graph->value_count * sizeof *larger);
+        graph->value_capacity = values;
+    }
+    return true;
+}
+
 /* Appends the copy of a node. copy_of: by value. False when memory is short. */
 static bool ftr__append_copy(const ftr__recompute *r, int32_t index, int32_t *copy_of) {
     ftr_graph *graph = r->plan->graph;
-    if (!ftr__arena_grow(&graph->arena, (void **)&graph->nodes, graph->node_count, &graph->node_capacity,
-                         sizeof *graph->nodes))
-        return false;
     ftr__node node = graph->nodes[index];
     int32_t *in = ftr__arena_alloc(&graph->arena, (size_t)node.in_count * sizeof *in);
     if (!in) return false;
     for (int32_t i = 0; i < node.in_count; i++)
         in[i] = ftr__is_dropped(r, node.in[i]) ? copy_of[node.in[i]] : node.in[i];
     for (int32_t i = 0; i < node.out_count; i++) {
-        if (!ftr__arena_grow(&graph->arena, (void **)&graph->values, graph->value_count, &graph->value_capacity,
-                             sizeof *graph->values))
-            return false;
         ftr__value value = graph->values[node.first_out + i];
         value.node = graph->node_count;
         copy_of[node.first_out + i] = graph->value_count;
@@ -379,7 +399,7 @@ static bool ftr__insert_copies(const ftr__recompute *r) {
     ftr_plan *plan = r->plan;
     ftr_graph *graph = plan->graph;
     int32_t *copy_of = ftr__arena_alloc(r->arena, (size_t)r->values * sizeof *copy_of);
-    if (!copy_of) return false;
+    if (!copy_of || !ftr__reserve_copies(r)) return false;
     for (int32_t s = 0; s < r->length; s++) {
         const int32_t n = r->sequence[s] - r->nodes;
         if (n < 0) continue;
@@ -409,6 +429,7 @@ static ftr_status ftr__recompute_run(ftr__recompute *r, const ftr__recompute_des
     if (memory && desc->pattern_count > 0) memory = ftr__drop_by_hand(r, desc->patterns, desc->pattern_count);
     if (memory) ftr__search(&s);
     if (memory) memory = ftr__insert_copies(r);
+    r->plan->recomputed.live = r->peak;
     r->plan->recomputed.smallest = memory && !s.fits;
     return memory ? FTR_OK : ftr__out_of_memory(r->plan->context, "recompute", (size_t)r->values * sizeof(int32_t));
 }

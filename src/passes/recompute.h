@@ -30,7 +30,8 @@ typedef struct ftr__recompute {
     /* what ftr__recompute_measure() finds for the choice */
     int32_t *sequence, length; /* the schedule with the copies */
     bool *copied;              /* by node */
-    size_t peak;               /* bytes of activations */
+    size_t overhead;           /* bytes of the bookkeeping of copies */
+    size_t peak;               /* bytes of activations that are live at one step, the most, and the overhead */
     double total_cost;
     /* its scratch; by value and copy */
     int32_t *first, *last, *root;

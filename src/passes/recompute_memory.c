@@ -40,6 +40,13 @@ static double ftr__node_cost(const ftr_graph *graph, const ftr__node *node) {
     return ftr__recompute_multiply_adds(graph, node) + 8.0 * bytes;
 }
 
+/* Of the copy of a node, in the graph, in the order and in the list of steps. */
+static size_t ftr__bookkeeping(const ftr__node *node) {
+    const size_t in = (size_t)node->in_count, out = (size_t)node->out_count;
+    return sizeof(ftr__node) + sizeof(ftr__step) + in * sizeof(int32_t) + (in + out) * sizeof(ftr_view) +
+           out * (sizeof(ftr__value) + sizeof(ftr__slot));
+}
+
 /* ---------------------------------------------------------------------------------------------------------- open -- */
 
 static bool ftr__recompute_allocate(ftr__recompute *r) {
@@ -176,6 +183,7 @@ static void ftr__place_copy(ftr__recompute *r, int32_t node) {
         depth--;
         r->sequence[r->length++] = top + r->nodes;
         r->total_cost += r->cost[top];
+        r->overhead += ftr__bookkeeping(n);
     }
 }
 
@@ -183,6 +191,7 @@ static void ftr__place_all(ftr__recompute *r) {
     memset(r->copied, 0, (size_t)r->nodes);
     r->length = 0;
     r->total_cost = 0.0;
+    r->overhead = 0;
     for (int32_t s = 0; s < r->order_count; s++) {
         const ftr__node *node = &r->graph->nodes[r->order[s]];
         for (int32_t i = 0; i < node->in_count && s >= r->late; i++) {
@@ -281,5 +290,5 @@ void ftr__recompute_measure(ftr__recompute *r) {
         live += r->change[s];
         if (live > most) most = live;
     }
-    r->peak = (size_t)most;
+    r->peak = (size_t)most + r->overhead;
 }
