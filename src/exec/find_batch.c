@@ -17,8 +17,12 @@ static ftr_status ftr__batch_defaults(ftr__batch_finder *f) {
     if (!s->build) return ftr__error(f->context, bad, "find_batch: build is NULL");
     if (s->min < 0 || s->max < 0 || s->multiple < 0)
         return ftr__error(f->context, bad, "find_batch: %s is %lld, expected 0 or more",
-                          s->min < 0 ? "min" : s->max < 0 ? "max" : "multiple",
-                          (long long)(s->min < 0 ? s->min : s->max < 0 ? s->max : s->multiple));
+                          s->min < 0   ? "min"
+                          : s->max < 0 ? "max"
+                                       : "multiple",
+                          (long long)(s->min < 0   ? s->min
+                                      : s->max < 0 ? s->max
+                                                   : s->multiple));
     if (!s->min) s->min = 1;
     if (!s->max) s->max = (int64_t)1 << 20;
     if (!s->multiple) s->multiple = 1;
@@ -67,11 +71,12 @@ static ftr_status ftr__batch_try(ftr__batch_finder *f, int64_t number, bool *fit
 
 static ftr_status ftr__batch_too_small(const ftr__batch_finder *f, int64_t batch) {
     const ftr_memory *m = &f->memory;
-    return ftr__error(f->context, FTR_ERROR_OUT_OF_MEMORY,
-                      "find_batch: a batch of %lld needs %zu bytes, there are %zu: parameters %zu, gradients %zu, optimizer "
-                      "state %zu, activations %zu, workspace %zu, bookkeeping %zu",
-                      (long long)batch, m->total, f->search.memory, m->parameters, m->gradients, m->optimizer_state,
-                      m->activations, m->workspace, m->bookkeeping);
+    return ftr__error(
+        f->context, FTR_ERROR_OUT_OF_MEMORY,
+        "find_batch: a batch of %lld needs %zu bytes, there are %zu: parameters %zu, gradients %zu, optimizer "
+        "state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+        (long long)batch, m->total, f->search.memory, m->parameters, m->gradients, m->optimizer_state, m->activations,
+        m->workspace, m->bookkeeping);
 }
 
 /* In multiples: `low` fits, `high` is the smallest number that is known not to, or beyond the largest. */

@@ -305,8 +305,8 @@ ftr_status ftr__recompute_check(const ftr_graph *graph, const char *const *patte
             status = ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "compile: recompute[%d] is NULL", (int)i);
         else if (!fits && !status)
             status = ftr__error(graph->context, FTR_ERROR_NAME,
-                                "compile: recompute[%d] '%.100s' fits no scope of the graph's %d nodes", (int)i, patterns[i],
-                                (int)nodes);
+                                "compile: recompute[%d] '%.100s' fits no scope of the graph's %d nodes", (int)i,
+                                patterns[i], (int)nodes);
     }
     ftr__arena_free(&arena);
     return status;

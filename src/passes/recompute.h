@@ -11,21 +11,21 @@
 typedef struct ftr__recompute {
     ftr_plan *plan;
     const ftr_graph *graph;
-    ftr__arena *arena; /* the pass's own: it is no part of the plan */
+    ftr__arena *arena;    /* the pass's own: it is no part of the plan */
     const int32_t *order; /* the schedule without recomputation */
     int32_t order_count, late;
     int32_t values, nodes;
     /* by value; these five of what the forward pass makes alone */
-    int32_t *anchor;   /* itself, of a reshape what it is a view of */
-    int32_t *made;     /* the step that makes it; -1: none, as it exists before */
-    int32_t *early;    /* its last use in the forward pass */
-    bool *used_late;   /* behind the forward pass, views of it included */
+    int32_t *anchor; /* itself, of a reshape what it is a view of */
+    int32_t *made;   /* the step that makes it; -1: none, as it exists before */
+    int32_t *early;  /* its last use in the forward pass */
+    bool *used_late; /* behind the forward pass, views of it included */
     bool *free_to_drop;
-    bool *by_hand;     /* dropped because the caller asked for it */
-    bool *dropped;     /* the choice */
-    size_t *bytes;     /* of activations; others have 0 */
-    bool *pinned;      /* memory that is never reused */
-    double *cost;      /* of running a node, in multiply-adds */
+    bool *by_hand;      /* dropped because the caller asked for it */
+    bool *dropped;      /* the choice */
+    size_t *bytes;      /* of activations; others have 0 */
+    bool *pinned;       /* memory that is never reused */
+    double *cost;       /* of running a node, in multiply-adds */
     uint32_t *in_place; /* of a node: the inputs that output 0 fits in */
     /* what ftr__recompute_measure() finds for the choice */
     int32_t *sequence, length; /* the schedule with the copies */

@@ -71,9 +71,9 @@ static bool ftr__recompute_allocate(ftr__recompute *r) {
     r->stack = ftr__arena_alloc(r->arena, nodes * sizeof *r->stack);
     r->next = ftr__arena_alloc(r->arena, nodes * sizeof *r->next);
     r->change = ftr__arena_alloc(r->arena, (2 * nodes + 2) * sizeof *r->change);
-    return r->anchor && r->made && r->early && r->used_late && r->free_to_drop && r->by_hand && r->dropped && r->bytes &&
-           r->pinned && r->cost && r->in_place && r->sequence && r->copied && r->first && r->last && r->root && r->kept &&
-           r->stack && r->next && r->change;
+    return r->anchor && r->made && r->early && r->used_late && r->free_to_drop && r->by_hand && r->dropped &&
+           r->bytes && r->pinned && r->cost && r->in_place && r->sequence && r->copied && r->first && r->last &&
+           r->root && r->kept && r->stack && r->next && r->change;
 }
 
 static void ftr__find_late(ftr__recompute *r) {
@@ -116,14 +116,18 @@ static void ftr__describe_uses(ftr__recompute *r) {
         const bool update = node->out_count == 0;
         for (int32_t i = 0; i < node->in_count; i++) {
             const int32_t a = r->anchor[node->in[i]];
-            if (s < r->late) r->early[a] = s;
-            else if (node->in[i]) r->used_late[a] = true;
+            if (s < r->late)
+                r->early[a] = s;
+            else if (node->in[i])
+                r->used_late[a] = true;
             if (update) r->free_to_drop[a] = false; /* nothing is recomputed once states change */
         }
         for (int32_t i = 0; i < node->out_count && s < r->late; i++) {
             const int32_t v = node->first_out + i;
-            if (node->op == FTR_OP_reshape) r->anchor[v] = r->anchor[node->in[0]];
-            else r->made[v] = s;
+            if (node->op == FTR_OP_reshape)
+                r->anchor[v] = r->anchor[node->in[0]];
+            else
+                r->made[v] = s;
             r->free_to_drop[v] = node->op != FTR_OP_reshape && r->bytes[v] > 0;
         }
     }

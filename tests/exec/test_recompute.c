@@ -45,8 +45,9 @@ static size_t smallest(ftr_context *context, ftr_graph *graph, ftr_compile_desc 
     desc.memory_budget = 1;
     assert_int_equal(ftr_memory_needed(graph, &desc, &memory), FTR_ERROR_OUT_OF_MEMORY);
     assert_int_equal(memory.total, 0);
-    assert_int_equal(sscanf(ftr_error_message(context), "compile: memory_budget is 1 bytes, the smallest plan needs %zu:", &total),
-                     1);
+    assert_int_equal(
+        sscanf(ftr_error_message(context), "compile: memory_budget is 1 bytes, the smallest plan needs %zu:", &total),
+        1);
     return total;
 }
 
@@ -193,7 +194,8 @@ static outcome train_model(const model_case *model, ftr_amp amp, const budget_ca
     FTR_TEST_GRAPH_OK(graph);
     ftr_optimizer adamw = ftr_adamw(1e-3);
     adamw.clip_norm = 1.0;
-    ftr_compile_desc desc = {.loss = net.loss, .optimizer = &adamw, .amp = amp, .outputs = &net.logits, .output_count = 1};
+    ftr_compile_desc desc = {
+        .loss = net.loss, .optimizer = &adamw, .amp = amp, .outputs = &net.logits, .output_count = 1};
     const ftr_memory plain = needed(context, graph, &desc);
     desc.recompute = &budget->scope;
     desc.recompute_count = budget->scope != NULL;
@@ -346,7 +348,8 @@ static void random_graphs_keep_their_bits(void **state) {
 static void scopes_are_recomputed_by_hand(void **state) {
     (void)state;
     static const model_case gpt = {"gpt_chars", {2, {2, 32}}};
-    static const budget_case plain = {-1, 2, NULL}, blocks = {-1, 3, "transformer.h.?"}, both = {0.9, 1, "transformer.h.?"};
+    static const budget_case plain = {-1, 2, NULL}, blocks = {-1, 3, "transformer.h.?"},
+                             both = {0.9, 1, "transformer.h.?"};
     ftr_memory without, with, tight;
     const outcome expected = train_model(&gpt, FTR_AMP_OFF, &plain, &without);
     const outcome by_hand = train_model(&gpt, FTR_AMP_OFF, &blocks, &with);
@@ -459,15 +462,17 @@ static void too_small_a_budget_is_explained(void **state) {
         assert_null(plan);
         assert_int_equal(memory.live, live);
         size_t n[8] = {0};
-        assert_int_equal(sscanf(ftr_error_message(context),
-                                "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients "
-                                "%zu, optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
-                                &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6], &n[7]),
-                         8);
+        assert_int_equal(
+            sscanf(ftr_error_message(context),
+                   "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients "
+                   "%zu, optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+                   &n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6], &n[7]),
+            8);
         assert_int_equal(n[0], least - 1);
         assert_int_equal(n[1], least);
         assert_int_equal(n[1], n[2] + n[3] + n[4] + n[5] + n[6] + n[7]);
-        assert_true(ftr_is_valid(ftr_parameter(c.graph, "later", FTR_F32, FTR_SHAPE(1), (ftr_init){FTR_INIT_ZEROS, 0, 0})));
+        assert_true(
+            ftr_is_valid(ftr_parameter(c.graph, "later", FTR_F32, FTR_SHAPE(1), (ftr_init){FTR_INIT_ZEROS, 0, 0})));
         ftr_graph_destroy(c.graph);
         ftr_context_destroy(context);
         assert_int_equal(memory.blocks, 0);
@@ -560,7 +565,8 @@ static ftr_status fit(ftr_context *context, size_t budget, const char *scope, ft
         zoo_build(graph, zoo_find("resnet20"), (ftr_shape){4, {8, 16, 16, 3}}, &(zoo_options){.classes = 10});
     const ftr_field fields[] = {{"x", FTR_F32, FTR_SHAPE(16, 16, 3)}, {"y", FTR_I32, ftr_scalar_shape()}};
     ftr_source *source;
-    FTR_TEST_OK(context, ftr_memory_source(context, "train", SAMPLES, fields, (const void *[]){image, label}, 2, &source));
+    FTR_TEST_OK(context,
+                ftr_memory_source(context, "train", SAMPLES, fields, (const void *[]){image, label}, 2, &source));
     ftr_train_desc t = ftr_train_defaults();
     t.loss = net.loss;
     t.optimizer = ftr_sgd(0.01);
@@ -608,16 +614,18 @@ static void fitting_says_what_the_budget_lacks(void **state) {
     ftr_test_fixture *f = *state;
     ftr_train_result result;
     assert_int_equal(fit(f->context, 1000, NULL, &result, NULL), FTR_ERROR_OUT_OF_MEMORY);
-    assert_non_null(strstr(ftr_error_message(f->context), "compile: memory_budget is 1000 bytes, the smallest plan needs "));
+    assert_non_null(
+        strstr(ftr_error_message(f->context), "compile: memory_budget is 1000 bytes, the smallest plan needs "));
     size_t least = 0;
     sscanf(strstr(ftr_error_message(f->context), "needs "), "needs %zu", &least); /* of the evaluation */
     assert_int_equal(fit(f->context, least + 1000, NULL, &result, NULL), FTR_ERROR_OUT_OF_MEMORY);
     size_t whole = 0, evaluation = 0, left = 0;
-    assert_int_equal(sscanf(ftr_error_message(f->context),
-                            "ftr_fit: of a memory_budget of %zu bytes the evaluation plan takes %zu; compile: memory_budget is "
-                            "%zu bytes, the smallest plan needs ",
-                            &whole, &evaluation, &left),
-                     3);
+    assert_int_equal(
+        sscanf(ftr_error_message(f->context),
+               "ftr_fit: of a memory_budget of %zu bytes the evaluation plan takes %zu; compile: memory_budget is "
+               "%zu bytes, the smallest plan needs ",
+               &whole, &evaluation, &left),
+        3);
     assert_int_equal(whole, least + 1000);
     assert_int_equal(whole, evaluation + left);
 }
@@ -646,7 +654,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < FTR_TEST_LENGTH(model_cases); i++) {
         snprintf(names[i], sizeof names[i], "%s keeps its bits", model_cases[i].name);
         if (argc < 2 || strstr(names[i], argv[1]))
-            tests[count++] = (struct CMUnitTest){names[i], models_keep_their_bits, NULL, NULL, (void *)(uintptr_t)&model_cases[i]};
+            tests[count++] =
+                (struct CMUnitTest){names[i], models_keep_their_bits, NULL, NULL, (void *)(uintptr_t)&model_cases[i]};
     }
     return _cmocka_run_group_tests("recomputation", tests, count, NULL, NULL);
 }

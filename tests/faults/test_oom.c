@@ -4,18 +4,18 @@
 
 enum { BATCH = 4, SAMPLES = 10 };
 
-static ftr_tensor model(ftr_graph *graph) {
+static ftr_tensor model(ftr_graph *graph, int64_t channels) {
     const ftr_tensor image = ftr_input(graph, "image", FTR_F32, FTR_SHAPE(BATCH, 6, 6, 2));
     const ftr_tensor label = ftr_input(graph, "label", FTR_I32, FTR_SHAPE(BATCH));
     ftr_batch_mask(graph, BATCH);
-    ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(image, "conv", 4, 3, NULL), "norm", NULL));
+    ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(image, "conv", channels, 3, NULL), "norm", NULL));
     h = ftr_max_pool2d(h, 2, 2, NULL);
     h = ftr_dropout(ftr_linear(ftr_flatten(h, 1), "fc", 3, NULL), 0.2);
     return ftr_cross_entropy(h, label, NULL);
 }
 
 /* The whole life of a training run. */
-static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
+static ftr_status run(ftr_test_memory *memory, ftr_amp amp, size_t budget, ftr_train_result *result) {
     static const float images[SAMPLES * 72] = {0};
     static const int32_t labels[SAMPLES] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0};
     ftr_context_desc desc = {
@@ -30,9 +30,10 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
     status = graph ? ftr_memory_source(context, "train", SAMPLES, fields, data, 2, &source) : ftr_error_status(context);
     if (!status) {
         ftr_train_desc train = ftr_train_defaults();
-        train.loss = model(graph);
+        train.loss = model(graph, budget ? 64 : 4); /* what is recomputed is larger than its node */
         train.optimizer = ftr_adamw(1e-3);
         train.amp = amp;
+        train.memory_budget = budget;
         train.train = source;
         train.eval = source;
         train.last_batch = FTR_LAST_BATCH_PAD;
@@ -40,7 +41,7 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
         train.early_stop.metric = "loss";
         train.early_stop.patience = 5;
         train.early_stop.restore_best = true;
-        status = ftr_graph_status(graph) ? ftr_graph_status(graph) : ftr_fit(graph, &train, NULL);
+        status = ftr_graph_status(graph) ? ftr_graph_status(graph) : ftr_fit(graph, &train, result);
     }
     if (status) assert_string_not_equal(ftr_error_message(context), "");
     ftr_source_destroy(source);
@@ -52,14 +53,31 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
 typedef struct variant {
     bool all_after;
     ftr_amp amp;
+    bool tight; /* a budget that needs recomputation */
 } variant;
+
+/* What both plans take, less a little. */
+static size_t tight_budget(ftr_amp amp) {
+    ftr_test_memory memory = {0};
+    ftr_train_result result;
+    size_t low = 0, high = (size_t)1 << 30;
+    while (high - low > 64) { /* `high` is enough without recomputation */
+        const size_t middle = low + (high - low) / 2;
+        const bool enough = run(&memory, amp, middle, &result) == FTR_OK && result.memory.recomputed_nodes == 0;
+        *(enough ? &high : &low) = middle;
+    }
+    assert_int_equal(run(&memory, amp, high - 128, &result), FTR_OK);
+    assert_true(result.memory.recomputed_nodes > 0);
+    return high - 128;
+}
 
 static void every_allocation_may_fail(void **state) {
     const variant *v = *state;
     int64_t failures = 0;
+    const size_t budget = v->tight ? tight_budget(v->amp) : 0;
     for (int64_t n = 1;; n++) {
         ftr_test_memory memory = {.fail_at = n, .fail_after = v->all_after};
-        const ftr_status status = run(&memory, v->amp);
+        const ftr_status status = run(&memory, v->amp, budget, NULL);
         assert_int_equal(memory.blocks, 0);
         assert_int_equal(memory.live, 0);
         assert_int_equal(memory.wrong, 0);
@@ -75,11 +93,12 @@ static void every_allocation_may_fail(void **state) {
 }
 
 int main(void) {
-    static variant one, after = {.all_after = true}, mixed = {.amp = FTR_AMP_FP16};
+    static variant one, after = {.all_after = true}, mixed = {.amp = FTR_AMP_FP16}, tight = {.tight = true};
     const struct CMUnitTest tests[] = {
         {"one allocation fails", every_allocation_may_fail, NULL, NULL, &one},
         {"all allocations from one on fail", every_allocation_may_fail, NULL, NULL, &after},
         {"one allocation fails, mixed precision", every_allocation_may_fail, NULL, NULL, &mixed},
+        {"one allocation fails, recomputation", every_allocation_may_fail, NULL, NULL, &tight},
     };
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
 }
