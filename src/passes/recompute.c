@@ -41,7 +41,12 @@ typedef struct ftr__selection {
     double cost;
 } ftr__selection;
 
-enum { FTR__RECOMPUTE_TRIALS = 1024, FTR__RECOMPUTE_LIMITS = 32, FTR__RECOMPUTE_PRUNED = 3 };
+enum {
+    FTR__RECOMPUTE_TRIALS = 64,    /* at least so many decisions */
+    FTR__RECOMPUTE_WORK = 1500000, /* decisions times steps of the schedule */
+    FTR__RECOMPUTE_LIMITS = 32,    /* of segments that are looked at */
+    FTR__RECOMPUTE_PRUNED = 3      /* of segments that are tried out */
+};
 
 static bool ftr__selection_open(ftr__selection *s) {
     ftr__recompute *r = s->r;
@@ -82,9 +87,19 @@ static int ftr__cheaper_first(const void *a, const void *b) {
     return x->value < y->value ? -1 : 1;
 }
 
+/* How many candidates are decided upon together: as many as keep the time within bounds, for looking at one decision takes a
+ * walk over the schedule. 1 in graphs of up to about a thousand nodes. */
+static int32_t ftr__chunk_of(const ftr__recompute *r) {
+    int32_t count = 0;
+    for (int32_t v = 1; v < r->values; v++) count += r->free_to_drop[v] && !r->by_hand[v];
+    const int32_t trials = FTR__RECOMPUTE_WORK / r->order_count;
+    return 1 + count / (trials < FTR__RECOMPUTE_TRIALS ? FTR__RECOMPUTE_TRIALS : trials);
+}
+
 /* Sorts what may be dropped by the cost of that alone, what else must be recomputed for it included. */
 static void ftr__selection_rank(ftr__selection *s) {
     ftr__recompute *r = s->r;
+    s->chunk = ftr__chunk_of(r);
     s->count = 0;
     ftr__recompute_measure(r);
     const double before = r->total_cost;
@@ -92,7 +107,7 @@ static void ftr__selection_rank(ftr__selection *s) {
         if (!r->free_to_drop[v] || r->by_hand[v]) continue;
         ftr__candidate *c = &s->candidates[s->count];
         *c = (ftr__candidate){.value = v, .ratio = r->cost[r->graph->values[v].node] / (double)r->bytes[v]};
-        if (!r->dropped[v]) {
+        if (!r->dropped[v] && s->chunk == 1) {
             r->dropped[v] = true;
             ftr__recompute_measure(r);
             r->dropped[v] = false;
@@ -100,7 +115,6 @@ static void ftr__selection_rank(ftr__selection *s) {
         }
         s->order[s->count++] = c;
     }
-    s->chunk = 1 + s->count / FTR__RECOMPUTE_TRIALS;
     ftr__sort(s->order, s->count, ftr__cheaper_first);
 }
 
@@ -108,19 +122,37 @@ static int32_t ftr__candidate_value(const ftr__selection *s, int32_t index) {
     return ((const ftr__candidate *)s->order[index])->value;
 }
 
+/* Drops, or stores again, candidates `begin` to `end`. False if there is nothing to change. */
+static bool ftr__turn(ftr__selection *s, int32_t begin, int32_t end, bool drop) {
+    ftr__recompute *r = s->r;
+    bool any = false;
+    for (int32_t i = begin; i < end; i++) {
+        const int32_t v = ftr__candidate_value(s, i);
+        s->changed[i] = r->dropped[v] != drop && (drop || r->copied[r->graph->values[v].node]);
+        if (s->changed[i]) r->dropped[v] = drop;
+        any = any || s->changed[i];
+    }
+    return any;
+}
+
+static void ftr__turn_back(ftr__selection *s, int32_t begin, int32_t end) {
+    bool *dropped = s->r->dropped;
+    for (int32_t i = begin; i < end; i++)
+        if (s->changed[i]) dropped[ftr__candidate_value(s, i)] = !dropped[ftr__candidate_value(s, i)];
+}
+
 /* Drops values as long as the memory falls; twice, for what was of no use may have become so. */
 static void ftr__drop_one_by_one(ftr__selection *s) {
     ftr__recompute *r = s->r;
     ftr__recompute_measure(r);
     for (int32_t round = 0; round < 2; round++) {
-        for (int32_t i = 0; i < s->count && r->peak > s->target; i += s->chunk) {
-            const int32_t v = ftr__candidate_value(s, i);
+        for (int32_t begin = 0; begin < s->count && r->peak > s->target; begin += s->chunk) {
+            const int32_t end = begin + s->chunk < s->count ? begin + s->chunk : s->count;
             const size_t before = r->peak;
-            if (r->dropped[v]) continue;
-            r->dropped[v] = true;
+            if (!ftr__turn(s, begin, end, true)) continue;
             ftr__recompute_measure(r);
             if (r->peak < before) continue;
-            r->dropped[v] = false;
+            ftr__turn_back(s, begin, end);
             r->peak = before;
         }
     }
@@ -192,28 +224,20 @@ static void ftr__store_what_fits(ftr__selection *s) {
     ftr__recompute *r = s->r;
     for (int32_t end = s->count; end > 0; end -= s->chunk) {
         const int32_t begin = end > s->chunk ? end - s->chunk : 0;
-        bool any = false;
-        for (int32_t i = begin; i < end; i++) {
-            const int32_t v = ftr__candidate_value(s, i);
-            s->changed[i] = r->dropped[v] && r->copied[r->graph->values[v].node];
-            any = any || s->changed[i];
-            if (s->changed[i]) r->dropped[v] = false;
-        }
-        if (!any) continue;
+        if (!ftr__turn(s, begin, end, false)) continue;
         memcpy(s->copied, r->copied, (size_t)r->nodes);
         ftr__recompute_measure(r);
         if (r->peak <= s->target) continue;
-        for (int32_t i = begin; i < end; i++)
-            if (s->changed[i]) r->dropped[ftr__candidate_value(s, i)] = true;
+        ftr__turn_back(s, begin, end);
         memcpy(r->copied, s->copied, (size_t)r->nodes);
     }
     ftr__recompute_measure(r);
 }
 
-/* Turns over single decisions as long as the memory falls. */
+/* Turns over single decisions as long as the memory falls; not in large graphs, for which it takes too long. */
 static void ftr__shrink(ftr__selection *s) {
     ftr__recompute *r = s->r;
-    for (int32_t i = 0; i < s->count && r->peak > s->target; i += s->chunk) {
+    for (int32_t i = 0; i < s->count && r->peak > s->target && s->chunk == 1; i++) {
         const int32_t v = ftr__candidate_value(s, i);
         const size_t before = r->peak;
         r->dropped[v] = !r->dropped[v];
