@@ -213,7 +213,7 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
-static ftr_status ftr__recompute(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
+static ftr_status ftr__run_recompute(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
     const ftr__recompute_desc wish = {
         .target = target, .patterns = desc->recompute, .pattern_count = desc->recompute_count};
     return target < SIZE_MAX || desc->recompute_count > 0 ? ftr__pass_recompute(plan, &wish) : FTR_OK;
@@ -229,7 +229,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
         case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
-        case 4: status = ftr__recompute(plan, desc, target); break;
+        case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
         }

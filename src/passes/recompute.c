@@ -12,7 +12,7 @@
 #include "passes/recompute.h"
 
 #include "core/sort.h"
-#include "graph/op.h"
+#include "graph/cost.h"
 
 #include <math.h>
 #include <string.h>
@@ -431,7 +431,7 @@ static bool ftr__insert_copies(const ftr__recompute *r) {
         const ftr__node *node = &graph->nodes[n];
         if (node->op == FTR_OP_reshape) continue; /* a view */
         plan->recomputed.nodes++;
-        plan->recomputed.multiply_adds += (int64_t)ftr__recompute_multiply_adds(graph, node);
+        plan->recomputed.multiply_adds += ftr__node_multiply_adds(graph, node);
         for (int32_t i = 0; i < node->out_count; i++) {
             const ftr__value *value = &graph->values[node->first_out + i];
             plan->recomputed.bytes += (int64_t)ftr_dtype_size(value->dtype) * ftr_shape_count(&value->shape);

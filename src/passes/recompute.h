@@ -50,7 +50,4 @@ FTR_LIB bool ftr__is_dropped(const ftr__recompute *r, int32_t value);
  * the memory plan needs at least. */
 FTR_LIB void ftr__recompute_measure(ftr__recompute *r);
 
-/* Multiply-adds of a node: those of matrix products, convolutions and attention. */
-FTR_LIB double ftr__recompute_multiply_adds(const ftr_graph *graph, const ftr__node *node);
-
 #endif

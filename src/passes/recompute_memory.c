@@ -2,42 +2,17 @@
  * follows schedule.c (copies just before their first user) and memplan.c (aliases, results in place). */
 #include "passes/recompute.h"
 
+#include "graph/cost.h"
 #include "graph/op.h"
 
 #include <string.h>
 
 /* ---------------------------------------------------------------------------------------------------------- cost -- */
 
-static double ftr__elements(const ftr_graph *graph, int32_t value) {
-    return value ? (double)ftr_shape_count(&graph->values[value].shape) : 0.0;
-}
-
-double ftr__recompute_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
-    const ftr_shape *a = node->in_count > 0 ? &graph->values[node->in[0]].shape : NULL;
-    const ftr_shape *b = node->in_count > 1 ? &graph->values[node->in[1]].shape : NULL;
-    const double out = ftr__elements(graph, node->first_out);
-    switch (node->op) {
-    case FTR_OP_conv2d: return out * (double)(b->dim[1] * b->dim[2] * b->dim[3]);
-    case FTR_OP_conv2d_grad_input:
-        return ftr__elements(graph, node->in[0]) * (double)(b->dim[1] * b->dim[2] * b->dim[3]);
-    case FTR_OP_linear: return out * (double)b->dim[b->rank - 1];
-    case FTR_OP_matmul: return out * (double)a->dim[a->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
-    case FTR_OP_attention: /* query and key [n, t, heads, d]: scores, and their product with the values */
-        return 2.0 * ftr__elements(graph, node->in[0]) * (double)b->dim[1] * (node->attr.attention.causal ? 0.5 : 1.0);
-    default: return 0.0;
-    }
-}
-
 /* Memory moves at about an eighth of the rate of arithmetic: a byte counts as 8 multiply-adds. */
-static double ftr__node_cost(const ftr_graph *graph, const ftr__node *node) {
-    double bytes = 0.0;
-    if (node->op == FTR_OP_reshape) return 0.0;
-    for (int32_t i = 0; i < node->in_count; i++)
-        bytes += ftr__elements(graph, node->in[i]) * (double)ftr_dtype_size(graph->values[node->in[i]].dtype);
-    for (int32_t i = 0; i < node->out_count; i++)
-        bytes += ftr__elements(graph, node->first_out + i) *
-                 (double)ftr_dtype_size(graph->values[node->first_out + i].dtype);
-    return ftr__recompute_multiply_adds(graph, node) + 8.0 * bytes;
+static double ftr__recompute_cost(const ftr_graph *graph, const ftr__node *node) {
+    if (node->op == FTR_OP_reshape) return 0.0; /* a view */
+    return (double)ftr__node_multiply_adds(graph, node) + 8.0 * (double)ftr__node_bytes(graph, node);
 }
 
 /* Of the copy of a node, in the graph, in the order and in the list of steps. */
@@ -102,7 +77,7 @@ static void ftr__describe_node(ftr__recompute *r, int32_t n) {
     const ftr_graph *graph = r->graph;
     const ftr__node *node = &graph->nodes[n];
     const uint32_t overwritable = ftr__op_info_of(node->op)->overwritable;
-    r->cost[n] = ftr__node_cost(graph, node);
+    r->cost[n] = ftr__recompute_cost(graph, node);
     for (int32_t i = 0; i < node->in_count && i < 31 && node->out_count > 0; i++) {
         const ftr__value *a = &graph->values[node->in[i]], *b = &graph->values[node->first_out];
         if ((overwritable >> i & 1u) && node->in[i] && a->dtype == b->dtype && ftr_shape_equal(&a->shape, &b->shape))
