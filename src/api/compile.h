@@ -95,7 +95,8 @@ typedef struct ftr_compile_desc {
  * With a memory_budget the plan takes no more than that. If it would, as much is recomputed as is needed for it to fit, the
  * cheapest for its bytes first (a matrix product of what is stored is dear, an activation function is cheap), and nothing
  * if it fits anyway. If it cannot fit, ftr_compile() fails with FTR_ERROR_OUT_OF_MEMORY and says what the smallest plan
- * needs. The smallest plan of a chain of n layers keeps about sqrt(n) of them twice. ftr_memory says what it costs.
+ * needs. Of a chain of n equal layers the smallest plan holds the values of about 2 sqrt(n). ftr_memory says what
+ * recomputation costs, and in the graph's printout its nodes are marked.
  *
  * By hand, `recompute` lists patterns of scopes ('*' any characters, '?' one), as torch.utils.checkpoint is put around
  * modules: "layer1" makes all of that scope one segment, "h.*" each scope h.0, h.1, ... one of its own (a name's shortest
