@@ -115,15 +115,34 @@ typedef struct ftr_compile_desc {
     bool cumulative_statistics; /* running statistics of batch norms become the mean over the plan's steps, from its first
                                  * one on, whatever they were: PyTorch's momentum=None */
     ftr_nonfinite debug_nonfinite;
+    size_t memory_budget;           /* bytes that the plan may take (ftr_memory.total); 0: no limit. See below */
+    const char *const *recompute;   /* scopes whose values are recomputed in the backward pass. See below */
+    int32_t recompute_count;
     bool no_fuse;                   /* leave the fuse pass out */
-    ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "schedule", "memplan" */
+    ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
+
+/* Recomputation (gradient checkpointing, Chen et al., arXiv:1604.06174): values of the forward pass that the backward pass
+ * reads are computed a second time there instead of being stored. It costs time, at most that of a second forward pass,
+ * and changes no bit of any result: dropout drops the same elements, running statistics are updated once.
+ *
+ * With a memory_budget the plan takes no more than that. If it would, as much is recomputed as is needed for it to fit, the
+ * cheapest for its bytes first (a matrix product of what is stored is dear, an activation function is cheap), and nothing
+ * if it fits anyway. If it cannot fit, ftr_compile() fails with FTR_ERROR_OUT_OF_MEMORY and says what the smallest plan
+ * needs. Of a chain of n equal layers the smallest plan holds the values of about 2 sqrt(n). ftr_memory says what
+ * recomputation costs, and in the graph's printout its nodes are marked.
+ *
+ * By hand, `recompute` lists patterns of scopes ('*' any characters, '?' one), as torch.utils.checkpoint is put around
+ * modules: "layer1" makes all of that scope one segment, "h.*" each scope h.0, h.1, ... one of its own (a name's shortest
+ * scope that fits counts). Of a segment what comes in and what goes out is stored, everything between is recomputed. Both
+ * together recompute at least what the patterns say. */
 
 /* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
  * gradients_of) lie in one arena in order of declaration.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
- * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_OUT_OF_MEMORY. *plan is then NULL. */
+ * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing);
+ * FTR_ERROR_OUT_OF_MEMORY, also if memory_budget is too small. *plan is then NULL. */
 FTR_API ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan);
 
 /* Frees a plan. NULL is allowed. The parameters stay with the graph. */
@@ -139,10 +158,43 @@ typedef struct ftr_memory {
     size_t workspace;   /* scratch of the node that needs most */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
+    /* What recomputation costs a step: nodes that run a second time, their multiply-adds (matrix products, convolutions and
+     * attention) and the bytes of their results. */
+    int32_t recomputed_nodes;
+    int64_t recomputed_multiply_adds, recomputed_bytes;
 } ftr_memory;
 
 /* The memory of a plan. */
 FTR_API ftr_memory ftr_plan_memory(const ftr_plan *plan);
+
+/* What ftr_compile() would need for this description, without allocating it: no parameter is initialized. Errors as
+ * ftr_compile(); *memory is then all 0. */
+FTR_API ftr_status ftr_memory_needed(ftr_graph *graph, const ftr_compile_desc *desc, ftr_memory *memory);
+
+/* Builds a graph for a batch size: adds everything to the empty `graph` and fills `desc`, which is all 0. What desc points
+ * at must stay until the next call or the end of ftr_find_batch(). Any status but FTR_OK ends the search. */
+typedef ftr_status (*ftr_batch_fn)(void *user, int64_t batch, ftr_graph *graph, ftr_compile_desc *desc);
+
+/* Fields that are 0 have the default that is named. */
+typedef struct ftr_batch_search {
+    ftr_batch_fn build;
+    void *user;
+    size_t memory;    /* bytes that a plan may take; 0: nine tenths of what the machine has free (Linux: MemAvailable, or
+                       * less if the process's control group has a limit; macOS: free and inactive pages) */
+    int64_t min, max; /* smallest and largest batch to consider; 1 and 2^20 */
+    int64_t multiple; /* the batch is to be a multiple of this; 1 */
+} ftr_batch_search;
+
+/* Finds the largest batch whose plan takes no more than search->memory bytes, by doubling and bisection over plans that are
+ * made without their memory: nothing is allocated for them, and nothing runs. The next larger multiple does not fit, unless
+ * it is beyond max. Graphs belong to the search, which frees them. With a desc.memory_budget the plans recompute to come to
+ * that: set to search->memory, the batch is the largest that fits with recomputation. *batch is 0 after an error; `memory`
+ * (NULL is allowed) gets the memory of the plan that was found.
+ * Errors: FTR_ERROR_OUT_OF_MEMORY (not even the smallest batch fits; the sentence says what it needs);
+ * FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_UNSUPPORTED (memory is 0, and what is free is not known, as with a backend whose
+ * memory is not the host's); what `build` returns, and errors of its graph and of ftr_compile(), with the batch in the
+ * sentence. */
+FTR_API ftr_status ftr_find_batch(ftr_context *context, const ftr_batch_search *search, int64_t *batch, ftr_memory *memory);
 
 /* Prints the plan: each node in its order with shapes, offsets and what it was fused with. */
 FTR_API ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_write_fn write, void *user);

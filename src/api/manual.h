@@ -153,6 +153,27 @@
  * function's comment says otherwise (ftr_memory_source() keeps your pointers). All memory comes from the allocator hook of
  * ftr_context_desc. ftr_plan_memory() says what a plan uses; running it allocates nothing.
  *
+ * If that is too much, a budget makes the plan fit:
+ *
+ *     t.memory_budget = (size_t)2 << 30;      // also a field of ftr_compile_desc
+ *
+ * Values of the forward pass are then computed a second time in the backward pass instead of being stored (recomputation,
+ * gradient checkpointing), the cheapest first and no more than needed; results keep their bits. What cannot fit is refused
+ * with the numbers of the smallest plan. Segments are chosen by hand as with torch.utils.checkpoint:
+ *
+ *     const char *const blocks[] = {"transformer.h.*"};  // each block is a segment
+ *     t.recompute = blocks, t.recompute_count = 1;
+ *
+ * ftr_memory_needed() says what a description would need before anything is allocated, and ftr_find_batch() finds the
+ * largest batch that fits, from a function of yours that builds the graph for a batch size:
+ *
+ *     ftr_status build(void *user, int64_t batch, ftr_graph *graph, ftr_compile_desc *desc) {
+ *         ...  desc->loss = loss;  desc->optimizer = user;  return FTR_OK;
+ *     }
+ *     ftr_optimizer adamw = ftr_adamw(1e-3);
+ *     ftr_batch_search search = {.build = build, .user = &adamw, .memory = (size_t)4 << 30, .multiple = 8};
+ *     if (ftr_find_batch(ctx, &search, &batch, &memory)) ...
+ *
  * 8  ERRORS AND THREADS
  *
  * Every call that can fail returns an ftr_status, and ftr_error_message() has a sentence that names the node, field or file,

@@ -82,6 +82,10 @@ typedef struct ftr_train_desc {
      * there or a signal or max_seconds ended the run. */
     bool finish_with_average;
     ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
+    size_t memory_budget;          /* bytes that the plans of training and evaluation may take together; 0: no limit. The
+                                    * training plan recomputes what it must, see ftr_compile_desc */
+    const char *const *recompute;  /* scopes that the training plan recomputes in any case, see ftr_compile_desc */
+    int32_t recompute_count;
     ftr_source *train;             /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
     int64_t epochs;    /* 1 */
@@ -161,8 +165,8 @@ typedef struct ftr_train_result {
 FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 /* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
- * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
- * Errors as ftr_fit(). */
+ * metrics, metric_count, amp, debug_nonfinite and memory_budget of `desc` are used; result's eval_loss and eval_metrics are
+ * filled. Errors as ftr_fit(). */
 FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 /* ------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 #include "core/platform.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +9,9 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__APPLE__)
+#include <mach/mach.h>
 #endif
 
 double ftr_time_seconds(void) {
@@ -16,6 +21,84 @@ double ftr_time_seconds(void) {
 }
 
 bool ftr__stderr_is_terminal(void) { return isatty(fileno(stderr)) == 1; }
+
+/* -------------------------------------------------------------------------------------------------- free memory -- */
+
+#if defined(__linux__)
+/* The beginning of a small file as text. False if it cannot be read. */
+static bool ftr__read_start(const char *path, char *text, size_t size) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    size_t used = 0;
+    ssize_t got = file < 0 ? -1 : 1;
+    while (got > 0 && used < size - 1) {
+        got = read(file, text + used, size - 1 - used);
+        if (got > 0) used += (size_t)got;
+    }
+    if (file >= 0) close(file);
+    text[used] = '\0';
+    return got >= 0;
+}
+
+/* The number behind a word at the beginning of a line; `missing` if there is none. */
+static unsigned long long ftr__number_behind(const char *text, const char *word, unsigned long long missing) {
+    const size_t length = strlen(word);
+    for (const char *line = text; line; line = strchr(line, '\n'), line += line != NULL)
+        if (strncmp(line, word, length) == 0) return strtoull(line + length, NULL, 10);
+    return missing;
+}
+
+/* What a control group (version 2) leaves, its page cache counted as free; ULLONG_MAX without a limit. */
+static unsigned long long ftr__group_free(const char *group) {
+    char path[512], text[4096];
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+    if (!ftr__read_start(path, text, sizeof text) || text[0] < '0' || text[0] > '9') return ULLONG_MAX;
+    const unsigned long long limit = strtoull(text, NULL, 10);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
+    if (!ftr__read_start(path, text, sizeof text)) return ULLONG_MAX;
+    unsigned long long used = strtoull(text, NULL, 10);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
+    if (ftr__read_start(path, text, sizeof text)) {
+        const unsigned long long cache = ftr__number_behind(text, "inactive_file ", 0);
+        used = used > cache ? used - cache : 0;
+    }
+    return limit > used ? limit - used : 0;
+}
+
+/* The tightest of the process's group and those above it. */
+static unsigned long long ftr__groups_free(void) {
+    char text[1024], group[256];
+    unsigned long long least = ULLONG_MAX;
+    if (!ftr__read_start("/proc/self/cgroup", text, sizeof text)) return least;
+    const char *line = strstr(text, "0::/");
+    if (!line) return least;
+    snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+    for (char *end = group + strlen(group);; end = strrchr(group, '/')) {
+        if (!end) break;
+        *end = '\0';
+        const unsigned long long left = ftr__group_free(group);
+        if (left < least) least = left;
+        if (end == group) break;
+    }
+    return least;
+}
+
+size_t ftr__free_memory(void) {
+    char text[4096];
+    if (!ftr__read_start("/proc/meminfo", text, sizeof text)) return 0;
+    const unsigned long long available = ftr__number_behind(text, "MemAvailable:", 0) * 1024, group = ftr__groups_free();
+    const unsigned long long left = group < available ? group : available;
+    return left < SIZE_MAX ? (size_t)left : SIZE_MAX;
+}
+#elif defined(__APPLE__)
+size_t ftr__free_memory(void) {
+    vm_statistics64_data_t vm;
+    mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, (host_info64_t)&vm, &count) != KERN_SUCCESS) return 0;
+    return ((size_t)vm.free_count + (size_t)vm.inactive_count) * (size_t)vm_kernel_page_size;
+}
+#else
+size_t ftr__free_memory(void) { return 0; }
+#endif
 
 const char *ftr__simd_level_name(ftr__simd_level level) {
     switch (level) {

@@ -24,4 +24,8 @@ FTR_LIB const char *ftr__simd_level_name(ftr__simd_level level);
 
 FTR_LIB bool ftr__stderr_is_terminal(void);
 
+/* Bytes of memory that the process can still take without swapping: what the system has available, or less if a control
+ * group limits it. 0: unknown. */
+FTR_LIB size_t ftr__free_memory(void);
+
 #endif

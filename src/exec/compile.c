@@ -76,6 +76,10 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                           desc->optimizer ? "optimizer" : "gradients_of");
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
+    if (!status && desc->recompute_count != 0 && (desc->recompute_count < 0 || !desc->recompute))
+        status = ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: recompute is %s with a count of %d",
+                            desc->recompute ? "given" : "NULL", (int)desc->recompute_count);
+    if (!status) status = ftr__recompute_check(plan->source, desc->recompute, desc->recompute_count);
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
     if (!status) status = ftr__check_around(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
@@ -272,8 +276,15 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
-static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
-    static const char *const names[] = {"lower", "autodiff", "amp", "fuse", "schedule", "memplan"};
+static ftr_status ftr__run_recompute(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
+    const ftr__recompute_desc wish = {
+        .target = target, .patterns = desc->recompute, .pattern_count = desc->recompute_count};
+    return target < SIZE_MAX || desc->recompute_count > 0 ? ftr__pass_recompute(plan, &wish) : FTR_OK;
+}
+
+/* `target`: bytes of activations to come to, see ftr__recompute_desc. */
+static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
+    static const char *const names[] = {"lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan"};
     for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++) {
         ftr_status status = FTR_OK;
         switch (i) {
@@ -281,7 +292,8 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) 
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
         case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
-        case 4: status = ftr__pass_schedule(plan); break;
+        case 4: status = ftr__run_recompute(plan, desc, target); break;
+        case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
         }
         if (status) return status;
@@ -430,15 +442,79 @@ static ftr_status ftr__write_scale(const ftr_plan *plan) {
                            &scale, sizeof scale);
 }
 
-static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc) {
+/* ---------------------------------------------------------------------------------------------------------- plan -- */
+
+static ftr_status ftr__plan_fill(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
     ftr_status status = ftr__check_desc(plan, desc);
-    if (!status) status = ftr__graph_materialize(plan->source);
     if (status) return status;
+    plan->variable_bytes = ftr__graph_place_variables(plan->source);
     plan->graph = ftr__graph_clone(plan->source);
     if (!plan->graph) return ftr__compile_out_of_memory(plan, sizeof *plan->graph);
     status = ftr__take_desc(plan, desc);
-    if (!status) status = ftr__run_passes(plan, desc);
-    if (!status) status = ftr__make_steps(plan);
+    if (!status) status = ftr__run_passes(plan, desc, target);
+    return status ? status : ftr__make_steps(plan);
+}
+
+/* A plan that knows its memory, and has none. */
+static ftr_status ftr__plan_make(ftr_graph *graph, const ftr_compile_desc *desc, size_t target, ftr_plan **plan) {
+    ftr_plan *made = ftr__allocate(graph->context, sizeof *made);
+    *plan = NULL;
+    if (!made) return ftr__out_of_memory(graph->context, "compile", sizeof *made);
+    memset(made, 0, sizeof *made);
+    made->context = graph->context;
+    made->source = graph;
+    ftr__arena_init(&made->arena, graph->context);
+    const ftr_status status = ftr__plan_fill(made, desc, target);
+    if (status) ftr_plan_destroy(made);
+    else *plan = made;
+    return status;
+}
+
+static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ftr_memory *m) {
+    return ftr__error(context, FTR_ERROR_OUT_OF_MEMORY,
+                      "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients %zu, "
+                      "optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+                      budget, m->total, m->parameters, m->gradients, m->optimizer_state, m->activations, m->workspace,
+                      m->bookkeeping);
+}
+
+/* What the activations may take for the plan to come down to the budget. The pass goes by what is live at one step, which the
+ * memory plan may miss by some gaps, and copies of nodes need bookkeeping: what a trial was over comes off the target of the
+ * next, and more of it from trial to trial. 0 asks for the smallest plan. */
+static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, size_t budget, int32_t trial) {
+    enum { TRIALS = 16 };
+    const size_t over = memory->total - budget, step = over + over / 4 * (size_t)trial;
+    const size_t now = trial > 0 ? plan->recomputed.live : memory->activations;
+    return now > step && trial < TRIALS ? now - step : 0;
+}
+
+ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory, bool *fits) {
+    ftr_compile_desc quiet = *desc;
+    ftr_memory least = {.total = SIZE_MAX}; /* of the trials: beside small values the bookkeeping of copies counts */
+    size_t target = SIZE_MAX;
+    *fits = true;
+    if (desc->memory_budget) quiet.on_pass = NULL; /* trials are not shown */
+    for (int32_t trial = 0;; trial++) {
+        const ftr_status status = ftr__plan_make(graph, &quiet, target, plan);
+        if (status) return status;
+        *memory = ftr_plan_memory(*plan);
+        if (!desc->memory_budget || memory->total <= desc->memory_budget) break;
+        if (memory->total < least.total) least = *memory;
+        *fits = !(*plan)->recomputed.smallest;
+        if (*fits) target = ftr__next_target(*plan, memory, desc->memory_budget, trial);
+        ftr_plan_destroy(*plan);
+        *plan = NULL;
+        if (*fits) continue;
+        *memory = least;
+        return ftr__over_budget(graph->context, desc->memory_budget, memory);
+    }
+    if (!desc->memory_budget || !desc->on_pass) return FTR_OK;
+    ftr_plan_destroy(*plan);
+    return ftr__plan_make(graph, desc, target, plan);
+}
+
+static ftr_status ftr__plan_bring_up(ftr_plan *plan, const ftr_compile_desc *desc) {
+    ftr_status status = ftr__graph_materialize(plan->source);
     if (!status) status = ftr__allocate_memory(plan);
     if (status) return status;
     ftr__bind_steps(plan);
@@ -449,29 +525,38 @@ static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc
 ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan) {
     if (plan) *plan = NULL;
     if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
-    ftr_context *context = graph->context;
     if (!plan || !desc)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is NULL", plan ? "desc" : "plan");
-    if (graph->status) return ftr__error(context, graph->status, "%s", graph->message);
-    ftr_plan *made = ftr__allocate(context, sizeof *made);
-    if (!made) return ftr__out_of_memory(context, "compile", sizeof *made);
-    memset(made, 0, sizeof *made);
-    made->context = context;
-    made->source = graph;
-    ftr__arena_init(&made->arena, context);
-    const ftr_status status = ftr__compile_into(made, desc);
-    if (status) {
-        ftr_plan_destroy(made);
-        return status;
-    }
-    *plan = made;
-    return FTR_OK;
+        return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is NULL", plan ? "desc" : "plan");
+    if (graph->status) return ftr__error(graph->context, graph->status, "%s", graph->message);
+    ftr_memory memory;
+    bool fits;
+    ftr_plan *made;
+    ftr_status status = ftr__plan_within(graph, desc, &made, &memory, &fits);
+    if (!status) status = ftr__plan_bring_up(made, desc);
+    if (!status) *plan = made;
+    else ftr_plan_destroy(made);
+    return status;
+}
+
+ftr_status ftr_memory_needed(ftr_graph *graph, const ftr_compile_desc *desc, ftr_memory *memory) {
+    if (memory) memset(memory, 0, sizeof *memory);
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!memory || !desc)
+        return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "memory_needed: %s is NULL",
+                          memory ? "desc" : "memory");
+    if (graph->status) return ftr__error(graph->context, graph->status, "%s", graph->message);
+    bool fits;
+    ftr_plan *plan;
+    const ftr_status status = ftr__plan_within(graph, desc, &plan, memory, &fits);
+    if (status) memset(memory, 0, sizeof *memory);
+    ftr_plan_destroy(plan);
+    return status;
 }
 
 ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     ftr_memory memory = {0};
     if (!plan) return memory;
-    memory.parameters = plan->source->variable_bytes;
+    memory.parameters = plan->variable_bytes;
     memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
     memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
     memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
@@ -479,5 +564,8 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
     memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
                    memory.workspace + memory.bookkeeping;
+    memory.recomputed_nodes = plan->recomputed.nodes;
+    memory.recomputed_multiply_adds = plan->recomputed.multiply_adds;
+    memory.recomputed_bytes = plan->recomputed.bytes;
     return memory;
 }

@@ -38,6 +38,9 @@ static void ftr__print_memory(const ftr_plan *plan, ftr_write_fn write, void *us
                "memory: parameters %zu, gradients %zu, optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu, "
                "total %zu bytes\n",
                m.parameters, m.gradients, m.optimizer_state, m.activations, m.workspace, m.bookkeeping, m.total);
+    if (m.recomputed_nodes)
+        ftr__print(write, user, "recomputed: %d nodes, %lld multiply-adds, %lld bytes of results\n",
+                   (int)m.recomputed_nodes, (long long)m.recomputed_multiply_adds, (long long)m.recomputed_bytes);
 }
 
 ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_write_fn write, void *user) {

@@ -35,6 +35,7 @@ typedef struct ftr__node {
     bool dead;           /* removed by a pass */
     bool backward;       /* made by differentiation, or of what it made */
     ftr__stage stage;
+    bool recomputed;     /* a second run of a forward node, for the backward pass */
     bool keep_f32;       /* mixed precision takes it for an op of class F32 */
     int32_t like; /* cast: mixed precision gives the result the type of this value, a gradient's; 0: attr says it */
     const char *fused;   /* what the fuse pass put into it, for printing; NULL */
@@ -97,6 +98,9 @@ FTR_LIB ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const
 
 FTR_LIB const ftr__value *ftr__value_of(ftr_tensor tensor); /* NULL for an invalid handle */
 FTR_LIB const ftr__node *ftr__producer(ftr_tensor tensor);  /* NULL for an invalid handle */
+
+/* Fixes where each variable will lie, and gives the bytes of all of them together. */
+FTR_LIB size_t ftr__graph_place_variables(ftr_graph *graph);
 
 /* Allocates and initializes the variables' memory if that has not happened. */
 FTR_LIB ftr_status ftr__graph_materialize(ftr_graph *graph);

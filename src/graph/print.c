@@ -182,6 +182,7 @@ void ftr__print_node(const ftr__printer *p, const ftr__node *node) {
                    ftr__shape_text(&value->shape, text));
     }
     if (node->fused) ftr__print(p->write, p->user, " [fused: %s]", node->fused);
+    if (node->recomputed) ftr__print(p->write, p->user, " [recomputed]");
 }
 
 void ftr__print_dot(const ftr__printer *p, void (*note)(const void *arg, int32_t node, char text[64]), const void *arg) {
@@ -194,7 +195,7 @@ void ftr__print_dot(const ftr__printer *p, void (*note)(const void *arg, int32_t
         if (node->out_count) ftr__shape_text(&graph->values[node->first_out].shape, text);
         if (note) note(arg, n, extra);
         ftr__print(p->write, p->user, "  n%d [label=\"%s\\n%s\\n%s", n, ftr_op_name(node->op), node->name, text);
-        ftr__print(p->write, p->user, "%s%s\"];\n", extra[0] ? "\\n" : "", extra);
+        ftr__print(p->write, p->user, "%s%s%s\"];\n", node->recomputed ? "\\nrecomputed" : "", extra[0] ? "\\n" : "", extra);
         for (int32_t i = 0; i < node->in_count; i++)
             if (node->in[i]) ftr__print(p->write, p->user, "  n%d -> n%d;\n", graph->values[node->in[i]].node, n);
     }

@@ -175,7 +175,8 @@ static void ftr__fill_variable(const ftr_graph *graph, const ftr__variable *vari
         ftr__set_element(value->dtype, memory, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));
 }
 
-static size_t ftr__place_variables(ftr_graph *graph) {
+size_t ftr__graph_place_variables(ftr_graph *graph) {
+    if (graph->variable_memory) return graph->variable_bytes;
     size_t offset = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int32_t i = 0; i < graph->variable_count; i++) {
@@ -191,7 +192,7 @@ static size_t ftr__place_variables(ftr_graph *graph) {
 ftr_status ftr__graph_materialize(ftr_graph *graph) {
     if (graph->variable_memory) return FTR_OK;
     ftr_context *context = graph->context;
-    const size_t bytes = ftr__place_variables(graph);
+    const size_t bytes = ftr__graph_place_variables(graph);
     unsigned char *host = ftr__allocate(context, bytes);
     if (!host) return ftr__out_of_memory(context, "parameters", bytes);
     memset(host, 0, bytes);

@@ -1,5 +1,5 @@
 /* A plan, and the passes that make it. Each pass works on the plan's own copy of the graph and runs in this order: lower,
- * autodiff (with the optimizer's nodes), amp, fuse, schedule, memplan. */
+ * autodiff (with the optimizer's nodes), amp, fuse, recompute, schedule, memplan. */
 #ifndef FTR_PASSES_PLAN_H
 #define FTR_PASSES_PLAN_H
 
@@ -52,10 +52,17 @@ struct ftr_plan {
     int64_t accumulate; /* micro-batches of an update, 1 or more */
     int32_t averages;   /* state: how many averages of the weights were taken; 0: there are none */
     ftr_nonfinite debug_nonfinite;
+    struct {
+        int32_t nodes;
+        int64_t multiply_adds, bytes; /* bytes: of results */
+        size_t live;                  /* bytes of activations and of the copies' bookkeeping, as the pass sees them */
+        bool smallest;                /* no choice came to the target: this is the one that came closest */
+    } recomputed;
 
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
     ftr__slot *slots; /* by value id */
+    size_t variable_bytes; /* of the graph's parameters and buffers */
     size_t workspace_bytes;
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
@@ -82,6 +89,25 @@ FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 /* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
  * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
 FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
+
+/* What is to be recomputed. */
+typedef struct ftr__recompute_desc {
+    size_t target;               /* bytes of activations, and of the copies' bookkeeping, to come to, if that is possible; SIZE_MAX: none */
+    const char *const *patterns; /* of scopes, see ftr_compile_desc */
+    int32_t pattern_count;
+} ftr__recompute_desc;
+
+/* Recomputes values of the forward pass in the backward pass. Fills plan->recomputed. */
+FTR_LIB ftr_status ftr__pass_recompute(ftr_plan *plan, const ftr__recompute_desc *desc);
+
+/* Whether each pattern fits a scope. */
+FTR_LIB ftr_status ftr__recompute_check(const ftr_graph *graph, const char *const *patterns, int32_t count);
+
+/* Plans a graph, checked already, as desc->memory_budget asks: *plan is the caller's, and has no memory of its own yet.
+ * After an error it is NULL; *fits is false if the error is that the budget is too small, and *memory is then the smallest
+ * plan's. In exec/compile.c. */
+FTR_LIB ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory,
+                                    bool *fits);
 
 /* Drops what nothing needs and fixes the order: inputs before users, stage after stage, updates of state last; but gradients
  * are added up as soon as they are there, so that their memory is free again. */

@@ -101,6 +101,7 @@ static bool ftr__find_lr_event(void *user, const ftr_train_event *event) {
     }
     const bool left_out = event->skipped_steps > test->skipped;
     test->skipped = event->skipped_steps;
+    if (left_out) test->loss = 0.0, test->batches = 0; /* the whole group */
     if (left_out) return false;
     test->loss += event->loss;
     test->batches++;

@@ -222,6 +222,17 @@ static ftr_status ftr__fit_match_train(ftr__fit *fit) {
 /* What a plan is for. */
 typedef enum ftr__fit_purpose { FTR__FIT_TRAINS, FTR__FIT_EVALUATES, FTR__FIT_MEASURES } ftr__fit_purpose;
 
+/* What is recomputed for training. The budget is that of both plans together, which share the parameters; the one for
+ * evaluation is made first then. */
+static void ftr__fit_recompute(const ftr__fit *fit, ftr_compile_desc *desc) {
+    desc->recompute = fit->desc->recompute;
+    desc->recompute_count = fit->desc->recompute_count;
+    if (!desc->memory_budget || !fit->eval_plan) return;
+    const ftr_memory eval = ftr_plan_memory(fit->eval_plan);
+    const size_t own = eval.total - eval.parameters;
+    desc->memory_budget = own < desc->memory_budget ? desc->memory_budget - own : 1; /* 0 would be no limit */
+}
+
 static ftr_status ftr__fit_compile(ftr__fit *fit, ftr__fit_purpose purpose, ftr__feed *feed, ftr_plan **plan) {
     ftr_tensor outputs[FTR_MAX_METRICS + 1];
     ftr_compile_desc desc;
@@ -239,7 +250,15 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr__fit_purpose purpose, ftr_
     desc.amp = fit->desc->amp;
     desc.scaler = &fit->desc->scaler;
     desc.debug_nonfinite = fit->desc->debug_nonfinite;
+    desc.memory_budget = fit->desc->memory_budget;
+    if (purpose == FTR__FIT_TRAINS) ftr__fit_recompute(fit, &desc);
     ftr_status status = ftr_compile(fit->graph, &desc, plan);
+    if (status == FTR_ERROR_OUT_OF_MEMORY && desc.memory_budget != fit->desc->memory_budget) {
+        char sentence[FTR__MESSAGE_SIZE];
+        snprintf(sentence, sizeof sentence, "%.400s", ftr_error_message(fit->context));
+        ftr__error(fit->context, status, "ftr_fit: of a memory_budget of %zu bytes the evaluation plan takes %zu; %s",
+                   fit->desc->memory_budget, fit->desc->memory_budget - desc.memory_budget, sentence);
+    }
     return status == FTR_OK ? ftr__feed_bind(feed, *plan) : status;
 }
 
@@ -251,8 +270,11 @@ static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     if (status == FTR_OK) status = ftr__fit_check_checkpoint(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
+    const bool eval_first = fit->desc->eval && fit->desc->memory_budget;
+    if (status == FTR_OK && eval_first)
+        status = ftr__fit_compile(fit, FTR__FIT_EVALUATES, &fit->eval_feed, &fit->eval_plan);
     if (status == FTR_OK) status = ftr__fit_compile(fit, FTR__FIT_TRAINS, &fit->train_feed, &fit->train_plan);
-    if (status == FTR_OK && fit->desc->eval)
+    if (status == FTR_OK && fit->desc->eval && !eval_first)
         status = ftr__fit_compile(fit, FTR__FIT_EVALUATES, &fit->eval_feed, &fit->eval_plan);
     if (status == FTR_OK && fit->desc->early_stop.metric && fit->desc->early_stop.restore_best) {
         fit->best_bytes = fit->graph->variable_bytes;

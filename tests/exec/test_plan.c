@@ -223,7 +223,7 @@ static void passes_are_reported_in_order(void **state) {
     ftr_plan *plan;
     FTR_TEST_OK(context, ftr_compile(n.graph,
                                      &(ftr_compile_desc){.loss = n.loss, .on_pass = note_pass, .on_pass_user = text}, &plan));
-    assert_string_equal(text->text, "lower autodiff amp fuse schedule memplan ");
+    assert_string_equal(text->text, "lower autodiff amp fuse recompute schedule memplan ");
     ftr_plan_destroy(plan);
     free(text);
     ftr_graph_destroy(n.graph);

@@ -4,18 +4,25 @@
 
 enum { BATCH = 4, SAMPLES = 10 };
 
-static ftr_tensor model(ftr_graph *graph) {
+static ftr_tensor model(ftr_graph *graph, int64_t channels) {
     const ftr_tensor image = ftr_input(graph, "image", FTR_F32, FTR_SHAPE(BATCH, 6, 6, 2));
     const ftr_tensor label = ftr_input(graph, "label", FTR_I32, FTR_SHAPE(BATCH));
     ftr_batch_mask(graph, BATCH);
-    ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(image, "conv", 4, 3, NULL), "norm", NULL));
+    ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(image, "conv", channels, 3, NULL), "norm", NULL));
     h = ftr_max_pool2d(h, 2, 2, NULL);
     h = ftr_dropout(ftr_linear(ftr_flatten(h, 1), "fc", 3, NULL), 0.2);
     return ftr_cross_entropy(h, label, NULL);
 }
 
+typedef struct variant {
+    bool all_after;
+    ftr_amp amp;
+    bool around;
+    bool tight; /* a budget that needs recomputation */
+} variant;
+
 /* The whole life of a training run. */
-static ftr_status run(ftr_test_memory *memory, ftr_amp amp, bool around) {
+static ftr_status run(ftr_test_memory *memory, const variant *v, size_t budget, ftr_train_result *result) {
     static const float images[SAMPLES * 72] = {0};
     static const int32_t labels[SAMPLES] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0};
     ftr_context_desc desc = {
@@ -30,10 +37,11 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp, bool around) {
     status = graph ? ftr_memory_source(context, "train", SAMPLES, fields, data, 2, &source) : ftr_error_status(context);
     if (!status) {
         ftr_train_desc train = ftr_train_defaults();
-        train.loss = model(graph);
+        train.loss = model(graph, budget ? 64 : 4); /* what is recomputed is larger than its node */
         train.optimizer = ftr_adamw(1e-3);
-        train.amp = amp;
-        if (around) { /* the optimizer's step: groups of micro-batches, averages, statistics anew */
+        train.amp = v->amp;
+        train.memory_budget = budget;
+        if (v->around) { /* the optimizer's step: groups of micro-batches, averages, statistics anew */
             train.accumulate = 2;
             train.average.kind = FTR_AVERAGE_EMA;
             train.average.copy_buffers = true;
@@ -47,8 +55,8 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp, bool around) {
         train.early_stop.metric = "loss";
         train.early_stop.patience = 5;
         train.early_stop.restore_best = true;
-        status = ftr_graph_status(graph) ? ftr_graph_status(graph) : ftr_fit(graph, &train, NULL);
-        if (!status && around) status = ftr_update_batch_norm(graph, &train);
+        status = ftr_graph_status(graph) ? ftr_graph_status(graph) : ftr_fit(graph, &train, result);
+        if (!status && v->around) status = ftr_update_batch_norm(graph, &train);
     }
     if (status) assert_string_not_equal(ftr_error_message(context), "");
     ftr_source_destroy(source);
@@ -57,18 +65,28 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp, bool around) {
     return status;
 }
 
-typedef struct variant {
-    bool all_after;
-    ftr_amp amp;
-    bool around;
-} variant;
+/* What both plans take, less a little. */
+static size_t tight_budget(const variant *v) {
+    ftr_test_memory memory = {0};
+    ftr_train_result result;
+    size_t low = 0, high = (size_t)1 << 30;
+    while (high - low > 64) { /* `high` is enough without recomputation */
+        const size_t middle = low + (high - low) / 2;
+        const bool enough = run(&memory, v, middle, &result) == FTR_OK && result.memory.recomputed_nodes == 0;
+        *(enough ? &high : &low) = middle;
+    }
+    assert_int_equal(run(&memory, v, high - 128, &result), FTR_OK);
+    assert_true(result.memory.recomputed_nodes > 0);
+    return high - 128;
+}
 
 static void every_allocation_may_fail(void **state) {
     const variant *v = *state;
     int64_t failures = 0;
+    const size_t budget = v->tight ? tight_budget(v) : 0;
     for (int64_t n = 1;; n++) {
         ftr_test_memory memory = {.fail_at = n, .fail_after = v->all_after};
-        const ftr_status status = run(&memory, v->amp, v->around);
+        const ftr_status status = run(&memory, v, budget, NULL);
         assert_int_equal(memory.blocks, 0);
         assert_int_equal(memory.live, 0);
         assert_int_equal(memory.wrong, 0);
@@ -84,7 +102,7 @@ static void every_allocation_may_fail(void **state) {
 }
 
 int main(void) {
-    static variant one, after = {.all_after = true}, mixed = {.amp = FTR_AMP_FP16};
+    static variant one, after = {.all_after = true}, mixed = {.amp = FTR_AMP_FP16}, tight = {.tight = true};
     static variant around = {.around = true}, both = {.around = true, .amp = FTR_AMP_FP16};
     const struct CMUnitTest tests[] = {
         {"one allocation fails", every_allocation_may_fail, NULL, NULL, &one},
@@ -92,6 +110,7 @@ int main(void) {
         {"one allocation fails, mixed precision", every_allocation_may_fail, NULL, NULL, &mixed},
         {"one allocation fails, groups and averages", every_allocation_may_fail, NULL, NULL, &around},
         {"one allocation fails, groups and averages in mixed precision", every_allocation_may_fail, NULL, NULL, &both},
+        {"one allocation fails, recomputation", every_allocation_may_fail, NULL, NULL, &tight},
     };
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
 }

@@ -966,16 +966,19 @@ static ftr_status oracle_cross_entropy_grad(const ftr_kernel_call *call) {
     const ftr_view *dloss = &call->in[0], *logits = &call->in[1], *labels = &call->in[2], *log_sums = &call->in[3];
     const ftr_view *weights = optional_input(call, 5), *mask = optional_input(call, 6), *dx = &call->out[0];
     int64_t classes = logits->shape.dim[logits->shape.rank - 1];
-    double s = call->attr->cross_entropy.label_smoothing, all_weights = 0;
+    double s = call->attr->cross_entropy.label_smoothing, all_weights = 0, largest = 0;
     for (int64_t c = 0; c < classes; c++) {
         all_weights += class_weight(weights, c);
     }
     for (int64_t i = 0; i < dx->count; i++) {
         int64_t r = i / classes, j = i % classes;
         double d = 0;
-        if (has_loss(call->attr, labels, mask, r)) {
+        if (j == 0) { /* dx may lie over the logits */
             line l = {r * classes, 1, classes};
-            double p = exp(get(logits, i) - line_largest(logits, l) - get(log_sums, r));
+            largest = line_largest(logits, l);
+        }
+        if (has_loss(call->attr, labels, mask, r)) {
+            double p = exp(get(logits, i) - largest - get(log_sums, r));
             int64_t label = get_int(labels, r);
             d = (1 - s) * class_weight(weights, label) * (p - (j == label)) +
                 s / (double)classes * (p * all_weights - class_weight(weights, j));
