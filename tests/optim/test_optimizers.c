@@ -11,6 +11,9 @@ enum { STEPS = 100, PARAMETERS = 6 };
 static const double TOLERANCE = 1e-6;
 /* Lion's steps all have one size, so that each of them may be rounded to the same side. */
 static const double LION_TOLERANCE = 2.5e-6;
+/* A state that is rounded to bf16 may fall to the other side of the middle between two of its numbers, which is carried
+ * on; test_bf16_steps() looks at each step by itself. */
+static const double BF16_TOLERANCE = 1e-3;
 static const double FLOOR = 0.25;
 
 static const int kept[] = {2, 20, 100};
@@ -144,6 +147,9 @@ static void muon_groups(ftr_optimizer *o) {
 }
 static void momentum(ftr_optimizer *o) { o->momentum = 0.9; }
 static void sgd_skip(ftr_optimizer *o) { o->momentum = 0.9, o->dampening = 0.25; }
+static void sgd_bf16(ftr_optimizer *o) { o->momentum = 0.9, o->nesterov = true, o->weight_decay = 0.01; }
+static void beta2_98(ftr_optimizer *o) { o->beta2 = 0.98; }
+static void rms_bf16(ftr_optimizer *o) { o->alpha = 0.9, o->eps = 1e-4, o->momentum = 0.5, o->centered = true; }
 static void nothing(ftr_optimizer *o) { (void)o; }
 
 typedef struct golden_optimizer {
@@ -201,13 +207,30 @@ static const golden_optimizer cases[] = {
     {"lion skip", ftr_lion, 1e-3, lion_skip},
     {"adafactor skip", ftr_adafactor, 1e-2, nothing},
     {"muon skip", ftr_muon, 0.02, nothing},
+    {"sgd bf16", ftr_sgd, 0.02, sgd_bf16},
+    {"adam bf16", ftr_adam, 3e-3, adam_amsgrad},
+    {"adamw bf16", ftr_adamw, 1e-3, beta2_98},
+    {"rmsprop bf16", ftr_rmsprop, 1e-3, rms_bf16},
+    {"adagrad bf16", ftr_adagrad, 1e-2, nothing},
+    {"lamb bf16", ftr_lamb, 1e-2, beta2_98},
+    {"lars bf16", ftr_lars, 1.0, lars_plain},
+    {"lion bf16", ftr_lion, 1e-3, nothing},
+    {"muon bf16", ftr_muon, 0.02, nothing},
 };
+
+static bool has_bf16(const golden_optimizer *c) { return strstr(c->name, "bf16"); }
+
+/* Of a tensor's largest element. */
+static double tolerance_of(const golden_optimizer *c) {
+    return has_bf16(c) ? BF16_TOLERANCE : c->make == ftr_lion ? LION_TOLERANCE : TOLERANCE;
+}
 
 static ftr_optimizer optimizer_of(const golden_optimizer *c) {
     ftr_optimizer o = c->make(c->lr);
     c->adjust(&o);
     const char *clip = strstr(c->name, "clip ");
     o.clip_value = clip ? strtod(clip + 5, NULL) : 0;
+    o.state_dtype = has_bf16(c) ? FTR_BF16 : FTR_F32;
     return o;
 }
 
@@ -247,7 +270,7 @@ static double compare(const model *m, const ftr_safetensors *file, const golden_
         for (int64_t k = 0; k < count; k++) {
             double off = fabs((double)found[k] - (double)expected[k]) / largest;
             worst = fmax(worst, off);
-            if (!(off <= (c->make == ftr_lion ? LION_TOLERANCE : TOLERANCE))) {
+            if (!(off <= tolerance_of(c))) {
                 fail_msg("%s [%d]: %.9g, expected %.9g: off by %.2g of the largest", name, (int)k, (double)found[k],
                          (double)expected[k], off);
             }
@@ -403,6 +426,182 @@ static void test_state_moves(void **state) {
     free_model(&b);
 }
 
+/* ---------------------------------------------------------------------------------------------------------- bf16
+ * -- */
+
+static float of_bf16(uint16_t bits) {
+    const uint32_t wide = (uint32_t)bits << 16;
+    float x;
+    memcpy(&x, &wide, sizeof x);
+    return x;
+}
+
+/* Copies parameters and states of a plan into another. */
+static void copy_model(const model *from, model *to) {
+    static unsigned char data[1 << 16];
+    for (int i = 0; i < PARAMETERS; i++) {
+        const size_t bytes = (size_t)ftr_shape_count(&parameters[i].shape) * sizeof(float);
+        FTR_TEST_OK(from->context, ftr_variable_read(from->p[i], data, bytes));
+        FTR_TEST_OK(to->context, ftr_variable_write(to->p[i], data, bytes));
+    }
+    for (int32_t i = 0; i < ftr_plan_state_count(from->plan); i++) {
+        ftr_plan_state s;
+        FTR_TEST_OK(from->context, ftr_plan_state_at(from->plan, i, &s));
+        assert_true(s.bytes <= sizeof data);
+        FTR_TEST_OK(from->context, ftr_plan_state_read(from->plan, s.name, data, s.bytes));
+        FTR_TEST_OK(to->context, ftr_plan_state_write(to->plan, s.name, data, s.bytes));
+    }
+}
+
+/* Compares what one step from the same state has made of it; how many states are not the oracle's but their neighbour.
+ * A state that is the difference of larger numbers may be off by f32's rounding of those. */
+static int64_t compare_models(const char *name, const model *found, const model *expected, int64_t *total) {
+    static float a[512], b[512];
+    static uint16_t x[512], y[512];
+    int64_t off_by_one = 0;
+    for (int i = 0; i < PARAMETERS; i++) {
+        const int64_t count = ftr_shape_count(&parameters[i].shape);
+        FTR_TEST_OK(found->context, ftr_variable_read(found->p[i], a, (size_t)count * sizeof *a));
+        FTR_TEST_OK(expected->context, ftr_variable_read(expected->p[i], b, (size_t)count * sizeof *b));
+        for (int64_t k = 0; k < count; k++)
+            if (!(fabs((double)a[k] - (double)b[k]) <= TOLERANCE))
+                fail_msg("%s: %s[%d] is %.9g, expected %.9g", name, parameters[i].name, (int)k, (double)a[k],
+                         (double)b[k]);
+    }
+    for (int32_t i = 2; i < ftr_plan_state_count(found->plan); i++) { /* behind lr and step */
+        ftr_plan_state s;
+        FTR_TEST_OK(found->context, ftr_plan_state_at(found->plan, i, &s));
+        assert_int_equal(s.dtype, FTR_BF16);
+        assert_int_equal(s.bytes, (size_t)ftr_shape_count(&s.shape) * 2);
+        FTR_TEST_OK(found->context, ftr_plan_state_read(found->plan, s.name, x, s.bytes));
+        FTR_TEST_OK(expected->context, ftr_plan_state_read(expected->plan, s.name, y, s.bytes));
+        for (int64_t k = 0; k < ftr_shape_count(&s.shape); k++, ++*total) {
+            off_by_one += x[k] != y[k];
+            if (abs((int)x[k] - (int)y[k]) > 1 && fabs((double)of_bf16(x[k]) - (double)of_bf16(y[k])) > 1e-7)
+                fail_msg("%s: %s[%d] is %.9g, expected %.9g or a neighbour", name, s.name, (int)k,
+                         (double)of_bf16(x[k]), (double)of_bf16(y[k]));
+        }
+    }
+    return off_by_one;
+}
+
+/* Each step against the oracle's from the same state, at each instruction set: the state is the nearest bf16 to what
+ * f32 gives, and the parameter moves by what was not rounded. */
+static void test_bf16_steps(void **state) {
+    const golden_optimizer *c = (const golden_optimizer *)*state;
+    const ftr_optimizer o = optimizer_of(c);
+    int64_t off_by_one = 0, total = 0;
+    for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
+        if (!has_level(levels[l])) continue;
+        setenv("FASTTRAIN_SIMD", levels[l], 1);
+        model m = model_on(NULL, 2, &o), oracle = model_on(ftr_test_oracle_backend(), 1, &o);
+        for (int s = 1; s <= 20; s++) {
+            copy_model(&oracle, &m);
+            step(&m, s, 1);
+            step(&oracle, s, 1);
+            off_by_one += compare_models(c->name, &m, &oracle, &total);
+        }
+        free_model(&m);
+        free_model(&oracle);
+        unsetenv("FASTTRAIN_SIMD");
+    }
+    print_message("    %lld of %lld states on the other side of a middle\n", (long long)off_by_one, (long long)total);
+    assert_true(off_by_one * 1000 <= total);
+}
+
+/* A parameter of many chunks whose gradient is itself and a number: 1, 2, 3 and 8 threads give the same bits. */
+static void large_model(const ftr_optimizer *o, int32_t threads, void *p, size_t bytes, void *states, size_t room) {
+    ftr_context *context = ftr_test_context_with(NULL, 3, threads, NULL);
+    ftr_graph *graph = ftr_graph_create(context);
+    const ftr_tensor w = ftr_parameter(graph, "w", FTR_F32, FTR_SHAPE(211, 199), (ftr_init){FTR_INIT_NORMAL, 0, 0.5});
+    const ftr_tensor loss = ftr_sum(ftr_mul(w, ftr_add(w, ftr_scalar(graph, FTR_F32, 0.25))), ftr_all_axes(), false);
+    ftr_plan *plan = NULL;
+    FTR_TEST_OK(context, ftr_compile(graph, &(ftr_compile_desc){.loss = loss, .optimizer = o}, &plan));
+    for (int s = 0; s < 3; s++) FTR_TEST_OK(context, ftr_step(plan, NULL));
+    FTR_TEST_OK(context, ftr_variable_read(w, p, bytes));
+    size_t at = 0;
+    for (int32_t i = 2; i < ftr_plan_state_count(plan); i++) {
+        ftr_plan_state s;
+        FTR_TEST_OK(context, ftr_plan_state_at(plan, i, &s));
+        assert_true(at + s.bytes <= room);
+        FTR_TEST_OK(context, ftr_plan_state_read(plan, s.name, (unsigned char *)states + at, s.bytes));
+        at += s.bytes;
+    }
+    ftr_plan_destroy(plan);
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
+static void test_bf16_threads(void **state) {
+    const golden_optimizer *c = (const golden_optimizer *)*state;
+    const ftr_optimizer o = optimizer_of(c);
+    enum { ELEMENTS = 211 * 199, STATES = 3 };
+    float *first = calloc(ELEMENTS, sizeof *first), *other = calloc(ELEMENTS, sizeof *other);
+    uint16_t *first_states = calloc(STATES * ELEMENTS, 2), *other_states = calloc(STATES * ELEMENTS, 2);
+    large_model(&o, 1, first, ELEMENTS * sizeof *first, first_states, STATES * ELEMENTS * 2);
+    for (int i = 0; i < ELEMENTS; i++) assert_true(isfinite(first[i]) && first_states[i] != 0);
+    for (int t = 1; t < 4; t++) {
+        large_model(&o, (int32_t[]){1, 2, 3, 8}[t], other, ELEMENTS * sizeof *other, other_states,
+                    STATES * ELEMENTS * 2);
+        assert_memory_equal(other, first, ELEMENTS * sizeof *other);
+        assert_memory_equal(other_states, first_states, STATES * ELEMENTS * 2);
+    }
+    free(first), free(other), free(first_states), free(other_states);
+}
+
+/* What a second moment in bf16 needs to fall is said, once a compilation, and only where it is not there. */
+static void test_bf16_warning(void **state) {
+    (void)state;
+    static const struct {
+        ftr_optimizer (*make)(double lr);
+        double beta2, alpha;
+        const char *log;
+    } forms[] = {{ftr_adamw, 0.999, 0, "beta2 0.999"}, {ftr_adamw, 0.98, 0, NULL},
+                 {ftr_muon, 0.997, 0, "beta2 0.997"},  {ftr_rmsprop, 0, 0.999, "alpha 0.999"},
+                 {ftr_rmsprop, 0, 0.99, NULL},         {ftr_lion, 0.999, 0, NULL}};
+    for (size_t i = 0; i < FTR_TEST_LENGTH(forms); i++) {
+        ftr_test_log log = {.length = 0};
+        ftr_optimizer o = forms[i].make(0.1);
+        o.state_dtype = FTR_BF16, o.beta2 = forms[i].beta2, o.alpha = forms[i].alpha;
+        const ftr_context_desc desc = {.threads = 1, .log_level = FTR_LOG_WARNING, .logger = ftr_test_logger(&log)};
+        ftr_context *context = NULL;
+        assert_int_equal(ftr_context_create(&desc, &context), FTR_OK);
+        ftr_graph *graph = ftr_graph_create(context);
+        const ftr_tensor w = ftr_parameter(graph, "w", FTR_F32, FTR_SHAPE(4, 4), (ftr_init){0});
+        const ftr_compile_desc compile = {.loss = ftr_sum(w, ftr_all_axes(), false), .optimizer = &o};
+        ftr_plan *plan = NULL;
+        FTR_TEST_OK(context, ftr_compile(graph, &compile, &plan));
+        if (forms[i].log)
+            assert_non_null(strstr(log.text, forms[i].log));
+        else
+            assert_string_equal(log.text, "");
+        ftr_plan_destroy(plan);
+        ftr_graph_destroy(graph);
+        ftr_context_destroy(context);
+    }
+}
+
+/* Half the memory, but for the learning rate and the count. */
+static void test_bf16_memory(void **state) {
+    (void)state;
+    size_t bytes[2];
+    for (int i = 0; i < 2; i++) {
+        ftr_optimizer o = ftr_adamw(0.1);
+        o.state_dtype = i ? FTR_BF16 : FTR_F32;
+        ftr_context *context = ftr_test_context();
+        ftr_graph *graph = ftr_graph_create(context);
+        const ftr_tensor w = ftr_parameter(graph, "w", FTR_F32, FTR_SHAPE(64, 64), (ftr_init){0});
+        const ftr_compile_desc desc = {.loss = ftr_sum(w, ftr_all_axes(), false), .optimizer = &o};
+        ftr_plan *plan = NULL;
+        FTR_TEST_OK(context, ftr_compile(graph, &desc, &plan));
+        bytes[i] = ftr_plan_memory(plan).optimizer_state;
+        ftr_plan_destroy(plan);
+        ftr_graph_destroy(graph);
+        ftr_context_destroy(context);
+    }
+    assert_int_equal(bytes[0] - bytes[1], 2 * 64 * 64 * 2);
+}
+
 /* The names, types and shapes of one optimizer's state, in order. */
 static void expect_states(const ftr_optimizer *o, const char *expected) {
     model m = model_on(NULL, 1, o);
@@ -437,6 +636,12 @@ static void test_state_names(void **state) {
                       "fc.weight.momentum_buffer f32 13 10\nfc.bias.exp_avg f32 13\n"
                       "tall.weight.momentum_buffer f32 23 6\n"
                       "scalar.exp_avg_sq f32\nnorm.weight.exp_avg_sq f32 7\nfc.bias.exp_avg_sq f32 13\n");
+    o = ftr_muon(0.1), o.state_dtype = FTR_BF16;
+    expect_states(&o, "optimizer.lr f32\noptimizer.step i64\n"
+                      "conv.weight.momentum_buffer bf16 6 3 3 4\nscalar.exp_avg bf16\nnorm.weight.exp_avg bf16 7\n"
+                      "fc.weight.momentum_buffer bf16 13 10\nfc.bias.exp_avg bf16 13\n"
+                      "tall.weight.momentum_buffer bf16 23 6\n"
+                      "scalar.exp_avg_sq bf16\nnorm.weight.exp_avg_sq bf16 7\nfc.bias.exp_avg_sq bf16 13\n");
     o = ftr_rmsprop(0.1), o.momentum = 0.5, o.centered = true;
     ftr_param_group group = ftr_param_group_defaults();
     group.pattern = "*weight", group.momentum = 0;
@@ -528,20 +733,29 @@ static void test_adafactor_axes(void **state) {
 
 int main(void) {
     enum { CASES = FTR_TEST_LENGTH(cases) };
-    struct CMUnitTest tests[3 * CASES + 3];
-    static char names[3 * CASES][64];
+    struct CMUnitTest tests[5 * CASES + 5];
+    static char names[5 * CASES][64];
     size_t count = 0;
     static const struct {
         const char *what;
         CMUnitTestFunction function;
-    } modes[] = {{"golden", test_golden}, {"skipped step", test_skipped_step}, {"state moves", test_state_moves}};
+        bool bf16;
+    } modes[] = {{"golden", test_golden, false},
+                 {"skipped step", test_skipped_step, false},
+                 {"state moves", test_state_moves, false},
+                 {"each step", test_bf16_steps, true},
+                 {"threads", test_bf16_threads, true}};
     for (size_t k = 0; k < FTR_TEST_LENGTH(modes); k++) {
-        for (size_t i = 0; i < CASES; i++, count++) {
+        for (size_t i = 0; i < CASES; i++) {
+            if (modes[k].bf16 && !has_bf16(&cases[i])) continue;
             snprintf(names[count], sizeof names[count], "%s: %s", modes[k].what, cases[i].name);
             tests[count] = (struct CMUnitTest){
                 .name = names[count], .test_func = modes[k].function, .initial_state = (void *)(uintptr_t)&cases[i]};
+            count++;
         }
     }
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_bf16_memory);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_bf16_warning);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_file_is_covered);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_state_names);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_adafactor_axes);
