@@ -159,13 +159,14 @@ endef
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,split,$t,$B/libfasttrain.a)))
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,single,$t,$(if $(filter tests/core/%,$t),,$B/single/libfasttrain.a))))
 
-# The models against PyTorch's. PYTHON has torch, torchvision, numpy, safetensors, efficientnet-lite-pytorch. MODELS: names.
+# All that PyTorch has too, against it. PYTHON has the packages that the README lists. PARITY: sections, MODELS: names.
 PYTHON ?= python3
+PARITY ?=
 MODELS ?=
-parity: $B/parity ## the models against PyTorch's (PYTHON=/path/to/python; MODELS="resnet18 ...": these)
-	@$(PYTHON) tests/parity/parity.py $B/parity $(MODELS)
+parity: $B/parity ## all against PyTorch (PYTHON=/path/to/python; PARITY="optimizers ...", MODELS="resnet18 ...": these)
+	@$(PYTHON) tests/parity/parity.py $B/parity --sections "$(PARITY)" --models "$(MODELS)"
 
-$B/parity: $B/split/tests/parity/parity.o $B/split/support.a $B/libfasttrain.a
+$B/parity: $B/split/tests/parity/parity.o $B/split/tests/parity/steps.o $B/split/support.a $B/libfasttrain.a
 	$(CC) $(SANITIZE) $^ -o $@ $(LIBS)
 
 check-dropin: ## a project outside the tree that only has the header
