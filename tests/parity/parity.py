@@ -22,6 +22,7 @@ scaler      GradScaler with an overflow in each of the first 20 steps
 import argparse
 import copy
 import math
+import os
 import pathlib
 import sys
 import tempfile
@@ -225,7 +226,7 @@ def main():
     parser.add_argument("--sections", type=str.split, default=[])
     parser.add_argument("--models", type=str.split, default=[])
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     report = Report()
     known = run(options.program, "models").split()
     everything = [*MODEL_SECTIONS, *STEP_SECTIONS]

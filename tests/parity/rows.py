@@ -14,7 +14,7 @@ class Report:
     def row(self, section, name, figure, bound, note=""):
         """Good if figure <= bound."""
         good = figure <= bound
-        print(f"{section:12}{name:26}{figure:>10.1e}  bound {bound:<8.1e} {'ok  ' if good else 'MISS'} {note}".rstrip(), flush=True)
+        print(f"{section:12}{name:34}{figure:>10.1e}  bound {bound:<8.1e} {'ok  ' if good else 'MISS'} {note}".rstrip(), flush=True)
         self.count(f"{section} {name}", good)
 
     def count(self, name, good):
