@@ -168,7 +168,7 @@ static void ftr__warn_of_stuck_moments(ftr_context *context, const ftr_optimizer
 }
 
 static ftr_status ftr__check_state_dtype(ftr_context *context, const ftr_optimizer *o) {
-    if (o->state_dtype == FTR_F32) return FTR_OK;
+    if (o->state_dtype == FTR_F32 || o->state_dtype == FTR_DTYPE_NONE) return FTR_OK;
     if (o->state_dtype != FTR_BF16)
         return ftr__error(context, FTR_ERROR_DTYPE, "optimizer: state_dtype is %s, expected f32 or bf16",
                           ftr_dtype_name(o->state_dtype));
