@@ -138,7 +138,8 @@ int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
 
 void ftr__thread_step_back(void) {
 #if defined(__linux__)
-    const int nice = 10; /* a tenth of a core that a thread of the usual 0 wants too */
+    const int nice =
+        5; /* a quarter of a core that a thread of the usual 0 wants too: other processes may use it as well */
     errno = 0;
     const int now = getpriority(PRIO_PROCESS, 0); /* 0 is the thread, as Linux has it, not the process */
     if ((now != -1 || errno == 0) && now < nice) (void)setpriority(PRIO_PROCESS, 0, nice);
