@@ -85,11 +85,25 @@ $(foreach e,$(EXAMPLE_SOURCES),$(eval $(call EXAMPLE,$e)))
 demo: $B/examples/digits ## train a network that reads handwritten digits (needs a C compiler only)
 	$B/examples/digits
 
-bench: $(BENCHES) ## the benchmarks, as build/bench/NAME
+# PYTHON has torch and torchvision, for infer also onnx, onnxscript and onnxruntime. Settings: see examples/bench/run.c.
+BENCH ?=
+bench: ## the benchmarks beside PyTorch (PYTHON=/path/to/python; BENCH="mlp rn20": these; DTYPE= THREADS= SIMD= MODES=)
+	@$(MAKE) --no-print-directory $(PARALLEL) -s bench-programs
+	@build/bench/run "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE PAIRS ROUND SIMD MODES CHECK JSON,$(if $($v),"$v=$($v)")) $(BENCH)
 
-$B/bench/%: examples/bench/%.c examples/bench/bench.h fasttrain.h
+# KERNELS="conv matmul": these families.
+KERNELS ?=
+bench-kernels: ## single ops beside PyTorch's, with their share of the measured peak (PYTHON=; KERNELS="conv norm": these; DTYPE= THREADS= SIMD=)
+	@$(MAKE) --no-print-directory -s $B/bench/kernels
+	@build/bench/kernels "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE SIMD,$(if $($v),"$v=$($v)")) $(KERNELS)
+
+.PHONY: bench-kernels bench-programs
+bench-programs: $(BENCHES)
+
+# Linked with the library from src/. Each also compiles with the single file alone: see examples/bench/bench.h.
+$B/bench/%: examples/bench/%.c $(wildcard examples/bench/*.h) $B/libfasttrain.a $B/include/fasttrain.h
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_FLAGS:-O1=-O2) $(CFLAGS) $< -o $@ $(LIBS)
+	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -D_GNU_SOURCE -DBENCH_LIBRARY $(CFLAGS) -I$B/include -Isrc $< -o $@ $B/libfasttrain.a $(LIBS)
 
 $B/readme/first.c: README.md
 	@mkdir -p $(@D)
@@ -119,13 +133,15 @@ size: ## time to compile the single file, and its size
 
 test: amalgamate ## all tests, on src/ and on the single file; ends with the count
 	@$(MAKE) --no-print-directory $(PARALLEL) test-programs
-	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run tests/examples/gpt tests/examples/mnist
+	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run tests/examples/gpt tests/examples/mnist \
+	    tests/examples/bench
 
 test-split: $(SPLIT_PROGRAMS) ## the tests on src/ alone
 	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS)
 
 .PHONY: test-programs
-test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first $B/examples/gpt $B/examples/mnist
+test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first $B/examples/gpt $B/examples/mnist \
+               $B/bench/mlp $B/bench/run
 
 $B/split/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
 	@mkdir -p $(@D)

@@ -7,7 +7,9 @@
  * Prints the plan's memory; for each pair of rounds the seconds of both, on the clock and of the processors; then the
  * stall of a save, that is what a step waits for it (mean and longest), the time until it is on disk, and the slowdown of
  * the median pair. On a machine that others use the seconds of the processors say more. */
+#ifndef BENCH_LIBRARY /* see bench.h */
 #define FASTTRAIN_IMPLEMENTATION
+#endif
 #include "fasttrain.h"
 
 #include <stdio.h>

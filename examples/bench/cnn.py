@@ -3,17 +3,20 @@
 import twin
 from torch import nn
 
-network = nn.Sequential(
-    nn.Conv2d(1, 32, 3),
-    nn.ReLU(),
-    nn.Conv2d(32, 64, 3),
-    nn.ReLU(),
-    nn.MaxPool2d(2),
-    nn.Flatten(),
-    nn.Linear(64 * 12 * 12, 128),
-    nn.ReLU(),
-    nn.Linear(128, 10),
-)
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 12 * 12, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
 
 if __name__ == "__main__":
-    twin.main("cnn", network, (1, 28, 28))
+    twin.train(network, (128, 1, 28, 28), 10, twin.sgd)

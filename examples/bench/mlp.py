@@ -3,7 +3,10 @@
 import twin
 from torch import nn
 
-network = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+
+def network():
+    return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+
 
 if __name__ == "__main__":
-    twin.main("mlp", network, (784,))
+    twin.train(network, (128, 784), 10, twin.adamw(1e-3))

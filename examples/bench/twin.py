@@ -1,61 +1,67 @@
-"""What the PyTorch twins of the benchmarks share; bench.h says what the figures mean.
+"""What the PyTorch twins of the benchmarks share; bench.h says what the options and the figures mean.
 
     python3 examples/bench/mlp.py --mode compile --threads 2 --seconds 5
 
-The fastest PyTorch has on a CPU in f32 is what counts: the optimizer is the fused AdamW, gradients are set to None, the
-loss is not read back, and `--mode` picks the layout and torch.compile.
+The fastest that PyTorch has on a CPU is what counts: the optimizer is the fused one, gradients are set to None, the loss is
+not read back, `--mode` picks the layout and torch.compile (forward and loss in one function), and --dtype bf16 is autocast.
 """
 
 import time
 
 START = time.perf_counter()  # the imports below are part of the time to the first step
 
-import argparse
-import resource
-import statistics
-import sys
-
+import rounds
 import torch
 import torch.nn.functional as F
 
-BATCH, CLASSES, POOL, WARM_UP = 128, 10, 8, 3
-MODES = ("eager", "channels_last", "compile", "compile_channels_last")
+ENGINE = f"torch-{torch.__version__.split('+')[0]}"
 
 
-def main(name, network, shape):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--mode", choices=MODES, default="eager")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=5)
-    options = parser.parse_args()
+def parse():
+    options = rounds.parse(("eager", "channels_last", "compile", "compile_channels_last"))
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
+    return options
 
-    images, labels = torch.rand(POOL, BATCH, *shape), torch.randint(CLASSES, (POOL, BATCH))
-    batches = list(images)
+
+def adamw(lr):
+    return lambda parameters: torch.optim.AdamW(parameters, lr=lr, fused=True)
+
+
+def sgd(parameters):
+    """The optimizer of the convolutional networks."""
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
+
+
+def data(shape, classes, tokens):
+    """Batches of images, or of tokens, and their labels."""
+    if tokens:
+        return torch.randint(classes, (2, rounds.POOL, *shape))
+    return torch.rand(rounds.POOL, *shape), torch.randint(classes, (rounds.POOL, shape[0]))
+
+
+def train(make_network, shape, classes, optimizer, tokens=False):
+    """Trains a network on the cross entropy; `shape` is a batch's, images as NCHW."""
+    options = parse()
+    network = make_network()
+    inputs, labels = (list(part) for part in data(shape, classes, tokens))
     if "channels_last" in options.mode:
         network = network.to(memory_format=torch.channels_last)
-        batches = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
-    model = torch.compile(network) if "compile" in options.mode else network
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+        inputs = [batch.contiguous(memory_format=torch.channels_last) for batch in inputs]
+
+    def forward(x, y):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bf16"):
+            return F.cross_entropy(network(x).flatten(0, -2), y.flatten())
+
+    loss_of = torch.compile(forward) if "compile" in options.mode else forward
+    updates = optimizer(network.parameters())
 
     def step(index):
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(batches[index % POOL]), labels[index % POOL]).backward()
-        optimizer.step()
+        updates.zero_grad(set_to_none=True)
+        loss = loss_of(inputs[index % rounds.POOL], labels[index % rounds.POOL])
+        loss.backward()
+        updates.step()
+        return loss.detach()
 
-    step(0)
-    first_step = time.perf_counter() - START
-    for index in range(1, WARM_UP):
-        step(index)
-    durations, begin = [], time.perf_counter()
-    while not durations or time.perf_counter() - begin < options.seconds:
-        before = time.perf_counter()
-        step(WARM_UP + len(durations))
-        durations.append(time.perf_counter() - before)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    print(
-        f"{name} torch-{torch.__version__.split('+')[0]} {options.mode} threads={options.threads} "
-        f"steps={len(durations)} samples_per_second={BATCH / statistics.median(durations):.1f} "
-        f"first_step_seconds={first_step:.3f} peak_rss_mib={rss:.1f}"
-    )
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    rounds.run(options, ENGINE, shape[0], parameters, step, torch.Tensor.item, START)

@@ -26,8 +26,17 @@ FTR_API const char *ftr_op_name(ftr_op op);
 /* Inputs of an optimizer's update before the groups of its parameters: lr, step, grad_scale, found_inf. */
 #define FTR_UPDATE_FIRST_GROUP 4
 
+/* Inputs of an average_update before its pairs: averages taken, applied steps, found_inf. */
+#define FTR_AVERAGE_FIRST_PAIR 3
+
 /* Activation that a node applies to its result; set by the fuse pass. */
-typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
+typedef enum ftr_activation {
+    FTR_ACT_NONE = 0,
+    FTR_ACT_RELU,
+    FTR_ACT_RELU6, /* of batch_norm only, as those below */
+    FTR_ACT_HARDSWISH,
+    FTR_ACT_SILU
+} ftr_activation;
 
 /* Attributes of a node, with all defaults resolved. Which member counts is in ops.def. */
 typedef union ftr_op_attr {
@@ -90,6 +99,13 @@ typedef union ftr_op_attr {
         ftr_shape shape;
     } random;
     struct {
+        double mixup, cutmix, mixup_alpha, cutmix_alpha; /* of a draw, as the next three; 0 elsewhere */
+        int64_t rows, image[2];                          /* of the batch; height and width, 0 without cutmix */
+        ftr_mix_pairs pairs;
+        uint64_t key; /* the Philox stream of the draw */
+        bool targets; /* of the others: the weights of targets, not those of images */
+    } mix;
+    struct {
         double scale, dropout;
         /* The dropout's Philox stream, as of an op dropout. The weight of query i and key j of head h of sample b uses
          * number j % 4 of block ((b * heads + h) * ceil(tk / 4) + j / 4) * tq + i. */
@@ -146,7 +162,20 @@ typedef union ftr_op_attr {
     } cumsum;
     struct {
         double weight;
+        bool cumulative; /* the weight is 1 / (the plan's steps, this one included): the state is their mean */
     } ema;
+    struct {
+        int64_t steps; /* in a group: a step is the first of one if the plan's steps before it are a multiple */
+    } accumulate;
+    /* An average is taken if found_inf is 0 and the applied steps are start, start + every, start + 2 every ..., but not 0.
+     * With n taken before, the weight is 1 if n is 0 or `copy`; 1 / (n + 1) if `equal`; otherwise 1 - d, where d is decay,
+     * with a warm-up (warmup_gamma > 0) max(min(1 - (1 + n / warmup_gamma)^-warmup_power, decay), min_decay). Counts,
+     * unless `copy`. */
+    struct {
+        double decay, min_decay, warmup_gamma, warmup_power;
+        int64_t start, every;
+        bool equal, copy;
+    } average;
     struct {
         double lr_scale;   /* the learning rate of the node's parameters is lr * lr_scale */
         double clip_value; /* gradients are limited to +-clip_value; 0: they are not */
@@ -167,6 +196,7 @@ typedef union ftr_op_attr {
     } clip_scale;
     struct {
         double max_norm; /* 0: the norm is not limited */
+        double divisor;  /* gradients are multiples of this too, beside the loss scale */
     } grad_norm;
     struct {
         double growth, backoff; /* factors */
@@ -195,7 +225,7 @@ typedef struct ftr_kernel_call {
     const ftr_view *out;
     int32_t out_count;
     void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
-    uint64_t seed;   /* of the context */
+    uint64_t seed;   /* of the op's random numbers: one of ftr_context_seeds() */
     uint64_t step;   /* steps done by the plan before this one */
 } ftr_kernel_call;
 

@@ -15,7 +15,7 @@ extern "C" {
  * A checkpoint is a folder, DIRECTORY/step-000000000123, with
  *
  *     weights.safetensors     parameters and buffers, as ftr_save_weights() writes them: load_state_dict() takes it
- *     optimizer.safetensors   the optimizer's state by name, in PyTorch's layout
+ *     optimizer.safetensors   the optimizer's state by name, in PyTorch's layout; sums of gradients, averages of weights
  *     best.safetensors        ftr_fit() with early_stop.restore_best: the best epoch's parameters and buffers
  *     checkpoint.json         format version, counters, seed, values by section, the caller's metadata, and size and
  *                             CRC-32C of each file and of itself
@@ -92,7 +92,8 @@ FTR_API bool ftr_checkpoint_due(ftr_checkpointer *checkpointer, int64_t step);
 
 /* Copies the state and leaves the writing to the background thread: the call takes as long as the copy. While another
  * save is under way it waits or does nothing, see when_busy. Errors: FTR_ERROR_INVALID_ARGUMENT,
- * FTR_ERROR_OUT_OF_MEMORY (more metadata than ever before); with FTR_CHECKPOINT_STOP those of the save before, which
+ * FTR_ERROR_OUT_OF_MEMORY (more metadata than ever before), FTR_ERROR_STATE (averages are in the variables, see
+ * ftr_plan_swap_average()); with FTR_CHECKPOINT_STOP those of the save before, which
  * then is not tried again. */
 FTR_API ftr_status ftr_checkpoint_save(ftr_checkpointer *checkpointer, const ftr_checkpoint_point *point);
 
@@ -143,8 +144,8 @@ FTR_API const ftr_safetensors *ftr_checkpoint_tensors(const ftr_checkpoint *chec
 
 /* Puts weights, optimizer state and step counter into a plan and its graph. All is compared first, and nothing is
  * changed if something does not fit: the seed, the inputs' shapes (the batch size among them), the optimizer and its
- * settings, each tensor's name, type and shape. Errors: FTR_ERROR_STATE, FTR_ERROR_NAME, FTR_ERROR_SHAPE,
- * FTR_ERROR_DTYPE; the sentence has what was found and what was expected. */
+ * settings, accumulation and averages, each tensor's name, type and shape. Errors: FTR_ERROR_STATE (also: averages are in
+ * the variables), FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE; the sentence has what was found and what was expected. */
 FTR_API ftr_status ftr_checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan);
 
 /* Frees a checkpoint. NULL is allowed. */

@@ -45,6 +45,35 @@ typedef struct ftr_scaler_desc {
 /* GradScaler's constants, FTR_SCALING_AUTO. */
 FTR_API ftr_scaler_desc ftr_scaler_defaults(void);
 
+/* ------------------------------------------------------------------------------------------------------------------
+ * Averages of the weights: beside each trained parameter, and each running statistic of batch norms, the plan keeps an
+ * average of the values that the optimizer's steps leave behind. It often generalizes better than the last values do. */
+typedef enum ftr_average_kind {
+    FTR_AVERAGE_NONE = 0,
+    FTR_AVERAGE_EMA, /* average = d average + (1 - d) value, as PyTorch's AveragedModel with get_ema_multi_avg_fn(decay); the
+                      * first is the value */
+    FTR_AVERAGE_SWA  /* the mean of all values that were taken, as PyTorch's AveragedModel */
+} ftr_average_kind;
+
+/* From ftr_average_defaults(). A value is taken after the applied steps start, start + every, start + 2 every and so on, but
+ * not before the first: start 5 and every 1 begin with what the fifth update left. Steps that loss scaling leaves out do not
+ * count. */
+typedef struct ftr_average_desc {
+    uint32_t cookie;
+    ftr_average_kind kind; /* FTR_AVERAGE_NONE */
+    double decay;          /* EMA: d; 0.999 */
+    bool warmup;           /* EMA: d = max(min(1 - (1 + n / warmup_gamma)^-warmup_power, decay), min_decay), n being the
+                            * values taken before, as timm's ModelEmaV3 with use_warmup */
+    double warmup_gamma, warmup_power, min_decay; /* 1, 2/3, 0 */
+    int64_t start;                                /* 0 */
+    int64_t every;                                /* 1 */
+    bool copy_buffers; /* running statistics are those of the last value taken: AveragedModel's use_buffers=False.
+                        * Otherwise they are averaged as parameters are */
+} ftr_average_desc;
+
+/* No average; the settings of get_ema_multi_avg_fn() and ModelEmaV3. */
+FTR_API ftr_average_desc ftr_average_defaults(void);
+
 /* A search for the origin of an infinity or NaN: after each node all elements of its results are looked at, which takes
  * time. The first that is not finite ends ftr_step() with FTR_ERROR_NONFINITE and a sentence that names op, node, forward
  * or backward, result, element, value and shape; inputs and parameters are looked at before the first node. */
@@ -79,6 +108,12 @@ typedef struct ftr_compile_desc {
                                      * the frozen ones aside: see ftr_freeze() */
     ftr_amp amp;                    /* mixed precision, for training and evaluation alike */
     const ftr_scaler_desc *scaler;  /* NULL: ftr_scaler_defaults() */
+    int64_t accumulate; /* steps (micro-batches) of an update: their gradients are added up, and the last step of each
+                         * group updates by the mean. With losses that are means, groups of n batches of b samples are
+                         * then batches of n b, batch norm's statistics aside. 0 and 1: each step updates. See ftr_step() */
+    const ftr_average_desc *average; /* NULL: none */
+    bool cumulative_statistics; /* running statistics of batch norms become the mean over the plan's steps, from its first
+                                 * one on, whatever they were: PyTorch's momentum=None */
     ftr_nonfinite debug_nonfinite;
     bool no_fuse;                   /* leave the fuse pass out */
     ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "schedule", "memplan" */
@@ -99,7 +134,7 @@ FTR_API void ftr_plan_destroy(ftr_plan *plan);
 typedef struct ftr_memory {
     size_t parameters;
     size_t gradients;
-    size_t optimizer_state;
+    size_t optimizer_state; /* sums of gradients and averages included */
     size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
     size_t workspace;   /* scratch of the node that needs most */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
@@ -127,15 +162,26 @@ typedef struct ftr_step_info {
     uint64_t step;  /* steps done with this plan, this one included */
     double seconds; /* duration of the step */
     double grad_norm;  /* norm of all gradients (of the trained parameters, or those in gradients_of), without the loss
-                        * scale and before clipping; NaN if neither clip_norm nor loss scaling needs it */
+                        * scale and before clipping; NaN if neither clip_norm nor loss scaling needs it. With accumulation
+                        * that of the group's mean, in its last step; NaN in the others */
     double loss_scale; /* that this step's gradients were computed with; 1 without loss scaling */
-    bool skipped;      /* the gradients held an infinity or NaN, so that loss scaling left the step out */
-    uint64_t applied_steps; /* updates of the optimizer so far: steps less those that were left out */
+    bool skipped;      /* the gradients, or those of the group that ends here, held an infinity or NaN, so that loss
+                        * scaling left the update out */
+    bool overflow;     /* loss scaling has found an infinity or NaN in this step or, with accumulation, in this step or one
+                        * before it in its group */
+    bool updated;      /* the optimizer has changed the parameters: not in the midst of a group, nor if `skipped` */
+    uint64_t applied_steps; /* updates of the optimizer so far: those that were left out do not count */
 } ftr_step_info;
 
 /* Runs the plan once: forward, and with gradients and an optimizer also backward and update. `info` may be NULL. On an
  * error no parameter, buffer or optimizer state has changed.
- * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA, FTR_ERROR_NONFINITE (if debug_nonfinite asks for it). */
+ *
+ * With accumulate = n a step is one micro-batch, wherever steps are counted; steps n, 2 n, 3 n ... of the plan, those of a
+ * checkpoint that it goes on from included, end a group. Only they clip, update, move the loss scale (which stays while a
+ * group is under way) and average weights. One infinity in a group leaves its update out. Running statistics move with each
+ * micro-batch; with loss scaling not from an infinity on to the end of its group. An unfinished group stays unapplied.
+ * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA, FTR_ERROR_NONFINITE (if debug_nonfinite asks for it), FTR_ERROR_STATE (averages
+ * are in the variables, see ftr_plan_swap_average()). */
 FTR_API ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info);
 
 /* Copies a result of the last step out; `tensor` is the loss, one of `outputs` or an input. `bytes` is its exact size.
@@ -143,7 +189,9 @@ FTR_API ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info);
 FTR_API ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
 /* Copies the gradient of the loss with respect to `tensor` out, as the last step left it: before clipping, the loss scale
- * taken out. Errors as ftr_read(); a tensor that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
+ * taken out. With accumulation, that of a trained parameter is what its group has come to so far: the sum over the group's
+ * micro-batches, divided by their full number, which PyTorch's .grad is too if the losses are divided by it; of other tensors
+ * it is that of the last micro-batch. Errors as ftr_read(); a tensor that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
 FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
 /* Sets the learning rate of the steps to come. Errors: FTR_ERROR_STATE (no optimizer), FTR_ERROR_INVALID_ARGUMENT (not a
@@ -156,12 +204,26 @@ FTR_API double ftr_plan_lr(const ftr_plan *plan);
 /* Steps done with this plan. */
 FTR_API uint64_t ftr_plan_steps(const ftr_plan *plan);
 
-/* Steps that the optimizer has applied: those of its state, which may come from a checkpoint, less the steps that were left
+/* Updates that the optimizer has applied: those of its state, which may come from a checkpoint, less those that were left
  * out because gradients were not finite. 0 without an optimizer. */
 FTR_API uint64_t ftr_plan_applied_steps(const ftr_plan *plan);
 
+/* How many values the averages of the weights have been made of; 0 without them. */
+FTR_API int64_t ftr_plan_average_count(const ftr_plan *plan);
+
+/* Exchanges the averages of the weights with the graph's variables, so that other plans of the graph, ftr_save_weights() and
+ * ftr_variable_read() see them; called once more, puts both back. In between the plan takes no step and is not saved, and
+ * freeing it leaves the averages in the graph. Errors: FTR_ERROR_STATE (the plan keeps no averages, or has taken none
+ * yet). */
+FTR_API ftr_status ftr_plan_swap_average(ftr_plan *plan);
+
+/* Whether the averages are in the graph's variables now. */
+FTR_API bool ftr_plan_average_is_in(const ftr_plan *plan);
+
 /* A tensor of the optimizer's state. The names are "optimizer.lr" (f32 scalar), "optimizer.step" (i64 scalar, the applied
- * steps), and PyTorch's words behind the parameter's name: "fc1.weight.exp_avg". Shapes are those in memory. */
+ * steps), and PyTorch's words behind the parameter's name: "fc1.weight.exp_avg". Shapes are those in memory. With
+ * accumulation there are "fc1.weight.grad_sum", the sum of the group's gradients, multiples of the loss scale; with averages
+ * "fc1.weight.average" and "average.count" (i64 scalar). */
 typedef struct ftr_plan_state {
     const char *name; /* owned by the plan */
     ftr_dtype dtype;

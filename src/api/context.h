@@ -38,9 +38,20 @@ typedef struct ftr_logger {
     void (*write)(void *user, ftr_log_level level, bool transient, const char *message);
 } ftr_logger;
 
+/* Seeds by purpose, to change one thing and keep the others: the same first values with another order of samples, say. A
+ * field that is 0 is the context's `seed`. Purposes are independent of each other with one seed as with several. */
+typedef struct ftr_seeds {
+    uint64_t init;    /* first values of parameters and buffers */
+    uint64_t order;   /* order of samples in ftr_fit() */
+    uint64_t noise;   /* dropout, stochastic depth, random tensors */
+    uint64_t augment; /* ftr_mix_draw() */
+    uint64_t split;   /* ftr_train_test_split(), ftr_k_fold() */
+} ftr_seeds;
+
 /* All fields may be 0: system allocator, messages to stderr, seed 0, one thread a core, the CPU backend. */
 typedef struct ftr_context_desc {
-    uint64_t seed;           /* the only source of randomness */
+    uint64_t seed;           /* with `seeds` the only source of randomness */
+    ftr_seeds seeds;         /* those that are to differ from `seed` */
     int32_t threads;         /* of the CPU backend, the caller's included; 0 is one for each core the process may use */
     ftr_allocator allocator; /* allocate == NULL: aligned memory of the system */
     ftr_logger logger;       /* write == NULL: stderr */
@@ -76,6 +87,9 @@ FTR_API const char *ftr_context_backend_name(const ftr_context *context);
 
 /* Instruction set of the CPU backend: "portable", "avx2", "avx512" or "neon". */
 FTR_API const char *ftr_context_simd_name(const ftr_context *context);
+
+/* The seeds in use, none of them left to be derived; all 0 for NULL. */
+FTR_API ftr_seeds ftr_context_seeds(const ftr_context *context);
 
 /* Seconds on a clock that never goes back. Thread safe. */
 FTR_API double ftr_time_seconds(void);

@@ -4,9 +4,9 @@
  *
  *   1  What it is              6  Your own loop            11  Models
  *   2  Adding it to a program  7  Ownership and memory     12  Mixed precision
- *   3  Concepts                8  Errors and threads       13  Build switches and environment
- *   4  A first program         9  Reproducibility          14  What it does not do
- *   5  Evaluating, saving...  10  Seeing inside
+ *   3  Concepts                8  Errors and threads       13  Around the optimizer's step
+ *   4  A first program         9  Reproducibility          14  Build switches and environment
+ *   5  Evaluating, saving...  10  Seeing inside            15  What it does not do
  *
  * 1  WHAT IT IS
  *
@@ -93,6 +93,12 @@
  * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
  * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
+ * Which samples are trained on and which held out: ftr_train_test_split() and ftr_k_fold() make lists of sample numbers, by
+ * class in proportion if they are given labels, and ftr_source_subset() makes a source of a list (ftr_k_fold() shows a
+ * cross-validation). Which learning rate: ftr_find_lr() lets it grow over a short training, and says where the loss falls
+ * fastest; parameters are then as before. Mixup and cutmix are two lines between input and model, which an evaluation leaves
+ * out (ftr_mix_draw()).
+ *
  * A long run keeps checkpoints, and goes on from the newest one when it is started again after a crash, a power cut or the
  * end of its time on a machine:
  *
@@ -160,7 +166,8 @@
  *
  * On one machine type the numbers depend on the seed alone: not on the number of threads. Random numbers are counter-based:
  * a parameter's first value is a function of (seed, name), dropout of (seed, node, step), the order of samples of (seed,
- * epoch). So nothing but counters has to be kept for a run to be resumed anywhere.
+ * epoch). So nothing but counters has to be kept for a run to be resumed anywhere. ftr_context_desc.seeds sets the seed of
+ * one purpose by itself: other first values in the same order of samples, say. A run is resumed with the seeds it began with.
  *
  * 10  SEEING INSIDE
  *
@@ -195,7 +202,29 @@
  *
  * Apart from the type, ftr_optimizer.clip_norm limits the norm of all gradients together; ftr_step_info.grad_norm has it.
  *
- * 13  BUILD SWITCHES AND ENVIRONMENT
+ * 13  AROUND THE OPTIMIZER'S STEP
+ *
+ * A batch that does not fit into memory is taken in parts: with accumulate = 8 eight micro-batches of the graph's batch size
+ * are one update, that of their mean gradient. A step is then one micro-batch wherever steps are counted, and
+ * applied_steps are updates. Limits of gradients, loss scaling and averages see the whole group; an unfinished one at the
+ * end of a run is not applied, but a checkpoint within a group goes on with it.
+ *
+ *     t.accumulate = 8;
+ *
+ * Averages of the weights often do better than the last weights. FTR_AVERAGE_EMA is the exponential one, FTR_AVERAGE_SWA the
+ * mean; running statistics are averaged with the weights.
+ *
+ *     t.average.kind = FTR_AVERAGE_EMA, t.average.decay = 0.9999, t.average.warmup = true;
+ *     t.evaluate_average = true;     // evaluations, early stopping and the best epoch go by the averages
+ *     t.finish_with_average = true;  // and they stay in the graph
+ *
+ * In a loop of your own ftr_plan_swap_average() brings the averages into the graph, for an evaluation or
+ * ftr_save_weights(), and takes them out again. Behind the mean of weights from far apart, running statistics are made anew:
+ *
+ *     t.average.kind = FTR_AVERAGE_SWA, t.average.start = 75 * updates, t.average.every = updates;  // after epochs 75 ...
+ *     if (ftr_fit(g, &t, NULL) || ftr_update_batch_norm(g, &t)) ...
+ *
+ * 14  BUILD SWITCHES AND ENVIRONMENT
  *
  *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
  *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
@@ -203,7 +232,7 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *
- * 14  WHAT IT DOES NOT DO
+ * 15  WHAT IT DOES NOT DO
  *
  * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, whatever the type of storage (f64 is
  * for reference backends). Windows is not supported. */

@@ -190,6 +190,59 @@ FTR_API ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_sh
  * from the mean. */
 FTR_API ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std);
 
+/* ------------------------------------------------------------------------------------------------------- mixing -- */
+
+/* Who a sample of a batch is mixed with. */
+typedef enum ftr_mix_pairs {
+    FTR_MIX_ROLL = 0, /* the sample before it, the first with the last, as torchvision */
+    FTR_MIX_PERMUTE   /* the one that a random permutation puts in its place, which may be itself */
+} ftr_mix_pairs;
+
+/* From ftr_mix_defaults(). */
+typedef struct ftr_mix_desc {
+    uint32_t cookie;
+    double mixup, cutmix; /* probabilities of each for a batch; the rest of the batches stay as they are; 0.5, 0.5 */
+    double mixup_alpha;   /* lambda comes from Beta(alpha, alpha); 0.2 */
+    double cutmix_alpha;  /* 1 */
+    ftr_mix_pairs pairs;
+} ftr_mix_desc;
+
+/* One of mixup with alpha 0.2 and cutmix with alpha 1, as torchvision's references have them; FTR_MIX_ROLL. */
+FTR_API ftr_mix_desc ftr_mix_defaults(void);
+
+/* How a batch is mixed: from ftr_mix_draw(), or of the caller's own tensors. */
+typedef struct ftr_mix {
+    ftr_tensor weights;  /* f32 [4]: an image's own and its partner's, a target's own and its partner's */
+    ftr_tensor partners; /* i32 [n]: the row of each row's partner */
+    ftr_tensor box;      /* i32 [4]: top, left, bottom, right (not included); inside it an image is its partner. A null
+                          * handle: none */
+} ftr_mix;
+
+/* Draws how each batch is mixed: by mixup (Zhang et al., ICLR 2018), by cutmix (Yun et al., ICCV 2019), or not at all. Two
+ * lines between input and model, and a loss of class probabilities:
+ *
+ *     ftr_mix mix = ftr_mix_draw(images, NULL, NULL);
+ *     ftr_tensor x = ftr_mix_images(images, mix), target = ftr_mix_targets(ftr_one_hot(labels, 10, FTR_F32), mix);
+ *     ... ftr_cross_entropy(model(x), target, NULL) ...
+ *
+ * Mixup weights images and targets by lambda and 1 - lambda. Cutmix puts a box of the partner into each image, with the
+ * middle drawn evenly, its sides sqrt(1 - lambda) of the image's, cut off at the edges; the targets are weighted by what
+ * is left of each. One lambda and one box a batch, all as torchvision.transforms.v2's MixUp and CutMix. Only the batch's size
+ * and, for cutmix, height and width of `images` [n, h, w, ..] count. Rows that ftr_batch_mask() leaves out, if it is declared
+ * before, are mixed with nothing. Numbers come from ftr_seeds.augment, the full name (of which no other draw may be; NULL:
+ * "mix_draw_" and the node's number) and the step: the same on any machine, for any number of threads, and when a run is
+ * resumed. `desc` may be NULL. The handles are invalid on an error. */
+FTR_API ftr_mix ftr_mix_draw(ftr_tensor images, const char *name, const ftr_mix_desc *desc);
+
+/* While training: w0 x + w1 x[partner] outside the box, x[partner] inside; a term of weight 0 is left out. In evaluation: x.
+ * x [n, h, w, ..] of the size that was drawn for, rank 3 or more; without a box [n, ..], rank 2 or more. Floating point. A
+ * partner or a box outside of x fails the step with FTR_ERROR_DATA. */
+FTR_API ftr_tensor ftr_mix_images(ftr_tensor x, ftr_mix mix);
+
+/* While training: w2 t + w3 t[partner]. In evaluation: t. Class probabilities [n, ..], rank 2 or more, floating point; labels
+ * become them by ftr_one_hot(). */
+FTR_API ftr_tensor ftr_mix_targets(ftr_tensor targets, ftr_mix mix);
+
 /* --------------------------------------------------------------------------------------------------- attention -- */
 
 /* From ftr_attention_defaults(). */
@@ -493,8 +546,10 @@ typedef struct ftr_cross_entropy_desc {
 /* No smoothing, ignore_index -100, no weights, mean. */
 FTR_API ftr_cross_entropy_desc ftr_cross_entropy_defaults(void);
 
-/* Cross entropy of softmax(logits) [.., classes] against labels [..] (i32 or i64), as PyTorch's cross_entropy. A label
- * outside the classes that is not ignore_index fails the step with FTR_ERROR_DATA and changes no parameter. The mean over
+/* Cross entropy of softmax(logits) [.., classes] against labels [..] (i32 or i64), or against class probabilities
+ * [.., classes] of the logits' type (soft targets), as PyTorch's cross_entropy. Probabilities have a gradient too, are not
+ * looked at whether they add up to 1, and their mean is over the rows, whatever the class weights; ignore_index must then be
+ * below 0. Rows that ftr_batch_mask() leaves out do not count. A label outside the classes that is not ignore_index fails the step with FTR_ERROR_DATA and changes no parameter. The mean over
  * no rows at all is NaN. `desc` may be NULL. */
 FTR_API ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cross_entropy_desc *desc);
 

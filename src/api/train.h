@@ -46,7 +46,9 @@ typedef struct ftr_train_event {
     double lr;             /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
     double grad_norm;      /* of the last step, see ftr_step_info */
     double loss_scale;     /* the same */
-    int64_t skipped_steps; /* of the whole run: those that loss scaling left out */
+    int64_t skipped_steps; /* of the whole run: updates that loss scaling left out */
+    int64_t applied_steps; /* updates of the optimizer so far */
+    bool updated;          /* the last step has changed the parameters: see ftr_step_info */
     ftr_plan *plan;        /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
@@ -65,8 +67,20 @@ typedef struct ftr_train_desc {
     uint32_t cookie;
     ftr_tensor loss;
     ftr_optimizer optimizer;
-    ftr_amp amp;                   /* mixed precision, of training and evaluation */
-    ftr_scaler_desc scaler;        /* ftr_scaler_defaults() */
+    ftr_amp amp;            /* mixed precision, of training and evaluation */
+    ftr_scaler_desc scaler; /* ftr_scaler_defaults() */
+    /* Steps (micro-batches) of an update, see ftr_step(); 0 and 1: each step updates. Steps, those of max_steps, checkpoints
+     * and progress among them, are micro-batches; a schedule counts updates. Groups go on over the end of an epoch. One that
+     * the end of the run cuts is not applied (a run that is resumed with more steps goes on with it). */
+    int64_t accumulate;
+    ftr_average_desc average; /* of the weights: ftr_average_defaults() */
+    /* Evaluations, and with them the best epoch, early stopping and restore_best, take the averages of the weights, from the
+     * first that there is on. Between evaluations, in callbacks and in a checkpoint's weights.safetensors, the graph has the
+     * weights themselves. */
+    bool evaluate_average;
+    /* Leave the averages in the graph at the end, after the last checkpoint, unless restore_best puts an epoch's weights
+     * there or a signal or max_seconds ended the run. */
+    bool finish_with_average;
     ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
     ftr_source *train;             /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
@@ -91,6 +105,8 @@ typedef struct ftr_train_desc {
         double min_delta;   /* what counts as an improvement */
         bool maximize;      /* larger is better */
         bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
+        double threshold;   /* the run stops once the metric is this good; NaN: off, the default */
+        int64_t start_epoch; /* epochs before this one (from 0) are not looked at */
     } early_stop;
     ftr_checkpoint_desc checkpoint; /* directory NULL: none. One more is written when the run ends */
     ftr_resume resume;
@@ -109,12 +125,14 @@ typedef struct ftr_train_result {
     double eval_loss; /* NaN without an evaluation */
     double metrics[FTR_MAX_METRICS];
     double eval_metrics[FTR_MAX_METRICS];
-    int64_t best_epoch;    /* of early stopping; -1 without it */
-    bool stopped_early;    /* by early stopping or by a callback */
-    bool preempted;        /* by a signal or by max_seconds: the run is to be resumed */
-    int32_t signal;        /* that ended it, or came when it was at its end; 0: none */
-    int64_t resumed_at;    /* steps that had been done before this call; -1: the run began here */
-    int64_t skipped_steps; /* left out by loss scaling; they are among `steps` */
+    int64_t best_epoch;      /* of early stopping; -1 without it */
+    bool stopped_early;      /* by early stopping or by a callback */
+    bool preempted;          /* by a signal or by max_seconds: the run is to be resumed */
+    int32_t signal;          /* that ended it, or came when it was at its end; 0: none */
+    int64_t resumed_at;      /* steps that had been done before this call; -1: the run began here */
+    int64_t skipped_steps;   /* updates left out by loss scaling */
+    int64_t applied_steps;   /* updates of the optimizer */
+    int64_t unapplied_steps; /* of a group of micro-batches that the end of the run cut; they are among `steps` */
     ftr_checkpoint_stats checkpoints;
     double seconds;            /* of this call, as the next */
     double samples_per_second; /* of training steps alone */
@@ -146,6 +164,61 @@ FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_tra
  * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
  * Errors as ftr_fit(). */
 FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Learning-rate range test (Smith: Cyclical Learning Rates for Training Neural Networks, WACV 2017): a short training whose
+ * learning rate grows from step to step; where the loss falls fastest is a good one to train with. */
+
+typedef enum ftr_lr_growth { FTR_LR_EXPONENTIAL = 0, FTR_LR_LINEAR } ftr_lr_growth;
+
+/* From ftr_find_lr_defaults(). */
+typedef struct ftr_find_lr_desc {
+    uint32_t cookie;
+    double min_lr, max_lr; /* of the first and the last step; 1e-7, 10 */
+    int64_t steps;         /* 100 */
+    ftr_lr_growth growth;
+    double smoothing;  /* share that the loss's moving average keeps at each step: 0 or more, below 1; 0.98 */
+    double divergence; /* the smoothed loss over its smallest that ends the test: above 1; 0: none; 4 */
+    int32_t skip_begin, skip_end; /* points at the ends that a suggestion is not taken from; 10, 1 */
+} ftr_find_lr_desc;
+
+/* 100 steps from 1e-7 to 10, exponentially. */
+FTR_API ftr_find_lr_desc ftr_find_lr_defaults(void);
+
+/* What a range test found. Given back with ftr_lr_curve_free(). */
+typedef struct ftr_lr_curve {
+    ftr_context *context;
+    double *lr, *loss, *smoothed; /* of each step; one block, which begins with lr */
+    int64_t count;                /* steps: fewer than were asked for if the loss diverged */
+    int64_t capacity;
+    bool diverged;
+    int64_t steepest, lowest; /* points; -1: none */
+    double suggestion;        /* lr[steepest]: where the smoothed loss falls fastest; NaN: nowhere */
+    double tenth_of_lowest;   /* lr[lowest] / 10, another rule: the smoothed loss is smallest at `lowest` */
+} ftr_lr_curve;
+
+/* Runs a range test of a training: `train` with its source, optimizer, precision and so on, as ftr_fit() would run it; its
+ * metrics, evaluation, epochs, max_steps, learning rate, schedule, plateau, early stopping, callback, checkpoints, signals and
+ * max_seconds are left out. Afterwards parameters and buffers are as before, bit by bit; optimizer and random numbers begin
+ * anew in the next run anyway. The smoothed loss is the moving average divided by 1 - smoothing^steps; the slope is that of
+ * neighbouring points over log lr (over lr, if it grows linearly), as in Lightning and fastai. Steps that loss scaling leaves
+ * out are no points; with `accumulate` a group of micro-batches is one. Where batches differ much the first points are noise: take larger ones, or a larger skip_begin. `desc`
+ * may be NULL.
+ * Errors: those of ftr_fit(); FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_NONFINITE (the loss of the first step is not finite);
+ * FTR_ERROR_DATA (it diverged before there were points enough; or the smoothed loss falls nowhere): *curve then has the
+ * points, without a suggestion. With any other error it is empty. */
+FTR_API ftr_status ftr_find_lr(ftr_graph *graph, const ftr_train_desc *train, const ftr_find_lr_desc *desc,
+                               ftr_lr_curve *curve);
+
+/* Gives the points back and clears the struct. NULL is allowed. */
+FTR_API void ftr_lr_curve_free(ftr_lr_curve *curve);
+
+/* Makes the running statistics of the graph's batch norms anew, as PyTorch's update_bn(): the means of the batches'
+ * statistics over one pass through the training source, in its own order, each batch with the same weight, dropout on.
+ * Averaged weights (FTR_AVERAGE_SWA above all) want it once they are in the graph. Only loss, metrics, metric_count, train,
+ * last_batch, amp and debug_nonfinite of `desc` are used. Statistics that ftr_freeze() holds (norm_eval) stay. On an error
+ * the graph is as before. Errors as ftr_fit(). */
+FTR_API ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc *desc);
 
 #ifdef __cplusplus
 }

@@ -58,6 +58,17 @@ const char *ftr_status_name(ftr_status status) {
     return "unknown status";
 }
 
+static uint64_t ftr__seed_or(uint64_t asked, uint64_t seed) { return asked != 0 ? asked : seed; }
+
+/* Purposes have streams of their own (core/rng.h), so that they may share a seed. */
+static ftr_seeds ftr__resolve_seeds(const ftr_seeds *asked, uint64_t seed) {
+    return (ftr_seeds){.init = ftr__seed_or(asked->init, seed),
+                       .order = ftr__seed_or(asked->order, seed),
+                       .noise = ftr__seed_or(asked->noise, seed),
+                       .augment = ftr__seed_or(asked->augment, seed),
+                       .split = ftr__seed_or(asked->split, seed)};
+}
+
 /* Before there is a context its creator can only be told through the logger. */
 static ftr_status ftr__context_refuse(ftr_context *draft) {
     ftr__log(draft, FTR_LOG_ERROR, "%s", draft->message);
@@ -87,6 +98,7 @@ static ftr_status ftr__context_fill(const ftr_context_desc *desc, ftr_context *d
         return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: log_level is %d, expected %d to %d",
                           (int)desc->log_level, (int)FTR_LOG_DEBUG, (int)FTR_LOG_SILENT);
     draft->seed = desc->seed;
+    draft->seeds = ftr__resolve_seeds(&desc->seeds, desc->seed);
     draft->threads = desc->threads ? desc->threads : ftr__core_count();
     draft->backend = desc->backend ? desc->backend : ftr_cpu_backend();
     if (draft->backend->version != FTR_BACKEND_VERSION)
@@ -136,6 +148,8 @@ void ftr_error_clear(ftr_context *context) {
 int32_t ftr_context_threads(const ftr_context *context) { return context ? context->threads : 0; }
 
 const char *ftr_context_backend_name(const ftr_context *context) { return context ? context->backend->name : ""; }
+
+ftr_seeds ftr_context_seeds(const ftr_context *context) { return context ? context->seeds : (ftr_seeds){0}; }
 
 ftr_status ftr__error(ftr_context *context, ftr_status status, const char *format, ...) {
     if (!context) return status;

@@ -21,6 +21,7 @@ struct ftr_context {
     ftr_log_level log_level;
     bool log_to_terminal; /* the logger is the default one and stderr is a terminal */
     uint64_t seed;
+    ftr_seeds seeds; /* resolved */
     int32_t threads;
     const ftr_backend *backend;
     void *backend_state;

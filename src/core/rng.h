@@ -9,7 +9,9 @@ typedef enum ftr__rng_purpose {
     FTR__RNG_INIT = 1, /* stream: hash of the parameter's name */
     FTR__RNG_DROPOUT,  /* dropout and stochastic depth; stream: the node's key */
     FTR__RNG_SHUFFLE,  /* stream: epoch */
-    FTR__RNG_TENSOR    /* random tensors; stream: the node's key */
+    FTR__RNG_TENSOR,   /* random tensors; stream: the node's key */
+    FTR__RNG_MIX,      /* mixing of a batch; stream: the node's key */
+    FTR__RNG_SPLIT     /* splits of samples; stream: what for */
 } ftr__rng_purpose;
 
 typedef struct ftr__rng {
@@ -42,6 +44,12 @@ FTR_LIB uint64_t ftr__dropout_threshold(double p);
  * low + (high - low) u of number i % 4, in f32 below high. Normal is mean + std z, z by Box and Muller (1958) from the pair
  * of numbers 0 and 1 or 2 and 3: with r = sqrt(-2 log(1 - u)) of the first and v the second, r cos(2 pi v) for an even i and
  * r sin(2 pi v) for an odd one. */
+
+/* The rule of mix_draw, shared by every backend; units and the rest as in core/draw.h, from the stream (seed, FTR__RNG_MIX,
+ * key, step). A unit below `mixup` means mixup, one below mixup + cutmix cutmix, any other nothing. Then come lambda, of
+ * Beta(alpha, alpha); for cutmix the box's middle, column and row, as indices; for pairs that are permuted, from the last of
+ * the rows that count to the second, the index of the one that it changes places with, among those up to it. What is not
+ * needed is not drawn. */
 
 /* FNV-1a, for names. */
 FTR_LIB uint64_t ftr__hash(const char *text);

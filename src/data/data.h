@@ -17,6 +17,8 @@ struct ftr_source {
     ftr__arena arena;
     const char *name;
     int64_t count;
+    const ftr_source *parent; /* of a subset; otherwise NULL */
+    const int64_t *indices;   /* in the parent */
     int32_t field_count;
     ftr__source_field fields[FTR_MAX_FIELDS];
     void *user;

@@ -128,6 +128,48 @@ ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t cou
     return FTR_OK;
 }
 
+static ftr_status ftr__subset_check(const ftr_source *parent, const char *name, const int64_t *indices, int64_t count) {
+    ftr_context *context = parent->context;
+    if (!name || !*name) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source: name is missing");
+    if (count < 1 || count > INT64_MAX / (int64_t)sizeof *indices)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': count is %lld, expected 1 or more", name,
+                          (long long)count);
+    if (!indices) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': indices is NULL", name);
+    for (int64_t i = 0; i < count; i++)
+        if (indices[i] < 0 || indices[i] >= parent->count)
+            return ftr__error(context, FTR_ERROR_DATA,
+                              "source '%s': index %lld is %lld, source '%s' has samples 0 to %lld", name, (long long)i,
+                              (long long)indices[i], parent->name, (long long)parent->count - 1);
+    return FTR_OK;
+}
+
+ftr_status ftr_source_subset(ftr_source *parent, const char *name, const int64_t *indices, int64_t count,
+                             ftr_source **source) {
+    if (source) *source = NULL;
+    if (!parent) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_context *context = parent->context;
+    if (!source) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_source_subset: source is NULL");
+    ftr_status status = ftr__subset_check(parent, name, indices, count);
+    if (status != FTR_OK) return status;
+    ftr_field fields[FTR_MAX_FIELDS];
+    for (int32_t i = 0; i < parent->field_count; i++)
+        fields[i] = (ftr_field){parent->fields[i].name, parent->fields[i].dtype, parent->fields[i].shape};
+    ftr_source *made = NULL;
+    status = ftr__source_new(context, name, count, fields, parent->field_count, &made);
+    if (status != FTR_OK) return status;
+    const size_t bytes = (size_t)count * sizeof *indices;
+    int64_t *copy = ftr__arena_alloc(&made->arena, bytes);
+    if (!copy) {
+        ftr_source_destroy(made);
+        return ftr__out_of_memory(context, "source: indices", bytes);
+    }
+    memcpy(copy, indices, bytes);
+    made->indices = copy;
+    made->parent = parent;
+    *source = made;
+    return FTR_OK;
+}
+
 void ftr_source_destroy(ftr_source *source) {
     if (!source) return;
     ftr__arena_free(&source->arena);
@@ -143,6 +185,7 @@ int32_t ftr__source_find(const ftr_source *source, const char *name) {
 }
 
 ftr_status ftr__source_read(const ftr_source *source, int64_t index, void *const *fields) {
+    for (; source->parent; source = source->parent) index = source->indices[index];
     ftr_status status = source->read(source->user, index, fields);
     if (status == FTR_OK) return FTR_OK;
     return ftr__error(source->context, status, "source '%s': reading sample %lld failed with %s", source->name,

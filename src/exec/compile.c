@@ -40,6 +40,21 @@ static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, 
     return status;
 }
 
+/* What stands around the optimizer's step. */
+static ftr_status ftr__check_around(const ftr_plan *plan, const ftr_compile_desc *desc) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->accumulate < 0)
+        return ftr__error(plan->context, bad, "compile: accumulate is %lld, expected 0 or more",
+                          (long long)desc->accumulate);
+    if (desc->accumulate > 1 && !desc->optimizer)
+        return ftr__error(plan->context, bad, "compile: accumulate is %lld without an optimizer",
+                          (long long)desc->accumulate);
+    const ftr_status status = desc->average ? ftr__average_check(plan->context, desc->average) : FTR_OK;
+    if (!status && desc->average && desc->average->kind != FTR_AVERAGE_NONE && !desc->optimizer)
+        return ftr__error(plan->context, bad, "compile: average is given without an optimizer");
+    return status;
+}
+
 static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *desc) {
     if (desc->mode != FTR_MODE_TRAIN && desc->mode != FTR_MODE_EVAL)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: mode is %d, expected one of ftr_mode",
@@ -62,6 +77,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
+    if (!status) status = ftr__check_around(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
@@ -72,6 +88,8 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     plan->amp = desc->amp;
     plan->loss = desc->loss.id;
     plan->debug_nonfinite = desc->debug_nonfinite;
+    plan->cumulative_statistics = desc->cumulative_statistics;
+    plan->accumulate = desc->accumulate > 1 ? desc->accumulate : 1;
     plan->scaler_desc = desc->scaler ? *desc->scaler : ftr_scaler_defaults();
     plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 4) * sizeof *plan->kept);
     plan->renamed = ftr__arena_alloc(&plan->arena, (size_t)graph->value_count * sizeof *plan->renamed);
@@ -148,6 +166,16 @@ static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
                       frozen, frozen == 1 ? "is" : "are");
 }
 
+/* Adds the gradients of what is trained up over a group of micro-batches; the sums take their place. */
+static ftr_status ftr__sum_gradients(ftr_plan *plan, const int32_t *parameters, int32_t *gradients, int32_t count) {
+    const ftr_status status =
+        ftr__accumulation_emit(plan->graph, &plan->arena, parameters, gradients, count, plan->accumulate);
+    for (int32_t i = 0; i < plan->gradient_count && !status; i++)
+        for (int32_t k = 0; k < count; k++)
+            if (plan->wrt[i] == parameters[k]) plan->gradients[i] = gradients[k];
+    return status;
+}
+
 /* What the optimizer trains, or else all that gradients were asked of. */
 static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *desc, ftr__trained *trained) {
     const size_t bytes = (size_t)plan->gradient_count * sizeof(int32_t);
@@ -160,18 +188,48 @@ static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *d
         gradients[count++] = plan->gradients[i];
     }
     *trained = (ftr__trained){.parameters = parameters, .gradients = gradients, .count = count};
-    return count == 0 && desc->optimizer ? ftr__nothing_to_train(plan) : FTR_OK;
+    if (count == 0 && desc->optimizer) return ftr__nothing_to_train(plan);
+    return plan->accumulate > 1 ? ftr__sum_gradients(plan, parameters, gradients, count) : FTR_OK;
 }
 
-/* Behind the gradients: their norm, where something needs it, the optimizer's step, the scale's. */
+/* The factor of gradients that nothing else scales: it makes a mean of the sum over a group of micro-batches. */
+static int32_t ftr__emit_mean(const ftr_plan *plan) {
+    const float factor = (float)(1.0 / (double)plan->accumulate);
+    return plan->accumulate > 1 ? ftr_constant(plan->graph, FTR_F32, ftr_scalar_shape(), &factor).id : 0;
+}
+
+static ftr_status ftr__emit_average(ftr_plan *plan, const ftr_compile_desc *desc, const ftr__trained *trained) {
+    if (!desc->average || desc->average->kind == FTR_AVERAGE_NONE) return FTR_OK;
+    const ftr__averaged of = {.parameters = trained->parameters,
+                              .count = trained->count,
+                              .applied = plan->applied_steps,
+                              .found_inf = trained->found_inf};
+    return ftr__average_emit(plan->graph, &plan->arena, desc->average, &of, &plan->averages);
+}
+
+/* All behind the sums of gradients runs once a group of micro-batches, but for the norm with loss scaling: it tells running
+ * statistics whether the gradients are finite so far. */
+static void ftr__set_stages(const ftr_plan *plan, int32_t first) {
+    const ftr_graph *graph = plan->graph;
+    for (int32_t n = first; n < graph->node_count; n++) {
+        ftr__node *node = &graph->nodes[n];
+        const bool measures = node->op == FTR_OP_grad_norm && plan->scaler.scale;
+        if (node->stage == FTR__STAGE_COMPUTE) node->stage = measures ? FTR__STAGE_MEASURE : FTR__STAGE_UPDATE;
+    }
+}
+
+/* Behind the gradients: their sums over micro-batches, their norm, where something needs it, the optimizer's step, the
+ * scale's, the averages of the weights. */
 static ftr_status ftr__emit_step(ftr_plan *plan, const ftr_compile_desc *desc) {
     ftr_graph *graph = plan->graph;
     const double clip_norm = desc->optimizer ? desc->optimizer->clip_norm : 0.0;
     ftr__scaler *scaler = &plan->scaler;
     ftr__trained trained;
     ftr_status status = ftr__collect_trained(plan, desc, &trained);
+    const int32_t first = graph->node_count;
+    const ftr_op_attr measure = {.grad_norm = {.max_norm = clip_norm, .divisor = (double)plan->accumulate}};
     if (!status && (scaler->scale || clip_norm > 0.0))
-        status = ftr__scaler_measure(graph, &plan->arena, scaler, trained.gradients, trained.count, clip_norm);
+        status = ftr__scaler_measure(graph, &plan->arena, scaler, trained.gradients, trained.count, &measure);
     if (status) return status;
     if (scaler->norm) {
         trained.grad_scale = scaler->factor;
@@ -179,11 +237,16 @@ static ftr_status ftr__emit_step(ftr_plan *plan, const ftr_compile_desc *desc) {
         plan->kept[plan->kept_count++] = scaler->norm; /* what ftr_step() reports */
         plan->kept[plan->kept_count++] = scaler->found_inf;
         plan->kept[plan->kept_count++] = scaler->used;
+    } else {
+        trained.grad_scale = ftr__emit_mean(plan);
     }
     if (desc->optimizer)
         status = ftr__optimizer_emit(graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
                                      &plan->applied_steps);
-    return status ? status : ftr__scaler_end(graph, scaler, &plan->scaler_desc);
+    if (!status) status = ftr__scaler_end(graph, scaler, &plan->scaler_desc);
+    if (!status) status = ftr__emit_average(plan, desc, &trained);
+    if (!status) ftr__set_stages(plan, first);
+    return status;
 }
 
 static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
@@ -240,6 +303,11 @@ static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
                       .count = ftr_shape_count(&v->shape)};
 }
 
+/* Of the op's random numbers, if it draws any. */
+static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
+    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+}
+
 static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
     const ftr__node *node = &plan->graph->nodes[node_index];
     const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
@@ -260,7 +328,7 @@ static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *
                                    .in_count = node->in_count,
                                    .out = view + node->in_count,
                                    .out_count = node->out_count,
-                                   .seed = plan->context->seed};
+                                   .seed = ftr__seed_of(plan->context, node->op)};
     for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
     for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
     const ftr_status status = kernel->check ? kernel->check(&step->call) : FTR_OK;
@@ -274,6 +342,10 @@ static bool ftr__is_alias(const ftr_plan *plan, const ftr__node *node) {
     return node->op == FTR_OP_reshape && plan->slots[node->first_out].root == plan->slots[node->in[0]].root;
 }
 
+static ftr__stage ftr__stage_of(const ftr_plan *plan, int32_t step) {
+    return plan->graph->nodes[plan->steps[step].node].stage;
+}
+
 static ftr_status ftr__make_steps(ftr_plan *plan) {
     const size_t bytes = (size_t)plan->order_count * sizeof *plan->steps;
     plan->steps = ftr__arena_alloc(&plan->arena, bytes);
@@ -283,6 +355,11 @@ static ftr_status ftr__make_steps(ftr_plan *plan) {
     for (int32_t i = 0; i < plan->order_count && !status; i++)
         if (!ftr__is_alias(plan, &plan->graph->nodes[plan->order[i]]))
             status = ftr__make_step(plan, plan->order[i], &plan->steps[plan->step_count++]);
+    while (plan->micro_end < plan->step_count && ftr__stage_of(plan, plan->micro_end) < FTR__STAGE_UPDATE)
+        plan->micro_end++;
+    plan->update_end = plan->micro_end;
+    while (plan->update_end < plan->step_count && ftr__stage_of(plan, plan->update_end) < FTR__STAGE_SWAP)
+        plan->update_end++;
     return status;
 }
 

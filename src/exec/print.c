@@ -26,6 +26,12 @@ static void ftr__memory_note(const void *arg, int32_t node_index, char text[64])
     if (slot->root != node->first_out && n > 0 && n < 64) snprintf(text + n, 64 - (size_t)n, " over %%%d", slot->root);
 }
 
+/* What does not run in each step. */
+static const char *ftr__stage_note(const ftr_plan *plan, const ftr__node *node) {
+    if (node->stage == FTR__STAGE_SWAP) return "  [at an exchange]";
+    return node->stage == FTR__STAGE_UPDATE && plan->accumulate > 1 ? "  [at a group's end]" : "";
+}
+
 static void ftr__print_memory(const ftr_plan *plan, ftr_write_fn write, void *user) {
     const ftr_memory m = ftr_plan_memory(plan);
     ftr__print(write, user,
@@ -49,7 +55,8 @@ ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_wri
         ftr__print(write, user, "%4d  ", i);
         ftr__print_node(&printer, &plan->graph->nodes[plan->order[i]]);
         ftr__memory_note(plan, plan->order[i], text);
-        ftr__print(write, user, "%s%s\n", text[0] ? "  @ " : "", text);
+        ftr__print(write, user, "%s%s%s\n", text[0] ? "  @ " : "", text,
+                   ftr__stage_note(plan, &plan->graph->nodes[plan->order[i]]));
     }
     ftr__print_memory(plan, write, user);
     return FTR_OK;

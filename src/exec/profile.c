@@ -30,7 +30,7 @@ ftr_status ftr_plan_profile(ftr_plan *plan, bool on) {
     return FTR_OK;
 }
 
-int32_t ftr_plan_node_count(const ftr_plan *plan) { return plan ? plan->step_count : 0; }
+int32_t ftr_plan_node_count(const ftr_plan *plan) { return plan ? plan->update_end : 0; }
 
 static const char *ftr__profile_algorithm(const ftr_plan *plan, const ftr__step *step) {
     const ftr_kernel *kernel = &plan->context->backend->kernels[step->call.op];
@@ -40,10 +40,10 @@ static const char *ftr__profile_algorithm(const ftr_plan *plan, const ftr__step 
 ftr_status ftr_plan_node_at(const ftr_plan *plan, int32_t index, ftr_plan_node *out) {
     if (out) *out = (ftr_plan_node){0};
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
-    if (!out || index < 0 || index >= plan->step_count)
+    if (!out || index < 0 || index >= plan->update_end)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
                           out ? "plan_node_at: index is %d, expected 0 to %d" : "plan_node_at: node is NULL",
-                          (int)index, (int)plan->step_count - 1);
+                          (int)index, (int)plan->update_end - 1);
     const ftr__step *step = &plan->steps[index];
     const ftr__node *node = &plan->graph->nodes[step->node];
     const double steps = (double)plan->profiled_steps;
@@ -101,7 +101,7 @@ ftr_status ftr_plan_explain(const ftr_plan *plan, const ftr_machine *machine, ft
                machine->flops * 1e-9, machine->bandwidth * 1e-9, "pass", "op", "GFLOP", "MB", "floor us", "expect us",
                "took us", "share");
     ftr__explained sum = {0};
-    for (int32_t i = 0; i < plan->step_count; i++) {
+    for (int32_t i = 0; i < plan->update_end; i++) {
         ftr_plan_node node;
         const ftr_status status = ftr_plan_node_at(plan, i, &node);
         if (status) return status;

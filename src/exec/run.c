@@ -91,6 +91,9 @@ static ftr_status ftr__check_fed(const ftr_plan *plan) {
     return FTR_OK;
 }
 
+/* Whether the step to come ends a group of micro-batches. */
+static bool ftr__ends_group(const ftr_plan *plan) { return (plan->steps_done + 1) % (uint64_t)plan->accumulate == 0; }
+
 /* A floating-point scalar; NaN if there is none, or if it is no such. */
 static ftr_status ftr__read_scalar(const ftr_plan *plan, int32_t value, double *number) {
     double room;
@@ -112,15 +115,18 @@ static ftr_status ftr__read_applied(const ftr_plan *plan, uint64_t *applied) {
     return status;
 }
 
-static ftr_status ftr__report_step(const ftr_plan *plan, ftr_step_info *info) {
+/* `ended`: the step was the last of its group. */
+static ftr_status ftr__report_step(const ftr_plan *plan, bool ended, ftr_step_info *info) {
     const ftr__scaler *scaler = &plan->scaler;
     double found_inf = 0.0;
     ftr_status status = ftr__read_scalar(plan, plan->loss, &info->loss);
-    if (!status) status = ftr__read_scalar(plan, scaler->norm, &info->grad_norm);
+    if (!status) status = ftr__read_scalar(plan, ended ? scaler->norm : 0, &info->grad_norm);
     if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->found_inf, &found_inf);
     info->loss_scale = 1.0;
     if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->used, &info->loss_scale);
-    info->skipped = found_inf != 0.0;
+    info->overflow = found_inf != 0.0;
+    info->skipped = ended && info->overflow;
+    info->updated = ended && plan->applied_steps && !info->overflow;
     return status ? status : ftr__read_applied(plan, &info->applied_steps);
 }
 
@@ -136,15 +142,18 @@ static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
 ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     const double start = ftr_time_seconds();
-    ftr_status status = ftr__check_fed(plan);
+    const bool ends = ftr__ends_group(plan);
+    const int32_t end = ends ? plan->update_end : plan->micro_end;
+    ftr_status status = ftr__refuse_average(plan, "step");
+    if (!status) status = ftr__check_fed(plan);
     if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
-    for (int32_t i = 0; i < plan->step_count && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
+    for (int32_t i = 0; i < end && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
     plan->steps_done++;
     plan->profiled_steps += plan->profiling;
     plan->has_run = true;
     if (!info) return FTR_OK;
-    status = ftr__report_step(plan, info);
+    status = ftr__report_step(plan, ends, info);
     info->step = plan->steps_done;
     info->seconds = ftr_time_seconds() - start;
     return status;
@@ -184,13 +193,15 @@ ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes)
     return ftr__read_value(plan, "read", value, data, bytes);
 }
 
-/* Takes the loss scale out of a gradient that was read; a product with the inverse, as the optimizer's. */
+/* Takes the loss scale, and of a sum the number of micro-batches, out of a gradient that was read; a product with the
+ * inverse, as the optimizer's. */
 static ftr_status ftr__unscale(const ftr_plan *plan, int32_t gradient, void *data) {
-    double used;
-    const ftr_status status = ftr__read_scalar(plan, plan->scaler.scale ? plan->scaler.used : 0, &used);
-    if (status || !plan->scaler.scale) return status;
+    const bool is_sum = plan->accumulate > 1 && plan->slots[gradient].place == FTR__PLACE_STATE;
+    double used = 1.0;
+    const ftr_status status = plan->scaler.scale ? ftr__read_scalar(plan, plan->scaler.used, &used) : FTR_OK;
+    if (status || (!plan->scaler.scale && !is_sum)) return status;
     const ftr__value *value = &plan->graph->values[gradient];
-    const float inverse = (float)(1.0 / used);
+    const float inverse = (float)(1.0 / (is_sum ? used * (double)plan->accumulate : used));
     const int64_t count = ftr_shape_count(&value->shape);
     for (int64_t i = 0; i < count; i++)
         ftr__set_element(value->dtype, data, i, ftr__element(value->dtype, data, i) * (double)inverse);

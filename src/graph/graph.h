@@ -14,6 +14,14 @@ typedef struct ftr__value {
     ftr_shape shape;
 } ftr__value;
 
+/* When a node of a plan runs. */
+typedef enum ftr__stage {
+    FTR__STAGE_COMPUTE = 0, /* in each step: forward, backward, sums of gradients, running statistics */
+    FTR__STAGE_MEASURE,     /* in each step, behind the sums of gradients */
+    FTR__STAGE_UPDATE,      /* in the step that ends a group of micro-batches */
+    FTR__STAGE_SWAP         /* not in a step: when the averages are exchanged with the variables */
+} ftr__stage;
+
 typedef struct ftr__node {
     ftr_op op;
     const char *name; /* full: scope included. Unnamed ops get "<scope.>op_<number>" */
@@ -26,6 +34,7 @@ typedef struct ftr__node {
     const void *constant; /* constant: its data, owned by the graph */
     bool dead;           /* removed by a pass */
     bool backward;       /* made by differentiation, or of what it made */
+    ftr__stage stage;
     bool keep_f32;       /* mixed precision takes it for an op of class F32 */
     int32_t like; /* cast: mixed precision gives the result the type of this value, a gradient's; 0: attr says it */
     const char *fused;   /* what the fuse pass put into it, for printing; NULL */

@@ -11,7 +11,8 @@ static void ftr__print_window(const ftr__printer *p, const int32_t kernel[2], co
 }
 
 static void ftr__print_activation(const ftr__printer *p, ftr_activation activation) {
-    if (activation == FTR_ACT_RELU) ftr__print(p->write, p->user, " relu");
+    static const char *const words[] = {"", " relu", " relu6", " hardswish", " silu"};
+    ftr__print(p->write, p->user, "%s", words[activation]);
 }
 
 static void ftr__print_axes(const ftr__printer *p, uint32_t mask) {
@@ -44,6 +45,15 @@ static void ftr__print_optimizer(const ftr__printer *p, const ftr__node *node) {
         if (fields[i].value != 0.0) ftr__print(p->write, p->user, " %s %g", fields[i].name, fields[i].value);
 }
 
+static void ftr__print_average(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    if (a->average.copy) ftr__print(p->write, p->user, " copy");
+    else if (a->average.equal) ftr__print(p->write, p->user, " equal");
+    else ftr__print(p->write, p->user, " decay %g", a->average.decay);
+    if (a->average.warmup_gamma > 0.0) ftr__print(p->write, p->user, " warmup_gamma %g", a->average.warmup_gamma);
+    ftr__print(p->write, p->user, " start %lld every %lld", (long long)a->average.start, (long long)a->average.every);
+}
+
 static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
     const double a = node->attr.pointwise.a, b = node->attr.pointwise.b;
     switch (node->op) {
@@ -60,6 +70,15 @@ static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
 static void ftr__print_random(const ftr__printer *p, const ftr__node *node) {
     const double a = (double)node->attr.random.a, b = (double)node->attr.random.b;
     ftr__print(p->write, p->user, node->op == FTR_OP_random_uniform ? " from %g to %g" : " mean %g std %g", a, b);
+}
+
+static void ftr__print_mix(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    if (node->op != FTR_OP_mix_draw)
+        ftr__print(p->write, p->user, a->mix.targets ? " targets" : " images");
+    else
+        ftr__print(p->write, p->user, " mixup %g alpha %g cutmix %g alpha %g%s", a->mix.mixup, a->mix.mixup_alpha,
+                   a->mix.cutmix, a->mix.cutmix_alpha, a->mix.pairs == FTR_MIX_PERMUTE ? " permuted" : "");
 }
 
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
@@ -97,6 +116,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_random: ftr__print_random(p, node); break;
+    case FTR__ATTR_mix: ftr__print_mix(p, node); break;
     case FTR__ATTR_attention:
         ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
         if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
@@ -124,11 +144,17 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_cumsum:
         ftr__print(p->write, p->user, " axis %d%s", a->cumsum.axis, a->cumsum.reverse ? " reverse" : "");
         break;
-    case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
+    case FTR__ATTR_ema:
+        if (a->ema.cumulative) ftr__print(p->write, p->user, " cumulative");
+        else ftr__print(p->write, p->user, " weight %g", a->ema.weight);
+        break;
+    case FTR__ATTR_accumulate: ftr__print(p->write, p->user, " steps %lld", (long long)a->accumulate.steps); break;
+    case FTR__ATTR_average: ftr__print_average(p, node); break;
     case FTR__ATTR_optimizer: ftr__print_optimizer(p, node); break;
     case FTR__ATTR_clip_scale: ftr__print(p->write, p->user, " max_norm %g", a->clip_scale.max_norm); break;
     case FTR__ATTR_grad_norm:
         if (a->grad_norm.max_norm > 0.0) ftr__print(p->write, p->user, " max_norm %g", a->grad_norm.max_norm);
+        if (a->grad_norm.divisor > 1.0) ftr__print(p->write, p->user, " divisor %g", a->grad_norm.divisor);
         break;
     case FTR__ATTR_scale_update:
         ftr__print(p->write, p->user, " growth %g backoff %g interval %lld", a->scale_update.growth,

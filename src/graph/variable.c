@@ -169,7 +169,7 @@ static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, cons
 static void ftr__fill_variable(const ftr_graph *graph, const ftr__variable *variable, void *memory) {
     const ftr__value *value = &graph->values[variable->value];
     const ftr__rng rng =
-        ftr__rng_make(graph->context->seed, FTR__RNG_INIT, ftr__hash(graph->nodes[value->node].name), 0);
+        ftr__rng_make(graph->context->seeds.init, FTR__RNG_INIT, ftr__hash(graph->nodes[value->node].name), 0);
     const int64_t count = ftr_shape_count(&value->shape);
     for (int64_t i = 0; i < count; i++)
         ftr__set_element(value->dtype, memory, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));

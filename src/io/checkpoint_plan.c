@@ -161,6 +161,23 @@ static int32_t ftr__checkpoint_settings(const ftr__node *node, ftr__checkpoint_s
     return FTR__ARRAY_LENGTH(settings);
 }
 
+static int32_t ftr__checkpoint_average_settings(const ftr__node *node,
+                                                ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr_op_attr *a = &node->attr;
+    const ftr__checkpoint_setting settings[] = {
+        {"decay", a->average.decay},
+        {"min_decay", a->average.min_decay},
+        {"warmup_gamma", a->average.warmup_gamma},
+        {"warmup_power", a->average.warmup_power},
+        {"start", (double)a->average.start},
+        {"every", (double)a->average.every},
+        {"equal", (double)a->average.equal},
+        {"copy", (double)a->average.copy},
+    };
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
 /* The same of whatever takes part in a step: limits on the norm of all gradients, the loss scale's rule. */
 static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
                                            ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
@@ -170,6 +187,7 @@ static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
     case FTR__ATTR_optimizer: return ftr__checkpoint_settings(node, to);
     case FTR__ATTR_clip_scale: to[0] = (ftr__checkpoint_setting){"max_norm", a->clip_scale.max_norm}; return 1;
     case FTR__ATTR_grad_norm: to[0] = (ftr__checkpoint_setting){"max_norm", a->grad_norm.max_norm}; return 1;
+    case FTR__ATTR_average: return ftr__checkpoint_average_settings(node, to);
     case FTR__ATTR_scale_update:
         to[0] = (ftr__checkpoint_setting){"growth", a->scale_update.growth};
         to[1] = (ftr__checkpoint_setting){"backoff", a->scale_update.backoff};
@@ -244,6 +262,47 @@ static const char *ftr__checkpoint_amp(ftr_amp amp) {
     return amp == FTR_AMP_FP16 ? "fp16" : amp == FTR_AMP_BF16 ? "bf16" : "off";
 }
 
+/* The seeds by purpose; a checkpoint has those that are not the run's `seed`. */
+enum { FTR__CHECKPOINT_SEEDS = 5 };
+typedef struct ftr__checkpoint_seed {
+    const char *key;
+    uint64_t value;
+} ftr__checkpoint_seed;
+
+static void ftr__checkpoint_seeds_of(const ftr_seeds *seeds, ftr__checkpoint_seed list[FTR__CHECKPOINT_SEEDS]) {
+    list[0] = (ftr__checkpoint_seed){"seed_init", seeds->init};
+    list[1] = (ftr__checkpoint_seed){"seed_order", seeds->order};
+    list[2] = (ftr__checkpoint_seed){"seed_noise", seeds->noise};
+    list[3] = (ftr__checkpoint_seed){"seed_augment", seeds->augment};
+    list[4] = (ftr__checkpoint_seed){"seed_split", seeds->split};
+}
+
+static void ftr__checkpoint_write_seeds(const ftr_context *context, ftr__checkpoint_out *out) {
+    ftr__checkpoint_seed list[FTR__CHECKPOINT_SEEDS];
+    ftr__checkpoint_seeds_of(&context->seeds, list);
+    for (int32_t i = 0; i < FTR__CHECKPOINT_SEEDS; i++)
+        if (list[i].value != context->seed) ftr__checkpoint_put_digits(out, list[i].key, list[i].value);
+}
+
+static ftr_status ftr__checkpoint_same_seeds(ftr__checkpoint_values *values, const ftr_checkpoint_info *info) {
+    ftr_context *context = values->context;
+    if (info->seed != context->seed)
+        return ftr__error(context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its seed is %llu, the context's is %llu", info->path,
+                          (unsigned long long)info->seed, (unsigned long long)context->seed);
+    ftr__checkpoint_seed list[FTR__CHECKPOINT_SEEDS];
+    ftr__checkpoint_seeds_of(&context->seeds, list);
+    for (int32_t i = 0; i < FTR__CHECKPOINT_SEEDS && values->status == FTR_OK; i++) {
+        const bool own = ftr__checkpoint_has(values, list[i].key);
+        const uint64_t found = own ? ftr__checkpoint_digits(values, list[i].key) : info->seed;
+        if (values->status != FTR_OK || found == list[i].value) continue;
+        return ftr__error(context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its %s is %llu, the context's is %llu", info->path,
+                          list[i].key, (unsigned long long)found, (unsigned long long)list[i].value);
+    }
+    return values->status;
+}
+
 /* The inputs with their shapes, which the batch size is a part of. */
 static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
     const ftr_plan *plan = user;
@@ -251,6 +310,8 @@ static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
     char text[FTR__SHAPE_TEXT + 16];
     ftr__checkpoint_put_integer(out, "steps", (int64_t)plan->steps_done);
     ftr__checkpoint_put_string(out, "amp", ftr__checkpoint_amp(plan->amp));
+    ftr__checkpoint_write_seeds(plan->context, out);
+    if (plan->accumulate > 1) ftr__checkpoint_put_integer(out, "accumulate", plan->accumulate);
     ftr__checkpoint_open_object(out, "inputs");
     for (int32_t n = 0; n < graph->node_count; n++) {
         const ftr__node *node = &graph->nodes[n];
@@ -290,11 +351,8 @@ static ftr_status ftr__checkpoint_same_inputs(ftr__checkpoint_values *values, co
 static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, const ftr_plan *plan,
                                             const ftr__checkpoint_section *weights, uint64_t *steps) {
     const ftr_checkpoint_info *info = &checkpoint->info;
-    if (info->seed != plan->context->seed)
-        return ftr__error(plan->context, FTR_ERROR_STATE,
-                          "%s: the checkpoint is of another run: its seed is %llu, the context's is %llu", info->path,
-                          (unsigned long long)info->seed, (unsigned long long)plan->context->seed);
     ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "plan");
+    if (ftr__checkpoint_same_seeds(&values, info) != FTR_OK) return plan->context->status;
     *steps = (uint64_t)ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
     if (ftr__checkpoint_has(&values, "amp"))
         ftr__checkpoint_same_string(&values, "amp", ftr__checkpoint_amp(plan->amp));
@@ -303,6 +361,7 @@ static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, co
             ftr__error(plan->context, FTR_ERROR_STATE,
                        "%s: the checkpoint is of another run: it is without mixed precision, the plan's is %s",
                        info->path, ftr__checkpoint_amp(plan->amp));
+    ftr__checkpoint_same_real(&values, "accumulate", (double)plan->accumulate, 1.0);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_same_inputs(&values, plan);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_match(checkpoint, weights);
     return values.status == FTR_OK ? ftr__checkpoint_same_settings(&values, plan) : values.status;
@@ -420,8 +479,10 @@ static ftr_status ftr__checkpoint_restore_sections(const ftr_checkpoint *checkpo
 ftr_status ftr__checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan,
                                    const ftr__checkpoint_section *sections, int32_t count) {
     ftr__arena arena;
+    ftr_status status = ftr__refuse_average(plan, "ftr_checkpoint_restore");
+    if (status != FTR_OK) return status;
     ftr__arena_init(&arena, plan->context);
-    const ftr_status status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
+    status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
     ftr__arena_free(&arena);
     return status;
 }

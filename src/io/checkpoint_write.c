@@ -589,6 +589,7 @@ ftr_status ftr_checkpoint_save(ftr_checkpointer *checkpointer, const ftr_checkpo
     if (!checkpointer) return FTR_ERROR_INVALID_ARGUMENT;
     ftr_checkpointer *c = checkpointer;
     ftr_status status = ftr__checkpointer_check_point(c->context, point);
+    if (status == FTR_OK) status = ftr__refuse_average(c->plan, "ftr_checkpoint_save");
     if (status != FTR_OK) return status;
     const double start = ftr_time_seconds();
     if (c->desc.when_busy == FTR_CHECKPOINT_SKIP && ftr__checkpointer_is_busy(c, 0.0)) {

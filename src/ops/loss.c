@@ -89,6 +89,61 @@ ftr_cross_entropy_desc ftr_cross_entropy_defaults(void) {
     return desc;
 }
 
+/* Refuses what ftr__soft_cross_entropy() does not take. */
+static bool ftr__check_soft_targets(ftr_tensor logits, ftr_tensor targets, const ftr_cross_entropy_desc *d) {
+    const char *what = "cross_entropy";
+    ftr_graph *graph = logits.graph;
+    const ftr_shape shape = ftr_shape_of(logits), shape_targets = ftr_shape_of(targets);
+    const ftr_shape weights = ftr_shape_of(d->class_weights);
+    const ftr_dtype dtype = ftr_dtype_of(logits), other = ftr_dtype_of(targets);
+    const int64_t classes = shape.dim[shape.rank - 1];
+    const bool weighted = d->class_weights.graph != NULL;
+    char text[FTR__SHAPE_TEXT], text_logits[FTR__SHAPE_TEXT];
+    (void)ftr__shape_text(&shape, text_logits);
+    if (!(d->label_smoothing >= 0.0 && d->label_smoothing <= 1.0))
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "label_smoothing %g, expected 0 to 1",
+                                 d->label_smoothing);
+    else if ((int)d->reduction < (int)FTR_REDUCE_MEAN || (int)d->reduction > (int)FTR_REDUCE_NONE)
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "reduction %d, expected 0 to %d",
+                                 (int)d->reduction, (int)FTR_REDUCE_NONE);
+    else if (d->ignore_index >= 0)
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL,
+                                 "ignore_index %lld with class probabilities as targets, expected a number below 0",
+                                 (long long)d->ignore_index);
+    else if (dtype != other)
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "class probabilities are %s, logits are %s",
+                                 ftr_dtype_name(other), ftr_dtype_name(dtype));
+    else if (!ftr_shape_equal(&shape, &shape_targets))
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "class probabilities are %s, logits are %s",
+                                 ftr__shape_text(&shape_targets, text), text_logits);
+    else if (classes < 1)
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "logits %s have no classes", text_logits);
+    else if (weighted && (weights.rank != 1 || weights.dim[0] != classes))
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "class weights is %s, expected [%lld]",
+                                 ftr__shape_text(&weights, text), (long long)classes);
+    else if (weighted && ftr_dtype_of(d->class_weights) != dtype)
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "class weights is %s, expected %s",
+                                 ftr_dtype_name(ftr_dtype_of(d->class_weights)), ftr_dtype_name(dtype));
+    else
+        return true;
+    return false;
+}
+
+/* - sum over classes of w[c] ((1 - e) t[c] + e / C) log p[c], of each row. */
+static ftr_tensor ftr__soft_cross_entropy(ftr_tensor logits, ftr_tensor targets, const ftr_cross_entropy_desc *d) {
+    if (!ftr__check_soft_targets(logits, targets, d)) return (ftr_tensor){NULL, 0};
+    const ftr_shape shape = ftr_shape_of(logits);
+    const double e = d->label_smoothing, classes = (double)shape.dim[shape.rank - 1];
+    const int32_t last = shape.rank - 1;
+    if (e > 0.0)
+        targets =
+            ftr_add(ftr_mul(targets, ftr__scalar_beside(targets, 1.0 - e)), ftr__scalar_beside(targets, e / classes));
+    if (d->class_weights.graph != NULL) targets = ftr_mul(targets, d->class_weights);
+    const ftr_tensor terms = ftr_mul(ftr_log_softmax(logits, -1), targets);
+    const ftr_tensor rows = ftr_neg(ftr__sum_mask(terms, 1u << last, false));
+    return ftr__reduce_real_rows(rows, d->reduction);
+}
+
 ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cross_entropy_desc *desc) {
     ftr_tensor none = {NULL, 0};
     ftr_cross_entropy_desc d = desc != NULL ? *desc : ftr_cross_entropy_defaults();
@@ -100,6 +155,10 @@ ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cro
         return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy", NULL,
                                   "desc was not made by ftr_cross_entropy_defaults()");
     ftr_shape rows = ftr_shape_of(labels);
+    if (ftr__is_float(ftr_dtype_of(labels)) && rows.rank > 0 && rows.rank == ftr_shape_of(logits).rank) {
+        const int32_t first = ftr__node_count(logits);
+        return ftr__keep_f32(ftr__soft_cross_entropy(logits, labels, &d), first);
+    }
     in[3] = ftr__row_mask(graph, &rows, ftr_dtype_of(logits));
     ftr_op_attr attr = {.cross_entropy = {d.label_smoothing, d.ignore_index, d.reduction}};
     return ftr__emit(graph, FTR_OP_cross_entropy, NULL, &attr, in, 4);

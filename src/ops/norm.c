@@ -114,6 +114,8 @@ ftr_status ftr__infer_batch_norm_grad(ftr__infer *s) {
         status = ftr__check_same_type(s, 0, 6, "dy", "y");
         if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 6, "dy", "y");
     }
+    if (status == FTR_OK && s->in_count > 7 && s->in[7] != NULL)
+        status = ftr__check_wide_vector(s, 7, "beta", x->dim[x->rank - 1]);
     return status != FTR_OK ? status : ftr__norm_outputs(s, x, 2);
 }
 

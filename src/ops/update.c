@@ -35,6 +35,43 @@ ftr_status ftr__infer_count_update(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__check_update_scalar(s, 1, "found_inf", true);
 }
 
+/* Pairs of tensors of one shape and type from input `first` on. */
+static ftr_status ftr__check_pairs(ftr__infer *s, int32_t first) {
+    char text[2][FTR__SHAPE_TEXT];
+    if (s->in_count < first + 2 || (s->in_count - first) % 2 != 0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%d inputs, expected %d and 2 a pair", (int)s->in_count,
+                                (int)first);
+    for (int32_t i = first; i < s->in_count; i += 2) {
+        const ftr__value *state = ftr__update_input(s, i), *value = ftr__update_input(s, i + 1);
+        if (!state || !value)
+            return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(state ? i + 1 : i));
+        if (!ftr__is_wide(state->dtype) || state->dtype != value->dtype)
+            return ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, input %d is %s, expected f32 or f64 for both",
+                                    (int)i, ftr_dtype_name(state->dtype), (int)i + 1, ftr_dtype_name(value->dtype));
+        if (!ftr_shape_equal(&state->shape, &value->shape))
+            return ftr__infer_error(s, FTR_ERROR_SHAPE, "input %d is %s, input %d is %s: both must have one shape",
+                                    (int)i, ftr__shape_text(&state->shape, text[0]), (int)i + 1,
+                                    ftr__shape_text(&value->shape, text[1]));
+    }
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_accumulate_update(ftr__infer *s) {
+    if (s->node->attr.accumulate.steps < 1)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "steps is %lld, expected 1 or more",
+                                (long long)s->node->attr.accumulate.steps);
+    return ftr__check_pairs(s, 0);
+}
+
+ftr_status ftr__infer_average_update(ftr__infer *s) {
+    ftr_status status = ftr__check_update_scalar(s, 0, "count", false);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 1, "step", false);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 2, "found_inf", true);
+    return status == FTR_OK ? ftr__check_pairs(s, FTR_AVERAGE_FIRST_PAIR) : status;
+}
+
+ftr_status ftr__infer_swap_update(ftr__infer *s) { return ftr__check_pairs(s, 0); }
+
 /* Types of a parameter's group: p and its gradient are wide and the same; a state is as they are, or in bf16 if the op
  * can keep it so, all states of a node alike. */
 static ftr_status ftr__check_update_type(ftr__infer *s, const ftr__value *p, int32_t i, int32_t kind) {

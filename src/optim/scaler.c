@@ -41,14 +41,13 @@ void ftr__scaler_begin(ftr_graph *graph, ftr__scaler *scaler) {
 }
 
 ftr_status ftr__scaler_measure(ftr_graph *graph, ftr__arena *arena, ftr__scaler *scaler, const int32_t *gradients,
-                               int32_t count, double max_norm) {
+                               int32_t count, const ftr_op_attr *attr) {
     const size_t bytes = ((size_t)count + 1) * sizeof(ftr_tensor);
     ftr_tensor *in = ftr__arena_alloc(arena, bytes);
     if (!in) return ftr__out_of_memory(graph->context, "grad_norm", bytes);
     if (scaler->scale) in[0] = (ftr_tensor){graph, scaler->scale};
     for (int32_t i = 0; i < count; i++) in[i + 1] = (ftr_tensor){graph, gradients[i]};
-    const ftr_op_attr attr = {.grad_norm = {max_norm}};
-    const ftr_tensor norm = ftr__emit(graph, FTR_OP_grad_norm, "grad_norm", &attr, in, count + 1);
+    const ftr_tensor norm = ftr__emit(graph, FTR_OP_grad_norm, "grad_norm", attr, in, count + 1);
     if (!ftr_is_valid(norm)) return graph->status;
     scaler->norm = norm.id;
     scaler->found_inf = norm.id + 1;

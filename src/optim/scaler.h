@@ -16,9 +16,9 @@ FTR_LIB ftr_status ftr__scaler_check(ftr_context *context, const ftr_scaler_desc
 /* Declares the scale. Its first value is the plan's to write. */
 FTR_LIB void ftr__scaler_begin(ftr_graph *graph, ftr__scaler *scaler);
 
-/* Emits the norm of all gradients, with or without a scale; max_norm 0 does not clip. */
+/* Emits the norm of all gradients, with or without a scale. `attr` is that of grad_norm. */
 FTR_LIB ftr_status ftr__scaler_measure(ftr_graph *graph, ftr__arena *arena, ftr__scaler *scaler,
-                                       const int32_t *gradients, int32_t count, double max_norm);
+                                       const int32_t *gradients, int32_t count, const ftr_op_attr *attr);
 
 /* Emits the update of the scale, after those of the optimizer, and makes running statistics wait for finite gradients. */
 FTR_LIB ftr_status ftr__scaler_end(ftr_graph *graph, const ftr__scaler *scaler, const ftr_scaler_desc *desc);

@@ -86,6 +86,70 @@ static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__remove(f, relu, producer->first_out);
 }
 
+/* An activation that batch norm can take over, and the op of its gradient. */
+typedef struct ftr__smooth {
+    ftr_activation activation; /* FTR_ACT_NONE: the node is no such */
+    ftr_op gradient;
+    bool by_result; /* the gradient's second input is the activation's result, otherwise what went into it */
+} ftr__smooth;
+
+static ftr__smooth ftr__smooth_of(const ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_silu: return (ftr__smooth){FTR_ACT_SILU, FTR_OP_silu_grad, false};
+    case FTR_OP_hardswish: return (ftr__smooth){FTR_ACT_HARDSWISH, FTR_OP_hardswish_grad, false};
+    case FTR_OP_clamp:
+        if (node->attr.pointwise.a != 0.0 || node->attr.pointwise.b != 6.0) break;
+        return (ftr__smooth){FTR_ACT_RELU6, FTR_OP_clamp_grad, true};
+    default: break;
+    }
+    return (ftr__smooth){FTR_ACT_NONE, node->op, false};
+}
+
+/* The only live node of an op that takes `value` as input number `input`; NULL if there is none, or more. */
+static ftr__node *ftr__user_of(const ftr__fuser *f, ftr_op op, int32_t value, int32_t input) {
+    ftr__node *user = NULL;
+    for (int32_t n = 0; n < f->graph->node_count; n++) {
+        ftr__node *node = &f->graph->nodes[n];
+        if (!f->needed[n] || node->dead || node->op != op || node->in[input] != value) continue;
+        if (user) return NULL;
+        user = node;
+    }
+    return user;
+}
+
+/* Has batch norm's gradient do what `slope`, the activation's, does. False if it cannot. */
+static bool ftr__fuse_slope(ftr__fuser *f, const ftr__node *norm, ftr_activation activation, ftr__node *slope) {
+    const int32_t dy = slope->in[0];
+    ftr__node *grad = ftr__user_of(f, FTR_OP_batch_norm_grad, slope->first_out, 0);
+    if (!grad || f->uses[slope->first_out] != 1 || grad->in[1] != norm->in[0] || grad->in[2] != norm->in[1] ||
+        grad->attr.norm.activation != FTR_ACT_NONE || !ftr__same_kind(f->graph, dy, grad->in[1]) ||
+        !ftr__widen_inputs(f, grad, 8))
+        return false;
+    grad->in[7] = norm->in[2];
+    grad->attr.norm.activation = activation;
+    grad->fused = ftr_op_name(slope->op);
+    f->uses[slope->in[1]]--;
+    ftr__remove(f, slope, dy);
+    return true;
+}
+
+/* act(batch_norm(x)) and batch_norm_grad(act_grad(dy, .), x): the gradient computes what goes into the activation from x
+ * again, so that it need not be kept. Both or, where there is no gradient, the first alone. */
+static void ftr__fuse_smooth(ftr__fuser *f, ftr__node *act) {
+    const ftr__smooth smooth = ftr__smooth_of(act);
+    const int32_t before = act->in[0];
+    ftr__node *norm = &f->graph->nodes[f->graph->values[before].node];
+    if (norm->op != FTR_OP_batch_norm || norm->dead || norm->first_out != before ||
+        norm->attr.norm.activation != FTR_ACT_NONE || (norm->in_count > 6 && norm->in[6]))
+        return;
+    ftr__node *slope = ftr__user_of(f, smooth.gradient, smooth.by_result ? act->first_out : before, 1);
+    if (f->uses[before] != (slope && !smooth.by_result ? 2 : 1)) return;
+    if (slope && !ftr__fuse_slope(f, norm, smooth.activation, slope)) return;
+    norm->attr.norm.activation = smooth.activation;
+    norm->fused = ftr_op_name(act->op);
+    ftr__remove(f, act, before);
+}
+
 /* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. */
 static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
@@ -111,8 +175,12 @@ ftr_status ftr__pass_fuse(ftr_plan *plan) {
     for (int32_t n = 0; n < graph->node_count; n++) {
         ftr__node *node = &graph->nodes[n];
         if (!f.needed[n] || node->dead) continue;
-        if (node->op == FTR_OP_relu) ftr__fuse_relu(&f, node);
-        else if (node->op == FTR_OP_batch_norm_grad) ftr__fuse_relu_grad(&f, node);
+        if (node->op == FTR_OP_relu)
+            ftr__fuse_relu(&f, node);
+        else if (node->op == FTR_OP_batch_norm_grad)
+            ftr__fuse_relu_grad(&f, node);
+        else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
+            ftr__fuse_smooth(&f, node);
     }
     return FTR_OK;
 }

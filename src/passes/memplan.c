@@ -39,6 +39,7 @@ static void ftr__open_slots(ftr_plan *plan) {
         if (!plan->gradients[i]) continue;
         ftr__slot *slot = &plan->slots[plan->gradients[i]];
         slot->kept = true;
+        if (slot->place == FTR__PLACE_STATE) continue; /* a sum over micro-batches */
         if (plan->slots[plan->wrt[i]].place == FTR__PLACE_VARIABLE) slot->place = FTR__PLACE_GRADIENT;
     }
 }

@@ -3,6 +3,7 @@
 #ifndef FTR_PASSES_PLAN_H
 #define FTR_PASSES_PLAN_H
 
+#include "optim/average.h"
 #include "optim/scaler.h"
 
 /* Which memory a value lies in. */
@@ -36,6 +37,7 @@ struct ftr_plan {
     ftr_graph *graph;  /* the plan's copy, changed by the passes */
     ftr__arena arena;
     ftr_mode mode;
+    bool cumulative_statistics; /* running statistics are means over the plan's steps */
     ftr_amp amp;
     int32_t loss;     /* value id or 0 */
     int32_t *kept;    /* values to be readable after a step: loss, outputs */
@@ -47,6 +49,8 @@ struct ftr_plan {
     int32_t learning_rate, applied_steps; /* the optimizer's lr and step, value ids or 0 */
     ftr__scaler scaler;                   /* of the loss, and the norm of gradients */
     ftr_scaler_desc scaler_desc;
+    int64_t accumulate; /* micro-batches of an update, 1 or more */
+    int32_t averages;   /* state: how many averages of the weights were taken; 0: there are none */
     ftr_nonfinite debug_nonfinite;
 
     int32_t *order; /* nodes in the order of execution */
@@ -59,6 +63,8 @@ struct ftr_plan {
     unsigned char *workspace;
     ftr__step *steps;
     int32_t step_count;
+    int32_t micro_end, update_end; /* ends of what runs in each step, and in one that ends a group */
+    bool average_is_in;            /* the averages and the graph's variables have changed places */
     bool *fed; /* by value id, for inputs */
     double *profile;      /* seconds of each step over profiled_steps; NULL: never asked for */
     bool profiling;
@@ -77,11 +83,15 @@ FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
  * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
 FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
 
-/* Drops what nothing needs and fixes the order: inputs before users, updates of state last. */
+/* Drops what nothing needs and fixes the order: inputs before users, stage after stage, updates of state last; but gradients
+ * are added up as soon as they are there, so that their memory is free again. */
 FTR_LIB ftr_status ftr__pass_schedule(ftr_plan *plan);
 
 /* Gives each value its memory: aliases, in-place results, then offsets by lifetime. Fills slots and bytes. */
 FTR_LIB ftr_status ftr__pass_memplan(ftr_plan *plan);
+
+/* FTR_ERROR_STATE while the averages are in the graph's variables; `what` begins the sentence. */
+FTR_LIB ftr_status ftr__refuse_average(const ftr_plan *plan, const char *what);
 
 /* Marks the nodes that the plan's kept values, gradients and updates need. `needed` has room for each node of the graph. */
 FTR_LIB ftr_status ftr__mark_needed(const ftr_plan *plan, bool *needed);

@@ -87,6 +87,63 @@ static void ftr__place_node(ftr__sorter *s, int32_t node) {
     }
 }
 
+/* Which nodes of a stage are placed. */
+typedef enum ftr__kind_of_node { FTR__NODES_VALUES, FTR__NODES_SUMS, FTR__NODES_UPDATES } ftr__kind_of_node;
+
+static ftr__kind_of_node ftr__kind_of(const ftr__node *node) {
+    if (node->op == FTR_OP_accumulate_update) return FTR__NODES_SUMS;
+    return ftr__is_update(node) ? FTR__NODES_UPDATES : FTR__NODES_VALUES;
+}
+
+static void ftr__place_nodes(ftr__sorter *s, ftr__stage stage, ftr__kind_of_node kind) {
+    const ftr_graph *graph = s->plan->graph;
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (!node->dead && node->stage == stage && ftr__kind_of(node) == kind) ftr__place_node(s, n);
+    }
+}
+
+/* The node that makes what a sum adds. The reshapes and casts that autodiff and mixed precision put behind it, last of all
+ * nodes, come with the sum. */
+static int32_t ftr__maker_of(const ftr_graph *graph, const ftr__node *sum) {
+    int32_t maker = graph->values[sum->in[1]].node;
+    while (graph->nodes[maker].op == FTR_OP_reshape || graph->nodes[maker].op == FTR_OP_cast)
+        maker = graph->values[graph->nodes[maker].in[0]].node;
+    return maker;
+}
+
+/* Sums by the node that makes what they add: a list that begins at first[node] - 1 and goes on at next[sum] - 1. */
+static void ftr__list_sums(const ftr_graph *graph, int32_t *first, int32_t *next) {
+    for (int32_t n = graph->node_count - 1; n >= 0; n--) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->dead || node->op != FTR_OP_accumulate_update) continue;
+        const int32_t maker = ftr__maker_of(graph, node);
+        next[n] = first[maker];
+        first[maker] = n + 1;
+    }
+}
+
+/* Forward and backward. The sum of a gradient comes right behind the node that makes it; while infinities are looked for, at
+ * the end: an error leaves all states as they are. */
+static ftr_status ftr__place_values(ftr__sorter *s) {
+    const ftr_graph *graph = s->plan->graph;
+    const size_t bytes = (size_t)graph->node_count * sizeof(int32_t);
+    int32_t *first = ftr__arena_alloc(&s->plan->arena, bytes), *next = ftr__arena_alloc(&s->plan->arena, bytes);
+    if (!first || !next) return ftr__out_of_memory(s->plan->context, "schedule", bytes);
+    if (!s->plan->debug_nonfinite) ftr__list_sums(graph, first, next);
+    int32_t seen = 0; /* of the order */
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->dead || node->stage != FTR__STAGE_COMPUTE || ftr__kind_of(node) != FTR__NODES_VALUES) continue;
+        ftr__place_node(s, n);
+        const int32_t end = s->plan->order_count;
+        for (; seen < end; seen++)
+            for (int32_t sum = first[s->plan->order[seen]]; sum > 0; sum = next[sum - 1]) ftr__place_node(s, sum - 1);
+        seen = s->plan->order_count;
+    }
+    return FTR_OK;
+}
+
 ftr_status ftr__pass_schedule(ftr_plan *plan) {
     ftr_graph *graph = plan->graph;
     const size_t count = (size_t)graph->node_count;
@@ -98,11 +155,16 @@ ftr_status ftr__pass_schedule(ftr_plan *plan) {
     plan->order = ftr__arena_alloc(&plan->arena, count * sizeof *plan->order);
     if (!needed || !s.placed || !s.stack || !s.next || !plan->order)
         return ftr__out_of_memory(plan->context, "schedule", count * sizeof *plan->order);
-    const ftr_status status = ftr__mark_needed(plan, needed);
+    ftr_status status = ftr__mark_needed(plan, needed);
     if (status) return status;
     for (int32_t n = 0; n < graph->node_count; n++) graph->nodes[n].dead = graph->nodes[n].dead || !needed[n];
-    for (int32_t pass = 0; pass < 2; pass++)
-        for (int32_t n = 0; n < graph->node_count; n++)
-            if (!graph->nodes[n].dead && ftr__is_update(&graph->nodes[n]) == (pass == 1)) ftr__place_node(&s, n);
+    status = ftr__place_values(&s);
+    if (status) return status;
+    ftr__place_nodes(&s, FTR__STAGE_COMPUTE, FTR__NODES_SUMS);
+    ftr__place_nodes(&s, FTR__STAGE_MEASURE, FTR__NODES_VALUES);
+    ftr__place_nodes(&s, FTR__STAGE_COMPUTE, FTR__NODES_UPDATES);
+    ftr__place_nodes(&s, FTR__STAGE_UPDATE, FTR__NODES_VALUES);
+    ftr__place_nodes(&s, FTR__STAGE_UPDATE, FTR__NODES_UPDATES);
+    ftr__place_nodes(&s, FTR__STAGE_SWAP, FTR__NODES_UPDATES);
     return FTR_OK;
 }

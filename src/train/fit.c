@@ -14,6 +14,8 @@ ftr_train_desc ftr_train_defaults(void) {
     desc.cookie = FTR__TRAIN_COOKIE;
     desc.epochs = 1;
     desc.scaler = ftr_scaler_defaults();
+    desc.early_stop.threshold = (double)NAN;
+    desc.average = ftr_average_defaults();
     return desc;
 }
 
@@ -83,6 +85,19 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
     return FTR_OK;
 }
 
+static ftr_status ftr__fit_check_average(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    const bool asked = desc->evaluate_average || desc->finish_with_average;
+    if (asked && desc->average.kind == FTR_AVERAGE_NONE)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: %s is set, but average.kind is FTR_AVERAGE_NONE",
+                          desc->evaluate_average ? "evaluate_average" : "finish_with_average");
+    if (desc->evaluate_average && !desc->eval)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: evaluate_average is set, but eval is NULL");
+    return FTR_OK;
+}
+
 bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
     bool known = strcmp(metric, "loss") == 0;
     for (int32_t i = 0; i < fit->desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
@@ -102,6 +117,10 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
     if (!(desc->early_stop.min_delta >= 0.0))
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
                           "ftr_fit: early_stop.min_delta is %g, expected 0 or more", desc->early_stop.min_delta);
+    if (desc->early_stop.start_epoch < 0)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: early_stop.start_epoch is %lld, expected 0 or more",
+                          (long long)desc->early_stop.start_epoch);
     return FTR_OK;
 }
 
@@ -184,32 +203,39 @@ static ftr_status ftr__fit_match_train(ftr__fit *fit) {
     int64_t batch = fit->train_feed.batch, full = source->count / batch;
     bool pad = fit->desc->last_batch == FTR_LAST_BATCH_PAD && source->count % batch != 0;
     if (pad && !fit->train_feed.mask)
-        return ftr__error(
-            fit->context, FTR_ERROR_INVALID_ARGUMENT,
-            "ftr_fit: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
-            "but the loss uses no ftr_batch_mask(): declare one before the layers",
-            source->name, (long long)(source->count % batch), (long long)batch);
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
+                          "but the loss uses no ftr_batch_mask(): declare one before the layers",
+                          fit->caller, source->name, (long long)(source->count % batch), (long long)batch);
     if (full == 0 && !pad)
         return ftr__error(fit->context, FTR_ERROR_DATA,
-                          "ftr_fit: source '%s' has %lld samples, fewer than one batch of %lld", source->name,
+                          "%s: source '%s' has %lld samples, fewer than one batch of %lld", fit->caller, source->name,
                           (long long)source->count, (long long)batch);
     fit->steps_per_epoch = full + (pad ? 1 : 0);
-    bool overflow = fit->desc->epochs > INT64_MAX / fit->steps_per_epoch;
+    bool overflow = fit->desc->epochs < 1 || fit->desc->epochs > INT64_MAX / fit->steps_per_epoch;
     fit->steps_planned = overflow ? INT64_MAX : fit->desc->epochs * fit->steps_per_epoch;
     if (fit->desc->max_steps > 0 && fit->desc->max_steps < fit->steps_planned)
         fit->steps_planned = fit->desc->max_steps;
     return FTR_OK;
 }
 
-static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed, ftr_plan **plan) {
+/* What a plan is for. */
+typedef enum ftr__fit_purpose { FTR__FIT_TRAINS, FTR__FIT_EVALUATES, FTR__FIT_MEASURES } ftr__fit_purpose;
+
+static ftr_status ftr__fit_compile(ftr__fit *fit, ftr__fit_purpose purpose, ftr__feed *feed, ftr_plan **plan) {
     ftr_tensor outputs[FTR_MAX_METRICS + 1];
     ftr_compile_desc desc;
     memset(&desc, 0, sizeof desc);
-    desc.mode = mode;
+    desc.mode = purpose == FTR__FIT_EVALUATES ? FTR_MODE_EVAL : FTR_MODE_TRAIN;
     desc.loss = fit->desc->loss;
     desc.output_count = ftr__fit_outputs(fit, outputs);
     desc.outputs = outputs;
-    desc.optimizer = mode == FTR_MODE_TRAIN ? &fit->desc->optimizer : NULL;
+    if (purpose == FTR__FIT_TRAINS) {
+        desc.optimizer = &fit->desc->optimizer;
+        desc.accumulate = fit->desc->accumulate;
+        desc.average = &fit->desc->average;
+    }
+    desc.cumulative_statistics = purpose == FTR__FIT_MEASURES;
     desc.amp = fit->desc->amp;
     desc.scaler = &fit->desc->scaler;
     desc.debug_nonfinite = fit->desc->debug_nonfinite;
@@ -219,14 +245,15 @@ static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed
 
 static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     ftr_status status = ftr__fit_check_loop(fit);
+    if (status == FTR_OK) status = ftr__fit_check_average(fit);
     if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
     if (status == FTR_OK) status = ftr__fit_check_schedule(fit);
     if (status == FTR_OK) status = ftr__fit_check_checkpoint(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
-    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
+    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR__FIT_TRAINS, &fit->train_feed, &fit->train_plan);
     if (status == FTR_OK && fit->desc->eval)
-        status = ftr__fit_compile(fit, FTR_MODE_EVAL, &fit->eval_feed, &fit->eval_plan);
+        status = ftr__fit_compile(fit, FTR__FIT_EVALUATES, &fit->eval_feed, &fit->eval_plan);
     if (status == FTR_OK && fit->desc->early_stop.metric && fit->desc->early_stop.restore_best) {
         fit->best_bytes = fit->graph->variable_bytes;
         fit->best = ftr__allocate(fit->context, fit->best_bytes);
@@ -279,12 +306,16 @@ static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_o
     return status;
 }
 
+/* Whether an evaluation is of the averages of the weights: they are wanted and there are some. */
+static bool ftr__fit_takes_average(const ftr__fit *fit) {
+    return fit->desc->evaluate_average && ftr_plan_average_count(fit->train_plan) > 0;
+}
+
 /* An interrupted one leaves the last one's results. */
-static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
+static ftr_status ftr__fit_evaluate_all(ftr__fit *fit) {
     ftr__fit_totals totals = {0};
     ftr__feed *feed = &fit->eval_feed;
     const double before = ftr_time_seconds();
-    if (ftr__fit_is_interrupted(fit, fit->last_evaluation)) return FTR_OK;
     for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
         if (ftr__fit_is_interrupted(fit, 0.0)) return FTR_OK;
         int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
@@ -297,6 +328,16 @@ static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
     fit->at.eval_loss = ftr__fit_means(&totals, fit->at.eval_metrics);
     fit->last_evaluation = ftr_time_seconds() - before;
     return FTR_OK;
+}
+
+static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
+    if (ftr__fit_is_interrupted(fit, fit->last_evaluation)) return FTR_OK;
+    const bool average = ftr__fit_takes_average(fit);
+    ftr_status status = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    if (status != FTR_OK) return status;
+    status = ftr__fit_evaluate_all(fit);
+    const ftr_status back = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    return status == FTR_OK ? back : status;
 }
 
 static double ftr__fit_speed(const ftr__fit *fit) {
@@ -322,6 +363,8 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
         .grad_norm = fit->info.grad_norm,
         .loss_scale = fit->info.loss_scale,
         .skipped_steps = fit->at.skipped,
+        .applied_steps = (int64_t)ftr_plan_applied_steps(fit->train_plan),
+        .updated = fit->info.updated,
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -378,7 +421,7 @@ static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *met
 
 static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed *feed = &fit->train_feed;
-    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
+    ftr__feed_order order = {fit->context->seeds.order, (uint64_t)fit->at.epoch};
     int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
     double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
@@ -394,7 +437,7 @@ static ftr_status ftr__fit_step(ftr__fit *fit) {
     fit->at.steps++;
     fit->at.epoch_step++;
     fit->at.skipped += fit->info.skipped;
-    if (!fit->info.skipped || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
+    if (!fit->info.overflow || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
         ftr__fit_add(&fit->at.totals, loss, metrics, fit->desc->metric_count, real);
         ftr__fit_warn(fit, loss);
     }
@@ -422,20 +465,44 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
     return FTR_OK;
 }
 
+/* Whether a metric is as good as the threshold; false without one, which is NaN. */
+static bool ftr__fit_is_good(const ftr_train_desc *desc, double value) {
+    const double threshold = desc->early_stop.threshold;
+    return desc->early_stop.maximize ? value >= threshold : value <= threshold;
+}
+
+bool ftr__fit_has_stopped(const ftr_train_desc *desc, const ftr__fit_state *at) {
+    if (!desc->early_stop.metric) return false;
+    const bool good = at->best_epoch >= 0 && ftr__fit_is_good(desc, at->best_value);
+    return good || at->epochs_without >= desc->early_stop.patience;
+}
+
+/* What was evaluated is the best so far. */
+static ftr_status ftr__fit_keep_best(ftr__fit *fit) {
+    const bool average = ftr__fit_takes_average(fit);
+    ftr_status status = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    if (status != FTR_OK) return status;
+    status = ftr__fit_copy_best(fit, false);
+    const ftr_status back = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    return status == FTR_OK ? back : status;
+}
+
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
-    if (!desc->early_stop.metric) return FTR_OK;
+    if (!desc->early_stop.metric || fit->at.epoch < desc->early_stop.start_epoch) return FTR_OK;
     const double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
     double gain = desc->early_stop.maximize ? value - fit->at.best_value : fit->at.best_value - value;
     bool improved = fit->at.best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    improved = improved || ftr__fit_is_good(desc, value); /* the first that is: whatever min_delta says */
     if (improved) {
         fit->at.best_value = value;
         fit->at.best_epoch = fit->at.epoch;
         fit->at.epochs_without = 0;
-        return fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
+    } else {
+        fit->at.epochs_without++;
     }
-    if (++fit->at.epochs_without >= desc->early_stop.patience) fit->stop = true;
-    return FTR_OK;
+    if (ftr__fit_has_stopped(desc, &fit->at)) fit->stop = true;
+    return improved && fit->best ? ftr__fit_keep_best(fit) : FTR_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- loop -- */
@@ -481,6 +548,25 @@ static bool ftr__fit_goes_on(const ftr__fit *fit) {
     return !fit->stop && !fit->interrupted && !fit->cut && (fit->at.steps < fit->steps_planned || begun);
 }
 
+/* Micro-batches of a group that the end of the run has cut. */
+static int64_t ftr__fit_unapplied(const ftr__fit *fit) {
+    const uint64_t group = fit->desc && fit->desc->accumulate > 1 ? (uint64_t)fit->desc->accumulate : 1;
+    return (int64_t)(ftr_plan_steps(fit->train_plan) % group);
+}
+
+/* The weights that a run leaves in the graph. */
+static ftr_status ftr__fit_finish(ftr__fit *fit) {
+    const int64_t unapplied = ftr__fit_unapplied(fit);
+    if (unapplied > 0)
+        ftr__log(fit->context, FTR_LOG_INFO,
+                 "ftr_fit: the run ends within a group of micro-batches: %lld of %lld were not applied",
+                 (long long)unapplied, (long long)fit->desc->accumulate);
+    if (fit->interrupted) return FTR_OK; /* those of its last step */
+    if (fit->best && fit->at.best_epoch >= 0) return ftr__fit_copy_best(fit, true);
+    const bool average = fit->desc->finish_with_average && ftr_plan_average_count(fit->train_plan) > 0;
+    return average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+}
+
 static ftr_status ftr__fit_loop(ftr__fit *fit) {
     fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
     fit->began = ftr_time_seconds();
@@ -497,8 +583,7 @@ static ftr_status ftr__fit_loop(ftr__fit *fit) {
     ftr__progress_end(&fit->progress);
     if (status != FTR_OK) return status;
     const ftr_status saved = ftr__fit_close_checkpoints(fit);
-    /* an interrupted run keeps the weights of its last step */
-    if (!fit->interrupted && fit->best && fit->at.best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
+    status = ftr__fit_finish(fit);
     return status == FTR_OK ? saved : status;
 }
 
@@ -515,6 +600,8 @@ static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
     result->resumed_at = fit->resumed_at;
     result->checkpoints = ftr_checkpointer_stats(fit->checkpointer);
     result->skipped_steps = fit->at.skipped;
+    result->applied_steps = (int64_t)ftr_plan_applied_steps(fit->train_plan);
+    result->unapplied_steps = ftr__fit_unapplied(fit);
     result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
     result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
     if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);
@@ -543,10 +630,52 @@ ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_
     if (status == FTR_OK && !desc->eval)
         status = ftr__error(fit.context, FTR_ERROR_INVALID_ARGUMENT, "ftr_evaluate: eval is NULL, expected a source");
     if (status == FTR_OK) status = ftr__fit_match_eval(&fit);
-    if (status == FTR_OK) status = ftr__fit_compile(&fit, FTR_MODE_EVAL, &fit.eval_feed, &fit.eval_plan);
+    if (status == FTR_OK) status = ftr__fit_compile(&fit, FTR__FIT_EVALUATES, &fit.eval_feed, &fit.eval_plan);
     fit.began = ftr_time_seconds();
     if (status == FTR_OK) status = ftr__fit_evaluate(&fit);
     if (result) ftr__fit_result(&fit, result);
+    ftr__fit_free(&fit);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------------- batch norm -- */
+
+/* Runs the training source once, in its own order. */
+static ftr_status ftr__fit_measure(ftr__fit *fit) {
+    ftr__feed *feed = &fit->train_feed;
+    ftr_status status = FTR_OK;
+    for (int64_t step = 0; step < fit->steps_per_epoch && status == FTR_OK; step++) {
+        const int64_t first = step * feed->batch, left = feed->source->count - first;
+        double metrics[FTR_MAX_METRICS];
+        ftr_step_info info;
+        status = ftr__fit_run(fit, feed, NULL, first, left < feed->batch ? left : feed->batch, &info, metrics);
+    }
+    return status;
+}
+
+/* A copy of the variables makes good what a failure leaves half done. */
+static ftr_status ftr__fit_update_batch_norm(ftr__fit *fit) {
+    ftr_status status = ftr__fit_match_train(fit);
+    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR__FIT_MEASURES, &fit->train_feed, &fit->train_plan);
+    if (status != FTR_OK) return status;
+    fit->best_bytes = fit->graph->variable_bytes;
+    fit->best = ftr__allocate(fit->context, fit->best_bytes);
+    if (!fit->best) return ftr__out_of_memory(fit->context, "ftr_update_batch_norm: a copy", fit->best_bytes);
+    status = ftr__fit_copy_best(fit, false);
+    if (status != FTR_OK) return status;
+    status = ftr__fit_measure(fit);
+    const ftr_status back = status == FTR_OK ? FTR_OK : ftr__fit_copy_best(fit, true);
+    return back == FTR_OK ? status : back;
+}
+
+ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc *desc) {
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr__fit fit;
+    ftr_status status = ftr__fit_begin(&fit, "ftr_update_batch_norm", graph, desc);
+    if (status == FTR_OK && !desc->train)
+        status = ftr__error(fit.context, FTR_ERROR_INVALID_ARGUMENT,
+                            "ftr_update_batch_norm: train is NULL, expected a source");
+    if (status == FTR_OK) status = ftr__fit_update_batch_norm(&fit);
     ftr__fit_free(&fit);
     return status;
 }

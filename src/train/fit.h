@@ -67,6 +67,9 @@ typedef struct ftr__fit {
 /* Whether a name is "loss" or that of a metric. */
 FTR_LIB bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric);
 
+/* Whether early stopping ends the run in this state. */
+FTR_LIB bool ftr__fit_has_stopped(const ftr_train_desc *desc, const ftr__fit_state *at);
+
 /* Checks what the description says of checkpoints, signals and time. */
 FTR_LIB ftr_status ftr__fit_check_checkpoint(const ftr__fit *fit);
 

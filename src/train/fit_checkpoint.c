@@ -200,6 +200,7 @@ static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) 
     ftr__checkpoint_put_bool(out, "early_stop_maximize", desc->early_stop.maximize);
     const bool evaluates = desc->early_stop.metric || desc->plateau;
     if (evaluates) ftr__checkpoint_put_bool(out, "metrics_of_evaluation", desc->eval != NULL);
+    if (desc->evaluate_average) ftr__checkpoint_put_integer(out, "evaluate_average", 1);
     ftr__fit_write_schedule(&desc->schedule, "schedule", out);
     ftr__fit_write_plateau(fit, out);
 }
@@ -221,6 +222,7 @@ static ftr_status ftr__fit_same_facts(const ftr__fit *fit, ftr__checkpoint_value
     const bool evaluates = desc->early_stop.metric || desc->plateau;
     if (evaluates && ftr__checkpoint_has(values, "metrics_of_evaluation"))
         ftr__checkpoint_same_bool(values, "metrics_of_evaluation", desc->eval != NULL);
+    ftr__checkpoint_same_real(values, "evaluate_average", desc->evaluate_average ? 1.0 : 0.0, 0.0);
     if (values->status == FTR_OK)
         values->status = ftr__fit_same_schedule(&desc->schedule, "schedule", "run.schedule", values);
     return values->status;
@@ -319,7 +321,7 @@ static ftr_status ftr__fit_restore(ftr__fit *fit, const ftr_checkpoint *checkpoi
     fit->resumed_at = at.steps;
     fit->saved_steps = at.steps;
     fit->saved_ended = at.epoch_ended;
-    fit->stop = fit->desc->early_stop.metric && at.epochs_without >= fit->desc->early_stop.patience;
+    fit->stop = ftr__fit_has_stopped(fit->desc, &at);
     ftr__log(fit->context, FTR_LOG_INFO, "resumed at step %lld (epoch %lld) from %s", (long long)at.steps,
              (long long)at.epoch + 1, checkpoint->info.path);
     return FTR_OK;

@@ -129,7 +129,7 @@ static const trainee_result *unbroken(trainee_config config) {
     static struct {
         trainee_config config;
         trainee_result result;
-    } known[64];
+    } known[128];
     static size_t count;
     static report r;
     for (size_t i = 0; i < count; i++)
@@ -202,9 +202,10 @@ static void each_call(void **state) {
     const int64_t stride = is_long() ? 1 : 13;
     trainee_config config = trainee_defaults().config;
     config.optimizer = 1;
-    const trainee_result *whole = unbroken(config);
     int64_t deaths = 0, total = 0;
     for (int after = 0; after < 2; after++) {
+        config.around = after;
+        const trainee_result *whole = unbroken(config);
         for (int64_t at = 1;; at += stride) {
             const trainee_desc desc = describe(f, config);
             ftr_test_remove(f->folder);

@@ -15,7 +15,7 @@ static ftr_tensor model(ftr_graph *graph) {
 }
 
 /* The whole life of a training run. */
-static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
+static ftr_status run(ftr_test_memory *memory, ftr_amp amp, bool around) {
     static const float images[SAMPLES * 72] = {0};
     static const int32_t labels[SAMPLES] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0};
     ftr_context_desc desc = {
@@ -33,6 +33,13 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
         train.loss = model(graph);
         train.optimizer = ftr_adamw(1e-3);
         train.amp = amp;
+        if (around) { /* the optimizer's step: groups of micro-batches, averages, statistics anew */
+            train.accumulate = 2;
+            train.average.kind = FTR_AVERAGE_EMA;
+            train.average.copy_buffers = true;
+            train.evaluate_average = true;
+            train.optimizer.clip_norm = 1;
+        }
         train.train = source;
         train.eval = source;
         train.last_batch = FTR_LAST_BATCH_PAD;
@@ -41,6 +48,7 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
         train.early_stop.patience = 5;
         train.early_stop.restore_best = true;
         status = ftr_graph_status(graph) ? ftr_graph_status(graph) : ftr_fit(graph, &train, NULL);
+        if (!status && around) status = ftr_update_batch_norm(graph, &train);
     }
     if (status) assert_string_not_equal(ftr_error_message(context), "");
     ftr_source_destroy(source);
@@ -52,6 +60,7 @@ static ftr_status run(ftr_test_memory *memory, ftr_amp amp) {
 typedef struct variant {
     bool all_after;
     ftr_amp amp;
+    bool around;
 } variant;
 
 static void every_allocation_may_fail(void **state) {
@@ -59,7 +68,7 @@ static void every_allocation_may_fail(void **state) {
     int64_t failures = 0;
     for (int64_t n = 1;; n++) {
         ftr_test_memory memory = {.fail_at = n, .fail_after = v->all_after};
-        const ftr_status status = run(&memory, v->amp);
+        const ftr_status status = run(&memory, v->amp, v->around);
         assert_int_equal(memory.blocks, 0);
         assert_int_equal(memory.live, 0);
         assert_int_equal(memory.wrong, 0);
@@ -76,10 +85,13 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     static variant one, after = {.all_after = true}, mixed = {.amp = FTR_AMP_FP16};
+    static variant around = {.around = true}, both = {.around = true, .amp = FTR_AMP_FP16};
     const struct CMUnitTest tests[] = {
         {"one allocation fails", every_allocation_may_fail, NULL, NULL, &one},
         {"all allocations from one on fail", every_allocation_may_fail, NULL, NULL, &after},
         {"one allocation fails, mixed precision", every_allocation_may_fail, NULL, NULL, &mixed},
+        {"one allocation fails, groups and averages", every_allocation_may_fail, NULL, NULL, &around},
+        {"one allocation fails, groups and averages in mixed precision", every_allocation_may_fail, NULL, NULL, &both},
     };
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
 }

@@ -40,6 +40,7 @@ trainee_config trainee_draw(ftr_test_rng *rng, int story) {
     config.amp = (ftr_amp)(story % 3);
     const bool bf16 = (ftr_test_random(rng) & 1) && config.optimizer != ADAFACTOR;
     config.state = bf16 ? FTR_BF16 : FTR_F32;
+    config.around = (int32_t)(ftr_test_random(rng) & 1); /* checkpoints within groups */
     return config;
 }
 
@@ -98,6 +99,13 @@ static ftr_status build(ftr_context *context, const trainee_desc *desc, model *m
     m->desc.amp = desc->config.amp;
     m->desc.scaler.init_scale = 0x1p18;
     m->desc.scaler.growth_interval = 4;
+    if (desc->config.around) {
+        m->desc.accumulate = 2;
+        m->desc.average.kind = FTR_AVERAGE_EMA;
+        m->desc.average.decay = 0.75;
+        m->desc.average.warmup = true;
+        m->desc.evaluate_average = true;
+    }
     m->desc.epochs = desc->epochs;
     m->desc.early_stop.metric = "loss";
     m->desc.early_stop.patience = 2;
@@ -172,6 +180,8 @@ void trainee_compare(const trainee_result *result, const trainee_result *expecte
         fail_msg("the weights' digest is %llx, expected %llx", (unsigned long long)result->digest,
                  (unsigned long long)expected->digest);
     assert_int_equal(a->steps, b->steps);
+    assert_int_equal(a->applied_steps, b->applied_steps);
+    assert_int_equal(a->unapplied_steps, b->unapplied_steps);
     assert_int_equal(a->epochs, b->epochs);
     assert_int_equal(a->best_epoch, b->best_epoch);
     assert_int_equal(a->stopped_early, b->stopped_early);

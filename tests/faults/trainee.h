@@ -7,13 +7,14 @@
 
 enum { TRAINEE_STEPS_PER_EPOCH = 5, TRAINEE_OPTIMIZERS = 10 };
 
-/* What stories vary. Whatever else a run keeps from step to step, or draws its data by (accumulation, averages of
- * weights, mixup), gets a field here, its values in trainee_draw() and its settings in build(). Plain data: two configurations are
- * compared by their bytes. */
+/* What stories vary. Whatever else a run keeps from step to step, or draws its data by (mixup), gets a field here, its
+ * values in trainee_draw() and its settings in build(). Plain data: configurations are compared by their bytes. */
 typedef struct trainee_config {
     int32_t optimizer; /* 0 .. TRAINEE_OPTIMIZERS - 1 */
     ftr_amp amp;       /* with FTR_AMP_FP16 the loss scale begins so high that steps are left out, and grows often */
     ftr_dtype state;   /* of the optimizer; Adafactor's is f32 */
+    int32_t around;    /* not 0: updates by two micro-batches each, and evaluations by an average of the weights that
+                        * warms up */
 } trainee_config;
 
 /* A configuration for story number `story`: in any ten that follow each other is each optimizer, in any thirty each of

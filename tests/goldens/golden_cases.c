@@ -538,6 +538,7 @@ static const golden_family *const families[] = {
     &golden_rest,
     &golden_attention,
     &golden_image,
+    &golden_mix,
 };
 
 const golden_op *golden_op_at(size_t index) {

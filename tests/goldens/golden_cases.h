@@ -39,6 +39,7 @@ typedef struct golden_family {
 extern const golden_family golden_rest;
 extern const golden_family golden_attention; /* golden_attention.c */
 extern const golden_family golden_image;     /* golden_image.c */
+extern const golden_family golden_mix;       /* golden_mix.c */
 
 /* Op number `index` of all families; NULL past the last. */
 const golden_op *golden_op_at(size_t index);

@@ -9,11 +9,12 @@ ops.safetensors     one group of tensors a case, named "<op>/<number>/<tensor>":
                     gradient is defined the weights "w" and the gradients "d<input>" of sum(y * w). Attributes are small
                     i64 or f64 tensors. Layouts are fasttrain's: images NHWC, convolution weights OHWI.
 pointwise.safetensors, norms_losses.safetensors, index.safetensors, rest.safetensors, attention.safetensors,
-image.safetensors
+image.safetensors, mix.safetensors
                     the same, of the other pointwise ops; of normalization within a sample and the losses beside cross
                     entropy; of ops on indices and along lines; of einsum and stochastic depth, and
                     edges of all: NaN, infinities, ties, empty tensors; of attention and rotary embedding;
-                    of transposed and one-dimensional convolution, adaptive pooling and resizing.
+                    of transposed and one-dimensional convolution, adaptive pooling and resizing; of mixup, cutmix
+                    and cross entropy of class probabilities.
 mlp_*.safetensors   whole training runs: "*_data" has the batches and the loss of each step, the others are
 resnet8_*           state_dicts in PyTorch's own names and layouts (OIHW), before and after.
 transfer_*          the same, with the first layers frozen: "frozen" by requires_grad_(False), "still" by eval() as well.
@@ -31,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import save_file
 from torch import nn
+from torchvision.transforms import v2
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS = 50
@@ -1263,6 +1265,69 @@ def whole_run(name, make_model, images, labels, prepare, optimizers, freeze=lamb
     save(f"{name}_data", data)
 
 
+# --------------------------------------------------------------------------------------------------- mixing of a batch
+
+
+def mix_case(cases, op, shape, transform, params, weights, box=None):
+    """torchvision's transform with given parameters. `shape`: of images, NHWC, or of class probabilities."""
+
+    def compute(x, weights, partners, box=None):
+        labels = torch.zeros(len(x)) if x.ndim == 4 else x
+        images = x.movedim(-1, 1) if x.ndim == 4 else x
+        y = transform.transform(images, {"labels": labels, "batch_size": len(x), **params})
+        return y.movedim(1, -1) if x.ndim == 4 else y
+
+    inputs = {"x": shape, "weights": f32(*weights), "partners": np.roll(np.arange(shape[0], dtype=np.int32), 1)}
+    if box is not None:
+        inputs["box"] = np.array(box, np.int32)
+    cases.add(op, inputs, compute, grad=["x"])
+
+
+def mixing(cases):
+    mixup, cutmix = v2.MixUp(num_classes=3), v2.CutMix(num_classes=3)
+    for lam in (0.75, 0.1, 1.0, 0.0, 1e-4):
+        lam = float(np.float32(lam))
+        weights = (lam, 1 - lam, lam, 1 - lam)
+        mix_case(cases, "mix_images", (5, 6, 4, 3), mixup, {"lam": lam}, weights)
+        mix_case(cases, "mix_targets", (5, 3), mixup, {"lam": lam}, weights)
+    for x1, y1, x2, y2 in ((1, 2, 3, 6), (0, 0, 4, 6), (2, 2, 2, 4), (3, 0, 4, 1)):
+        lam = 1 - (x2 - x1) * (y2 - y1) / 24
+        params, weights = {"box": (x1, y1, x2, y2), "lam_adjusted": lam}, (1, 0, lam, 1 - lam)
+        mix_case(cases, "mix_images", (5, 6, 4, 3), cutmix, params, weights, (y1, x1, y2, x2))
+        mix_case(cases, "mix_targets", (5, 3), cutmix, params, weights)
+
+
+def soft_targets(cases):
+    names = ["mean", "sum", "none"]
+
+    def add(shape, reduction, smoothing=0.0, weights=False, sums_to_one=True):
+        def compute(x, target, class_weights=None):
+            return F.cross_entropy(
+                x.movedim(-1, 1) if x.ndim > 1 else x,
+                target.movedim(-1, 1) if x.ndim > 1 else target,
+                class_weights,
+                reduction=names[reduction],
+                label_smoothing=smoothing,
+            )
+
+        def target(rng):
+            t = rng.uniform(0, 1, shape)
+            return t / t.sum(-1, keepdims=True) if sums_to_one else t
+
+        inputs = {"x": shape, "target": target}
+        if weights:
+            inputs["class_weights"] = uniform(0.2, 2, shape[-1])
+        attributes = {"reduction": reduction, "label_smoothing": smoothing}
+        cases.add("cross_entropy_soft", inputs, compute, attributes, grad=["x", "target"])
+
+    for reduction in range(3):
+        for weights in (False, True):
+            add((6, 5), reduction, 0.1 if weights else 0.0, weights)
+            add((4, 3, 7), reduction, 0.0 if weights else 0.25, weights, sums_to_one=False)
+    add((9,), 0, 0.5)
+    add((2, 3, 2, 4), 0, 1.0, True)
+
+
 def save(name, tensors):
     path = os.path.join(HERE, name + ".safetensors")
     tensors = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
@@ -1280,6 +1345,7 @@ OP_FILES = {
     "rest": (einsums, depths, edges),
     "attention": (attention, rotary),
     "image": (transposed, lines, sizes),
+    "mix": (mixing, soft_targets),
 }
 
 

@@ -13,6 +13,7 @@ static const char *const op_files[] = {
     GOLDEN_PATH("rest.safetensors"),
     GOLDEN_PATH("attention.safetensors"),
     GOLDEN_PATH("image.safetensors"),
+    GOLDEN_PATH("mix.safetensors"),
 };
 
 /* One context for each instruction set that this machine has. */

@@ -73,10 +73,16 @@ void add_half(table *t);
 void add_attention(table *t);
 void add_updates(table *t); /* cases_updates.c */
 
+/* cases_steps.c */
+void add_steps(table *t);
+
 /* cases_depthwise.c */
 void add_depthwise(table *t);
 
 /* cases_image.c */
 void add_image(table *t);
+
+/* cases_mix.c */
+void add_mix(table *t);
 
 #endif

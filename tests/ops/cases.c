@@ -598,7 +598,20 @@ static const struct {
     {"tall", {2, {3001, 9}}, OP_LARGE},
 };
 
-/* p: case, batch mask, relu, residual */
+/* Behind a batch norm, for the fusion of both. */
+enum { NORM_RELU = 1, NORM_RELU6, NORM_HARDSWISH, NORM_SILU };
+
+static ftr_tensor norm_activation(int32_t which, ftr_tensor y) {
+    switch (which) {
+    case NORM_RELU: return ftr_relu(y);
+    case NORM_RELU6: return ftr_relu6(y);
+    case NORM_HARDSWISH: return ftr_hardswish(y);
+    case NORM_SILU: return ftr_silu(y);
+    default: return y;
+    }
+}
+
+/* p: case, batch mask, activation, residual */
 static void build_norm(op_build *b) {
     const int32_t *p = b->of->p;
     ftr_shape shape = norm_cases[p[0]].x, channels = FTR_SHAPE(shape.dim[shape.rank - 1]);
@@ -614,7 +627,7 @@ static void build_norm(op_build *b) {
     if (p[3]) {
         y = ftr_add(y, uniform_input(b, shape));
     }
-    output(b, p[2] ? ftr_relu(y) : y);
+    output(b, norm_activation(p[2], y));
 }
 
 /* p: rank 4 */
@@ -1598,6 +1611,15 @@ static void add_norms(table *t) {
                  i, mask, relu, residual);
         }
     }
+    for (int32_t i = 0; i < LENGTH(norm_cases); i++) {
+        for (int32_t activation = NORM_RELU6; activation <= NORM_SILU; activation++) {
+            static const char *const words[] = {"relu6", "hardswish", "silu"};
+            int32_t eval = (i + activation) % 3 == 0, mask = (i + activation) % 4 == 1;
+            WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s %s", norm_cases[i].name,
+                     eval ? " eval" : " train", mask ? " mask" : "", words[activation - NORM_RELU6]),
+                 i, mask, activation, 0);
+        }
+    }
     for (int32_t form = 0; form < 4; form++) {
         WITH(add(t, build_norm_layer, form & 1 ? OP_EVAL : OP_STEPS, "batch_norm layer rank %d%s", form & 2 ? 4 : 2,
                  form & 1 ? " eval" : ""),
@@ -1872,9 +1894,11 @@ op_case *op_cases(int32_t *count) {
     add_image(&t);
     add_rest(&t);
     add_random(&t);
+    add_mix(&t);
     add_einsum(&t);
     add_edges(&t);
     add_updates(&t);
+    add_steps(&t);
     add_half(&t);
     *count = t.count;
     return t.cases;

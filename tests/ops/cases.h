@@ -34,6 +34,9 @@ typedef struct op_build {
     ftr_optimizer optimizer;
     bool optimize;
     ftr_scaler_desc scaler; /* of a cookie 0: none is given */
+    int64_t accumulate;
+    ftr_average_desc average; /* of a cookie 0: none is given */
+    bool swap_average;        /* after the last step */
 } op_build;
 
 /* Switches of a case. */

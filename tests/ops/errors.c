@@ -784,6 +784,7 @@ static const op_error_family *const families[] = {
     &rest_errors,
     &attention_errors,
     &image_errors,
+    &mix_errors,
 };
 
 static int32_t builder_errors(void) {

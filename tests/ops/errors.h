@@ -24,6 +24,7 @@ extern const op_error_family rest_errors;
 bool op_error_names(const char *op);
 extern const op_error_family attention_errors; /* errors_attention.c */
 extern const op_error_family image_errors;     /* errors_image.c */
+extern const op_error_family mix_errors;       /* errors_mix.c */
 
 int32_t op_error_count(void);
 const char *op_error_name(int32_t index);

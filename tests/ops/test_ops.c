@@ -116,6 +116,8 @@ static ftr_compile_desc compile_desc(const op_build *b, const ftr_tensor *wanted
         .gradient_count = count,
         .optimizer = b->optimize ? &b->optimizer : NULL,
         .scaler = b->scaler.cookie ? &b->scaler : NULL,
+        .accumulate = b->accumulate,
+        .average = b->average.cookie ? &b->average : NULL,
         .no_fuse = no_fuse,
     };
 }
@@ -193,6 +195,9 @@ static void run_case(const op_case *of, run_settings how, computed_list *list) {
     feed_all(context, plan, &b);
     for (int32_t step = 0; step < (of->flags & OP_STEPS ? 3 : 1); step++) {
         FTR_TEST_OK(context, ftr_step(plan, NULL));
+    }
+    if (b.swap_average) {
+        FTR_TEST_OK(context, ftr_plan_swap_average(plan));
     }
     list->count = 0;
     FTR_TEST_OK(context, collect(plan, &b, wanted, count, list));

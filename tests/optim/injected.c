@@ -37,7 +37,9 @@ static ftr_status run_other(const ftr_kernel_call *call) { return run(&other, ca
 
 static bool is_optimizer(int op) {
     const char *name = ftr_op_name((ftr_op)op), *end = strstr(name, "_update");
-    return op == FTR_OP_clip_scale || (end && end[7] == 0 && op != FTR_OP_ema_update);
+    bool plain = op == FTR_OP_ema_update || op == FTR_OP_accumulate_update || op == FTR_OP_average_update ||
+                 op == FTR_OP_swap_update || op == FTR_OP_scale_update;
+    return op == FTR_OP_clip_scale || (end && end[7] == 0 && !plain);
 }
 
 const ftr_backend *injected_backend(const ftr_backend *real) {

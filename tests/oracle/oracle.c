@@ -499,20 +499,26 @@ static ftr_status oracle_batch_norm(const ftr_kernel_call *call) {
  * that count:  dx = gamma s (dy - [counts] (sum dy + z sum(dy z)) / n). Without batch statistics dx = gamma s dy. */
 static ftr_status oracle_batch_norm_grad(const ftr_kernel_call *call) {
     const ftr_view *dy = &call->in[0], *x = &call->in[1], *gamma = &call->in[2];
-    const ftr_view *mask = optional_input(call, 5), *y = optional_input(call, 6), *dx = &call->out[0];
+    const ftr_view *mask = optional_input(call, 5), *y = optional_input(call, 6), *beta = optional_input(call, 7);
+    const ftr_view *dx = &call->out[0];
+    const ftr_activation activation = call->attr->norm.activation;
     int64_t channels = gamma->count, positions = channels ? x->count / channels : 0;
     for (int64_t c = 0; c < channels; c++) {
         double mean = get(&call->in[3], c), s = get(&call->in[4], c), n = 0, sum = 0, product = 0;
         for (int64_t r = 0; r < positions; r++) {
             int64_t i = r * channels + c;
-            double d = y && !(get(y, i) > 0) ? 0.0 : get(dy, i); /* through the fused relu */
+            double z = (get(x, i) - mean) * s, before = z * get(gamma, c) + (beta ? get(beta, c) : 0.0);
+            double slope = y ? get(y, i) > 0 : beta ? activate_slope(activation, before) : 1.0;
+            double d = slope * get(dy, i); /* through the fused activation */
             n += counts(mask, r, positions);
             sum += d;
-            product += d * (get(x, i) - mean) * s;
+            product += d * z;
         }
         for (int64_t r = 0; r < positions; r++) {
             int64_t i = r * channels + c;
-            double d = y && !(get(y, i) > 0) ? 0.0 : get(dy, i), z = (get(x, i) - mean) * s;
+            double z = (get(x, i) - mean) * s, before = z * get(gamma, c) + (beta ? get(beta, c) : 0.0);
+            double slope = y ? get(y, i) > 0 : beta ? activate_slope(activation, before) : 1.0;
+            double d = slope * get(dy, i);
             double through = call->attr->norm.training && counts(mask, r, positions) ? (sum + z * product) / n : 0.0;
             set(dx, i, get(gamma, c) * s * (d - through));
         }
@@ -1300,6 +1306,9 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_stochastic_depth] = {.run = oracle_stochastic_depth},
     [FTR_OP_random_uniform] = {.run = oracle_random_uniform},
     [FTR_OP_random_normal] = {.run = oracle_random_normal},
+    [FTR_OP_mix_draw] = {.run = oracle_mix_draw, .workspace = oracle_mix_draw_workspace},
+    [FTR_OP_mix] = {.run = oracle_mix},
+    [FTR_OP_mix_grad] = {.run = oracle_mix_grad, .workspace = oracle_mix_grad_workspace},
     [FTR_OP_attention] = {.run = oracle_attention},
     [FTR_OP_attention_grad] = {.run = oracle_attention_grad},
     [FTR_OP_rotary] = {.run = oracle_rotary},
@@ -1333,6 +1342,9 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_scale_update] = {.run = oracle_scale_update},
     [FTR_OP_ema_update] = {.run = oracle_ema_update},
     [FTR_OP_count_update] = {.run = oracle_count_update},
+    [FTR_OP_accumulate_update] = {.run = oracle_accumulate_update},
+    [FTR_OP_average_update] = {.run = oracle_average_update},
+    [FTR_OP_swap_update] = {.run = oracle_swap_update},
     [FTR_OP_sgd_update] = {.run = oracle_sgd_update},
     [FTR_OP_adamw_update] = {.run = oracle_adam_update},
     [FTR_OP_adam_update] = {.run = oracle_adam_update},

@@ -1,9 +1,9 @@
 /* Random numbers and the ops on them. */
 #include "oracle_tools.h"
 
-/* Number `index` of the stream of (seed, purpose, key, step): one Philox block of (purpose, seed) and one of (key, step)
+/* One Philox block of (purpose, seed) and one of (key, step)
  * give the key and the upper half of the counter that numbers are then drawn with. */
-static uint32_t stream_number(uint64_t seed, uint32_t purpose, uint64_t key, uint64_t step, uint64_t index) {
+uint32_t stream_number(uint64_t seed, uint32_t purpose, uint64_t key, uint64_t step, uint64_t index) {
     uint32_t seed_words[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t purpose_words[4] = {purpose, 0, 0, UINT32_C(0x66747221)}, purpose_key[4];
     ftr_test_philox(purpose_words, seed_words, purpose_key);

@@ -1,11 +1,13 @@
 #include "oracle_tools.h"
 
-/* Inputs: the loss scale (1 if missing), then gradients that are multiples of it. With g the gradients without the scale, as
+/* Inputs: the loss scale (1 if missing), then gradients that are multiples of it and of the divisor; the product of both is
+ * called the scale here, but for the last result, the loss scale alone. With g the gradients without the scale, as
  * torch.amp.GradScaler takes it out, and norm the square root of the sum of all g^2: the norm, whether a gradient is not
  * finite, min(1, max_norm / (norm + 1e-6)) / scale (torch.nn.utils.clip_grad_norm_), the scale. */
 ftr_status oracle_grad_norm(const ftr_kernel_call *call) {
     const ftr_view *given = optional_input(call, 0);
-    double scale = given ? get(given, 0) : 1, max_norm = call->attr->grad_norm.max_norm, sum = 0;
+    double used = given ? get(given, 0) : 1, scale = used * call->attr->grad_norm.divisor,
+           max_norm = call->attr->grad_norm.max_norm, sum = 0;
     bool found_inf = false;
     for (int32_t k = 1; k < call->in_count; k++) {
         for (int64_t i = 0; i < call->in[k].count; i++) {
@@ -18,7 +20,7 @@ ftr_status oracle_grad_norm(const ftr_kernel_call *call) {
     set(&call->out[0], 0, norm);
     set(&call->out[1], 0, found_inf);
     set(&call->out[2], 0, (max_norm > 0 && !(clip > 1) ? clip : 1) / scale);
-    set(&call->out[3], 0, scale);
+    set(&call->out[3], 0, used);
     return FTR_OK;
 }
 

@@ -147,16 +147,44 @@ static inline const ftr_view *optional_input(const ftr_kernel_call *call, int32_
 }
 
 static inline double activate(ftr_activation activation, double x) {
-    return activation == FTR_ACT_RELU && x < 0 ? 0.0 : x;
+    switch (activation) {
+    case FTR_ACT_RELU: return x < 0 ? 0.0 : x;
+    case FTR_ACT_RELU6: return x < 0 ? 0.0 : x > 6 ? 6.0 : x;
+    case FTR_ACT_HARDSWISH: return x <= -3 ? 0.0 : x >= 3 ? x : x * (x + 3) / 6;
+    case FTR_ACT_SILU: return x / (1 + exp(-x));
+    default: return x;
+    }
+}
+
+/* Its slope at x. */
+static inline double activate_slope(ftr_activation activation, double x) {
+    const double s = 1 / (1 + exp(-x));
+    switch (activation) {
+    case FTR_ACT_RELU: return x > 0;
+    case FTR_ACT_RELU6: return x > 0 && x < 6;
+    case FTR_ACT_HARDSWISH: return x <= -3 ? 0.0 : x >= 3 ? 1.0 : x / 3 + 0.5;
+    case FTR_ACT_SILU: return s + x * s * (1 - s);
+    default: return 1.0;
+    }
 }
 
 /* oracle_random.c */
+
+/* Number `index` of the stream of (seed, purpose, key, step). */
+uint32_t stream_number(uint64_t seed, uint32_t purpose, uint64_t key, uint64_t step, uint64_t index);
 
 /* Number `index` of the dropout stream with a node's key. */
 uint32_t dropout_number(const ftr_kernel_call *call, uint64_t key, uint64_t index);
 ftr_status oracle_stochastic_depth(const ftr_kernel_call *call);
 ftr_status oracle_random_uniform(const ftr_kernel_call *call);
 ftr_status oracle_random_normal(const ftr_kernel_call *call);
+
+/* oracle_mix.c */
+size_t oracle_mix_draw_workspace(const ftr_kernel_call *call);
+ftr_status oracle_mix_draw(const ftr_kernel_call *call);
+ftr_status oracle_mix(const ftr_kernel_call *call);
+size_t oracle_mix_grad_workspace(const ftr_kernel_call *call);
+ftr_status oracle_mix_grad(const ftr_kernel_call *call);
 
 /* oracle_attention.c */
 ftr_status oracle_attention(const ftr_kernel_call *call);
@@ -173,6 +201,9 @@ ftr_status oracle_resize2d_grad(const ftr_kernel_call *call);
 /* oracle_update.c */
 ftr_status oracle_ema_update(const ftr_kernel_call *call);
 ftr_status oracle_count_update(const ftr_kernel_call *call);
+ftr_status oracle_accumulate_update(const ftr_kernel_call *call);
+ftr_status oracle_average_update(const ftr_kernel_call *call);
+ftr_status oracle_swap_update(const ftr_kernel_call *call);
 ftr_status oracle_sgd_update(const ftr_kernel_call *call);
 ftr_status oracle_adam_update(const ftr_kernel_call *call);
 ftr_status oracle_rmsprop_update(const ftr_kernel_call *call);

@@ -10,8 +10,9 @@ static bool is_skipped(const ftr_kernel_call *call, int32_t found_inf) {
 
 ftr_status oracle_ema_update(const ftr_kernel_call *call) {
     const ftr_view *state = &call->in[0], *value = &call->in[1];
+    double weight = call->attr->ema.cumulative ? 1 / ((double)call->step + 1) : call->attr->ema.weight;
     for (int64_t i = 0; i < state->count && !is_skipped(call, 2); i++) {
-        set(state, i, (1 - call->attr->ema.weight) * get(state, i) + call->attr->ema.weight * get(value, i));
+        set(state, i, weight == 1 ? get(value, i) : (1 - weight) * get(state, i) + weight * get(value, i));
     }
     return FTR_OK;
 }
@@ -19,6 +20,62 @@ ftr_status oracle_ema_update(const ftr_kernel_call *call) {
 ftr_status oracle_count_update(const ftr_kernel_call *call) {
     if (!is_skipped(call, 1)) {
         set_int(&call->in[0], 0, get_int(&call->in[0], 0) + 1);
+    }
+    return FTR_OK;
+}
+
+/* The sum over a group of steps. */
+ftr_status oracle_accumulate_update(const ftr_kernel_call *call) {
+    const ftr_view *sum = &call->in[0], *value = &call->in[1];
+    bool first = call->step % (uint64_t)call->attr->accumulate.steps == 0;
+    for (int64_t i = 0; i < sum->count; i++) {
+        set(sum, i, first ? get(value, i) : get(sum, i) + get(value, i));
+    }
+    return FTR_OK;
+}
+
+/* The share that an average keeps of itself when `taken` values are in it: torch.optim.swa_utils (get_swa_avg_fn,
+ * get_ema_avg_fn), and with a warm-up timm.utils.ModelEmaV3.get_decay(). */
+static double kept_share(const ftr_op_attr *attr, double taken) {
+    if (attr->average.copy || taken == 0) {
+        return 0;
+    }
+    if (attr->average.equal) {
+        return taken / (taken + 1);
+    }
+    double decay = attr->average.decay, gamma = attr->average.warmup_gamma;
+    return gamma > 0
+               ? fmax(fmin(1 - pow(1 + taken / gamma, -attr->average.warmup_power), decay), attr->average.min_decay)
+               : decay;
+}
+
+/* Inputs: values taken so far, applied steps, found_inf, pairs of an average and what it is the average of. */
+ftr_status oracle_average_update(const ftr_kernel_call *call) {
+    int64_t taken = get_int(&call->in[0], 0), applied = get_int(&call->in[1], 0);
+    int64_t start = call->attr->average.start, every = call->attr->average.every;
+    if (is_skipped(call, 2) || applied < 1 || applied < start || (applied - start) % every != 0) {
+        return FTR_OK;
+    }
+    double keep = kept_share(call->attr, (double)taken);
+    for (int32_t k = FTR_AVERAGE_FIRST_PAIR; k < call->in_count; k += 2) {
+        for (int64_t i = 0; i < call->in[k].count; i++) {
+            double old = keep == 0 ? 0 : keep * get(&call->in[k], i);
+            set(&call->in[k], i, old + (1 - keep) * get(&call->in[k + 1], i));
+        }
+    }
+    if (!call->attr->average.copy) {
+        set_int(&call->in[0], 0, taken + 1);
+    }
+    return FTR_OK;
+}
+
+ftr_status oracle_swap_update(const ftr_kernel_call *call) {
+    for (int32_t k = 0; k < call->in_count; k += 2) {
+        for (int64_t i = 0; i < call->in[k].count; i++) {
+            double one = get(&call->in[k], i);
+            set(&call->in[k], i, get(&call->in[k + 1], i));
+            set(&call->in[k + 1], i, one);
+        }
     }
     return FTR_OK;
 }

@@ -423,6 +423,55 @@ static void test_early_stop_patience(void **state) {
     ftr_context_destroy(context);
 }
 
+/* Epochs before start_epoch do not count; the run stops once the metric is as good as the threshold. */
+static void test_early_stop_start_and_threshold(void **state) {
+    (void)state;
+    static points data;
+    make_points(&data, 3);
+    ftr_context *context = ftr_test_context();
+    model m = make_model(context, 8, false, 0.0);
+    ftr_source *train = points_source(context, "train", &data, 0, 48),
+               *eval = points_source(context, "eval", &data, 48, 16);
+    ftr_train_desc desc = describe(&m, train, eval);
+    desc.optimizer = ftr_sgd(0.0);
+    desc.epochs = 50;
+    desc.early_stop.metric = "accuracy";
+    desc.early_stop.maximize = true;
+    desc.early_stop.patience = 3;
+    desc.early_stop.min_delta = 2.0;
+    desc.early_stop.start_epoch = 5;
+    ftr_train_result result;
+    FTR_TEST_OK(context, ftr_fit(m.graph, &desc, &result));
+    assert_int_equal(result.epochs, 5 + 4);
+    assert_int_equal(result.best_epoch, 5);
+    desc.early_stop.threshold = 0.0; /* any accuracy is as good */
+    FTR_TEST_OK(context, ftr_fit(m.graph, &desc, &result));
+    assert_int_equal(result.epochs, 6);
+    assert_true(result.stopped_early);
+    desc = describe(&m, train, eval);
+    desc.epochs = 400;
+    desc.early_stop.metric = "loss";
+    desc.early_stop.patience = 400;
+    desc.early_stop.threshold = 0.3;
+    FTR_TEST_OK(context, ftr_fit(m.graph, &desc, &result));
+    assert_true(result.stopped_early && result.epochs < 400 && result.eval_loss <= 0.3);
+    assert_int_equal(result.best_epoch, result.epochs - 1);
+    ftr_graph_destroy(m.graph);
+    m = make_model(context, 8, false, 0.0);
+    desc = describe(&m, train, eval);
+    desc.epochs = 400;
+    desc.early_stop.metric = "loss";
+    desc.early_stop.patience = 400;
+    desc.early_stop.threshold = 0.3;
+    desc.early_stop.min_delta = 1e9; /* the threshold counts all the same */
+    FTR_TEST_OK(context, ftr_fit(m.graph, &desc, &result));
+    assert_true(result.stopped_early && result.epochs < 400 && result.eval_loss <= 0.3);
+    ftr_source_destroy(train);
+    ftr_source_destroy(eval);
+    ftr_graph_destroy(m.graph);
+    ftr_context_destroy(context);
+}
+
 /* Weights and evaluation loss of each epoch; from epoch 3 on the learning rate ruins the run. */
 typedef struct history {
     ftr_graph *graph;
@@ -612,6 +661,12 @@ static void break_delta(ftr_train_desc *d, const trial *t) {
     d->early_stop.patience = 1;
     d->early_stop.min_delta = -0.5;
 }
+static void break_start(ftr_train_desc *d, const trial *t) {
+    (void)t;
+    d->early_stop.metric = "loss";
+    d->early_stop.patience = 1;
+    d->early_stop.start_epoch = -1;
+}
 static void break_pad(ftr_train_desc *d, const trial *t) { (void)t, d->last_batch = FTR_LAST_BATCH_PAD; }
 static void break_eval_rest(ftr_train_desc *d, const trial *t) { d->eval = t->train; }
 static void break_too_few(ftr_train_desc *d, const trial *t) { d->train = t->eval; }
@@ -663,6 +718,7 @@ static const mistake mistakes[] = {
     {break_stop_metric, FTR_ERROR_NAME, "ftr_fit: early_stop.metric is 'f1', expected 'loss' or the name of a metric"},
     {break_patience, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: early_stop.patience is 0, expected 1 or more"},
     {break_delta, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: early_stop.min_delta is -0.5, expected 0 or more"},
+    {break_start, FTR_ERROR_INVALID_ARGUMENT, "ftr_fit: early_stop.start_epoch is -1, expected 0 or more"},
     {break_pad, FTR_ERROR_INVALID_ARGUMENT,
      "ftr_fit: last_batch is FTR_LAST_BATCH_PAD and source 'train' leaves a last batch of 8 of 16, but the loss uses "
      "no "
@@ -926,6 +982,7 @@ int main(void) {
         cmocka_unit_test(test_evaluation_is_weighted),
         cmocka_unit_test(test_events_and_limits),
         cmocka_unit_test(test_early_stop_patience),
+        cmocka_unit_test(test_early_stop_start_and_threshold),
         cmocka_unit_test(test_early_stop_restores_the_best),
         cmocka_unit_test(test_steps_allocate_nothing),
         cmocka_unit_test(test_without_memory),

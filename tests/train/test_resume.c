@@ -237,6 +237,59 @@ static void every_step(void **state) {
     }
 }
 
+/* Groups of micro-batches, averages, and updates that loss scaling leaves out. */
+static run run_around(void) {
+    run base = default_run();
+    base.desc.accumulate = 4; /* of 7 steps an epoch */
+    base.desc.average.kind = FTR_AVERAGE_EMA;
+    base.desc.average.decay = 0.75;
+    base.desc.average.warmup = true;
+    base.desc.average.start = 2;
+    base.desc.evaluate_average = true;
+    base.optimizer.clip_norm = 0.5;
+    base.desc.amp = FTR_AMP_FP16;
+    base.desc.scaler.init_scale = ldexp(1, 21); /* overflows at first */
+    base.desc.scaler.backoff_factor = 0.125;
+    base.desc.scaler.growth_interval = 2;
+    return base;
+}
+
+/* Stops within groups, and at their ends; with restore_best and with the averages at the end. */
+static void within_groups(void **state) {
+    fixture *f = *state;
+    for (int how = 0; how < 3; how++) {
+        run base = run_around();
+        base.desc.early_stop.restore_best = how == 0;
+        base.desc.finish_with_average = how == 1;
+        base.desc.average.kind = how == 2 ? FTR_AVERAGE_SWA : base.desc.average.kind;
+        run *whole = whole_run(&base);
+        assert_true(whole->result.skipped_steps > 0 && whole->result.applied_steps > 3);
+        for (int64_t step = 1; step <= whole->result.steps; step++) {
+            run *r = malloc(sizeof *r);
+            *r = base;
+            ftr_test_remove(f->folder);
+            stopper there = {.step = step};
+            r->desc.on_event = stop_there;
+            r->desc.on_event_user = &there;
+            r->desc.checkpoint.directory = f->folder;
+            r->desc.checkpoint.every_steps = 5;
+            r->desc.resume = FTR_RESUME_AUTO;
+            execute(r);
+            assert_ok(r);
+            r->desc.on_event = NULL;
+            r->desc.resume = FTR_RESUME_MUST;
+            execute(r);
+            assert_true(r->result.resumed_at >= step);
+            assert_same(r, whole);
+            assert_int_equal(r->result.applied_steps, whole->result.applied_steps);
+            assert_int_equal(r->result.unapplied_steps, whole->result.unapplied_steps);
+            assert_int_equal(r->result.skipped_steps, whole->result.skipped_steps);
+            free(r);
+        }
+        free(whole);
+    }
+}
+
 /* Runs with checkpoints, from the description as it is. */
 static void execute_in(run *r, const fixture *f, ftr_resume resume) {
     r->desc.checkpoint.directory = f->folder;
@@ -463,6 +516,36 @@ static void refused(void **state) {
                                            ANOTHER "run: run.steps_per_epoch is 7 in it, and 6 here");
     REFUSED((r->hidden = 9), FTR_ERROR_SHAPE,
             ANOTHER "model or optimizer: weights: 'fc1.weight' is F32 [8, 5], expected f32 [9, 5]");
+    REFUSED(r->desc.accumulate = 2, FTR_ERROR_STATE, ANOTHER "run: plan.accumulate is 1 in it, and 2 here");
+    REFUSED(r->desc.average.kind = FTR_AVERAGE_EMA, FTR_ERROR_STATE,
+            ANOTHER "run: its optimizer has no 'average', a average_update");
+    REFUSED(r->desc.average.kind = FTR_AVERAGE_EMA; r->desc.evaluate_average = true, FTR_ERROR_STATE,
+                                                    ANOTHER "run: run.evaluate_average is 0 in it, and 1 here");
+    free(first);
+    free(fresh);
+    free(r);
+}
+
+/* Of a run with groups and averages. */
+static void refused_around(void **state) {
+    fixture *f = *state;
+    run base = run_around();
+    base.desc.on_event = stop_at_once;
+    run *first = copy_of(&base), *fresh = copy_of(&base), *r = copy_of(&base);
+    execute_in(first, f, FTR_RESUME_NEVER);
+    assert_ok(first);
+    execute_in(fresh, f, FTR_RESUME_NEVER);
+    REFUSED(r->desc.accumulate = 1, FTR_ERROR_STATE, ANOTHER "run: plan.accumulate is 4 in it, and 1 here");
+    REFUSED(r->desc.evaluate_average = false, FTR_ERROR_STATE,
+            ANOTHER "run: run.evaluate_average is 1 in it, and 0 here");
+    REFUSED(r->desc.average.decay = 0.5, FTR_ERROR_STATE,
+            ANOTHER "run: plan.updates.average.decay is 0.75 in it, and 0.5 here");
+    REFUSED(r->desc.average.start = 3, FTR_ERROR_STATE,
+            ANOTHER "run: plan.updates.average.start is 2 in it, and 3 here");
+    REFUSED(r->desc.average.warmup = false, FTR_ERROR_STATE,
+            ANOTHER "run: plan.updates.average.warmup_gamma is 1 in it, and 0 here");
+    REFUSED(r->desc.average.copy_buffers = true, FTR_ERROR_STATE,
+            ANOTHER "run: its optimizer has no 'average.buffers', a average_update");
     free(first);
     free(fresh);
     free(r);
@@ -789,6 +872,7 @@ int main(void) {
         TEST(timed),          TEST(keep_best),
         TEST(damaged_newest), TEST(metadata),
         TEST(schedules),      TEST(refused_schedules),
+        TEST(within_groups),  TEST(refused_around),
     };
     return cmocka_run_group_tests_name("resume", tests, NULL, NULL);
 }

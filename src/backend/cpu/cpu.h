@@ -134,6 +134,10 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
     X(random_uniform, ftr__cpu_random, 0)                                                               \
     X(random_normal, ftr__cpu_random, 0)                                                                \
+    /* mix.c */                                                                                                  \
+    X(mix_draw, ftr__cpu_mix_draw, 0)                                                                   \
+    X(mix, ftr__cpu_mix, 0)                                                                             \
+    X(mix_grad, ftr__cpu_mix_grad, ftr__cpu_mix_grad_workspace)                                         \
     /* attention.c */                                                                                            \
     X(attention, ftr__cpu_attention, ftr__cpu_attention_workspace)                                      \
     X(attention_grad, ftr__cpu_attention_grad, ftr__cpu_attention_grad_workspace)                       \
@@ -177,6 +181,10 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(rmsprop_update, ftr__cpu_rmsprop_update, 0)                                                       \
     X(adagrad_update, ftr__cpu_adagrad_update, 0)                                                       \
     X(lion_update, ftr__cpu_lion_update, 0)                                                             \
+    /* average.c */                                                                                     \
+    X(accumulate_update, ftr__cpu_accumulate_update, 0)                                                 \
+    X(average_update, ftr__cpu_average_update, 0)                                                       \
+    X(swap_update, ftr__cpu_swap_update, 0)                                                             \
     /* update_norms.c */                                                                                \
     X(lamb_update, ftr__cpu_lamb_update, ftr__cpu_lamb_update_workspace)                                \
     X(lars_update, ftr__cpu_lars_update, ftr__cpu_lars_update_workspace)                                \
@@ -239,6 +247,10 @@ FTR_LIB ftr_status ftr__cpu_measure(ftr_context *context, void *state, ftr_machi
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)
+FTR__CPU_RUN(ftr__cpu_mix_draw)
+FTR__CPU_RUN(ftr__cpu_mix)
+FTR__CPU_RUN(ftr__cpu_mix_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_mix_grad_workspace)
 FTR__CPU_RUN(ftr__cpu_attention)
 FTR__CPU_WORKSPACE(ftr__cpu_attention_workspace)
 FTR__CPU_RUN(ftr__cpu_attention_grad)
@@ -275,6 +287,9 @@ FTR__CPU_RUN(ftr__cpu_logsumexp)
 FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
+FTR__CPU_RUN(ftr__cpu_accumulate_update)
+FTR__CPU_RUN(ftr__cpu_average_update)
+FTR__CPU_RUN(ftr__cpu_swap_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
 FTR__CPU_RUN(ftr__cpu_adam_update)
 FTR__CPU_RUN(ftr__cpu_rmsprop_update)

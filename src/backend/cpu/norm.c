@@ -7,7 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-#define FTR__NORM_TILE 256    /* channels of a task that computes statistics */
 #define FTR__NORM_CHUNK 32768 /* elements of such a task */
 #define FTR__NORM_GRAIN 16384 /* elements of a task that computes results */
 
@@ -20,6 +19,7 @@ typedef struct ftr__norm_job {
     int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
     float *coefficients;     /* [4][channels]; forward: scale and shift; gradient: a, b, c, zeros */
+    ftr__norm_gate gate;     /* of the gradient */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -166,8 +166,8 @@ static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     (void)worker;
     job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data,
                           job->coefficients, job->coefficients + job->channels,
-                          residual ? (const float *)residual->data + at : NULL,
-                          call->attr->norm.activation == FTR_ACT_RELU, (float *)call->out[0].data + at);
+                          residual ? (const float *)residual->data + at : NULL, call->attr->norm.activation,
+                          (float *)call->out[0].data + at);
 }
 
 size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
@@ -194,10 +194,28 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
 
 /* ------------------------------------------------------------------------------------------------------ gradient -- */
 
-/* y, where the gradient passes only the positive ones; NULL without an activation. */
-static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {
-    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__optional_input(call, 6) : NULL;
-    return y ? y->data : NULL;
+/* What the sums need besides dy and x: the gate, whose scale is a. */
+static void ftr__norm_grad_prepare(ftr__norm_job *job) {
+    const ftr_kernel_call *call = job->call;
+    const ftr_view *y = ftr__optional_input(call, 6), *beta = ftr__optional_input(call, 7);
+    const float *gamma = call->in[2].data, *invstd = call->in[4].data;
+    for (int64_t c = 0; c < job->channels; c++) job->coefficients[c] = (float)((double)gamma[c] * (double)invstd[c]);
+    job->gate = (ftr__norm_gate){.activation = call->attr->norm.activation,
+                                 .y = y ? y->data : NULL,
+                                 .scale = job->coefficients,
+                                 .shift = beta ? beta->data : NULL};
+    if (job->gate.activation == FTR_ACT_SILU) job->gate.to = call->out[0].data; /* its slope is not computed twice */
+    if (!y && job->gate.activation == FTR_ACT_RELU) job->gate.activation = FTR_ACT_NONE;
+}
+
+/* The gate at an element of dy. */
+static ftr__norm_gate ftr__norm_gate_at(const ftr__norm_job *job, int64_t at, int64_t column) {
+    ftr__norm_gate gate = job->gate;
+    if (gate.y) gate.y += at;
+    if (gate.to) gate.to += at;
+    gate.scale += column;
+    if (gate.shift) gate.shift += column;
+    return gate;
 }
 
 static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
@@ -207,12 +225,13 @@ static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
     const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
     const float *dy = (const float *)call->in[0].data + column, *x = (const float *)call->in[1].data + column;
-    const float *y = ftr__norm_grad_y(call), *mean = (const float *)call->in[3].data + column;
+    const float *mean = (const float *)call->in[3].data + column;
     float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
     (void)worker;
     for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
     const int64_t at = begin * stride;
-    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum, product);
+    const ftr__norm_gate gate = ftr__norm_gate_at(job, at + column, column);
+    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, &gate, mean, sum, product);
 }
 
 /* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
@@ -234,10 +253,9 @@ static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker)
     for (int64_t j = 0; j < width; j++) {
         const int64_t c = column + j;
         const double invstd = (double)((const float *)call->in[4].data)[c], dgamma = product[j] * invstd;
-        const double a = (double)((const float *)call->in[2].data)[c] * invstd;
+        const double a = (double)((const float *)call->in[2].data)[c] * invstd; /* the gate has it already */
         ((float *)call->out[1].data)[c] = (float)dgamma;
         ((float *)call->out[2].data)[c] = (float)sum[j];
-        job->coefficients[c] = (float)a;
         job->coefficients[job->channels + c] = (float)(-a * invstd * dgamma * share);
         job->coefficients[2 * job->channels + c] = (float)(-a * sum[j] * share);
         job->coefficients[3 * job->channels + c] = 0.0f;
@@ -249,14 +267,15 @@ static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr_kernel_call *call = job->call;
     const int64_t begin = task * job->rows_per_task, channels = job->channels;
     const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
-    const float *dy = call->in[0].data, *x = call->in[1].data, *y = ftr__norm_grad_y(call), *a = job->coefficients;
+    const float *dy = job->gate.to ? job->gate.to : call->in[0].data, *x = call->in[1].data, *a = job->coefficients;
     const float *zeros = a + 3 * channels;
     float *dx = call->out[0].data;
     (void)worker;
     for (int64_t row = begin; row < end;) {
         bool counts;
         const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
-        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
+        const ftr__norm_gate gate = ftr__norm_gate_at(job, at, 0);
+        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, &gate, call->in[3].data, a,
                                    counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx + at);
         row = stop;
     }
@@ -272,8 +291,10 @@ ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[1]);
     /* With running statistics rows do not depend on each other, and the mask has no say. */
     ftr__norm_prepare(&job, call->attr->norm.training ? ftr__optional_input(call, 5) : NULL);
+    ftr__norm_grad_prepare(&job);
     ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_grad_sums_task, &job);
     ftr__pool_run(pool, job.tiles, ftr__norm_grad_combine_task, &job);
+    if (job.gate.to) job.gate.activation = FTR_ACT_NONE; /* dy is g by now */
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_grad_apply_task, &job);
     return FTR_OK;
 }

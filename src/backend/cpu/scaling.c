@@ -51,7 +51,8 @@ ftr_status ftr__cpu_grad_norm(const ftr_kernel_call *call) {
     double sum = 0.0;
     for (int64_t task = 0; task < tasks; task++) sum += job.sums[task];
     const ftr_view *scale = ftr__optional_input(call, 0);
-    const float used = scale ? *(const float *)scale->data : 1.0f, inverse = (float)(1.0 / (double)used);
+    const float used = scale ? *(const float *)scale->data : 1.0f;
+    const float inverse = (float)(1.0 / ((double)used * call->attr->grad_norm.divisor));
     const float norm = (float)(sqrt(sum) * (double)inverse);
     const double max_norm = call->attr->grad_norm.max_norm;
     const float clip = max_norm > 0.0 ? (float)max_norm / (norm + 1e-6f) : 1.0f;

@@ -4,8 +4,7 @@
 #ifndef FTR_BACKEND_CPU_SIMD_MATH_H
 #define FTR_BACKEND_CPU_SIMD_MATH_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "core/core.h"
 
 typedef enum ftr__simd_binary {
     FTR__BINARY_ADD = 0,
@@ -73,6 +72,18 @@ typedef struct ftr__random_stream {
     float offset, scale, most;
 } ftr__random_stream;
 
+/* Channels, at most, whose statistics are computed at once. */
+#define FTR__NORM_TILE 256
+
+/* How dy gets through the activation behind a batch norm. ReLU: where y is positive. The others: times the slope at
+ * (x - mean) * scale + shift. */
+typedef struct ftr__norm_gate {
+    ftr_activation activation;
+    const float *y;             /* of ReLU, laid out as dy */
+    const float *scale, *shift; /* of the others */
+    float *to;                  /* where the sums leave g, laid out as dy, which it may overwrite; NULL: nowhere */
+} ftr__norm_gate;
+
 typedef struct ftr__simd_math {
     void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
     void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
@@ -97,15 +108,15 @@ typedef struct ftr__simd_math {
                              const float *mean, float *out);
     void (*column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
 
-    /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */
+    /* y = activation((x - mean) * scale + shift), with a residual added before if there is one, which none but ReLU may
+     * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
-                       const float *shift, const float *residual, bool relu, float *y);
-    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x -
-     * mean[j]). Rows are `stride` apart. */
+                       const float *shift, const float *residual, ftr_activation activation, float *y);
+    /* g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
-                           const float *y, const float *mean, float *sum, float *product);
+                           const ftr__norm_gate *gate, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
-    void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
+    void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const ftr__norm_gate *gate,
                             const float *mean, const float *a, const float *b, const float *c, float *dx);
 
     /* u = dy * gamma, just dy if gamma is NULL, x - mean if dy is NULL: sums[0] = sum of u, sums[1] = sum of u * (x -

@@ -626,98 +626,158 @@ static void FTR__S(column_maximum)(int64_t rows, int64_t count, const float *x, 
 
 /* ------------------------------------------------------------------------------------------------- normalization -- */
 
-/* `with_residual` and `relu` are constants where this is inlined. */
-FTR__INLINE void FTR__S(norm_rows)(bool with_residual, bool relu, int64_t rows, int64_t columns, const float *x,
-                                   const float *mean, const float *scale, const float *shift, const float *residual,
-                                   float *y) {
+/* The activations that may follow a batch norm, and their slopes' products with d. `activation` is a constant where these are
+ * used. */
+FTR__INLINE FTR__VF FTR__S(norm_activate)(ftr_activation activation, FTR__VF u) {
+    switch (activation) {
+    case FTR_ACT_RELU: return FTR__S(keep_positive)(u);
+    case FTR_ACT_RELU6: return FTR__S(limited)(u, 0.0f, 6.0f);
+    case FTR_ACT_HARDSWISH: return u * FTR__S(hardsigmoid)(u);
+    case FTR_ACT_SILU: return FTR__S(silu)(u);
+    default: return u;
+    }
+}
+
+FTR__INLINE FTR__VF FTR__S(norm_slope)(ftr_activation activation, FTR__VF d, FTR__VF u) {
+    switch (activation) {
+    case FTR_ACT_RELU6: return FTR__SELECT((u > 0.0f) & (u < 6.0f), d, FTR__SPLAT(0.0f));
+    case FTR_ACT_HARDSWISH: return FTR__S(hardswish_grad)(d, u);
+    case FTR_ACT_SILU: return d * FTR__S(silu_slope)(u);
+    default: return d;
+    }
+}
+
+/* `with_residual` and `activation` are constants where this is inlined. */
+FTR__INLINE void FTR__S(norm_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
+                                   const float *x, const float *mean, const float *scale, const float *shift,
+                                   const float *residual, float *y) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
         FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
                       FTR__VF t = FTR__FMA(v - m, a, b);
                       if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
-                      relu ? FTR__S(keep_positive)(t) : t, y + row)
+                      FTR__S(norm_activate)(activation, t), y + row)
     }
 }
 
 static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
-                               const float *shift, const float *residual, bool relu, float *y) {
-    if (residual && relu)
-        FTR__S(norm_rows)(true, true, rows, columns, x, mean, scale, shift, residual, y);
-    else if (residual)
-        FTR__S(norm_rows)(true, false, rows, columns, x, mean, scale, shift, residual, y);
-    else if (relu)
-        FTR__S(norm_rows)(false, true, rows, columns, x, mean, scale, shift, NULL, y);
-    else
-        FTR__S(norm_rows)(false, false, rows, columns, x, mean, scale, shift, NULL, y);
+                               const float *shift, const float *residual, ftr_activation activation, float *y) {
+#define FTR__NORM_APPLY(with_residual, act)                                                                            \
+    FTR__S(norm_rows)(with_residual, act, rows, columns, x, mean, scale, shift, residual, y)
+    switch (activation) {
+    case FTR_ACT_RELU:
+        if (residual)
+            FTR__NORM_APPLY(true, FTR_ACT_RELU);
+        else
+            FTR__NORM_APPLY(false, FTR_ACT_RELU);
+        break;
+    case FTR_ACT_RELU6: FTR__NORM_APPLY(false, FTR_ACT_RELU6); break;
+    case FTR_ACT_HARDSWISH: FTR__NORM_APPLY(false, FTR_ACT_HARDSWISH); break;
+    case FTR_ACT_SILU: FTR__NORM_APPLY(false, FTR_ACT_SILU); break;
+    default:
+        if (residual)
+            FTR__NORM_APPLY(true, FTR_ACT_NONE);
+        else
+            FTR__NORM_APPLY(false, FTR_ACT_NONE);
+    }
+#undef FTR__NORM_APPLY
 }
 
-/* A block of rows of one tile, as column_tile; `vectors` and `masked` are constants. */
-FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t safe,
-                                        int64_t stride, const float *dy, const float *x, const float *y,
-                                        const float *mean, float *sum, float *product) {
-    FTR__VF sums[2], products[2], center[2];
-    FTR__UNROLL for (int v = 0; v < vectors; v++) {
-        sums[v] = products[v] = FTR__SPLAT(0.0f);
-        center[v] = FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W);
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        FTR__UNROLL for (int v = 0; v < vectors; v++) {
-            const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
-            FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
-            if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
-            sums[v] += g;
-            products[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], products[v]);
+/* g of a vector of dy. `at` is its place in dy, x and y, j that in the channels. */
+FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, const ftr__norm_gate *gate, FTR__VF d,
+                                       FTR__VF centered, int64_t at, int64_t j, int64_t lanes) {
+    if (activation == FTR_ACT_NONE) return d;
+    if (activation == FTR_ACT_RELU)
+        return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
+    const FTR__VF scale = FTR__LOAD_SOME(gate->scale + j, lanes), shift = FTR__LOAD_SOME(gate->shift + j, lanes);
+    return FTR__S(norm_slope)(activation, d, FTR__FMA(centered, scale, shift));
+}
+
+/* Sums of up to FTR__COLUMN_BLOCK rows, in `block`, which is added at the end: vectors of a row one after the other, as they
+ * lie in memory, four rows at a time. */
+#define FTR__NORM_ROWS 4
+FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
+                                         const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
+                                         float *block) {
+    int64_t r = 0;
+    for (; r < rows; r += FTR__NORM_ROWS) {
+        const int64_t some = rows - r < FTR__NORM_ROWS ? rows - r : FTR__NORM_ROWS;
+        for (int64_t j = 0; j < columns; j += FTR__W) {
+            const int64_t lanes = columns - j;
+            const FTR__VF center = FTR__LOAD_SOME(mean + j, lanes);
+            FTR__VF sum = FTR__LOAD(block + 2 * j), product = FTR__LOAD(block + 2 * j + FTR__W);
+            for (int64_t i = 0; i < some; i++) {
+                const int64_t at = (r + i) * stride + j;
+                const FTR__VF v = FTR__LOAD_SOME(x + at, lanes) - center;
+                const FTR__VF g = FTR__S(norm_gated)(activation, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes);
+                if (activation == FTR_ACT_SILU) FTR__STORE_SOME(gate->to + at, g, lanes);
+                sum += g;
+                product = FTR__FMA(g, v, product);
+            }
+            FTR__STORE(block + 2 * j, sum);
+            FTR__STORE(block + 2 * j + FTR__W, product);
         }
     }
-    FTR__UNROLL for (int v = 0; v < vectors; v++) {
-        const int64_t at = v * FTR__W;
-        FTR__STORE_SOME(sum + at, sums[v] + FTR__LOAD_SOME(sum + at, left - at), left - at);
-        FTR__STORE_SOME(product + at, products[v] + FTR__LOAD_SOME(product + at, left - at), left - at);
-    }
 }
 
-FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t columns, int64_t stride, const float *dy,
-                                           const float *x, const float *y, const float *mean, float *sum,
-                                           float *product) {
+FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
+                                           const float *dy, const float *x, const ftr__norm_gate *gate,
+                                           const float *mean, float *sum, float *product) {
+    float block[2 * FTR__NORM_TILE];
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
-        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK;
-        int64_t j = 0, at = begin * stride;
-        for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W, at += 2 * FTR__W) FTR__S(norm_grad_tile)
-        (masked, 2, 2 * FTR__W, some, some, stride, dy + at, x + at, masked ? y + at : NULL, mean + j, sum + j,
-         product + j);
-        for (; j < columns; j += FTR__W, at += FTR__W) FTR__S(norm_grad_tile)
-        (masked, 1, columns - j, some, FTR__S(safe_rows)(rows, columns - j, stride) - begin, stride, dy + at, x + at,
-         masked ? y + at : NULL, mean + j, sum + j, product + j);
+        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK, at = begin * stride;
+        ftr__norm_gate here = *gate;
+        if (activation == FTR_ACT_RELU) here.y += at;
+        if (activation == FTR_ACT_SILU) here.to += at;
+        for (int64_t j = 0; j < 2 * columns; j += FTR__W) FTR__STORE(block + j, FTR__SPLAT(0.0f));
+        if (columns % FTR__W) FTR__STORE(block + 2 * (columns - columns % FTR__W) + FTR__W, FTR__SPLAT(0.0f));
+        FTR__S(norm_grad_block)(activation, some, columns, stride, dy + at, x + at, &here, mean, block);
+        for (int64_t j = 0; j < columns; j += FTR__W) {
+            const int64_t lanes = columns - j;
+            FTR__STORE_SOME(sum + j, FTR__LOAD_SOME(sum + j, lanes) + FTR__LOAD(block + 2 * j), lanes);
+            FTR__STORE_SOME(product + j, FTR__LOAD_SOME(product + j, lanes) + FTR__LOAD(block + 2 * j + FTR__W), lanes);
+        }
     }
 }
+#undef FTR__NORM_ROWS
 
-static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
-                                   const float *y, const float *mean, float *sum, float *product) {
-    if (y)
-        FTR__S(norm_grad_columns)(true, rows, columns, stride, dy, x, y, mean, sum, product);
-    else
-        FTR__S(norm_grad_columns)(false, rows, columns, stride, dy, x, NULL, mean, sum, product);
-}
-
-FTR__INLINE void FTR__S(norm_grad_rows)(bool masked, int64_t rows, int64_t columns, const float *dy, const float *x,
-                                        const float *y, const float *mean, const float *a, const float *b,
-                                        const float *c, float *dx) {
+FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, int64_t rows, int64_t columns, const float *dy,
+                                        const float *x, const ftr__norm_gate *gate, const float *mean, const float *a,
+                                        const float *b, const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
         FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
-                      FTR__ROW(fc, c); FTR__VF g = d;
-                      if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + row + i, left) <= 0.0f, FTR__SPLAT(0.0f), g),
-                      FTR__FMA(g, fa, FTR__FMA(v - m, fb, fc)), dx + row)
+                      FTR__ROW(fc, c); const FTR__VF centered = v - m;
+                      const FTR__VF g = FTR__S(norm_gated)(activation, gate, d, centered, row + i, i, left),
+                      FTR__FMA(g, fa, FTR__FMA(centered, fb, fc)), dx + row)
     }
 }
 
-static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
-                                    const float *mean, const float *a, const float *b, const float *c, float *dx) {
-    if (y)
-        FTR__S(norm_grad_rows)(true, rows, columns, dy, x, y, mean, a, b, c, dx);
-    else
-        FTR__S(norm_grad_rows)(false, rows, columns, dy, x, NULL, mean, a, b, c, dx);
+/* FUNCTION(activation) with a constant. */
+#define FTR__BY_ACTIVATION(function)                                                                                   \
+    switch (gate->activation) {                                                                                        \
+    case FTR_ACT_RELU: function(FTR_ACT_RELU); break;                                                                  \
+    case FTR_ACT_RELU6: function(FTR_ACT_RELU6); break;                                                                \
+    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH); break;                                                        \
+    case FTR_ACT_SILU: function(FTR_ACT_SILU); break;                                                                  \
+    default: function(FTR_ACT_NONE); break;                                                                            \
+    }
+
+static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
+                                   const ftr__norm_gate *gate, const float *mean, float *sum, float *product) {
+#define FTR__NORM_SUMS(act) FTR__S(norm_grad_columns)(act, rows, columns, stride, dy, x, gate, mean, sum, product)
+    FTR__BY_ACTIVATION(FTR__NORM_SUMS)
+#undef FTR__NORM_SUMS
 }
+
+static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x,
+                                    const ftr__norm_gate *gate, const float *mean, const float *a, const float *b,
+                                    const float *c, float *dx) {
+#define FTR__NORM_APPLY(act) FTR__S(norm_grad_rows)(act, rows, columns, dy, x, gate, mean, a, b, c, dx)
+    FTR__BY_ACTIVATION(FTR__NORM_APPLY)
+#undef FTR__NORM_APPLY
+}
+#undef FTR__BY_ACTIVATION
 
 /* ------------------------------------------------------------------------------------------------------- pooling -- */
 

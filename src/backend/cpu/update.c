@@ -3,21 +3,27 @@
 #include "backend/cpu/update.h"
 
 #include <math.h>
+#include <string.h>
 
 /* --------------------------------------------------------------------------------------------------- small ones -- */
 
 typedef struct ftr__ema_job {
     const ftr_kernel_call *call;
+    double weight;
 } ftr__ema_job;
 
 static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
-    const ftr_kernel_call *call = ((const ftr__ema_job *)arg)->call;
+    const ftr__ema_job *job = arg;
+    const ftr_kernel_call *call = job->call;
     const int64_t begin = task * FTR__UPDATE_GRAIN, left = call->in[0].count - begin;
     float *state = (float *)call->in[0].data + begin;
     const float *value = (const float *)call->in[1].data + begin;
+    const int64_t n = left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN;
     (void)worker;
-    ftr__cpu_of(call)->simd->math.blend(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN,
-                                        (float)call->attr->ema.weight, value, state);
+    if (job->weight == 1.0)
+        memcpy(state, value, (size_t)n * sizeof *state); /* whatever was there */
+    else
+        ftr__cpu_of(call)->simd->math.blend(n, (float)job->weight, value, state);
 }
 
 /* A scalar among the inputs; `missing` if it is not there. */
@@ -27,7 +33,8 @@ static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, floa
 }
 
 ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
-    ftr__ema_job job = {call};
+    ftr__ema_job job = {call, call->attr->ema.weight};
+    if (call->attr->ema.cumulative) job.weight = 1.0 / ((double)call->step + 1.0);
     if (ftr__update_scalar(call, 2, 0.0f) != 0.0f) return FTR_OK; /* the step is left out */
     ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
                   ftr__ema_task, &job);
