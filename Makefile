@@ -175,13 +175,14 @@ endef
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,split,$t,$B/libfasttrain.a)))
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,single,$t,$(if $(filter tests/core/%,$t),,$B/single/libfasttrain.a))))
 
-# The models against PyTorch's. PYTHON has torch, torchvision, numpy, safetensors, efficientnet-lite-pytorch. MODELS: names.
+# All that PyTorch has too, against it. PYTHON has the packages that the README lists. PARITY: sections, MODELS: names.
 PYTHON ?= python3
+PARITY ?=
 MODELS ?=
-parity: $B/parity ## the models against PyTorch's (PYTHON=/path/to/python; MODELS="resnet18 ...": these)
-	@$(PYTHON) tests/parity/parity.py $B/parity $(MODELS)
+parity: $B/parity ## all against PyTorch (PYTHON=/path/to/python; PARITY="optimizers ...", MODELS="resnet18 ...": these)
+	@$(PYTHON) tests/parity/parity.py $B/parity --sections "$(PARITY)" --models "$(MODELS)"
 
-$B/parity: $B/split/tests/parity/parity.o $B/split/support.a $B/libfasttrain.a
+$B/parity: $B/split/tests/parity/parity.o $B/split/tests/parity/steps.o $B/split/support.a $B/libfasttrain.a
 	$(CC) $(SANITIZE) $^ -o $@ $(LIBS)
 
 check-dropin: ## a project outside the tree that only has the header
@@ -213,13 +214,16 @@ FAULTS := $(addprefix $B/split/,test_kill test_checkpoint_faults test_checkpoint
 fault: $(FAULTS) ## the long sweeps: kills, failing disks, damaged checkpoints; ends with the count
 	@FTR_FAULT=long WRAP="$(WRAP)" tests/run $(FAULTS)
 
-# Needs clang's libFuzzer. SECONDS (or FUZZ_SECONDS) for each target, from the seeds in tests/fuzz/corpus; findings are kept
-# in build/fuzz.
+# Needs clang's libFuzzer. SECONDS (or FUZZ_SECONDS) for each target, or RUNS, from the seeds in tests/fuzz/corpus; findings
+# are kept in build/fuzz.
 SECONDS ?= $(or $(FUZZ_SECONDS),60)
+FUZZ_LIMIT = $(if $(RUNS),-runs=$(RUNS),-max_total_time=$(SECONDS))
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: $(FUZZERS) ## the fuzz targets, SECONDS (60) each
-	@cd build/fuzz && for f in $(notdir $(FUZZERS)); do mkdir -p corpus/$$f && \
-	    ./$$f -max_total_time=$(SECONDS) -max_len=4096 -verbosity=0 corpus/$$f ../../tests/fuzz/corpus/$$f || exit 1; done
+	@cd build/fuzz && for f in $(notdir $(FUZZERS)); do mkdir -p corpus/$$f; \
+	    ./$$f $(FUZZ_LIMIT) -max_len=4096 -verbosity=0 -print_final_stats=1 corpus/$$f ../../tests/fuzz/corpus/$$f \
+	        >$$f.log 2>&1 || { tail -n 60 $$f.log; echo "$$f: a finding, see build/fuzz/"; exit 1; }; \
+	    awk -v f=$$f '/number_of_executed_units/ { print f ": " $$2 " runs, no finding" }' $$f.log; done
 
 # Fuzz targets reach private functions: they are built on src/, whose objects they share.
 build/fuzz/%: tests/fuzz/%.c build/fuzz/library $B/include/fasttrain.h

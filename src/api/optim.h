@@ -50,7 +50,7 @@ FTR_API ftr_param_group ftr_param_group_defaults(void);
 typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
-    double lr; /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double lr;        /* learning rate; ftr_plan_set_lr() changes it between steps */
     double clip_norm; /* the norm of all gradients together is limited to it, as PyTorch's clip_grad_norm_: they are
                        * multiplied by min(1, clip_norm / (norm + 1e-6)) before clip_value looks at them; 0: off */
     double
@@ -80,6 +80,11 @@ typedef struct ftr_optimizer {
     int32_t ns_steps;           /* Muon */
     ftr_muon_rate rate;         /* Muon */
     double adamw_lr_scale;      /* Muon: the learning rate of its AdamW is lr times this */
+    ftr_dtype state_dtype;      /* of momenta and moments: FTR_F32 (the default, and 0), or FTR_BF16 in half the memory:
+                            * steps are computed in f32, and what they leave in the state is rounded to the nearest bf16,
+                            * ties to even; parameters stay f32. A second moment then only falls with a beta2 of 0.996 or
+                            * less (0.98 is a good one; a warning is logged above that), and Adagrad's sum ends at some
+                            * 512 times what is added. Not for Adafactor, whose state is small */
     bool no_decay_norms_biases; /* parameters of rank 0 and 1 (of norms, biases) have no weight decay, unless the group
                                  * they are in says otherwise */
     const ftr_param_group *groups; /* read while a graph is compiled, not kept */

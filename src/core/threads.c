@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #if defined(__linux__)
+#include <errno.h>
 #include <sched.h>
+#include <sys/resource.h>
 #endif
 
 #define FTR__SPINS 1500
@@ -62,7 +64,8 @@ static void *ftr__worker_main(void *arg) {
     ftr__pool *pool = worker->pool;
     int seen = 0;
     for (;;) {
-        for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->generation, memory_order_acquire) == seen; i++)
+        for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->generation, memory_order_acquire) == seen;
+             i++)
             ftr__pause();
         pthread_mutex_lock(&pool->mutex);
         while (!pool->stop && atomic_load_explicit(&pool->generation, memory_order_relaxed) == seen) {
@@ -100,10 +103,12 @@ static void ftr__pool_close_job(ftr__pool *pool) {
     pthread_mutex_lock(&pool->mutex);
     pool->open = false;
     pthread_mutex_unlock(&pool->mutex);
-    for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->active, memory_order_acquire) > 0; i++) ftr__pause();
+    for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->active, memory_order_acquire) > 0; i++)
+        ftr__pause();
     pthread_mutex_lock(&pool->mutex);
     pool->caller_sleeping = true;
-    while (atomic_load_explicit(&pool->active, memory_order_acquire) > 0) pthread_cond_wait(&pool->all_left, &pool->mutex);
+    while (atomic_load_explicit(&pool->active, memory_order_acquire) > 0)
+        pthread_cond_wait(&pool->all_left, &pool->mutex);
     pool->caller_sleeping = false;
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -131,6 +136,16 @@ int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
     return code;
 }
 
+void ftr__thread_step_back(void) {
+#if defined(__linux__)
+    const int nice =
+        5; /* a quarter of a core that a thread of the usual 0 wants too: other processes may use it as well */
+    errno = 0;
+    const int now = getpriority(PRIO_PROCESS, 0); /* 0 is the thread, as Linux has it, not the process */
+    if ((now != -1 || errno == 0) && now < nice) (void)setpriority(PRIO_PROCESS, 0, nice);
+#endif
+}
+
 static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
     for (int32_t i = 0; i < pool->threads - 1; i++) {
         ftr__worker *worker = &pool->workers[i];
@@ -138,8 +153,8 @@ static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
         worker->index = i + 1;
         const int code = ftr__thread_start(&worker->thread, ftr__worker_main, worker);
         if (code)
-            return ftr__error(context, FTR_ERROR_THREAD, "context: thread %d of %d could not be started (error %d)", i + 2,
-                              pool->threads, code);
+            return ftr__error(context, FTR_ERROR_THREAD, "context: thread %d of %d could not be started (error %d)",
+                              i + 2, pool->threads, code);
         pool->started++;
     }
     return FTR_OK;

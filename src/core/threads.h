@@ -24,6 +24,9 @@ FTR_LIB void ftr__pool_run(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void
  * SIGPROF, are blocked in it. An error number, 0 for none. */
 FTR_LIB int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
 
+/* Lets the other threads of the system go before the calling one from now on, where that can be asked for. */
+FTR_LIB void ftr__thread_step_back(void);
+
 /* Cores that this process may use. */
 FTR_LIB int32_t ftr__core_count(void);
 

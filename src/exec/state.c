@@ -24,6 +24,12 @@ static ftr_plan_state ftr__describe_state(const ftr_plan *plan, int32_t node_ind
                             .bytes = (size_t)ftr_shape_count(&value->shape) * ftr_dtype_size(value->dtype)};
 }
 
+size_t ftr__plan_state_offset(const ftr_plan *plan, int32_t index) {
+    for (int32_t n = 0; n < plan->graph->node_count; n++)
+        if (ftr__is_state(plan, n) && index-- == 0) return plan->slots[plan->graph->nodes[n].first_out].offset;
+    return 0;
+}
+
 ftr_status ftr_plan_state_at(const ftr_plan *plan, int32_t index, ftr_plan_state *state) {
     if (!plan || !state) return FTR_ERROR_INVALID_ARGUMENT;
     int32_t left = index;

@@ -77,17 +77,13 @@ static ftr__checkpoint_tensor ftr__checkpoint_state(const ftr_plan *plan, const 
 typedef struct ftr__checkpoint_states {
     ftr_plan *plan;
     const ftr__checkpoint_tensor *tensors;
-    int32_t count;
 } ftr__checkpoint_states;
 
+/* The tensors lie in the section as in the plan: one copy takes them all. */
 static ftr_status ftr__checkpoint_copy_states(void *user, unsigned char *to) {
-    const ftr__checkpoint_states *states = user;
-    ftr_status status = FTR_OK;
-    for (int32_t i = 0; i < states->count && status == FTR_OK; i++) {
-        const ftr__checkpoint_tensor *tensor = &states->tensors[i];
-        status = ftr_plan_state_read(states->plan, tensor->name, to + tensor->offset, tensor->bytes);
-    }
-    return status;
+    const ftr_plan *plan = ((const ftr__checkpoint_states *)user)->plan;
+    return plan->context->backend->download(plan->context, plan->context->backend_state, to,
+                                            plan->memory[FTR__PLACE_STATE], plan->bytes[FTR__PLACE_STATE]);
 }
 
 static ftr_status ftr__checkpoint_put_state(void *user, int32_t index, const void *data) {
@@ -101,19 +97,17 @@ static ftr_status ftr__checkpoint_state_section(ftr_plan *plan, ftr__arena *aren
     ftr__checkpoint_states *states = ftr__arena_alloc(arena, sizeof *states);
     ftr__checkpoint_tensor *tensors = ftr__arena_alloc(arena, size);
     if (!states || !tensors) return ftr__checkpoint_no_memory(plan->context, size);
-    *states = (ftr__checkpoint_states){.plan = plan, .tensors = tensors, .count = count};
-    size_t bytes = 0;
+    *states = (ftr__checkpoint_states){.plan = plan, .tensors = tensors};
     for (int32_t i = 0; i < count; i++) {
         ftr_plan_state state;
         const ftr_status status = ftr_plan_state_at(plan, i, &state);
         if (status != FTR_OK) return status;
-        tensors[i] = ftr__checkpoint_state(plan, &state, bytes);
-        bytes += (state.bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
+        tensors[i] = ftr__checkpoint_state(plan, &state, ftr__plan_state_offset(plan, i));
     }
     *section = (ftr__checkpoint_section){.name = "optimizer",
                                          .tensors = tensors,
                                          .count = count,
-                                         .bytes = bytes,
+                                         .bytes = plan->bytes[FTR__PLACE_STATE],
                                          .user = states,
                                          .copy = ftr__checkpoint_copy_states,
                                          .put = ftr__checkpoint_put_state};

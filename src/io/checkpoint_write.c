@@ -310,6 +310,7 @@ static void ftr__save_run(ftr_checkpointer *c) {
 
 static void *ftr__checkpointer_main(void *arg) {
     ftr_checkpointer *c = arg;
+    ftr__thread_step_back(); /* training goes first */
     pthread_mutex_lock(&c->mutex);
     for (;;) {
         while (!c->busy && !c->stop) pthread_cond_wait(&c->changed, &c->mutex);

@@ -72,15 +72,32 @@ ftr_status ftr__infer_average_update(ftr__infer *s) {
 
 ftr_status ftr__infer_swap_update(ftr__infer *s) { return ftr__check_pairs(s, 0); }
 
-/* Input `i` of one shape and type with the parameter whose group it is in, but 1 long in axis `summed`; -1: no axis
- * is. */
-static ftr_status ftr__check_update_group(ftr__infer *s, int32_t parameter, int32_t i, int32_t summed) {
-    const ftr__value *p = ftr__update_input(s, parameter), *value = ftr__update_input(s, i);
-    if (!p || !value)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(p ? i : parameter));
-    if (p->dtype != value->dtype)
+/* Types of a parameter's group: p and its gradient are wide and the same; a state is as they are, or in bf16 if the op
+ * can keep it so, all states of a node alike. */
+static ftr_status ftr__check_update_type(ftr__infer *s, const ftr__value *p, int32_t i, int32_t kind) {
+    const ftr__value *value = ftr__update_input(s, i);
+    const ftr__value *first = kind >= 2 ? ftr__update_input(s, FTR_UPDATE_FIRST_GROUP + 2) : p;
+    const bool may_be_bf16 = kind >= 2 && s->node->op != FTR_OP_adafactor_update;
+    if (!ftr__is_wide(p->dtype))
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "parameter is %s, expected f32 or f64", ftr_dtype_name(p->dtype));
+    if (value->dtype != p->dtype && !(may_be_bf16 && value->dtype == FTR_BF16))
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "parameter is %s, input %d is %s: both must have one type",
                                 ftr_dtype_name(p->dtype), (int)i, ftr_dtype_name(value->dtype));
+    if (first && first->dtype != value->dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, input %d is %s: all states must have one type",
+                                (int)FTR_UPDATE_FIRST_GROUP + 2, ftr_dtype_name(first->dtype), (int)i,
+                                ftr_dtype_name(value->dtype));
+    return FTR_OK;
+}
+
+/* Input `i`, number `kind` of its parameter's group, has the parameter's shape, but is 1 long in axis `summed`; -1: no
+ * axis is. */
+static ftr_status ftr__check_update_group(ftr__infer *s, int32_t i, int32_t kind, int32_t summed) {
+    const ftr__value *p = ftr__update_input(s, i - kind), *value = ftr__update_input(s, i);
+    if (!p || !value)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(p ? i : i - kind));
+    const ftr_status status = ftr__check_update_type(s, p, i, kind);
+    if (status != FTR_OK) return status;
     ftr_shape expected = p->shape;
     if (summed >= 0) expected.dim[summed] = 1;
     if (ftr_shape_equal(&expected, &value->shape)) return FTR_OK;
@@ -113,10 +130,10 @@ static ftr_status ftr__check_optimizer(ftr__infer *s, int32_t states) {
     if (status == FTR_OK) status = ftr__check_update_scalar(s, 2, "grad_scale", true);
     if (status == FTR_OK) status = ftr__check_update_scalar(s, 3, "found_inf", true);
     for (int32_t i = first; i < s->in_count && status == FTR_OK; i++) {
-        const int32_t kind = (i - first) % stride, parameter = i - kind;
+        const int32_t kind = (i - first) % stride;
         if (kind == 0 && factored) status = ftr__check_factored(s, ftr__update_input(s, i));
         const int32_t summed = !factored || kind < 2 ? -1 : kind == 2 ? column : row;
-        if (kind != 0) status = ftr__check_update_group(s, parameter, i, summed);
+        if (kind != 0) status = ftr__check_update_group(s, i, kind, summed);
     }
     return status;
 }

@@ -190,7 +190,8 @@ static void ftr__assign_rules(ftr__emission *e) {
     }
 }
 
-/* State number `index` of a parameter: of its shape, but for the factors of a second moment. */
+/* State number `index` of a parameter: of its shape, but for the factors of a second moment, and of its type, or
+ * bf16. */
 static ftr_tensor ftr__emit_state(ftr__emission *e, ftr__arena *arena, int32_t parameter, int32_t index) {
     ftr_graph *graph = e->graph;
     const ftr__update_rule *rule = &e->rules[e->rule_of[parameter]];
@@ -206,7 +207,8 @@ static ftr_tensor ftr__emit_state(ftr__emission *e, ftr__arena *arena, int32_t p
     snprintf(name, size, "%s.%s", owner, what);
     ftr_shape shape = value.shape;
     if (row != column) shape.dim[index == 0 ? column : row] = 1;
-    return ftr__add_source(graph, FTR_OP_buffer, name, value.dtype, shape);
+    const ftr_dtype dtype = e->optimizer->state_dtype == FTR_BF16 ? FTR_BF16 : value.dtype;
+    return ftr__add_source(graph, FTR_OP_buffer, name, dtype, shape);
 }
 
 /* One kind of state after the other, each in the order of the parameters: flat arrays parallel to theirs. */

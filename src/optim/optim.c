@@ -20,7 +20,7 @@ ftr_param_group ftr_param_group_defaults(void) {
 }
 
 static ftr_optimizer ftr__optimizer_of(ftr_optimizer_kind kind, double lr) {
-    return (ftr_optimizer){.cookie = FTR__COOKIE_OPTIMIZER, .kind = kind, .lr = lr};
+    return (ftr_optimizer){.cookie = FTR__COOKIE_OPTIMIZER, .kind = kind, .lr = lr, .state_dtype = FTR_F32};
 }
 
 ftr_optimizer ftr_sgd(double lr) { return ftr__optimizer_of(FTR_OPTIMIZER_SGD, lr); }
@@ -153,6 +153,31 @@ static ftr_status ftr__check_ranges(ftr_context *context, const ftr_optimizer *o
     return FTR_OK;
 }
 
+/* A mean that moves by 1 - beta of the way falls by at most that share of itself; half of bf16's last place is 2^-8 of
+ * a number just above a power of two. */
+static void ftr__warn_of_stuck_moments(ftr_context *context, const ftr_optimizer *o) {
+    const uint32_t moments = FTR__KIND(ADAM) | FTR__KIND(ADAMW) | FTR__KIND(LAMB) | FTR__KIND(MUON);
+    const bool mean = moments >> o->kind & 1u, square = o->kind == FTR_OPTIMIZER_RMSPROP;
+    const double beta = square ? o->alpha : o->beta2;
+    if ((mean || square) && 1.0 - beta < 0x1p-8)
+        ftr__log(
+            context, FTR_LOG_WARNING,
+            "optimizer: state_dtype is bf16 and %s %g: rounding keeps the second moment from falling; it falls with "
+            "0.996 or less",
+            square ? "alpha" : "beta2", beta);
+}
+
+static ftr_status ftr__check_state_dtype(ftr_context *context, const ftr_optimizer *o) {
+    if (o->state_dtype == FTR_F32 || o->state_dtype == FTR_DTYPE_NONE) return FTR_OK;
+    if (o->state_dtype != FTR_BF16)
+        return ftr__error(context, FTR_ERROR_DTYPE, "optimizer: state_dtype is %s, expected f32 or bf16",
+                          ftr_dtype_name(o->state_dtype));
+    ftr__warn_of_stuck_moments(context, o);
+    if (o->kind != FTR_OPTIMIZER_ADAFACTOR) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_UNSUPPORTED,
+                      "optimizer: state_dtype is bf16, expected f32: Adafactor's state is not elementwise");
+}
+
 /* Nesterov's correction of a momentum that is a sum. `momentum` is the optimizer's or a group's. */
 static ftr_status ftr__check_nesterov(ftr_context *context, const ftr_optimizer *o, double momentum) {
     if (!o->nesterov || (o->kind != FTR_OPTIMIZER_SGD && o->kind != FTR_OPTIMIZER_LARS)) return FTR_OK;
@@ -216,6 +241,7 @@ ftr_status ftr__optimizer_check(const ftr_graph *graph, const ftr_optimizer *o) 
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
                           "optimizer: kind is %d, expected one of ftr_optimizer_kind", (int)o->kind);
     ftr_status status = ftr__check_ranges(context, o);
+    if (!status) status = ftr__check_state_dtype(context, o);
     if (!status) status = ftr__check_nesterov(context, o, o->momentum);
     if (!status && o->kind == FTR_OPTIMIZER_LAMB && o->max_grad_norm > 0.0 && o->clip_value > 0.0)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,

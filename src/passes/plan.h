@@ -122,6 +122,9 @@ FTR_LIB ftr_status ftr__refuse_average(const ftr_plan *plan, const char *what);
 /* Marks the nodes that the plan's kept values, gradients and updates need. `needed` has room for each node of the graph. */
 FTR_LIB ftr_status ftr__mark_needed(const ftr_plan *plan, bool *needed);
 
+/* Where state number `index` of the optimizer lies in the plan's memory of FTR__PLACE_STATE. */
+FTR_LIB size_t ftr__plan_state_offset(const ftr_plan *plan, int32_t index);
+
 /* Makes `to` take the place of `from`: for users and for what the caller asked to keep. */
 FTR_LIB void ftr__plan_rename(ftr_plan *plan, int32_t from, int32_t to);
 

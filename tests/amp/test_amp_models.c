@@ -15,15 +15,36 @@ static const struct {
     {"mlp", {0}, 2e-3, 1.2e-2},
     {"mnist_cnn", {0}, 5e-3, 4e-2},
     {"resnet18", {4, {4, 64, 64, 3}}, 0.3, 0.8},
+    {"resnet50", {4, {8, 32, 32, 3}}, 0.15, 0.4},
+    {"resnet18_small_images", {4, {8, 16, 16, 3}}, 0.05, 0.15},
     {"resnet20", {4, {8, 32, 32, 3}}, 0.2, 0.5},
     {"mobilenet_v2_half", {4, {8, 64, 64, 3}}, 0.9, 1.3},
     {"mobilenet_v3_small", {4, {8, 64, 64, 3}}, 0.08, 0.3},
+    {"mobilenet_v3_large", {4, {8, 64, 64, 3}}, 0.2, 0.6},
     {"efficientnet_b0", {4, {8, 64, 64, 3}}, 0.08, 0.5},
     {"efficientnet_lite0", {4, {8, 64, 64, 3}}, 0.9, 1.3},
     {"vit_ti_16", {0}, 5e-3, 4e-2},
     {"gpt_chars", {2, {2, 64}}, 2e-3, 1.5e-2},
     {"gpt_untied", {2, {2, 64}}, 2e-3, 1.5e-2},
 };
+
+/* The other models of the zoo are the same builders' with more blocks or channels; `make parity` compares all. */
+static const struct {
+    const char *name, *like;
+} others[] = {
+    {"resnet34", "resnet18"},
+    {"resnet101", "resnet50"},
+    {"resnet152", "resnet50"},
+    {"resnet56", "resnet20"},
+    {"mobilenet_v2", "mobilenet_v2_half"},
+    {"mobilenet_v3_small_half", "mobilenet_v3_small"},
+    {"efficientnet_b1", "efficientnet_b0"},
+    {"efficientnet_b2", "efficientnet_b0"},
+    {"vit_s_16", "vit_ti_16"},
+    {"vit_b_16", "vit_ti_16"},
+    {"gpt2", "gpt_chars"},
+};
+
 enum { LOSS_F16 = 20, LOSS_BF16 = 60 }; /* thousandths that the loss may be off, of itself if it is more than 1 */
 
 typedef struct batch {
@@ -68,9 +89,28 @@ static void gradients_are_near_those_in_f32(void **state) {
     gradients_of_a_model(model, input, models[i].f16, models[i].bf16);
 }
 
+static bool is_compared(const char *name) {
+    for (size_t i = 0; i < FTR_TEST_LENGTH(models); i++)
+        if (strcmp(models[i].name, name) == 0) return true;
+    return false;
+}
+
+/* No model of the zoo is left out. */
+static void each_model_is_compared(void **state) {
+    (void)state;
+    for (int32_t i = 0; zoo_at(i); i++) {
+        const char *name = zoo_at(i)->name;
+        bool found = is_compared(name);
+        for (size_t k = 0; k < FTR_TEST_LENGTH(others); k++)
+            found = found || (strcmp(others[k].name, name) == 0 && is_compared(others[k].like));
+        if (!found) fail_msg("%s is neither compared nor like a model that is", name);
+    }
+}
+
 int main(void) {
-    struct CMUnitTest tests[FTR_TEST_LENGTH(models)];
+    struct CMUnitTest tests[FTR_TEST_LENGTH(models) + 1];
     size_t count = 0;
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(each_model_is_compared);
     for (size_t i = 0; i < FTR_TEST_LENGTH(models); i++) {
         if (!zoo_is_wanted(models[i].name)) continue;
         tests[count++] = (struct CMUnitTest){.name = models[i].name,

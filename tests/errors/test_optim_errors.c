@@ -48,6 +48,9 @@ SPOIL(ns_eps, o->ns_eps = -1)
 SPOIL(ns_steps, o->ns_steps = 0)
 SPOIL(rate, o->rate = (ftr_muon_rate)3)
 SPOIL(adamw_scale, o->adamw_lr_scale = -2)
+SPOIL(state_i32, o->state_dtype = FTR_I32)
+SPOIL(state_f16, o->state_dtype = FTR_F16)
+SPOIL(state_bf16, o->state_dtype = FTR_BF16)
 SPOIL(lars_nesterov, o->nesterov = true)
 SPOIL(count, o->group_count = 1)
 SPOIL(count_negative, o->groups = groups; o->group_count = -1)
@@ -94,6 +97,10 @@ static const bad_optimizer bad_optimizers[] = {
     BAD(ftr_muon, ns_steps, "optimizer: ns_steps is 0, expected 1 to 99"),
     BAD(ftr_muon, rate, "optimizer: rate is 3, expected one of ftr_muon_rate"),
     BAD(ftr_muon, adamw_scale, "optimizer: adamw_lr_scale is -2, expected at least 0 and below inf"),
+    {ftr_adam, state_i32, FTR_ERROR_DTYPE, "optimizer: state_dtype is i32, expected f32 or bf16"},
+    {ftr_sgd, state_f16, FTR_ERROR_DTYPE, "optimizer: state_dtype is f16, expected f32 or bf16"},
+    {ftr_adafactor, state_bf16, FTR_ERROR_UNSUPPORTED,
+     "optimizer: state_dtype is bf16, expected f32: Adafactor's state is not elementwise"},
     BAD(ftr_lars, lars_nesterov,
         "optimizer: nesterov with momentum 0 and dampening 0, expected momentum above 0 and dampening 0"),
     BAD(ftr_sgd, count, "optimizer: groups is NULL with a group_count of 1"),

@@ -31,17 +31,40 @@ static ftr_status read_sample(void *user, int64_t index, void *const *fields) {
     return FTR_OK;
 }
 
-static ftr_optimizer make_optimizer(int index) {
+enum { SGD, ADAMW, ADAM, RMSPROP, ADAGRAD, LAMB, LARS, LION, ADAFACTOR, MUON };
+
+trainee_config trainee_draw(ftr_test_rng *rng, int story) {
+    trainee_config config;
+    memset(&config, 0, sizeof config);
+    config.optimizer = story % TRAINEE_OPTIMIZERS;
+    config.amp = (ftr_amp)(story % 3);
+    const bool bf16 = (ftr_test_random(rng) & 1) && config.optimizer != ADAFACTOR;
+    config.state = bf16 ? FTR_BF16 : FTR_F32;
+    config.around = (int32_t)(ftr_test_random(rng) & 1); /* checkpoints within groups */
+    return config;
+}
+
+bool trainee_skips(const trainee_config *config) { return config->amp == FTR_AMP_FP16; }
+
+static ftr_optimizer make_optimizer(const trainee_config *config) {
     ftr_optimizer optimizers[TRAINEE_OPTIMIZERS] = {
         ftr_sgd(0.1),   ftr_adamw(0.02), ftr_adam(0.02), ftr_rmsprop(0.01),  ftr_adagrad(0.1),
         ftr_lamb(0.02), ftr_lars(1.0),   ftr_lion(0.01), ftr_adafactor(0.1), ftr_muon(0.02)};
-    optimizers[0].momentum = 0.9;
-    optimizers[2].amsgrad = true;
-    optimizers[3].momentum = 0.5;
-    return optimizers[index];
+    optimizers[SGD].momentum = 0.9;
+    optimizers[LARS].momentum = 0.9;
+    optimizers[ADAM].amsgrad = true;
+    optimizers[RMSPROP].momentum = 0.5;
+    ftr_optimizer optimizer = optimizers[config->optimizer];
+    optimizer.state_dtype = config->state;
+    if (config->state == FTR_BF16 && optimizer.beta2 > 0.98) optimizer.beta2 = 0.98;
+    return optimizer;
 }
 
-trainee_desc trainee_defaults(void) { return (trainee_desc){.threads = 2, .epochs = 4}; }
+trainee_desc trainee_defaults(void) {
+    trainee_desc desc = {.threads = 2, .epochs = 4};
+    desc.config.state = FTR_F32;
+    return desc;
+}
 
 typedef struct model {
     ftr_graph *graph;
@@ -72,8 +95,11 @@ static ftr_status build(ftr_context *context, const trainee_desc *desc, model *m
     m->desc = ftr_train_defaults();
     m->desc.loss = ftr_cross_entropy(h, label, NULL);
     m->desc.metrics[m->desc.metric_count++] = (ftr_metric){"accuracy", ftr_accuracy(h, label)};
-    m->desc.optimizer = make_optimizer(desc->optimizer);
-    if (desc->around) {
+    m->desc.optimizer = make_optimizer(&desc->config);
+    m->desc.amp = desc->config.amp;
+    m->desc.scaler.init_scale = 0x1p18;
+    m->desc.scaler.growth_interval = 4;
+    if (desc->config.around) {
         m->desc.accumulate = 2;
         m->desc.average.kind = FTR_AVERAGE_EMA;
         m->desc.average.decay = 0.75;
@@ -160,6 +186,7 @@ void trainee_compare(const trainee_result *result, const trainee_result *expecte
     assert_int_equal(a->best_epoch, b->best_epoch);
     assert_int_equal(a->stopped_early, b->stopped_early);
     assert_int_equal(a->preempted, b->preempted);
+    assert_int_equal(a->skipped_steps, b->skipped_steps);
     compare_doubles("loss", &a->loss, &b->loss);
     compare_doubles("eval_loss", &a->eval_loss, &b->eval_loss);
     compare_doubles("accuracy", &a->metrics[0], &b->metrics[0]);

@@ -7,9 +7,25 @@
 
 enum { TRAINEE_STEPS_PER_EPOCH = 5, TRAINEE_OPTIMIZERS = 10 };
 
+/* What stories vary. Whatever else a run keeps from step to step, or draws its data by (mixup), gets a field here, its
+ * values in trainee_draw() and its settings in build(). Plain data: configurations are compared by their bytes. */
+typedef struct trainee_config {
+    int32_t optimizer; /* 0 .. TRAINEE_OPTIMIZERS - 1 */
+    ftr_amp amp;       /* with FTR_AMP_FP16 the loss scale begins so high that steps are left out, and grows often */
+    ftr_dtype state;   /* of the optimizer; Adafactor's is f32 */
+    int32_t around;    /* not 0: updates by two micro-batches each, and evaluations by an average of the weights that
+                        * warms up */
+} trainee_config;
+
+/* A configuration for story number `story`: in any ten that follow each other is each optimizer, in any thirty each of
+ * them with each type of mixed precision. */
+trainee_config trainee_draw(ftr_test_rng *rng, int story);
+
+/* Whether loss scaling is sure to leave steps out. */
+bool trainee_skips(const trainee_config *config);
+
 typedef struct trainee_desc {
-    int optimizer; /* 0 .. TRAINEE_OPTIMIZERS - 1 */
-    bool around;   /* updates by two micro-batches each, and evaluations by an average of the weights that warms up */
+    trainee_config config;
     int32_t threads;
     int64_t epochs;
     unsigned microseconds; /* a sample takes at least */
@@ -29,7 +45,7 @@ typedef struct trainee_result {
     uint64_t digest; /* of the weights */
 } trainee_result;
 
-/* Four epochs of SGD on two threads, no checkpoints. */
+/* Four epochs of SGD in f32 on two threads, no checkpoints. */
 trainee_desc trainee_defaults(void);
 
 /* The whole run, context and all. */

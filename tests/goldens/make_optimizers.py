@@ -123,6 +123,7 @@ def groups(kind, **settings):
 SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 RMSprop, Adagrad, Adafactor = torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adafactor
 Lamb, Lars, Lion = timm.optim.Lamb, timm.optim.Lars, timm.optim.Lion
+BFLOAT16 = torch.bfloat16  # torch.bfloat16 is changed below
 F32_EPS = 2.0**-23  # what Adafactor's eps of None is in f32
 
 OPTIMIZERS = {
@@ -179,11 +180,30 @@ OPTIMIZERS = {
     "lion skip": one_group(lambda p: Lion(p, lr=1e-3, weight_decay=0.1)),
     "adafactor skip": one_group(lambda p: Adafactor(p, lr=1e-2, eps=(F32_EPS, 1e-3))),
     "muon skip": muon(lr=0.02),
+    # Momenta and moments that are rounded to bfloat16 after each step: `round_states`.
+    "sgd bf16": one_group(lambda p: SGD(p, lr=0.02, momentum=0.9, nesterov=True, weight_decay=0.01)),
+    "adam bf16": one_group(lambda p: Adam(p, lr=3e-3, betas=(0.9, 0.9), amsgrad=True, weight_decay=0.01)),
+    "adamw bf16": one_group(lambda p: AdamW(p, lr=1e-3, betas=(0.9, 0.98))),
+    "rmsprop bf16": one_group(lambda p: RMSprop(p, lr=1e-3, alpha=0.9, eps=1e-4, momentum=0.5, centered=True)),
+    "adagrad bf16": one_group(lambda p: Adagrad(p, lr=1e-2)),
+    "lamb bf16": one_group(lambda p: Lamb(p, lr=1e-2, betas=(0.9, 0.98))),
+    "lars bf16": one_group(lambda p: Lars(p, lr=1.0, momentum=0.9, weight_decay=1e-2)),
+    "lion bf16": one_group(lambda p: Lion(p, lr=1e-3)),
+    "muon bf16": muon(lr=0.02),
 }
 
 
 def is_skipped(name, step):
     return name.endswith("skip") and (step == 1 or step % 7 == 3)
+
+
+def round_states(optimizers):
+    """Rounds what belongs to single elements to bfloat16."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape and key != "step":
+                    value.copy_(value.to(torch.float32).to(BFLOAT16).to(value.dtype))
 
 
 def run(name, make, dtype):
@@ -203,6 +223,8 @@ def run(name, make, dtype):
                 torch.nn.utils.clip_grad_value_(parameters.values(), float(name.split()[-1]))
             for optimizer in optimizers:
                 optimizer.step()
+            if name.endswith("bf16"):
+                round_states(optimizers)
         if step in KEPT:
             for index, (key, shape) in enumerate(PARAMETERS.items()):
                 value = parameters[key].detach().numpy()

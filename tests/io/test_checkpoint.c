@@ -130,10 +130,14 @@ static void own_loop(void **state) {
     fixture *f = *state;
     ftr_optimizer optimizers[] = {ftr_sgd(0.1),        ftr_adamw(0.01), ftr_adam(0.01), ftr_rmsprop(0.01),
                                   ftr_adagrad(0.1),    ftr_lamb(0.01),  ftr_lars(0.1),  ftr_lion(0.01),
-                                  ftr_adafactor(0.05), ftr_muon(0.02)};
+                                  ftr_adafactor(0.05), ftr_muon(0.02),  ftr_sgd(0.1),   ftr_adamw(0.01),
+                                  ftr_muon(0.02)};
     optimizers[0].momentum = 0.9;
     optimizers[2].amsgrad = true;
     optimizers[3].centered = true;
+    optimizers[10].momentum = 0.9;
+    for (size_t o = 10; o < FTR_TEST_LENGTH(optimizers); o++)
+        optimizers[o].state_dtype = FTR_BF16, optimizers[o].beta2 = 0.98;
     for (size_t o = 0; o < FTR_TEST_LENGTH(optimizers); o++) {
         ftr_test_remove(f->folder);
         model whole = make_model(f->context, optimizers[o], 6), first = make_model(f->context, optimizers[o], 6),
@@ -602,6 +606,13 @@ static void refused(void **state) {
     model lamb = make_model(f->context, ftr_lamb(0.01), 6);
     assert_load_refused(f, &lamb, FTR_ERROR_STATE, "run: its optimizer has no 'optimizer.clip_scale', a clip_scale");
     free_model(&lamb);
+    ftr_optimizer optimizer = ftr_adamw(0.01);
+    optimizer.state_dtype = FTR_BF16;
+    model half = make_model(f->context, optimizer, 6);
+    assert_load_refused(
+        f, &half, FTR_ERROR_DTYPE,
+        "model or optimizer: optimizer: 'conv.weight.exp_avg' is F32 [6, 2, 3, 3], expected bf16 [6, 2, 3, 3]");
+    free_model(&half);
 
     /* other names: a missing one, and one too many */
     for (int norm = 0; norm < 2; norm++) {

@@ -1,162 +1,13 @@
 /* Learning rate schedules: PyTorch's values over 240 steps (make_optimizers.py in tests/goldens has the same cases),
  * what lies beyond them, and ftr_fit() under a schedule. */
 #include "ftr_test.h"
+#include "schedule_cases.h"
 
-enum { LENGTH = 240 };
+enum { LENGTH = SCHEDULE_LENGTH };
 static const double BASE = 0.3;
 
 /* PyTorch multiplies its way from step to step; the difference is rounding in double precision. */
 static const double TOLERANCE = 1e-12;
-
-static const int64_t milestones[] = {10, 50, 51, 200};
-
-static ftr_schedule constant(void) { return ftr_schedule_constant(); }
-static ftr_schedule step(void) { return ftr_schedule_step(30, 0.5); }
-static ftr_schedule multi_step(void) { return ftr_schedule_multi_step(milestones, 4, 0.1); }
-static ftr_schedule exponential(void) { return ftr_schedule_exponential(0.97); }
-static ftr_schedule cosine(void) { return ftr_schedule_cosine(200, 0); }
-static ftr_schedule cosine_min(void) { return ftr_schedule_cosine(70, 0.01); }
-static ftr_schedule restarts(void) { return ftr_schedule_cosine_restarts(35, 1, 0); }
-static ftr_schedule restarts_longer(void) { return ftr_schedule_cosine_restarts(10, 2, 0.001); }
-static ftr_schedule linear(void) { return ftr_schedule_linear(1.0 / 3, 1.0, 50); }
-static ftr_schedule linear_down(void) { return ftr_schedule_linear(1.0, 0.05, 180); }
-static ftr_schedule polynomial(void) { return ftr_schedule_polynomial(150, 1.0); }
-static ftr_schedule polynomial_2(void) { return ftr_schedule_polynomial(230, 2.5); }
-static ftr_schedule one_cycle(void) { return ftr_schedule_one_cycle(LENGTH); }
-
-static ftr_schedule one_cycle_linear(void) {
-    ftr_schedule s = ftr_schedule_one_cycle(LENGTH);
-    s.pct_start = 0.45, s.anneal = FTR_ANNEAL_LINEAR, s.div_factor = 10, s.final_div_factor = 100;
-    return s;
-}
-
-static ftr_schedule one_cycle_three(void) {
-    ftr_schedule s = ftr_schedule_one_cycle(LENGTH);
-    s.pct_start = 0.4, s.three_phase = true;
-    return s;
-}
-
-static ftr_schedule one_cycle_three_linear(void) {
-    ftr_schedule s = ftr_schedule_one_cycle(LENGTH);
-    s.pct_start = 0.25, s.three_phase = true, s.anneal = FTR_ANNEAL_LINEAR;
-    return s;
-}
-
-static ftr_schedule warmed(int64_t steps, double factor, ftr_schedule s) {
-    s.warmup_steps = steps, s.warmup_factor = factor;
-    return s;
-}
-
-static ftr_schedule warm_cosine(void) { return warmed(20, 0.01, ftr_schedule_cosine(210, 0)); }
-static ftr_schedule warm_step(void) { return warmed(7, 0.5, ftr_schedule_step(40, 0.3)); }
-static ftr_schedule warm_constant(void) { return warmed(100, 1e-3, ftr_schedule_constant()); }
-static ftr_schedule warm_polynomial(void) { return warmed(15, 1.0 / 15, ftr_schedule_polynomial(200, 0.9)); }
-static ftr_schedule stable_decay(void) { return ftr_schedule_stable_decay(20, 120, 80); }
-
-static ftr_schedule stable_decay_sqrt(void) {
-    ftr_schedule s = ftr_schedule_stable_decay(0, 100, 130);
-    s.anneal = FTR_ANNEAL_SQRT, s.end_factor = 0.1;
-    return s;
-}
-
-static ftr_schedule stable_decay_cosine(void) {
-    ftr_schedule s = ftr_schedule_stable_decay(40, 0, 200);
-    s.anneal = FTR_ANNEAL_COSINE, s.end_factor = 0.01;
-    return s;
-}
-
-static double root(void *user, double base_lr, int64_t t) { return base_lr / sqrt((double)t + *(const double *)user); }
-
-static ftr_schedule function(void) {
-    static double one = 1;
-    return ftr_schedule_function(root, &one);
-}
-
-static ftr_schedule chain(void) {
-    static const int64_t ends[] = {30, 150};
-    static ftr_schedule parts[3];
-    parts[0] = ftr_schedule_linear(0.1, 1.0, 30);
-    parts[1] = ftr_schedule_exponential(0.98);
-    parts[2] = ftr_schedule_cosine(60, 0.002);
-    return ftr_schedule_chain(parts, ends, 2);
-}
-
-static ftr_schedule chain_of_steps(void) {
-    static const int64_t end = 77;
-    static ftr_schedule parts[2];
-    parts[0] = ftr_schedule_step(10, 0.9);
-    parts[1] = ftr_schedule_cosine_restarts(9, 2, 0);
-    return ftr_schedule_chain(parts, &end, 1);
-}
-
-typedef struct golden_schedule {
-    const char *name;
-    ftr_schedule (*make)(void);
-} golden_schedule;
-
-static const golden_schedule cases[] = {
-    {"constant", constant},
-    {"step", step},
-    {"multi step", multi_step},
-    {"exponential", exponential},
-    {"cosine", cosine},
-    {"cosine min", cosine_min},
-    {"restarts", restarts},
-    {"restarts longer", restarts_longer},
-    {"linear", linear},
-    {"linear down", linear_down},
-    {"polynomial", polynomial},
-    {"polynomial 2", polynomial_2},
-    {"one cycle", one_cycle},
-    {"one cycle linear", one_cycle_linear},
-    {"one cycle three", one_cycle_three},
-    {"one cycle three linear", one_cycle_three_linear},
-    {"warm cosine", warm_cosine},
-    {"warm step", warm_step},
-    {"warm constant", warm_constant},
-    {"warm polynomial", warm_polynomial},
-    {"stable decay", stable_decay},
-    {"stable decay sqrt", stable_decay_sqrt},
-    {"stable decay cosine", stable_decay_cosine},
-    {"function", function},
-    {"chain", chain},
-    {"chain of steps", chain_of_steps},
-};
-
-static ftr_plateau plateau_default(void) { return ftr_plateau_defaults(); }
-
-static ftr_plateau plateau_short(void) {
-    ftr_plateau p = ftr_plateau_defaults();
-    p.factor = 0.5, p.patience = 2, p.cooldown = 3, p.min_lr = 1e-3;
-    return p;
-}
-
-static ftr_plateau plateau_max(void) {
-    ftr_plateau p = ftr_plateau_defaults();
-    p.maximize = true, p.factor = 0.3, p.patience = 3, p.threshold = 0.01;
-    return p;
-}
-
-static ftr_plateau plateau_absolute(void) {
-    ftr_plateau p = ftr_plateau_defaults();
-    p.factor = 0.7, p.patience = 1, p.threshold = 0.05, p.threshold_absolute = true, p.eps = 1e-3;
-    return p;
-}
-
-static ftr_plateau plateau_max_absolute(void) {
-    ftr_plateau p = ftr_plateau_defaults();
-    p.maximize = true, p.factor = 0.5, p.patience = 0, p.threshold = 0.02, p.threshold_absolute = true, p.cooldown = 5;
-    return p;
-}
-
-static const struct {
-    const char *name;
-    ftr_plateau (*make)(void);
-} plateaus[] = {{"plateau default", plateau_default},
-                {"plateau short", plateau_short},
-                {"plateau max", plateau_max},
-                {"plateau absolute", plateau_absolute},
-                {"plateau max absolute", plateau_max_absolute}};
 
 /* --------------------------------------------------------------------------------------------------------- golden
  * -- */
@@ -165,7 +16,7 @@ static void read_rates(ftr_context *context, const char *name, double rates[LENG
     ftr_safetensors *file = NULL;
     ftr_safetensors_entry entry;
     FTR_TEST_OK(context, ftr_safetensors_open(context, FTR_TEST_DATA "/goldens/schedules.safetensors", &file));
-    assert_int_equal(ftr_safetensors_count(file), FTR_TEST_LENGTH(cases) + FTR_TEST_LENGTH(plateaus) + 1);
+    assert_int_equal(ftr_safetensors_count(file), SCHEDULE_CASES + PLATEAU_CASES + 1);
     assert_true(ftr_safetensors_find(file, name, &entry));
     assert_int_equal(entry.bytes, LENGTH * sizeof *rates);
     memcpy(rates, entry.data, entry.bytes);
@@ -179,7 +30,7 @@ static void expect_rate(const char *name, int t, double found, double expected) 
 }
 
 static void test_golden(void **state) {
-    const golden_schedule *c = (const golden_schedule *)*state;
+    const schedule_case *c = (const schedule_case *)*state;
     ftr_context *context = ftr_test_context();
     ftr_schedule s = c->make();
     double expected[LENGTH];
@@ -200,22 +51,22 @@ static void test_plateaus(void **state) {
     ftr_context *context = ftr_test_context();
     double metric[LENGTH], expected[LENGTH];
     read_rates(context, "metric", metric);
-    for (size_t i = 0; i < FTR_TEST_LENGTH(plateaus); i++) {
-        ftr_plateau p = plateaus[i].make();
+    for (size_t i = 0; i < PLATEAU_CASES; i++) {
+        ftr_plateau p = plateau_cases[i].make();
         double lr = BASE;
         int64_t changes = 0;
-        read_rates(context, plateaus[i].name, expected);
+        read_rates(context, plateau_cases[i].name, expected);
         FTR_TEST_OK(context, ftr_plateau_check(context, &p));
         for (int t = 0; t < LENGTH; t++) {
             if (t == LENGTH / 2) {
-                ftr_plateau other = plateaus[i].make();
+                ftr_plateau other = plateau_cases[i].make();
                 other.best = p.best, other.bad_epochs = p.bad_epochs, other.cooldown_left = p.cooldown_left;
                 p = other;
             }
             double before = lr;
             lr = ftr_plateau_step(&p, lr, metric[t]);
             changes += lr != before;
-            expect_rate(plateaus[i].name, t, lr, expected[t]);
+            expect_rate(plateau_cases[i].name, t, lr, expected[t]);
         }
         assert_true(changes > 0);
     }
@@ -396,13 +247,14 @@ static void test_fit_refuses(void **state) {
 }
 
 int main(void) {
-    enum { CASES = FTR_TEST_LENGTH(cases) };
+    enum { CASES = SCHEDULE_CASES };
     struct CMUnitTest tests[CASES + 6] = {cmocka_unit_test(test_plateaus),    cmocka_unit_test(test_ends),
                                           cmocka_unit_test(test_fit),         cmocka_unit_test(test_fit_without),
                                           cmocka_unit_test(test_fit_plateau), cmocka_unit_test(test_fit_refuses)};
     for (size_t i = 0; i < CASES; i++) {
-        tests[6 + i] = (struct CMUnitTest){
-            .name = cases[i].name, .test_func = test_golden, .initial_state = (void *)(uintptr_t)&cases[i]};
+        tests[6 + i] = (struct CMUnitTest){.name = schedule_cases[i].name,
+                                           .test_func = test_golden,
+                                           .initial_state = (void *)(uintptr_t)&schedule_cases[i]};
     }
     return cmocka_run_group_tests_name("schedules", tests, NULL, NULL);
 }

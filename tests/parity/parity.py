@@ -1,20 +1,29 @@
-"""Compares fasttrain's models with PyTorch's: make parity PYTHON=/path/to/python (torch, torchvision, numpy, safetensors).
+"""Compares fasttrain with PyTorch: make parity PYTHON=/path/to/python (its packages: README.md, "Tests").
 
-    python tests/parity/parity.py PROGRAM           all models; PROGRAM is what parity.c became
-    python tests/parity/parity.py PROGRAM NAME ...  these
+    python tests/parity/parity.py PROGRAM [--sections "NAME ..."] [--models "NAME ..."]    PROGRAM is what parity.c became
 
-For each model: the names and shapes of parameters and buffers; whether PyTorch loads what fasttrain saved
-(strict=True); the logits in evaluation and in training, the loss, the gradient of every parameter and the buffers after
-one step, from the same weights (weights.py). PyTorch computes in double precision from the single-precision weights; a
-tensor's error is ||a - b|| / ||b||, the bar 1e-4 ("zeros": the number of gradients that are zero in exact arithmetic, see
-worst_gradient()). "f32" is the worst error of PyTorch's own gradients in single precision, "margin" how far the batch stays
-from kinks (kinks.py).
+Sections, all unless some are named; each row has a figure and its bound, the last line the sum, and a miss ends with
+status 1:
+
+models      for each model: the names and shapes of parameters and buffers; the logits in evaluation and in training, the
+            loss, the gradient of every parameter and the buffers after one step, from the same weights (weights.py).
+            PyTorch computes in double precision from the single-precision weights; a tensor's error is
+            ||a - b|| / ||b||, the bar 1e-4 ("zeros": the number of gradients that are zero in exact arithmetic, see
+            worst_gradient()). "f32" is the worst error of PyTorch's own gradients in single precision, "margin" how far
+            the batch stays from kinks (kinks.py).
+files       for each model: what fasttrain saves loads in PyTorch (strict=True) and is saved by it again as the same bytes;
+            what PyTorch saves loads in fasttrain and is saved by it again as the same bytes
+amp         for each model: gradients in fp16 and bf16 against those in f32, and against PyTorch's autocast (precision.py)
+optimizers  100 steps of each (steps.py)
+schedules   240 steps of each
+scaler      GradScaler with an overflow in each of the first 20 steps
 """
 
+import argparse
 import copy
 import math
+import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
@@ -22,11 +31,15 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import kinks
+import steps
 import weights
+from precision import precision
 from references import REFERENCES, as_input, loss_of
+from rows import Report, run
 
 BAR = 1e-4
 ZERO = 1e-10  # below this share of the weight's gradient a gradient in double precision is rounding
@@ -56,7 +69,7 @@ def state_shapes(model):
 
 def listed_shapes(program, name):
     shapes = {}
-    for line in subprocess.run([program, "shapes", name], check=True, capture_output=True, text=True).stdout.splitlines():
+    for line in run(program, "shapes", name).splitlines():
         variable, kind, *sizes = line.split()
         shapes[variable] = (kind, tuple(map(int, sizes)))
     return shapes
@@ -71,7 +84,7 @@ def make_input(name, reference):
     return weights.image(x, reference.input), weights.integers(y, reference.input[:1], reference.classes)
 
 
-def step(model, reference, x, y, dtype):
+def step_of(model, reference, x, y, dtype):
     """Logits in evaluation and training, the loss, gradients, and buffers after a training step."""
     model = copy.deepcopy(model).to(dtype)
     x = as_input(reference, torch.from_numpy(x))
@@ -114,13 +127,29 @@ def worst_gradient(found, expected):
     return (*max(errors), zeros)
 
 
-def loads_strictly(program, name, model, directory):
-    """Whether PyTorch takes what fasttrain saves."""
-    path = directory / "init.safetensors"
-    subprocess.run([program, "init", name, str(path)], check=True)
-    state = load_torch(path)
+def different_bytes(a, b):
+    a, b = a.read_bytes(), b.read_bytes()
+    return sum(x != y for x, y in zip(a, b)) + abs(len(a) - len(b)) if a != b else 0
+
+
+def save_as_torch(model, path):
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not is_counter(name)}
+    save_torch(state, path, metadata={"format": "pt"})
+
+
+def files(program, name, model, directory, report):
+    """Both ways: from one library into the other and back."""
+    own, back = directory / "own.safetensors", directory / "back.safetensors"
+    run(program, "init", name, own)
+    other = copy.deepcopy(model)
     counters = {key: value for key, value in model.state_dict().items() if is_counter(key)}
-    copy.deepcopy(model).load_state_dict({**state, **counters}, strict=True)
+    other.load_state_dict({**load_torch(own), **counters}, strict=True)
+    save_as_torch(other, back)
+    report.row("files", f"{name} to PyTorch", different_bytes(own, back), 0.0, f"{own.stat().st_size:,} bytes")
+    theirs = directory / "theirs.safetensors"
+    save_as_torch(model, theirs)
+    run(program, "copy", name, theirs, back)
+    report.row("files", f"{name} from PyTorch", different_bytes(theirs, back), 0.0)
 
 
 def model_with_weights(reference):
@@ -133,21 +162,18 @@ def model_with_weights(reference):
     return model, values
 
 
-def compare(program, name, reference, directory):
+def compare(program, name, reference, model, values, x, y, directory):
     """One row of the table."""
-    model, values = model_with_weights(reference)
     expected_shapes = state_shapes(model)
     row = {"parameters": sum(p.numel() for p in model.parameters()),
            "names": listed_shapes(program, name) == expected_shapes}
     if not row["names"]:
         return row
-    loads_strictly(program, name, model, directory)
-    x, y = make_input(name, reference)
     save_file(values, directory / "weights.safetensors")
     save_file({"x": x, "y": y}, directory / "input.safetensors")
-    subprocess.run([program, "run", name, str(directory)], check=True)
+    run(program, "run", name, directory)
     logits, state = load_file(directory / "logits.safetensors"), load_file(directory / "gradients.safetensors")
-    double, single = (step(model, reference, x, y, dtype) for dtype in (torch.float64, torch.float32))
+    double, single = (step_of(model, reference, x, y, dtype) for dtype in (torch.float64, torch.float32))
     row["eval"] = relative_error(logits["eval"], double["eval"])
     row["train"] = relative_error(logits["train"], double["train"])
     row["loss"] = relative_error(logits["loss"], double["loss"])
@@ -163,28 +189,67 @@ COLUMNS = ("eval", "train", "loss", "buffers", "gradient", "f32")  # errors
 
 def print_row(name, row):
     errors = "".join(f"{row[column]:10.1e}" if column in row else f"{'-':>10}" for column in COLUMNS)
-    print(f"{name:22}{row['parameters']:>12,}{'yes' if row['names'] else 'NO':>6}{row.get('zeros', ''):>6}{errors}{row.get('margin', 0.0):>8.1f}  {row.get('worst', '')}", flush=True)
+    print(f"model {name:22}{row['parameters']:>12,}{'yes' if row['names'] else 'NO':>6}{row.get('zeros', ''):>6}{errors}{row.get('margin', 0.0):>8.1f}  {row.get('worst', '')}", flush=True)
 
 
 def is_good(row):
     return row["names"] and all(row[column] <= BAR for column in COLUMNS if column != "f32")
 
 
+def compare_models(program, sections, names, report):
+    if "models" in sections:
+        print(f"{'':6}{'':22}{'parameters':>12}{'names':>6}{'zeros':>6}" + "".join(f"{column:>10}" for column in COLUMNS)
+              + f"{'margin':>8}  worst gradient")
+    for name in names:
+        reference = REFERENCES[name]
+        model, values = model_with_weights(reference)
+        x, y = make_input(name, reference)
+        with tempfile.TemporaryDirectory() as folder:
+            directory = pathlib.Path(folder)
+            if "models" in sections:
+                row = compare(program, name, reference, model, values, x, y, directory)
+                print_row(name, row)
+                report.count(f"model {name}", is_good(row))
+            if "files" in sections:
+                files(program, name, model, directory, report)
+            if "amp" in sections:
+                precision(program, name, reference, model, values, x, y, directory, report)
+
+
+MODEL_SECTIONS = ("models", "files", "amp")
+STEP_SECTIONS = {"optimizers": steps.optimizers, "schedules": steps.schedules, "scaler": steps.scaler}
+
+
 def main():
-    program, *names = sys.argv[1:]
-    torch.set_num_threads(2)
-    known = subprocess.run([program, "models"], check=True, capture_output=True, text=True).stdout.split()
-    failed = [f"{name} (no reference)" for name in known if name not in REFERENCES]
-    failed += [f"{name} (not in fasttrain)" for name in REFERENCES if name not in known]
-    print(f"{'model':22}{'parameters':>12}{'names':>6}{'zeros':>6}" + "".join(f"{column:>10}" for column in COLUMNS) + f"{'margin':>8}  worst gradient")
-    for name in names or [name for name in known if name in REFERENCES]:
-        with tempfile.TemporaryDirectory() as directory:
-            row = compare(program, name, REFERENCES[name], pathlib.Path(directory))
-        print_row(name, row)
-        if not is_good(row):
-            failed.append(name)
-    print("parity: all good" if not failed else "parity: failed: " + ", ".join(failed))
-    return 1 if failed else 0
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--sections", type=str.split, default=[])
+    parser.add_argument("--models", type=str.split, default=[])
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    report = Report()
+    known = run(options.program, "models").split()
+    everything = [*MODEL_SECTIONS, *STEP_SECTIONS]
+    sections = options.sections or (list(MODEL_SECTIONS) if options.models else everything)
+    for name in [*(set(sections) - set(everything)), *(set(options.models) - set(known))]:
+        parser.error(f"there is no section or model '{name}'; sections are {', '.join(everything)}")
+    for name in known if not options.models else []:
+        if name not in REFERENCES:
+            report.count(f"model {name} (no reference)", False)
+    for name in REFERENCES if not options.models else []:
+        if name not in known:
+            report.count(f"model {name} (not in fasttrain)", False)
+    with tempfile.TemporaryDirectory() as directory:
+        for name in STEP_SECTIONS:
+            if name in sections:
+                STEP_SECTIONS[name](options.program, pathlib.Path(directory), report)
+    if set(sections) & set(MODEL_SECTIONS):
+        names = options.models or [name for name in known if name in REFERENCES]
+        compare_models(options.program, sections, names, report)
+    misses = f": {', '.join(report.misses)}" if report.misses else ""
+    print(f"parity: {report.rows - len(report.misses)} of {report.rows} rows within their bounds, "
+          f"{len(report.misses)} missed{misses}")
+    return 1 if report.misses or not report.rows else 0
 
 
 if __name__ == "__main__":

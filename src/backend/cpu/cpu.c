@@ -108,10 +108,38 @@ static void ftr__cpu_release(ftr_context *context, void *state, void *memory, si
     ftr__release(context, memory, size);
 }
 
-static ftr_status ftr__cpu_copy(ftr_context *context, void *state, void *to, const void *from, size_t size) {
+static ftr_status ftr__cpu_upload(ftr_context *context, void *state, void *to, const void *from, size_t size) {
     (void)context;
     (void)state;
     memcpy(to, from, size);
+    return FTR_OK;
+}
+
+/* A copy from this size on is cut into pieces for all threads, and goes past the caches. */
+#define FTR__CPU_DOWNLOAD_LARGE ((size_t)4 << 20)
+#define FTR__CPU_DOWNLOAD_PIECE ((size_t)256 << 10)
+
+typedef struct ftr__cpu_download_job {
+    const ftr__simd *simd;
+    unsigned char *to;
+    const unsigned char *from;
+    size_t size;
+} ftr__cpu_download_job;
+
+static void ftr__cpu_download_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__cpu_download_job *job = arg;
+    const size_t begin = (size_t)task * FTR__CPU_DOWNLOAD_PIECE, left = job->size - begin;
+    (void)worker;
+    job->simd->math.stream(left < FTR__CPU_DOWNLOAD_PIECE ? left : FTR__CPU_DOWNLOAD_PIECE, job->from + begin,
+                           job->to + begin);
+}
+
+static ftr_status ftr__cpu_download(ftr_context *context, void *state, void *to, const void *from, size_t size) {
+    const ftr__cpu *cpu = state;
+    if (size < FTR__CPU_DOWNLOAD_LARGE) return ftr__cpu_upload(context, state, to, from, size);
+    ftr__cpu_download_job job = {.simd = cpu->simd, .to = to, .from = from, .size = size};
+    ftr__pool_run(cpu->pool, (int64_t)((size + FTR__CPU_DOWNLOAD_PIECE - 1) / FTR__CPU_DOWNLOAD_PIECE),
+                  ftr__cpu_download_task, &job);
     return FTR_OK;
 }
 
@@ -123,8 +151,8 @@ static const ftr_backend ftr__cpu_table = {
     .close = ftr__cpu_close,
     .allocate = ftr__cpu_allocate,
     .release = ftr__cpu_release,
-    .upload = ftr__cpu_copy,
-    .download = ftr__cpu_copy,
+    .upload = ftr__cpu_upload,
+    .download = ftr__cpu_download,
     .measure = ftr__cpu_measure,
     .kernels = ftr__cpu_kernels,
 };

@@ -38,9 +38,12 @@ static inline int32_t ftr__half_index(ftr_dtype dtype) { return dtype == FTR_BF1
 FTR_LIB ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call));
 FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call));
 
-/* Ops whose kernels take f16 and bf16 themselves: those that move elements, and cast. */
+/* Ops whose kernels take f16 and bf16 themselves: those that move elements, cast, and steps of optimizers, whose states
+ * may be bf16. */
 #define FTR__CPU_HALF_KERNELS(X)                                                                                       \
-    X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)
+    X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)           \
+    X(sgd_update) X(adamw_update) X(adam_update) X(rmsprop_update) X(adagrad_update) X(lamb_update)              \
+    X(lars_update) X(lion_update) X(muon_update)
 
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \

@@ -112,13 +112,26 @@ static void ftr__muon_open(ftr__muon_job *job) {
     job->gemm = at + ftr__update_align((size_t)ftr__muon_chunks(sizes.elements) * sizeof(double));
 }
 
+typedef struct ftr__muon_part {
+    const ftr__muon_job *job;
+    double sum;
+} ftr__muon_part;
+
+static void ftr__muon_momentum_part(void *arg, const ftr__update_run *run) {
+    ftr__muon_part *part = arg;
+    float *x = part->job->x + (run->p - (const float *)part->job->in[0].data);
+    part->sum += part->job->cpu->simd->update.muon_momentum(&part->job->step, run->n, run->g, run->s[0], x);
+}
+
 static void ftr__muon_momentum_task(void *arg, int64_t task, int32_t worker) {
     const ftr__muon_job *job = arg;
     const int64_t begin = task * FTR__UPDATE_GRAIN, left = job->in[0].count - begin;
+    const ftr__update_chunk chunk = {
+        .in = job->in, .begin = begin, .n = left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN};
+    ftr__muon_part part = {.job = job, .sum = 0.0};
     (void)worker;
-    job->sums[task] = job->cpu->simd->update.muon_momentum(
-        &job->step, left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN, (const float *)job->in[1].data + begin,
-        (float *)job->in[2].data + begin, job->x + begin);
+    ftr__update_parts(job->cpu->simd, &chunk, 1, true, ftr__muon_momentum_part, &part);
+    job->sums[task] = part.sum;
 }
 
 static void ftr__muon_combine_task(void *arg, int64_t task, int32_t worker) {

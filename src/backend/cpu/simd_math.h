@@ -166,6 +166,9 @@ typedef struct ftr__simd_math {
     /* Between f32 and f16 or bf16, [0] and [1], as ftr__half_value() and ftr__half_bits(). x and out do not overlap. */
     void (*widen[2])(int64_t n, const uint16_t *x, float *out);
     void (*narrow[2])(int64_t n, const float *x, uint16_t *out);
+
+    /* Copies bytes past the caches where the instruction set can: for what is not needed again soon. */
+    void (*stream)(size_t bytes, const unsigned char *x, unsigned char *out);
 } ftr__simd_math;
 
 #endif

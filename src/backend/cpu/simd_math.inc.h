@@ -1031,6 +1031,25 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
 
 #define FTR__SIMD_MATH_BINARY(name)                                                                                    \
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
+/* ------------------------------------------------------------------------------------------------------- copying -- */
+
+/* Whole cache lines are written past the caches, which would otherwise be read first. */
+static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned char *out) {
+#if FTR__SIMD_LEVEL >= 2
+    const size_t head = (size_t)(-(uintptr_t)out & 63u);
+    if (bytes >= head + 64) {
+        __builtin_memcpy(out, x, head);
+        bytes -= head, x += head, out += head;
+        for (; bytes >= 64; bytes -= 64, x += 64, out += 64) {
+            _mm256_stream_si256((__m256i *)(void *)out, _mm256_loadu_si256((const __m256i *)(const void *)x));
+            _mm256_stream_si256((__m256i *)(void *)(out + 32), _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
+        }
+        _mm_sfence(); /* such writes wait for no lock */
+    }
+#endif
+    __builtin_memcpy(out, x, bytes);
+}
+
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .binary = {FTR__SIMD_MATH_BINARY(row_add),     FTR__SIMD_MATH_BINARY(row_sub),                                 \
@@ -1058,7 +1077,7 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
         .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal),                              \
         .widen = {FTR__S(row_widen_f16), FTR__S(row_widen_bf16)},                                                      \
-        .narrow = {FTR__S(row_narrow_f16), FTR__S(row_narrow_bf16)},                                                   \
+        .narrow = {FTR__S(row_narrow_f16), FTR__S(row_narrow_bf16)}, .stream = FTR__S(row_stream),                     \
     }
 
 #undef FTR__COLUMN_VECTORS

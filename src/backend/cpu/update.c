@@ -102,6 +102,37 @@ ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t state
     return run;
 }
 
+/* Elements of a state that are widened at a time: they stay in the first cache. */
+#define FTR__UPDATE_PART 1024
+
+void ftr__update_parts(const ftr__simd *simd, const ftr__update_chunk *chunk, int32_t states, bool keep,
+                       ftr__update_part_fn fn, void *arg) {
+    if (states == 0 || chunk->in[2].dtype != FTR_BF16) {
+        const ftr__update_run run = ftr__update_run_of(chunk, states);
+        fn(arg, &run);
+        return;
+    }
+    float wide[3][FTR__UPDATE_PART];
+    const int32_t bf16 = ftr__half_index(FTR_BF16);
+    for (int64_t at = chunk->begin, end = chunk->begin + chunk->n; at < end; at += FTR__UPDATE_PART) {
+        const int64_t n = end - at < FTR__UPDATE_PART ? end - at : FTR__UPDATE_PART;
+        const ftr__update_chunk part = {.in = chunk->in, .begin = at, .n = n};
+        ftr__update_run run = ftr__update_run_of(&part, 0);
+        for (int32_t k = 0; k < states; k++) {
+            run.s[k] = wide[k];
+            simd->math.widen[bf16](n, (const uint16_t *)chunk->in[2 + k].data + at, wide[k]);
+        }
+        fn(arg, &run);
+        for (int32_t k = 0; k < states && keep; k++)
+            simd->math.narrow[bf16](n, wide[k], (uint16_t *)chunk->in[2 + k].data + at);
+    }
+}
+
+static void ftr__update_part(void *arg, const ftr__update_run *run) {
+    const ftr__update_job *job = arg;
+    ftr__cpu_of(job->call)->simd->update.row[job->kind](job->step, run);
+}
+
 static void ftr__update_task(void *arg, int64_t task, int32_t worker) {
     const ftr__update_job *job = arg;
     int64_t begin = task * FTR__UPDATE_GRAIN, left = FTR__UPDATE_GRAIN;
@@ -114,8 +145,7 @@ static void ftr__update_task(void *arg, int64_t task, int32_t worker) {
         }
         const int64_t n = in->count - begin < left ? in->count - begin : left;
         const ftr__update_chunk chunk = {.in = in, .begin = begin, .n = n};
-        const ftr__update_run run = ftr__update_run_of(&chunk, job->group - 2);
-        ftr__cpu_of(job->call)->simd->update.row[job->kind](job->step, &run);
+        ftr__update_parts(ftr__cpu_of(job->call)->simd, &chunk, job->group - 2, true, ftr__update_part, arg);
         left -= n;
         begin = 0;
     }

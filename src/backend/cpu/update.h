@@ -49,8 +49,14 @@ FTR_LIB unsigned char *ftr__update_chunks_open(ftr__update_chunks *chunks, const
                                                int32_t first_in, int32_t group, unsigned char *workspace);
 FTR_LIB ftr__update_chunk ftr__update_chunk_at(const ftr__update_chunks *chunks, int64_t task);
 
-/* The run of a chunk, with `states` states behind the gradient. */
+/* The run of a chunk, with `states` states behind the gradient, which are f32. */
 FTR_LIB ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t states);
+
+/* Calls `fn` on the run of a chunk, or on parts of it in order, with `states` states in f32: those in bf16 are widened
+ * before, and rounded back behind it if `keep`. */
+typedef void (*ftr__update_part_fn)(void *arg, const ftr__update_run *run);
+FTR_LIB void ftr__update_parts(const ftr__simd *simd, const ftr__update_chunk *chunk, int32_t states, bool keep,
+                               ftr__update_part_fn fn, void *arg);
 
 /* Runs `fn` over the chunks; each call fills sums[2 * task] and the one behind it. Then fills the totals. */
 FTR_LIB void ftr__update_chunks_sum(const ftr__update_chunks *chunks, ftr__task_fn fn, void *arg);

@@ -87,12 +87,38 @@ size_t ftr__cpu_lars_update_workspace(const ftr_kernel_call *call) {
     return ftr__update_chunks_bytes(call, FTR_UPDATE_FIRST_GROUP, call->attr->optimizer.momentum != 0.0 ? 3 : 2);
 }
 
+/* A part of a chunk of the first or the second pass. */
+typedef struct ftr__trust_part {
+    const ftr__trust_job *job;
+    ftr__update_step step;
+    double sums[2]; /* of all parts so far */
+    bool bf16;      /* the states are */
+} ftr__trust_part;
+
+static const ftr__simd *ftr__trust_simd(const ftr__trust_job *job) { return ftr__cpu_of(job->chunks.call)->simd; }
+
+static bool ftr__trust_is_bf16(const ftr__update_chunk *chunk, int32_t states) {
+    return states > 0 && chunk->in[2].dtype == FTR_BF16;
+}
+
+static void ftr__lamb_part(void *arg, const ftr__update_run *run) {
+    ftr__trust_part *part = arg;
+    double sums[2];
+    ftr__trust_simd(part->job)->update.lamb_moments(&part->step, run, sums);
+    part->sums[0] += sums[0];
+    part->sums[1] += sums[1];
+}
+
+/* Moments in bf16 are left as they are until the second pass, which computes the new ones again: between the passes
+ * they would have to be kept in f32. */
 static void ftr__lamb_task(void *arg, int64_t task, int32_t worker) {
     const ftr__trust_job *job = arg;
     const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
-    const ftr__update_run run = ftr__update_run_of(&chunk, 2);
+    ftr__trust_part part = {.job = job, .step = job->step};
     (void)worker;
-    ftr__cpu_of(job->chunks.call)->simd->update.lamb_moments(&job->step, &run, &job->chunks.sums[2 * task]);
+    ftr__update_parts(ftr__trust_simd(job), &chunk, 2, false, ftr__lamb_part, &part);
+    job->chunks.sums[2 * task] = part.sums[0];
+    job->chunks.sums[2 * task + 1] = part.sums[1];
 }
 
 static void ftr__lars_task(void *arg, int64_t task, int32_t worker) {
@@ -105,19 +131,25 @@ static void ftr__lars_task(void *arg, int64_t task, int32_t worker) {
     job->chunks.sums[2 * task + 1] = simd->update.squares(&job->step, run.n, run.g);
 }
 
+static void ftr__trust_apply_part(void *arg, const ftr__update_run *run) {
+    ftr__trust_part *part = arg;
+    if (part->job->lamb && part->bf16) ftr__lamb_part(arg, run);
+    ftr__trust_simd(part->job)->update.row[part->job->kind](&part->step, run);
+}
+
 /* The second pass: totals[2 * j] holds parameter j's factor, of lr for LAMB, of the gradient for LARS. */
 static void ftr__trust_task(void *arg, int64_t task, int32_t worker) {
     const ftr__trust_job *job = arg;
     const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
-    const ftr__update_run run = ftr__update_run_of(&chunk, job->chunks.group - 2);
+    const int32_t states = job->chunks.group - 2;
     const double trust = job->chunks.totals[2 * chunk.parameter];
-    ftr__update_step step = job->step;
+    ftr__trust_part part = {.job = job, .step = job->step, .bf16 = ftr__trust_is_bf16(&chunk, states)};
     (void)worker;
     if (job->lamb)
-        step.lr = (float)(job->lr * trust);
+        part.step.lr = (float)(job->lr * trust);
     else
-        step.trust = (float)trust;
-    ftr__cpu_of(job->chunks.call)->simd->update.row[job->kind](&step, &run);
+        part.step.trust = (float)trust;
+    ftr__update_parts(ftr__trust_simd(job), &chunk, states, true, ftr__trust_apply_part, &part);
 }
 
 static void ftr__trust_apply(ftr__trust_job *job) {
