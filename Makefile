@@ -37,7 +37,7 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
-.PHONY: all help lib amalgamate docs demo examples bench test test-split deps data lint asan tsan avx512 fault fuzz parity check-dropin size format \
+.PHONY: all help lib amalgamate docs demo examples bench test test-split deps data lint asan tsan avx512 fault fuzz parity algorithms check-dropin size format \
         clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -184,6 +184,12 @@ parity: $B/parity ## all against PyTorch (PYTHON=/path/to/python; PARITY="optimi
 
 $B/parity: $B/split/tests/parity/parity.o $B/split/tests/parity/steps.o $B/split/support.a $B/libfasttrain.a
 	$(CC) $(SANITIZE) $^ -o $@ $(LIBS)
+
+# The op cases, goldens, models and whole runs with what is otherwise chosen by cost or by the CPU. Fusions: the op cases run
+# with and without them by themselves, and at each instruction set.
+ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_runs %/test_recompute %/test_plan,$(SPLIT_PROGRAMS))
+algorithms: $(SPLIT_PROGRAMS) ## the tests with each algorithm forced in turn; ends with the count
+	@WRAP="$(WRAP)" tests/algorithms $B/split/test_ops $(ALGORITHM_TESTS)
 
 check-dropin: ## a project outside the tree that only has the header
 	@tests/dropin/run

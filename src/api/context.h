@@ -63,7 +63,10 @@ typedef struct ftr_context_desc {
  * graphs and plans made from it.
  * Errors: FTR_ERROR_INVALID_ARGUMENT, FTR_ERROR_OUT_OF_MEMORY, FTR_ERROR_THREAD; *context is then NULL.
  * The environment variable FASTTRAIN_SIMD (portable, avx2, avx512, neon) lowers the instruction set that is used; a level
- * the CPU lacks, or an unknown word, is an FTR_ERROR_INVALID_ARGUMENT. Thread safe. */
+ * the CPU lacks, or an unknown word, is an FTR_ERROR_INVALID_ARGUMENT. FASTTRAIN_WINOGRAD (auto, on, off) is for 3x3
+ * convolutions of the CPU backend: in Winograd's form F(4x4, 3x3) they need a third to a half of the time, and their rounding
+ * errors are about twice those of the direct sum; an infinity or NaN in a 6x6 tile of the input reaches all of its 4x4 results.
+ * "auto" takes it where it pays, "off" never. Thread safe. */
 FTR_API ftr_status ftr_context_create(const ftr_context_desc *desc, ftr_context **context);
 
 /* Frees a context. NULL is allowed. */

@@ -363,3 +363,14 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
     ftr__gemm_run(ftr__cpu_of(call), &p.gemm, call->workspace);
     return FTR_OK;
 }
+
+const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
+    const ftr_shape *in[] = {&call->in[0].shape, &call->out[0].shape, &call->in[1].shape}; /* x, then y, by pass */
+    const ftr_shape *out[] = {&call->out[0].shape, &call->in[0].shape, &call->in[0].shape};
+    const ftr__winograd_pass pass = call->op == FTR_OP_conv2d              ? FTR__WINOGRAD_FORWARD
+                                    : call->op == FTR_OP_conv2d_grad_input ? FTR__WINOGRAD_INPUT
+                                                                           : FTR__WINOGRAD_WEIGHT;
+    const ftr__conv v = ftr__conv_make(call, in[pass], out[pass]);
+    if (ftr__conv_is_depthwise(&v)) return "depthwise";
+    return ftr__winograd_pays(ftr__cpu_of(call), &v, pass) ? "winograd 4x4" : "product";
+}

@@ -55,9 +55,18 @@ static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
     return kernel->workspace ? kernel->workspace(call) : 0;
 }
 
+static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
+    switch (call->op) {
+    case FTR_OP_conv2d:
+    case FTR_OP_conv2d_grad_input:
+    case FTR_OP_conv2d_grad_weight: return ftr__cpu_conv2d_algorithm(call);
+    default: return "";
+    }
+}
+
 static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
 #define FTR__CPU_ENTRY(op, run_function, workspace_function)                                                           \
-    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace},
+    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace, .algorithm = ftr__cpu_algorithm},
     FTR__CPU_KERNELS(FTR__CPU_ENTRY)
 #undef FTR__CPU_ENTRY
 };

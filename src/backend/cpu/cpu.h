@@ -241,6 +241,9 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
+/* ftr_kernel.algorithm of a convolution or one of its gradients. */
+FTR_LIB const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call);
+
 /* ftr_backend.measure */
 FTR_LIB ftr_status ftr__cpu_measure(ftr_context *context, void *state, ftr_machine *machine);
 

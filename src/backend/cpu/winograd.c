@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#define FTR__WINOGRAD_LEAST 4           /* channels: with fewer the transforms are all that there is */
 #define FTR__WINOGRAD_TILES 56        /* of a block at most */
 #define FTR__WINOGRAD_BLOCK (3 << 18) /* floats of a block's transformed input at most */
 #define FTR__WINOGRAD_COLUMNS 128     /* of the output that a block has in hand */
@@ -75,7 +76,7 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     for (int32_t d = 0; d < 2; d++)
         if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1 || v->before[d] > 2 || v->out[d] < 1)
             return false;
-    if (v->groups != 1 || v->c < 1 || v->o < 1 || v->n < 1 || cpu->winograd == FTR__WINOGRAD_OFF) return false;
+    if (v->groups != 1 || v->c < FTR__WINOGRAD_LEAST || v->o < FTR__WINOGRAD_LEAST || v->n < 1 || cpu->winograd == FTR__WINOGRAD_OFF) return false;
     if (cpu->winograd == FTR__WINOGRAD_ON) return true;
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
     const double lanes = (double)w.simd->lanes, c = (double)w.wide_c,
