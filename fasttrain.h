@@ -16,9 +16,9 @@
  *
  *   1  What it is              6  Your own loop            11  Models
  *   2  Adding it to a program  7  Ownership and memory     12  Mixed precision
- *   3  Concepts                8  Errors and threads       13  Build switches and environment
- *   4  A first program         9  Reproducibility          14  What it does not do
- *   5  Evaluating, saving...  10  Seeing inside
+ *   3  Concepts                8  Errors and threads       13  Around the optimizer's step
+ *   4  A first program         9  Reproducibility          14  Build switches and environment
+ *   5  Evaluating, saving...  10  Seeing inside            15  What it does not do
  *
  * 1  WHAT IT IS
  *
@@ -105,6 +105,12 @@
  * it. FTR_LOAD_BY_NAME takes what both sides have. Patterns know '*' (any characters, dots too) and '?' (one). Frozen
  * layers cost no gradients, no optimizer state and no backward pass below the lowest trained one.
  *
+ * Which samples are trained on and which held out: ftr_train_test_split() and ftr_k_fold() make lists of sample numbers, by
+ * class in proportion if they are given labels, and ftr_source_subset() makes a source of a list (ftr_k_fold() shows a
+ * cross-validation). Which learning rate: ftr_find_lr() lets it grow over a short training, and says where the loss falls
+ * fastest; parameters are then as before. Mixup and cutmix are two lines between input and model, which an evaluation leaves
+ * out (ftr_mix_draw()).
+ *
  * A long run keeps checkpoints, and goes on from the newest one when it is started again after a crash, a power cut or the
  * end of its time on a machine:
  *
@@ -159,6 +165,27 @@
  * function's comment says otherwise (ftr_memory_source() keeps your pointers). All memory comes from the allocator hook of
  * ftr_context_desc. ftr_plan_memory() says what a plan uses; running it allocates nothing.
  *
+ * If that is too much, a budget makes the plan fit:
+ *
+ *     t.memory_budget = (size_t)2 << 30;      // also a field of ftr_compile_desc
+ *
+ * Values of the forward pass are then computed a second time in the backward pass instead of being stored (recomputation,
+ * gradient checkpointing), the cheapest first and no more than needed; results keep their bits. What cannot fit is refused
+ * with the numbers of the smallest plan. Segments are chosen by hand as with torch.utils.checkpoint:
+ *
+ *     const char *const blocks[] = {"transformer.h.*"};  // each block is a segment
+ *     t.recompute = blocks, t.recompute_count = 1;
+ *
+ * ftr_memory_needed() says what a description would need before anything is allocated, and ftr_find_batch() finds the
+ * largest batch that fits, from a function of yours that builds the graph for a batch size:
+ *
+ *     ftr_status build(void *user, int64_t batch, ftr_graph *graph, ftr_compile_desc *desc) {
+ *         ...  desc->loss = loss;  desc->optimizer = user;  return FTR_OK;
+ *     }
+ *     ftr_optimizer adamw = ftr_adamw(1e-3);
+ *     ftr_batch_search search = {.build = build, .user = &adamw, .memory = (size_t)4 << 30, .multiple = 8};
+ *     if (ftr_find_batch(ctx, &search, &batch, &memory)) ...
+ *
  * 8  ERRORS AND THREADS
  *
  * Every call that can fail returns an ftr_status, and ftr_error_message() has a sentence that names the node, field or file,
@@ -172,7 +199,8 @@
  *
  * On one machine type the numbers depend on the seed alone: not on the number of threads. Random numbers are counter-based:
  * a parameter's first value is a function of (seed, name), dropout of (seed, node, step), the order of samples of (seed,
- * epoch). So nothing but counters has to be kept for a run to be resumed anywhere.
+ * epoch). So nothing but counters has to be kept for a run to be resumed anywhere. ftr_context_desc.seeds sets the seed of
+ * one purpose by itself: other first values in the same order of samples, say. A run is resumed with the seeds it began with.
  *
  * 10  SEEING INSIDE
  *
@@ -207,15 +235,38 @@
  *
  * Apart from the type, ftr_optimizer.clip_norm limits the norm of all gradients together; ftr_step_info.grad_norm has it.
  *
- * 13  BUILD SWITCHES AND ENVIRONMENT
+ * 13  AROUND THE OPTIMIZER'S STEP
+ *
+ * A batch that does not fit into memory is taken in parts: with accumulate = 8 eight micro-batches of the graph's batch size
+ * are one update, that of their mean gradient. A step is then one micro-batch wherever steps are counted, and
+ * applied_steps are updates. Limits of gradients, loss scaling and averages see the whole group; an unfinished one at the
+ * end of a run is not applied, but a checkpoint within a group goes on with it.
+ *
+ *     t.accumulate = 8;
+ *
+ * Averages of the weights often do better than the last weights. FTR_AVERAGE_EMA is the exponential one, FTR_AVERAGE_SWA the
+ * mean; running statistics are averaged with the weights.
+ *
+ *     t.average.kind = FTR_AVERAGE_EMA, t.average.decay = 0.9999, t.average.warmup = true;
+ *     t.evaluate_average = true;     // evaluations, early stopping and the best epoch go by the averages
+ *     t.finish_with_average = true;  // and they stay in the graph
+ *
+ * In a loop of your own ftr_plan_swap_average() brings the averages into the graph, for an evaluation or
+ * ftr_save_weights(), and takes them out again. Behind the mean of weights from far apart, running statistics are made anew:
+ *
+ *     t.average.kind = FTR_AVERAGE_SWA, t.average.start = 75 * updates, t.average.every = updates;  // after epochs 75 ...
+ *     if (ftr_fit(g, &t, NULL) || ftr_update_batch_norm(g, &t)) ...
+ *
+ * 14  BUILD SWITCHES AND ENVIRONMENT
  *
  *   FASTTRAIN_IMPLEMENTATION   this file also defines the functions
  *   FASTTRAIN_SELF             this file's name in quotes, if you rename it: the implementation includes it once an
  *                              instruction set
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
+ *   FASTTRAIN_WINOGRAD         environment: off, to compute all convolutions as direct sums; see ftr_context_create()
  *
- * 14  WHAT IT DOES NOT DO
+ * 15  WHAT IT DOES NOT DO
  *
  * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, whatever the type of storage (f64 is
  * for reference backends). Windows is not supported. */
@@ -387,9 +438,20 @@ typedef struct ftr_logger {
     void (*write)(void *user, ftr_log_level level, bool transient, const char *message);
 } ftr_logger;
 
+/* Seeds by purpose, to change one thing and keep the others: the same first values with another order of samples, say. A
+ * field that is 0 is the context's `seed`. Purposes are independent of each other with one seed as with several. */
+typedef struct ftr_seeds {
+    uint64_t init;    /* first values of parameters and buffers */
+    uint64_t order;   /* order of samples in ftr_fit() */
+    uint64_t noise;   /* dropout, stochastic depth, random tensors */
+    uint64_t augment; /* ftr_mix_draw() */
+    uint64_t split;   /* ftr_train_test_split(), ftr_k_fold() */
+} ftr_seeds;
+
 /* All fields may be 0: system allocator, messages to stderr, seed 0, one thread a core, the CPU backend. */
 typedef struct ftr_context_desc {
-    uint64_t seed;           /* the only source of randomness */
+    uint64_t seed;           /* with `seeds` the only source of randomness */
+    ftr_seeds seeds;         /* those that are to differ from `seed` */
     int32_t threads;         /* of the CPU backend, the caller's included; 0 is one for each core the process may use */
     ftr_allocator allocator; /* allocate == NULL: aligned memory of the system */
     ftr_logger logger;       /* write == NULL: stderr */
@@ -401,7 +463,10 @@ typedef struct ftr_context_desc {
  * graphs and plans made from it.
  * Errors: FTR_ERROR_INVALID_ARGUMENT, FTR_ERROR_OUT_OF_MEMORY, FTR_ERROR_THREAD; *context is then NULL.
  * The environment variable FASTTRAIN_SIMD (portable, avx2, avx512, neon) lowers the instruction set that is used; a level
- * the CPU lacks, or an unknown word, is an FTR_ERROR_INVALID_ARGUMENT. Thread safe. */
+ * the CPU lacks, or an unknown word, is an FTR_ERROR_INVALID_ARGUMENT. FASTTRAIN_WINOGRAD (auto, on, off) is for 3x3
+ * convolutions of the CPU backend: in Winograd's form F(4x4, 3x3) they need a third to a half of the time, and their rounding
+ * errors are about twice those of the direct sum; an infinity or NaN in a 6x6 tile of the input reaches all of its 4x4 results.
+ * "auto" takes it where it pays, "off" never. Thread safe. */
 FTR_API ftr_status ftr_context_create(const ftr_context_desc *desc, ftr_context **context);
 
 /* Frees a context. NULL is allowed. */
@@ -425,6 +490,9 @@ FTR_API const char *ftr_context_backend_name(const ftr_context *context);
 
 /* Instruction set of the CPU backend: "portable", "avx2", "avx512" or "neon". */
 FTR_API const char *ftr_context_simd_name(const ftr_context *context);
+
+/* The seeds in use, none of them left to be derived; all 0 for NULL. */
+FTR_API ftr_seeds ftr_context_seeds(const ftr_context *context);
 
 /* Seconds on a clock that never goes back. Thread safe. */
 FTR_API double ftr_time_seconds(void);
@@ -774,6 +842,59 @@ FTR_API ftr_tensor ftr_random_uniform(ftr_graph *graph, const char *name, ftr_sh
  * from the mean. */
 FTR_API ftr_tensor ftr_random_normal(ftr_graph *graph, const char *name, ftr_shape shape, double mean, double std);
 
+/* ------------------------------------------------------------------------------------------------------- mixing -- */
+
+/* Who a sample of a batch is mixed with. */
+typedef enum ftr_mix_pairs {
+    FTR_MIX_ROLL = 0, /* the sample before it, the first with the last, as torchvision */
+    FTR_MIX_PERMUTE   /* the one that a random permutation puts in its place, which may be itself */
+} ftr_mix_pairs;
+
+/* From ftr_mix_defaults(). */
+typedef struct ftr_mix_desc {
+    uint32_t cookie;
+    double mixup, cutmix; /* probabilities of each for a batch; the rest of the batches stay as they are; 0.5, 0.5 */
+    double mixup_alpha;   /* lambda comes from Beta(alpha, alpha); 0.2 */
+    double cutmix_alpha;  /* 1 */
+    ftr_mix_pairs pairs;
+} ftr_mix_desc;
+
+/* One of mixup with alpha 0.2 and cutmix with alpha 1, as torchvision's references have them; FTR_MIX_ROLL. */
+FTR_API ftr_mix_desc ftr_mix_defaults(void);
+
+/* How a batch is mixed: from ftr_mix_draw(), or of the caller's own tensors. */
+typedef struct ftr_mix {
+    ftr_tensor weights;  /* f32 [4]: an image's own and its partner's, a target's own and its partner's */
+    ftr_tensor partners; /* i32 [n]: the row of each row's partner */
+    ftr_tensor box;      /* i32 [4]: top, left, bottom, right (not included); inside it an image is its partner. A null
+                          * handle: none */
+} ftr_mix;
+
+/* Draws how each batch is mixed: by mixup (Zhang et al., ICLR 2018), by cutmix (Yun et al., ICCV 2019), or not at all. Two
+ * lines between input and model, and a loss of class probabilities:
+ *
+ *     ftr_mix mix = ftr_mix_draw(images, NULL, NULL);
+ *     ftr_tensor x = ftr_mix_images(images, mix), target = ftr_mix_targets(ftr_one_hot(labels, 10, FTR_F32), mix);
+ *     ... ftr_cross_entropy(model(x), target, NULL) ...
+ *
+ * Mixup weights images and targets by lambda and 1 - lambda. Cutmix puts a box of the partner into each image, with the
+ * middle drawn evenly, its sides sqrt(1 - lambda) of the image's, cut off at the edges; the targets are weighted by what
+ * is left of each. One lambda and one box a batch, all as torchvision.transforms.v2's MixUp and CutMix. Only the batch's size
+ * and, for cutmix, height and width of `images` [n, h, w, ..] count. Rows that ftr_batch_mask() leaves out, if it is declared
+ * before, are mixed with nothing. Numbers come from ftr_seeds.augment, the full name (of which no other draw may be; NULL:
+ * "mix_draw_" and the node's number) and the step: the same on any machine, for any number of threads, and when a run is
+ * resumed. `desc` may be NULL. The handles are invalid on an error. */
+FTR_API ftr_mix ftr_mix_draw(ftr_tensor images, const char *name, const ftr_mix_desc *desc);
+
+/* While training: w0 x + w1 x[partner] outside the box, x[partner] inside; a term of weight 0 is left out. In evaluation: x.
+ * x [n, h, w, ..] of the size that was drawn for, rank 3 or more; without a box [n, ..], rank 2 or more. Floating point. A
+ * partner or a box outside of x fails the step with FTR_ERROR_DATA. */
+FTR_API ftr_tensor ftr_mix_images(ftr_tensor x, ftr_mix mix);
+
+/* While training: w2 t + w3 t[partner]. In evaluation: t. Class probabilities [n, ..], rank 2 or more, floating point; labels
+ * become them by ftr_one_hot(). */
+FTR_API ftr_tensor ftr_mix_targets(ftr_tensor targets, ftr_mix mix);
+
 /* --------------------------------------------------------------------------------------------------- attention -- */
 
 /* From ftr_attention_defaults(). */
@@ -1077,8 +1198,10 @@ typedef struct ftr_cross_entropy_desc {
 /* No smoothing, ignore_index -100, no weights, mean. */
 FTR_API ftr_cross_entropy_desc ftr_cross_entropy_defaults(void);
 
-/* Cross entropy of softmax(logits) [.., classes] against labels [..] (i32 or i64), as PyTorch's cross_entropy. A label
- * outside the classes that is not ignore_index fails the step with FTR_ERROR_DATA and changes no parameter. The mean over
+/* Cross entropy of softmax(logits) [.., classes] against labels [..] (i32 or i64), or against class probabilities
+ * [.., classes] of the logits' type (soft targets), as PyTorch's cross_entropy. Probabilities have a gradient too, are not
+ * looked at whether they add up to 1, and their mean is over the rows, whatever the class weights; ignore_index must then be
+ * below 0. Rows that ftr_batch_mask() leaves out do not count. A label outside the classes that is not ignore_index fails the step with FTR_ERROR_DATA and changes no parameter. The mean over
  * no rows at all is NaN. `desc` may be NULL. */
 FTR_API ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cross_entropy_desc *desc);
 
@@ -1397,7 +1520,7 @@ FTR_API ftr_param_group ftr_param_group_defaults(void);
 typedef struct ftr_optimizer {
     uint32_t cookie;
     ftr_optimizer_kind kind;
-    double lr; /* learning rate; ftr_plan_set_lr() changes it between steps */
+    double lr;        /* learning rate; ftr_plan_set_lr() changes it between steps */
     double clip_norm; /* the norm of all gradients together is limited to it, as PyTorch's clip_grad_norm_: they are
                        * multiplied by min(1, clip_norm / (norm + 1e-6)) before clip_value looks at them; 0: off */
     double
@@ -1427,6 +1550,11 @@ typedef struct ftr_optimizer {
     int32_t ns_steps;           /* Muon */
     ftr_muon_rate rate;         /* Muon */
     double adamw_lr_scale;      /* Muon: the learning rate of its AdamW is lr times this */
+    ftr_dtype state_dtype;      /* of momenta and moments: FTR_F32 (the default, and 0), or FTR_BF16 in half the memory:
+                            * steps are computed in f32, and what they leave in the state is rounded to the nearest bf16,
+                            * ties to even; parameters stay f32. A second moment then only falls with a beta2 of 0.996 or
+                            * less (0.98 is a good one; a warning is logged above that), and Adagrad's sum ends at some
+                            * 512 times what is added. Not for Adafactor, whose state is small */
     bool no_decay_norms_biases; /* parameters of rank 0 and 1 (of norms, biases) have no weight decay, unless the group
                                  * they are in says otherwise */
     const ftr_param_group *groups; /* read while a graph is compiled, not kept */
@@ -1691,6 +1819,35 @@ typedef struct ftr_scaler_desc {
 /* GradScaler's constants, FTR_SCALING_AUTO. */
 FTR_API ftr_scaler_desc ftr_scaler_defaults(void);
 
+/* ------------------------------------------------------------------------------------------------------------------
+ * Averages of the weights: beside each trained parameter, and each running statistic of batch norms, the plan keeps an
+ * average of the values that the optimizer's steps leave behind. It often generalizes better than the last values do. */
+typedef enum ftr_average_kind {
+    FTR_AVERAGE_NONE = 0,
+    FTR_AVERAGE_EMA, /* average = d average + (1 - d) value, as PyTorch's AveragedModel with get_ema_multi_avg_fn(decay); the
+                      * first is the value */
+    FTR_AVERAGE_SWA  /* the mean of all values that were taken, as PyTorch's AveragedModel */
+} ftr_average_kind;
+
+/* From ftr_average_defaults(). A value is taken after the applied steps start, start + every, start + 2 every and so on, but
+ * not before the first: start 5 and every 1 begin with what the fifth update left. Steps that loss scaling leaves out do not
+ * count. */
+typedef struct ftr_average_desc {
+    uint32_t cookie;
+    ftr_average_kind kind; /* FTR_AVERAGE_NONE */
+    double decay;          /* EMA: d; 0.999 */
+    bool warmup;           /* EMA: d = max(min(1 - (1 + n / warmup_gamma)^-warmup_power, decay), min_decay), n being the
+                            * values taken before, as timm's ModelEmaV3 with use_warmup */
+    double warmup_gamma, warmup_power, min_decay; /* 1, 2/3, 0 */
+    int64_t start;                                /* 0 */
+    int64_t every;                                /* 1 */
+    bool copy_buffers; /* running statistics are those of the last value taken: AveragedModel's use_buffers=False.
+                        * Otherwise they are averaged as parameters are */
+} ftr_average_desc;
+
+/* No average; the settings of get_ema_multi_avg_fn() and ModelEmaV3. */
+FTR_API ftr_average_desc ftr_average_defaults(void);
+
 /* A search for the origin of an infinity or NaN: after each node all elements of its results are looked at, which takes
  * time. The first that is not finite ends ftr_step() with FTR_ERROR_NONFINITE and a sentence that names op, node, forward
  * or backward, result, element, value and shape; inputs and parameters are looked at before the first node. */
@@ -1725,16 +1882,41 @@ typedef struct ftr_compile_desc {
                                      * the frozen ones aside: see ftr_freeze() */
     ftr_amp amp;                    /* mixed precision, for training and evaluation alike */
     const ftr_scaler_desc *scaler;  /* NULL: ftr_scaler_defaults() */
+    int64_t accumulate; /* steps (micro-batches) of an update: their gradients are added up, and the last step of each
+                         * group updates by the mean. With losses that are means, groups of n batches of b samples are
+                         * then batches of n b, batch norm's statistics aside. 0 and 1: each step updates. See ftr_step() */
+    const ftr_average_desc *average; /* NULL: none */
+    bool cumulative_statistics; /* running statistics of batch norms become the mean over the plan's steps, from its first
+                                 * one on, whatever they were: PyTorch's momentum=None */
     ftr_nonfinite debug_nonfinite;
+    size_t memory_budget;           /* bytes that the plan may take (ftr_memory.total); 0: no limit. See below */
+    const char *const *recompute;   /* scopes whose values are recomputed in the backward pass. See below */
+    int32_t recompute_count;
     bool no_fuse;                   /* leave the fuse pass out */
-    ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "schedule", "memplan" */
+    ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
+
+/* Recomputation (gradient checkpointing, Chen et al., arXiv:1604.06174): values of the forward pass that the backward pass
+ * reads are computed a second time there instead of being stored. It costs time, at most that of a second forward pass,
+ * and changes no bit of any result: dropout drops the same elements, running statistics are updated once.
+ *
+ * With a memory_budget the plan takes no more than that. If it would, as much is recomputed as is needed for it to fit, the
+ * cheapest for its bytes first (a matrix product of what is stored is dear, an activation function is cheap), and nothing
+ * if it fits anyway. If it cannot fit, ftr_compile() fails with FTR_ERROR_OUT_OF_MEMORY and says what the smallest plan
+ * needs. Of a chain of n equal layers the smallest plan holds the values of about 2 sqrt(n). ftr_memory says what
+ * recomputation costs, and in the graph's printout its nodes are marked.
+ *
+ * By hand, `recompute` lists patterns of scopes ('*' any characters, '?' one), as torch.utils.checkpoint is put around
+ * modules: "layer1" makes all of that scope one segment, "h.*" each scope h.0, h.1, ... one of its own (a name's shortest
+ * scope that fits counts). Of a segment what comes in and what goes out is stored, everything between is recomputed. Both
+ * together recompute at least what the patterns say. */
 
 /* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
  * gradients_of) lie in one arena in order of declaration.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
- * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_OUT_OF_MEMORY. *plan is then NULL. */
+ * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing);
+ * FTR_ERROR_OUT_OF_MEMORY, also if memory_budget is too small. *plan is then NULL. */
 FTR_API ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan);
 
 /* Frees a plan. NULL is allowed. The parameters stay with the graph. */
@@ -1745,15 +1927,48 @@ FTR_API void ftr_plan_destroy(ftr_plan *plan);
 typedef struct ftr_memory {
     size_t parameters;
     size_t gradients;
-    size_t optimizer_state;
+    size_t optimizer_state; /* sums of gradients and averages included */
     size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
     size_t workspace;   /* scratch of the node that needs most */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
+    /* What recomputation costs a step: nodes that run a second time, their multiply-adds (matrix products, convolutions and
+     * attention) and the bytes of their results. */
+    int32_t recomputed_nodes;
+    int64_t recomputed_multiply_adds, recomputed_bytes;
 } ftr_memory;
 
 /* The memory of a plan. */
 FTR_API ftr_memory ftr_plan_memory(const ftr_plan *plan);
+
+/* What ftr_compile() would need for this description, without allocating it: no parameter is initialized. Errors as
+ * ftr_compile(); *memory is then all 0. */
+FTR_API ftr_status ftr_memory_needed(ftr_graph *graph, const ftr_compile_desc *desc, ftr_memory *memory);
+
+/* Builds a graph for a batch size: adds everything to the empty `graph` and fills `desc`, which is all 0. What desc points
+ * at must stay until the next call or the end of ftr_find_batch(). Any status but FTR_OK ends the search. */
+typedef ftr_status (*ftr_batch_fn)(void *user, int64_t batch, ftr_graph *graph, ftr_compile_desc *desc);
+
+/* Fields that are 0 have the default that is named. */
+typedef struct ftr_batch_search {
+    ftr_batch_fn build;
+    void *user;
+    size_t memory;    /* bytes that a plan may take; 0: nine tenths of what the machine has free (Linux: MemAvailable, or
+                       * less if the process's control group has a limit; macOS: free and inactive pages) */
+    int64_t min, max; /* smallest and largest batch to consider; 1 and 2^20 */
+    int64_t multiple; /* the batch is to be a multiple of this; 1 */
+} ftr_batch_search;
+
+/* Finds the largest batch whose plan takes no more than search->memory bytes, by doubling and bisection over plans that are
+ * made without their memory: nothing is allocated for them, and nothing runs. The next larger multiple does not fit, unless
+ * it is beyond max. Graphs belong to the search, which frees them. With a desc.memory_budget the plans recompute to come to
+ * that: set to search->memory, the batch is the largest that fits with recomputation. *batch is 0 after an error; `memory`
+ * (NULL is allowed) gets the memory of the plan that was found.
+ * Errors: FTR_ERROR_OUT_OF_MEMORY (not even the smallest batch fits; the sentence says what it needs);
+ * FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_UNSUPPORTED (memory is 0, and what is free is not known, as with a backend whose
+ * memory is not the host's); what `build` returns, and errors of its graph and of ftr_compile(), with the batch in the
+ * sentence. */
+FTR_API ftr_status ftr_find_batch(ftr_context *context, const ftr_batch_search *search, int64_t *batch, ftr_memory *memory);
 
 /* Prints the plan: each node in its order with shapes, offsets and what it was fused with. */
 FTR_API ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_write_fn write, void *user);
@@ -1773,15 +1988,26 @@ typedef struct ftr_step_info {
     uint64_t step;  /* steps done with this plan, this one included */
     double seconds; /* duration of the step */
     double grad_norm;  /* norm of all gradients (of the trained parameters, or those in gradients_of), without the loss
-                        * scale and before clipping; NaN if neither clip_norm nor loss scaling needs it */
+                        * scale and before clipping; NaN if neither clip_norm nor loss scaling needs it. With accumulation
+                        * that of the group's mean, in its last step; NaN in the others */
     double loss_scale; /* that this step's gradients were computed with; 1 without loss scaling */
-    bool skipped;      /* the gradients held an infinity or NaN, so that loss scaling left the step out */
-    uint64_t applied_steps; /* updates of the optimizer so far: steps less those that were left out */
+    bool skipped;      /* the gradients, or those of the group that ends here, held an infinity or NaN, so that loss
+                        * scaling left the update out */
+    bool overflow;     /* loss scaling has found an infinity or NaN in this step or, with accumulation, in this step or one
+                        * before it in its group */
+    bool updated;      /* the optimizer has changed the parameters: not in the midst of a group, nor if `skipped` */
+    uint64_t applied_steps; /* updates of the optimizer so far: those that were left out do not count */
 } ftr_step_info;
 
 /* Runs the plan once: forward, and with gradients and an optimizer also backward and update. `info` may be NULL. On an
  * error no parameter, buffer or optimizer state has changed.
- * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA, FTR_ERROR_NONFINITE (if debug_nonfinite asks for it). */
+ *
+ * With accumulate = n a step is one micro-batch, wherever steps are counted; steps n, 2 n, 3 n ... of the plan, those of a
+ * checkpoint that it goes on from included, end a group. Only they clip, update, move the loss scale (which stays while a
+ * group is under way) and average weights. One infinity in a group leaves its update out. Running statistics move with each
+ * micro-batch; with loss scaling not from an infinity on to the end of its group. An unfinished group stays unapplied.
+ * Errors: FTR_ERROR_NOT_FED, FTR_ERROR_DATA, FTR_ERROR_NONFINITE (if debug_nonfinite asks for it), FTR_ERROR_STATE (averages
+ * are in the variables, see ftr_plan_swap_average()). */
 FTR_API ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info);
 
 /* Copies a result of the last step out; `tensor` is the loss, one of `outputs` or an input. `bytes` is its exact size.
@@ -1789,7 +2015,9 @@ FTR_API ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info);
 FTR_API ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
 /* Copies the gradient of the loss with respect to `tensor` out, as the last step left it: before clipping, the loss scale
- * taken out. Errors as ftr_read(); a tensor that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
+ * taken out. With accumulation, that of a trained parameter is what its group has come to so far: the sum over the group's
+ * micro-batches, divided by their full number, which PyTorch's .grad is too if the losses are divided by it; of other tensors
+ * it is that of the last micro-batch. Errors as ftr_read(); a tensor that is neither in gradients_of nor trained is an FTR_ERROR_INVALID_TENSOR. */
 FTR_API ftr_status ftr_read_gradient(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes);
 
 /* Sets the learning rate of the steps to come. Errors: FTR_ERROR_STATE (no optimizer), FTR_ERROR_INVALID_ARGUMENT (not a
@@ -1802,12 +2030,26 @@ FTR_API double ftr_plan_lr(const ftr_plan *plan);
 /* Steps done with this plan. */
 FTR_API uint64_t ftr_plan_steps(const ftr_plan *plan);
 
-/* Steps that the optimizer has applied: those of its state, which may come from a checkpoint, less the steps that were left
+/* Updates that the optimizer has applied: those of its state, which may come from a checkpoint, less those that were left
  * out because gradients were not finite. 0 without an optimizer. */
 FTR_API uint64_t ftr_plan_applied_steps(const ftr_plan *plan);
 
+/* How many values the averages of the weights have been made of; 0 without them. */
+FTR_API int64_t ftr_plan_average_count(const ftr_plan *plan);
+
+/* Exchanges the averages of the weights with the graph's variables, so that other plans of the graph, ftr_save_weights() and
+ * ftr_variable_read() see them; called once more, puts both back. In between the plan takes no step and is not saved, and
+ * freeing it leaves the averages in the graph. Errors: FTR_ERROR_STATE (the plan keeps no averages, or has taken none
+ * yet). */
+FTR_API ftr_status ftr_plan_swap_average(ftr_plan *plan);
+
+/* Whether the averages are in the graph's variables now. */
+FTR_API bool ftr_plan_average_is_in(const ftr_plan *plan);
+
 /* A tensor of the optimizer's state. The names are "optimizer.lr" (f32 scalar), "optimizer.step" (i64 scalar, the applied
- * steps), and PyTorch's words behind the parameter's name: "fc1.weight.exp_avg". Shapes are those in memory. */
+ * steps), and PyTorch's words behind the parameter's name: "fc1.weight.exp_avg". Shapes are those in memory. With
+ * accumulation there are "fc1.weight.grad_sum", the sum of the group's gradients, multiples of the loss scale; with averages
+ * "fc1.weight.average" and "average.count" (i64 scalar). */
 typedef struct ftr_plan_state {
     const char *name; /* owned by the plan */
     ftr_dtype dtype;
@@ -1828,6 +2070,66 @@ FTR_API ftr_status ftr_plan_state_read(const ftr_plan *plan, const char *name, v
 
 /* Copies a state in, row-major, between two steps. Errors as ftr_plan_state_read(). */
 FTR_API ftr_status ftr_plan_state_write(ftr_plan *plan, const char *name, const void *data, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/profile.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * What a plan costs, node by node: its operations and bytes, the least time that the machine allows for them, and the time
+ * that they took. */
+
+/* What the machine can do at most, with all threads of a context. */
+typedef struct ftr_machine {
+    double flops;     /* floating-point operations in f32 a second; a multiply-add is two */
+    double bandwidth; /* bytes a second between memory and processor */
+} ftr_machine;
+
+/* Measures both with the context's backend and threads, in about a tenth of a second and with about 64 MiB that are freed
+ * again: products of blocks in the nearest cache, and sums over arrays that no cache holds. Other programs that run at the
+ * same time make both smaller. Errors: FTR_ERROR_OUT_OF_MEMORY, FTR_ERROR_UNSUPPORTED (the backend cannot). */
+FTR_API ftr_status ftr_measure_machine(ftr_context *context, ftr_machine *machine);
+
+/* Starts (on) or ends the measuring of a plan's nodes in the steps to come; starting forgets what was measured before. A
+ * profiled step takes a little longer: two looks at the clock a node. The results of steps are the same. Errors:
+ * FTR_ERROR_OUT_OF_MEMORY. */
+FTR_API ftr_status ftr_plan_profile(ftr_plan *plan, bool on);
+
+/* A node of a plan that runs. */
+typedef struct ftr_plan_node {
+    const char *name;      /* owned by the plan, as the next three */
+    const char *op;        /* "conv2d" */
+    const char *fused;     /* what was joined to it: "relu"; "" for nothing */
+    const char *algorithm; /* how the backend computes it, where it has a choice: "winograd 4x4"; "" otherwise */
+    bool backward;         /* of the backward pass or the update */
+    double operations; /* of matrix products, convolutions and attention: two a multiply-add; 0 for other nodes. What a
+                            * direct computation takes, whatever the algorithm */
+    double bytes;      /* of its inputs and results, each once */
+    double seconds;    /* mean of the profiled steps; NaN without one */
+} ftr_plan_node;
+
+/* How many nodes run in a step. */
+FTR_API int32_t ftr_plan_node_count(const ftr_plan *plan);
+
+/* Describes node number `index` in the order of execution. Errors: FTR_ERROR_INVALID_ARGUMENT (out of range; *node is then
+ * cleared). */
+FTR_API ftr_status ftr_plan_node_at(const ftr_plan *plan, int32_t index, ftr_plan_node *node);
+
+/* The least time for a node: operations over machine->flops or bytes over machine->bandwidth, whichever is more (the roofline
+ * of Williams, Waterman, Patterson, 2009). */
+FTR_API double ftr_plan_node_floor(const ftr_plan_node *node, const ftr_machine *machine);
+
+/* Prints a table with a row for each node: pass, op, algorithm, what was fused with it, operations, bytes, floor, prediction
+ * (the floor over the share of it that good kernels reach: 0.8) and, after a profiled step, measured time and the floor's share
+ * of it; then the sums. `machine` may be NULL: it is then measured. Errors: FTR_ERROR_INVALID_ARGUMENT, those of
+ * ftr_measure_machine(). */
+FTR_API ftr_status ftr_plan_explain(const ftr_plan *plan, const ftr_machine *machine, ftr_write_fn write, void *user);
 
 #ifdef __cplusplus
 }
@@ -1873,6 +2175,13 @@ FTR_API ftr_status ftr_source_create(ftr_context *context, const ftr_source_desc
 FTR_API ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t count, const ftr_field *fields,
                                      const void *const *data, int32_t field_count, ftr_source **source);
 
+/* Makes a source of samples of another one: its sample i is sample indices[i] of `parent`, fields and all. `indices` is
+ * copied; an index may come up several times. `parent`, which may be a subset too, must outlive the source; a sample that
+ * cannot be read is reported with its own name and index. The caller owns *source. Errors as ftr_source_create();
+ * FTR_ERROR_DATA (an index outside the parent). */
+FTR_API ftr_status ftr_source_subset(ftr_source *parent, const char *name, const int64_t *indices, int64_t count,
+                                     ftr_source **source);
+
 /* Frees a source. NULL is allowed. */
 FTR_API void ftr_source_destroy(ftr_source *source);
 
@@ -1882,6 +2191,55 @@ FTR_API int64_t ftr_source_count(const ftr_source *source);
 /* Position `position` (0 <= position < count) of epoch `epoch` in shuffled order: a pure function, a permutation of
  * 0 .. count - 1 for each (seed, epoch). Needs no memory. -1 if position is out of range. Thread safe. */
 FTR_API int64_t ftr_shuffled_index(uint64_t seed, uint64_t epoch, int64_t position, int64_t count);
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Splits: which samples are trained on, and which are held out. */
+
+/* What is split. All but `count` may be 0. */
+typedef struct ftr_fold_desc {
+    int64_t count;         /* of samples */
+    const int32_t *labels; /* of each sample, any numbers: each class is split in proportion. NULL: it is not */
+    const int64_t *groups; /* of each sample, any numbers: none is in both parts; ftr_k_fold() only. NULL: none */
+    bool no_shuffle;       /* samples are held out in their own order */
+} ftr_fold_desc;
+
+/* Two lists of sample numbers, ascending, that have no number in common. Given back with ftr_fold_free(). */
+typedef struct ftr_fold {
+    ftr_context *context;
+    int64_t *train, *test; /* one block of train_count + test_count, which begins with `train` */
+    int64_t train_count, test_count;
+} ftr_fold;
+
+/* Holds out ceil(test_fraction * count) samples, at random or, with no_shuffle, the last ones; the others are trained on.
+ * With labels each class gets its share of both parts, rounded so that the sizes are kept; what is equally near is rounded
+ * at random. Sizes, shares and what is refused are those of scikit-learn's train_test_split; which samples they are follows
+ * from ftr_seeds.split. Errors: FTR_ERROR_INVALID_ARGUMENT (a fraction that leaves a part empty; no_shuffle with labels;
+ * groups), FTR_ERROR_DATA (a class of one sample, more classes than one of the parts has samples),
+ * FTR_ERROR_OUT_OF_MEMORY; *fold is then empty. */
+FTR_API ftr_status ftr_train_test_split(ftr_context *context, const ftr_fold_desc *desc, double test_fraction,
+                                        ftr_fold *fold);
+
+/* Fold `number` (0 to folds - 1) of a cross-validation: each sample is held out in exactly one fold. The first count % folds
+ * folds hold out a sample more than the others (scikit-learn's KFold). With labels each fold has each class in proportion
+ * (StratifiedKFold; without shuffling its very folds). With groups, whole groups are dealt out, the largest first, each to
+ * the fold that has fewest samples (GroupKFold); this is not shuffled. Otherwise folds follow from ftr_seeds.split, and are
+ * the same in every call. Errors as ftr_train_test_split(); folds is 2 to count; FTR_ERROR_DATA if no class has as many
+ * samples as there are folds, or if there are fewer groups; labels and groups together are refused.
+ *
+ *     for (int32_t i = 0; i < 5; i++) {
+ *         ftr_fold fold;
+ *         if (ftr_k_fold(ctx, &(ftr_fold_desc){.count = n, .labels = labels}, 5, i, &fold)) ...
+ *         ftr_source_subset(all, "train", fold.train, fold.train_count, &t.train);
+ *         ftr_source_subset(all, "held out", fold.test, fold.test_count, &t.eval);
+ *         ftr_graph *g = build(ctx, &t);
+ *         if (ftr_fit(g, &t, &result[i])) ...
+ *         ftr_graph_destroy(g), ftr_source_destroy(t.train), ftr_source_destroy(t.eval), ftr_fold_free(&fold);
+ *     } */
+FTR_API ftr_status ftr_k_fold(ftr_context *context, const ftr_fold_desc *desc, int32_t folds, int32_t number,
+                              ftr_fold *fold);
+
+/* Gives the lists back and clears the struct. NULL is allowed. */
+FTR_API void ftr_fold_free(ftr_fold *fold);
 
 #ifdef __cplusplus
 }
@@ -2038,7 +2396,7 @@ extern "C" {
  * A checkpoint is a folder, DIRECTORY/step-000000000123, with
  *
  *     weights.safetensors     parameters and buffers, as ftr_save_weights() writes them: load_state_dict() takes it
- *     optimizer.safetensors   the optimizer's state by name, in PyTorch's layout
+ *     optimizer.safetensors   the optimizer's state by name, in PyTorch's layout; sums of gradients, averages of weights
  *     best.safetensors        ftr_fit() with early_stop.restore_best: the best epoch's parameters and buffers
  *     checkpoint.json         format version, counters, seed, values by section, the caller's metadata, and size and
  *                             CRC-32C of each file and of itself
@@ -2115,7 +2473,8 @@ FTR_API bool ftr_checkpoint_due(ftr_checkpointer *checkpointer, int64_t step);
 
 /* Copies the state and leaves the writing to the background thread: the call takes as long as the copy. While another
  * save is under way it waits or does nothing, see when_busy. Errors: FTR_ERROR_INVALID_ARGUMENT,
- * FTR_ERROR_OUT_OF_MEMORY (more metadata than ever before); with FTR_CHECKPOINT_STOP those of the save before, which
+ * FTR_ERROR_OUT_OF_MEMORY (more metadata than ever before), FTR_ERROR_STATE (averages are in the variables, see
+ * ftr_plan_swap_average()); with FTR_CHECKPOINT_STOP those of the save before, which
  * then is not tried again. */
 FTR_API ftr_status ftr_checkpoint_save(ftr_checkpointer *checkpointer, const ftr_checkpoint_point *point);
 
@@ -2166,8 +2525,8 @@ FTR_API const ftr_safetensors *ftr_checkpoint_tensors(const ftr_checkpoint *chec
 
 /* Puts weights, optimizer state and step counter into a plan and its graph. All is compared first, and nothing is
  * changed if something does not fit: the seed, the inputs' shapes (the batch size among them), the optimizer and its
- * settings, each tensor's name, type and shape. Errors: FTR_ERROR_STATE, FTR_ERROR_NAME, FTR_ERROR_SHAPE,
- * FTR_ERROR_DTYPE; the sentence has what was found and what was expected. */
+ * settings, accumulation and averages, each tensor's name, type and shape. Errors: FTR_ERROR_STATE (also: averages are in
+ * the variables), FTR_ERROR_NAME, FTR_ERROR_SHAPE, FTR_ERROR_DTYPE; the sentence has what was found and what was expected. */
 FTR_API ftr_status ftr_checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan);
 
 /* Frees a checkpoint. NULL is allowed. */
@@ -2235,7 +2594,9 @@ typedef struct ftr_train_event {
     double lr;             /* learning rate that the plan has: of this step; after an epoch, as a plateau left it */
     double grad_norm;      /* of the last step, see ftr_step_info */
     double loss_scale;     /* the same */
-    int64_t skipped_steps; /* of the whole run: those that loss scaling left out */
+    int64_t skipped_steps; /* of the whole run: updates that loss scaling left out */
+    int64_t applied_steps; /* updates of the optimizer so far */
+    bool updated;          /* the last step has changed the parameters: see ftr_step_info */
     ftr_plan *plan;        /* the training plan: ftr_plan_set_lr() is allowed here */
 } ftr_train_event;
 
@@ -2254,9 +2615,25 @@ typedef struct ftr_train_desc {
     uint32_t cookie;
     ftr_tensor loss;
     ftr_optimizer optimizer;
-    ftr_amp amp;                   /* mixed precision, of training and evaluation */
-    ftr_scaler_desc scaler;        /* ftr_scaler_defaults() */
+    ftr_amp amp;            /* mixed precision, of training and evaluation */
+    ftr_scaler_desc scaler; /* ftr_scaler_defaults() */
+    /* Steps (micro-batches) of an update, see ftr_step(); 0 and 1: each step updates. Steps, those of max_steps, checkpoints
+     * and progress among them, are micro-batches; a schedule counts updates. Groups go on over the end of an epoch. One that
+     * the end of the run cuts is not applied (a run that is resumed with more steps goes on with it). */
+    int64_t accumulate;
+    ftr_average_desc average; /* of the weights: ftr_average_defaults() */
+    /* Evaluations, and with them the best epoch, early stopping and restore_best, take the averages of the weights, from the
+     * first that there is on. Between evaluations, in callbacks and in a checkpoint's weights.safetensors, the graph has the
+     * weights themselves. */
+    bool evaluate_average;
+    /* Leave the averages in the graph at the end, after the last checkpoint, unless restore_best puts an epoch's weights
+     * there or a signal or max_seconds ended the run. */
+    bool finish_with_average;
     ftr_nonfinite debug_nonfinite; /* a search for the origin of infinities and NaNs; slow */
+    size_t memory_budget;          /* bytes that the plans of training and evaluation may take together; 0: no limit. The
+                                    * training plan recomputes what it must, see ftr_compile_desc */
+    const char *const *recompute;  /* scopes that the training plan recomputes in any case, see ftr_compile_desc */
+    int32_t recompute_count;
     ftr_source *train;             /* its fields feed the inputs of the same names */
     ftr_source *eval;  /* NULL: no evaluation. A last short batch needs ftr_batch_mask(), whatever last_batch says */
     int64_t epochs;    /* 1 */
@@ -2280,6 +2657,8 @@ typedef struct ftr_train_desc {
         double min_delta;   /* what counts as an improvement */
         bool maximize;      /* larger is better */
         bool restore_best;  /* put the best epoch's parameters and buffers back at the end */
+        double threshold;   /* the run stops once the metric is this good; NaN: off, the default */
+        int64_t start_epoch; /* epochs before this one (from 0) are not looked at */
     } early_stop;
     ftr_checkpoint_desc checkpoint; /* directory NULL: none. One more is written when the run ends */
     ftr_resume resume;
@@ -2298,12 +2677,14 @@ typedef struct ftr_train_result {
     double eval_loss; /* NaN without an evaluation */
     double metrics[FTR_MAX_METRICS];
     double eval_metrics[FTR_MAX_METRICS];
-    int64_t best_epoch;    /* of early stopping; -1 without it */
-    bool stopped_early;    /* by early stopping or by a callback */
-    bool preempted;        /* by a signal or by max_seconds: the run is to be resumed */
-    int32_t signal;        /* that ended it, or came when it was at its end; 0: none */
-    int64_t resumed_at;    /* steps that had been done before this call; -1: the run began here */
-    int64_t skipped_steps; /* left out by loss scaling; they are among `steps` */
+    int64_t best_epoch;      /* of early stopping; -1 without it */
+    bool stopped_early;      /* by early stopping or by a callback */
+    bool preempted;          /* by a signal or by max_seconds: the run is to be resumed */
+    int32_t signal;          /* that ended it, or came when it was at its end; 0: none */
+    int64_t resumed_at;      /* steps that had been done before this call; -1: the run began here */
+    int64_t skipped_steps;   /* updates left out by loss scaling */
+    int64_t applied_steps;   /* updates of the optimizer */
+    int64_t unapplied_steps; /* of a group of micro-batches that the end of the run cut; they are among `steps` */
     ftr_checkpoint_stats checkpoints;
     double seconds;            /* of this call, as the next */
     double samples_per_second; /* of training steps alone */
@@ -2332,9 +2713,64 @@ typedef struct ftr_train_result {
 FTR_API ftr_status ftr_fit(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
 
 /* Runs `source` once through an evaluation plan: mean loss and metrics, each weighted by real samples. Only loss, eval,
- * metrics, metric_count, amp and debug_nonfinite of `desc` are used; result's eval_loss and eval_metrics are filled.
- * Errors as ftr_fit(). */
+ * metrics, metric_count, amp, debug_nonfinite and memory_budget of `desc` are used; result's eval_loss and eval_metrics are
+ * filled. Errors as ftr_fit(). */
 FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_result *result);
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * Learning-rate range test (Smith: Cyclical Learning Rates for Training Neural Networks, WACV 2017): a short training whose
+ * learning rate grows from step to step; where the loss falls fastest is a good one to train with. */
+
+typedef enum ftr_lr_growth { FTR_LR_EXPONENTIAL = 0, FTR_LR_LINEAR } ftr_lr_growth;
+
+/* From ftr_find_lr_defaults(). */
+typedef struct ftr_find_lr_desc {
+    uint32_t cookie;
+    double min_lr, max_lr; /* of the first and the last step; 1e-7, 10 */
+    int64_t steps;         /* 100 */
+    ftr_lr_growth growth;
+    double smoothing;  /* share that the loss's moving average keeps at each step: 0 or more, below 1; 0.98 */
+    double divergence; /* the smoothed loss over its smallest that ends the test: above 1; 0: none; 4 */
+    int32_t skip_begin, skip_end; /* points at the ends that a suggestion is not taken from; 10, 1 */
+} ftr_find_lr_desc;
+
+/* 100 steps from 1e-7 to 10, exponentially. */
+FTR_API ftr_find_lr_desc ftr_find_lr_defaults(void);
+
+/* What a range test found. Given back with ftr_lr_curve_free(). */
+typedef struct ftr_lr_curve {
+    ftr_context *context;
+    double *lr, *loss, *smoothed; /* of each step; one block, which begins with lr */
+    int64_t count;                /* steps: fewer than were asked for if the loss diverged */
+    int64_t capacity;
+    bool diverged;
+    int64_t steepest, lowest; /* points; -1: none */
+    double suggestion;        /* lr[steepest]: where the smoothed loss falls fastest; NaN: nowhere */
+    double tenth_of_lowest;   /* lr[lowest] / 10, another rule: the smoothed loss is smallest at `lowest` */
+} ftr_lr_curve;
+
+/* Runs a range test of a training: `train` with its source, optimizer, precision and so on, as ftr_fit() would run it; its
+ * metrics, evaluation, epochs, max_steps, learning rate, schedule, plateau, early stopping, callback, checkpoints, signals and
+ * max_seconds are left out. Afterwards parameters and buffers are as before, bit by bit; optimizer and random numbers begin
+ * anew in the next run anyway. The smoothed loss is the moving average divided by 1 - smoothing^steps; the slope is that of
+ * neighbouring points over log lr (over lr, if it grows linearly), as in Lightning and fastai. Steps that loss scaling leaves
+ * out are no points; with `accumulate` a group of micro-batches is one. Where batches differ much the first points are noise: take larger ones, or a larger skip_begin. `desc`
+ * may be NULL.
+ * Errors: those of ftr_fit(); FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_NONFINITE (the loss of the first step is not finite);
+ * FTR_ERROR_DATA (it diverged before there were points enough; or the smoothed loss falls nowhere): *curve then has the
+ * points, without a suggestion. With any other error it is empty. */
+FTR_API ftr_status ftr_find_lr(ftr_graph *graph, const ftr_train_desc *train, const ftr_find_lr_desc *desc,
+                               ftr_lr_curve *curve);
+
+/* Gives the points back and clears the struct. NULL is allowed. */
+FTR_API void ftr_lr_curve_free(ftr_lr_curve *curve);
+
+/* Makes the running statistics of the graph's batch norms anew, as PyTorch's update_bn(): the means of the batches'
+ * statistics over one pass through the training source, in its own order, each batch with the same weight, dropout on.
+ * Averaged weights (FTR_AVERAGE_SWA above all) want it once they are in the graph. Only loss, metrics, metric_count, train,
+ * last_batch, amp and debug_nonfinite of `desc` are used. Statistics that ftr_freeze() holds (norm_eval) stay. On an error
+ * the graph is as before. Errors as ftr_fit(). */
+FTR_API ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc *desc);
 
 #ifdef __cplusplus
 }
@@ -2437,7 +2873,7 @@ FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ft
     N(conv2d_grad_weight, conv, 2, 2, 1, 0x0, 0x0, LOW) /* dy, x */ \
     /* normalization: outputs y, batch mean, unbiased batch variance, 1 / sqrt(variance + eps) as used */ \
     D(batch_norm, norm, 5, 7, 4, 0x7, 0x1, NORM) /* x, gamma, beta, running mean, running var, row mask, residual */ \
-    N(batch_norm_grad, norm, 5, 7, 3, 0x0, 0x1, NORM) /* dy, x, gamma, mean, 1/std, row mask, y; gives dx, dgamma, dbeta */ \
+    N(batch_norm_grad, norm, 5, 8, 3, 0x0, 0x1, NORM) /* dy, x, gamma, mean, 1/std, row mask, y, beta; gives dx, dgamma, dbeta */ \
     /* of rows or groups: x, gamma, beta; y, mean, 1 / std; the gradients have dx, dgamma, dbeta */ \
     D(layer_norm, row_norm, 1, 3, 3, 0x7, 0x1, F32) \
     N(layer_norm_grad, row_norm, 4, 5, 3, 0x0, 0x1, F32) /* dy, x, mean, 1/std, gamma */ \
@@ -2460,6 +2896,11 @@ FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ft
     D(stochastic_depth, dropout, 1, 1, 1, 0x1, 0x1, ANY) \
     N(random_uniform, random, 0, 0, 1, 0x0, 0x0, NONE) \
     N(random_normal, random, 0, 0, 1, 0x0, 0x0, NONE) \
+    /* mixing of a batch: row mask; weights f32 [4] (an image's own, its partner's; a target's own, its partner's), partners
+     * i32 [n], box i32 [4] (top, left, bottom, right: where the partner's pixels are) */ \
+    N(mix_draw, mix, 0, 1, 3, 0x0, 0x0, NONE) \
+    D(mix, mix, 3, 4, 1, 0x1, 0x0, NORM)      /* x, weights, partners, box */ \
+    N(mix_grad, mix, 3, 4, 1, 0x0, 0x0, NORM) /* dy, weights, partners, box */ \
     /* attention: query, key, value, mask; y, log of the sum of e^score of each row [n, heads, tq] */ \
     D(attention, attention, 3, 4, 2, 0xf, 0x0, LOW) \
     /* dy, query, key, value, y, log-sums, mask; gives dquery, dkey, dvalue, dmask, of shape [0] if not wanted */ \
@@ -2482,7 +2923,7 @@ FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ft
      * row's largest logit), which stays exact for large logits, sum of the rows' weights */ \
     D(cross_entropy, cross_entropy, 2, 4, 3, 0x1, 0x0, F32) \
     /* dloss, logits, labels, log of the rows' sums, sum of weights, class weights, row mask */ \
-    N(cross_entropy_grad, cross_entropy, 5, 7, 1, 0x0, 0x0, F32) \
+    N(cross_entropy_grad, cross_entropy, 5, 7, 1, 0x0, 0x2, F32) \
     /* log-probabilities, labels, class weights, row mask; gives loss, sum of the rows' weights */ \
     D(nll, cross_entropy, 2, 4, 2, 0x1, 0x0, F32) \
     /* dloss, log-probabilities, labels, sum of weights, class weights, row mask */ \
@@ -2499,16 +2940,24 @@ FTR_API ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ft
     N(prod_grad, axis, 2, 2, 1, 0x0, 0x0, F32) /* dy, x */ \
     D(logsumexp, axis, 1, 1, 1, 0x1, 0x0, F32) \
     N(logsumexp_grad, axis, 2, 2, 1, 0x0, 0x2, F32) /* dy, x */ \
-    /* All gradients at once. loss scale (f32 scalar; missing: 1), then the gradients, which are multiples of it. Gives f32
-     * scalars: the norm of all gradients together, without the scale; found_inf, 1 if one of them is infinite or NaN,
-     * otherwise 0; the factor that takes the scale out and clips: min(1, max_norm / (norm + 1e-6)) / scale; the scale */ \
+    /* All gradients at once. loss scale (f32 scalar; missing: 1), then the gradients, which are multiples of it and of the
+     * attribute `divisor`. Gives f32 scalars: the norm of all gradients together, without both; found_inf, 1 if one of them
+     * is infinite or NaN, otherwise 0; the factor that takes both out and clips: min(1, max_norm / (norm + 1e-6)) / (scale *
+     * divisor); the scale */ \
     N(grad_norm, grad_norm, 0, FTR_VARIADIC, 4, 0x0, 0x0, NONE) \
     /* updates: no outputs; they change states among their inputs in place and run after all other nodes */ \
     N(ema_update, ema, 2, 3, 0, 0x0, 0x0, NONE) /* state, value, found_inf: state += weight * (value - state) */ \
     N(count_update, none, 1, 2, 0, 0x0, 0x0, NONE) /* i64 scalar, found_inf: state += 1 */ \
+    /* sum, value: sum = value in the first step of each group of steps, sum += value in the others */ \
+    N(accumulate_update, accumulate, 2, 2, 0, 0x0, 0x0, NONE) \
+    /* number of averages taken so far (i64 scalar), steps applied, this one included (i64 scalar), found_inf, then pairs
+     * (average, value): average += weight * (value - average) */ \
+    N(average_update, average, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) \
+    N(swap_update, none, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE) /* pairs, whose values change places; no part of a step */ \
     /* Optimizers: lr (f32 or f64 scalar), step (i64 scalar: steps applied before this one), grad_scale, found_inf, then a
      * group of inputs a parameter. Gradients are multiplied by grad_scale (f32 or f64 scalar; missing: 1) and limited to
-     * +-clip_value as they are read. If found_inf (f32 or f64 scalar; missing: 0) is not 0, nothing changes. */ \
+     * +-clip_value as they are read. If found_inf (f32 or f64 scalar; missing: 0) is not 0, nothing changes. States may be
+     * bf16, all of a node alike, but for adafactor_update's: they are rounded when the step is done. */ \
     N(sgd_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)     /* (p, g[, momentum]) */ \
     N(adamw_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)   /* (p, g, m, v[, largest v: amsgrad]) */ \
     N(adam_update, optimizer, 2, FTR_VARIADIC, 0, 0x0, 0x0, NONE)    /* as adamw_update, weight decay in the gradient */ \
@@ -2550,8 +2999,17 @@ FTR_API const char *ftr_op_name(ftr_op op);
 /* Inputs of an optimizer's update before the groups of its parameters: lr, step, grad_scale, found_inf. */
 #define FTR_UPDATE_FIRST_GROUP 4
 
+/* Inputs of an average_update before its pairs: averages taken, applied steps, found_inf. */
+#define FTR_AVERAGE_FIRST_PAIR 3
+
 /* Activation that a node applies to its result; set by the fuse pass. */
-typedef enum ftr_activation { FTR_ACT_NONE = 0, FTR_ACT_RELU } ftr_activation;
+typedef enum ftr_activation {
+    FTR_ACT_NONE = 0,
+    FTR_ACT_RELU,
+    FTR_ACT_RELU6, /* of batch_norm only, as those below */
+    FTR_ACT_HARDSWISH,
+    FTR_ACT_SILU
+} ftr_activation;
 
 /* Attributes of a node, with all defaults resolved. Which member counts is in ops.def. */
 typedef union ftr_op_attr {
@@ -2614,6 +3072,13 @@ typedef union ftr_op_attr {
         ftr_shape shape;
     } random;
     struct {
+        double mixup, cutmix, mixup_alpha, cutmix_alpha; /* of a draw, as the next three; 0 elsewhere */
+        int64_t rows, image[2];                          /* of the batch; height and width, 0 without cutmix */
+        ftr_mix_pairs pairs;
+        uint64_t key; /* the Philox stream of the draw */
+        bool targets; /* of the others: the weights of targets, not those of images */
+    } mix;
+    struct {
         double scale, dropout;
         /* The dropout's Philox stream, as of an op dropout. The weight of query i and key j of head h of sample b uses
          * number j % 4 of block ((b * heads + h) * ceil(tk / 4) + j / 4) * tq + i. */
@@ -2670,7 +3135,20 @@ typedef union ftr_op_attr {
     } cumsum;
     struct {
         double weight;
+        bool cumulative; /* the weight is 1 / (the plan's steps, this one included): the state is their mean */
     } ema;
+    struct {
+        int64_t steps; /* in a group: a step is the first of one if the plan's steps before it are a multiple */
+    } accumulate;
+    /* An average is taken if found_inf is 0 and the applied steps are start, start + every, start + 2 every ..., but not 0.
+     * With n taken before, the weight is 1 if n is 0 or `copy`; 1 / (n + 1) if `equal`; otherwise 1 - d, where d is decay,
+     * with a warm-up (warmup_gamma > 0) max(min(1 - (1 + n / warmup_gamma)^-warmup_power, decay), min_decay). Counts,
+     * unless `copy`. */
+    struct {
+        double decay, min_decay, warmup_gamma, warmup_power;
+        int64_t start, every;
+        bool equal, copy;
+    } average;
     struct {
         double lr_scale;   /* the learning rate of the node's parameters is lr * lr_scale */
         double clip_value; /* gradients are limited to +-clip_value; 0: they are not */
@@ -2691,6 +3169,7 @@ typedef union ftr_op_attr {
     } clip_scale;
     struct {
         double max_norm; /* 0: the norm is not limited */
+        double divisor;  /* gradients are multiples of this too, beside the loss scale */
     } grad_norm;
     struct {
         double growth, backoff; /* factors */
@@ -2719,7 +3198,7 @@ typedef struct ftr_kernel_call {
     const ftr_view *out;
     int32_t out_count;
     void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
-    uint64_t seed;   /* of the context */
+    uint64_t seed;   /* of the op's random numbers: one of ftr_context_seeds() */
     uint64_t step;   /* steps done by the plan before this one */
 } ftr_kernel_call;
 
@@ -2728,6 +3207,7 @@ typedef struct ftr_kernel {
     ftr_status (*run)(const ftr_kernel_call *call);
     ftr_status (*check)(const ftr_kernel_call *call); /* NULL: all; otherwise refuses through ftr_backend_error() */
     size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none. Data pointers are NULL */
+    const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 
 #define FTR_BACKEND_VERSION 1
@@ -2743,6 +3223,7 @@ typedef struct ftr_backend {
     void (*release)(ftr_context *context, void *state, void *memory, size_t size);
     ftr_status (*upload)(ftr_context *context, void *state, void *to, const void *from, size_t size);
     ftr_status (*download)(ftr_context *context, void *state, void *to, const void *from, size_t size);
+    ftr_status (*measure)(ftr_context *context, void *state, ftr_machine *machine); /* see ftr_measure_machine() */
     const ftr_kernel *kernels; /* FTR_OP_COUNT of them, indexed by ftr_op */
 } ftr_backend;
 
@@ -2806,6 +3287,7 @@ struct ftr_context {
     ftr_log_level log_level;
     bool log_to_terminal; /* the logger is the default one and stderr is a terminal */
     uint64_t seed;
+    ftr_seeds seeds; /* resolved */
     int32_t threads;
     const ftr_backend *backend;
     void *backend_state;
@@ -2869,12 +3351,19 @@ typedef enum ftr__simd_level {
 /* The best level that this CPU and operating system run. */
 FTR_LIB ftr__simd_level ftr__simd_detect(void);
 
+/* A variable of the environment; "" if it is not set. */
+FTR_LIB const char *ftr__environment(const char *name);
+
 /* ftr__simd_detect(), lowered by FASTTRAIN_SIMD. Errors: an unknown word, a level that is not there. */
 FTR_LIB ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level);
 
 FTR_LIB const char *ftr__simd_level_name(ftr__simd_level level);
 
 FTR_LIB bool ftr__stderr_is_terminal(void);
+
+/* Bytes of memory that the process can still take without swapping: what the system has available, or less if a control
+ * group limits it. 0: unknown. */
+FTR_LIB size_t ftr__free_memory(void);
 
 /* ---- src/core/rng.h ---- */
 /* Counter-based random numbers: Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3,
@@ -2884,7 +3373,9 @@ typedef enum ftr__rng_purpose {
     FTR__RNG_INIT = 1, /* stream: hash of the parameter's name */
     FTR__RNG_DROPOUT,  /* dropout and stochastic depth; stream: the node's key */
     FTR__RNG_SHUFFLE,  /* stream: epoch */
-    FTR__RNG_TENSOR    /* random tensors; stream: the node's key */
+    FTR__RNG_TENSOR,   /* random tensors; stream: the node's key */
+    FTR__RNG_MIX,      /* mixing of a batch; stream: the node's key */
+    FTR__RNG_SPLIT     /* splits of samples; stream: what for */
 } ftr__rng_purpose;
 
 typedef struct ftr__rng {
@@ -2918,8 +3409,39 @@ FTR_LIB uint64_t ftr__dropout_threshold(double p);
  * of numbers 0 and 1 or 2 and 3: with r = sqrt(-2 log(1 - u)) of the first and v the second, r cos(2 pi v) for an even i and
  * r sin(2 pi v) for an odd one. */
 
+/* The rule of mix_draw, shared by every backend; units and the rest as in core/draw.h, from the stream (seed, FTR__RNG_MIX,
+ * key, step). A unit below `mixup` means mixup, one below mixup + cutmix cutmix, any other nothing. Then come lambda, of
+ * Beta(alpha, alpha); for cutmix the box's middle, column and row, as indices; for pairs that are permuted, from the last of
+ * the rows that count to the second, the index of the one that it changes places with, among those up to it. What is not
+ * needed is not drawn. */
+
 /* FNV-1a, for names. */
 FTR_LIB uint64_t ftr__hash(const char *text);
+
+/* ---- src/core/draw.h ---- */
+/* Numbers drawn one after another from a stream of core/rng.h, of distributions that take a number of them that is not known
+ * beforehand. They are made of +, -, *, / and square roots of doubles alone, none of them fused: the bits do not depend on
+ * the machine, its math library or the compiler. */
+
+typedef struct ftr__draw {
+    ftr__rng rng;
+    uint64_t next; /* number of the stream that comes next */
+} ftr__draw;
+
+/* [0, 1) with 53 bits, of two numbers of the stream: 2^26 times the upper 27 bits of the first, plus the upper 26 bits of the
+ * second, all over 2^53. */
+FTR_LIB double ftr__draw_unit(ftr__draw *draw);
+
+/* 0 .. count - 1, count from 1 to 2^53: the integer part of count times a unit. */
+FTR_LIB int64_t ftr__draw_index(ftr__draw *draw, int64_t count);
+
+/* Beta(alpha, alpha), alpha above 0 and finite. Up to 1 by Joehnk (Metrika 8, 1964): units u and v until
+ * u^(1/alpha) + v^(1/alpha) <= 1, the first's share of the sum. Above 1 the share of the first of two gamma numbers. */
+FTR_LIB double ftr__draw_beta(ftr__draw *draw, double alpha);
+
+/* Natural logarithm of a positive finite x, and e^x: within 4 units in the last place. */
+FTR_LIB double ftr__plain_log(double x);
+FTR_LIB double ftr__plain_exp(double x);
 
 /* ---- src/core/threads.h ---- */
 /* Thread pool. A job is cut into tasks by the caller, from the problem alone; threads take tasks in any order. Results
@@ -2943,6 +3465,9 @@ FTR_LIB void ftr__pool_run(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void
 /* Starts a thread that takes no signals of the application's: all but those that a fault of its own raises, and
  * SIGPROF, are blocked in it. An error number, 0 for none. */
 FTR_LIB int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg);
+
+/* Lets the other threads of the system go before the calling one from now on, where that can be asked for. */
+FTR_LIB void ftr__thread_step_back(void);
 
 /* Cores that this process may use. */
 FTR_LIB int32_t ftr__core_count(void);
@@ -3101,6 +3626,17 @@ const char *ftr_status_name(ftr_status status) {
     return "unknown status";
 }
 
+static uint64_t ftr__seed_or(uint64_t asked, uint64_t seed) { return asked != 0 ? asked : seed; }
+
+/* Purposes have streams of their own (core/rng.h), so that they may share a seed. */
+static ftr_seeds ftr__resolve_seeds(const ftr_seeds *asked, uint64_t seed) {
+    return (ftr_seeds){.init = ftr__seed_or(asked->init, seed),
+                       .order = ftr__seed_or(asked->order, seed),
+                       .noise = ftr__seed_or(asked->noise, seed),
+                       .augment = ftr__seed_or(asked->augment, seed),
+                       .split = ftr__seed_or(asked->split, seed)};
+}
+
 /* Before there is a context its creator can only be told through the logger. */
 static ftr_status ftr__context_refuse(ftr_context *draft) {
     ftr__log(draft, FTR_LOG_ERROR, "%s", draft->message);
@@ -3130,6 +3666,7 @@ static ftr_status ftr__context_fill(const ftr_context_desc *desc, ftr_context *d
         return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: log_level is %d, expected %d to %d",
                           (int)desc->log_level, (int)FTR_LOG_DEBUG, (int)FTR_LOG_SILENT);
     draft->seed = desc->seed;
+    draft->seeds = ftr__resolve_seeds(&desc->seeds, desc->seed);
     draft->threads = desc->threads ? desc->threads : ftr__core_count();
     draft->backend = desc->backend ? desc->backend : ftr_cpu_backend();
     if (draft->backend->version != FTR_BACKEND_VERSION)
@@ -3179,6 +3716,8 @@ void ftr_error_clear(ftr_context *context) {
 int32_t ftr_context_threads(const ftr_context *context) { return context ? context->threads : 0; }
 
 const char *ftr_context_backend_name(const ftr_context *context) { return context ? context->backend->name : ""; }
+
+ftr_seeds ftr_context_seeds(const ftr_context *context) { return context ? context->seeds : (ftr_seeds){0}; }
 
 ftr_status ftr__error(ftr_context *context, ftr_status status, const char *format, ...) {
     if (!context) return status;
@@ -3381,10 +3920,15 @@ void ftr_write_file(void *user, const char *text, size_t length) { fwrite(text, 
 
 /* ---- src/core/platform.c ---- */
 
+#include <fcntl.h>
+#include <limits.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__APPLE__)
+#include <mach/mach.h>
 #endif
 
 double ftr_time_seconds(void) {
@@ -3394,6 +3938,84 @@ double ftr_time_seconds(void) {
 }
 
 bool ftr__stderr_is_terminal(void) { return isatty(fileno(stderr)) == 1; }
+
+/* -------------------------------------------------------------------------------------------------- free memory -- */
+
+#if defined(__linux__)
+/* The beginning of a small file as text. False if it cannot be read. */
+static bool ftr__read_start(const char *path, char *text, size_t size) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    size_t used = 0;
+    ssize_t got = file < 0 ? -1 : 1;
+    while (got > 0 && used < size - 1) {
+        got = read(file, text + used, size - 1 - used);
+        if (got > 0) used += (size_t)got;
+    }
+    if (file >= 0) close(file);
+    text[used] = '\0';
+    return got >= 0;
+}
+
+/* The number behind a word at the beginning of a line; `missing` if there is none. */
+static unsigned long long ftr__number_behind(const char *text, const char *word, unsigned long long missing) {
+    const size_t length = strlen(word);
+    for (const char *line = text; line; line = strchr(line, '\n'), line += line != NULL)
+        if (strncmp(line, word, length) == 0) return strtoull(line + length, NULL, 10);
+    return missing;
+}
+
+/* What a control group (version 2) leaves, its page cache counted as free; ULLONG_MAX without a limit. */
+static unsigned long long ftr__group_free(const char *group) {
+    char path[512], text[4096];
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+    if (!ftr__read_start(path, text, sizeof text) || text[0] < '0' || text[0] > '9') return ULLONG_MAX;
+    const unsigned long long limit = strtoull(text, NULL, 10);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.current", group);
+    if (!ftr__read_start(path, text, sizeof text)) return ULLONG_MAX;
+    unsigned long long used = strtoull(text, NULL, 10);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.stat", group);
+    if (ftr__read_start(path, text, sizeof text)) {
+        const unsigned long long cache = ftr__number_behind(text, "inactive_file ", 0);
+        used = used > cache ? used - cache : 0;
+    }
+    return limit > used ? limit - used : 0;
+}
+
+/* The tightest of the process's group and those above it. */
+static unsigned long long ftr__groups_free(void) {
+    char text[1024], group[256];
+    unsigned long long least = ULLONG_MAX;
+    if (!ftr__read_start("/proc/self/cgroup", text, sizeof text)) return least;
+    const char *line = strstr(text, "0::/");
+    if (!line) return least;
+    snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+    for (char *end = group + strlen(group);; end = strrchr(group, '/')) {
+        if (!end) break;
+        *end = '\0';
+        const unsigned long long left = ftr__group_free(group);
+        if (left < least) least = left;
+        if (end == group) break;
+    }
+    return least;
+}
+
+size_t ftr__free_memory(void) {
+    char text[4096];
+    if (!ftr__read_start("/proc/meminfo", text, sizeof text)) return 0;
+    const unsigned long long available = ftr__number_behind(text, "MemAvailable:", 0) * 1024, group = ftr__groups_free();
+    const unsigned long long left = group < available ? group : available;
+    return left < SIZE_MAX ? (size_t)left : SIZE_MAX;
+}
+#elif defined(__APPLE__)
+size_t ftr__free_memory(void) {
+    vm_statistics64_data_t vm;
+    mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, (host_info64_t)&vm, &count) != KERN_SUCCESS) return 0;
+    return ((size_t)vm.free_count + (size_t)vm.inactive_count) * (size_t)vm_kernel_page_size;
+}
+#else
+size_t ftr__free_memory(void) { return 0; }
+#endif
 
 const char *ftr__simd_level_name(ftr__simd_level level) {
     switch (level) {
@@ -3433,6 +4055,11 @@ ftr__simd_level ftr__simd_detect(void) {
 #endif
 }
 
+const char *ftr__environment(const char *name) {
+    const char *word = getenv(name);
+    return word ? word : "";
+}
+
 /* AVX-512 includes AVX2, and everything includes portable C. */
 static bool ftr__simd_includes(ftr__simd_level best, ftr__simd_level level) {
     return level == best || level == FTR__SIMD_PORTABLE || (best == FTR__SIMD_AVX512 && level == FTR__SIMD_AVX2);
@@ -3441,8 +4068,8 @@ static bool ftr__simd_includes(ftr__simd_level best, ftr__simd_level level) {
 ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level) {
     const ftr__simd_level best = ftr__simd_detect();
     *level = best;
-    const char *word = getenv("FASTTRAIN_SIMD");
-    if (!word || !*word) return FTR_OK;
+    const char *word = ftr__environment("FASTTRAIN_SIMD");
+    if (!*word) return FTR_OK;
     for (int i = FTR__SIMD_PORTABLE; i <= FTR__SIMD_AVX512; i++) {
         const ftr__simd_level candidate = (ftr__simd_level)i;
         if (strcmp(word, ftr__simd_level_name(candidate)) != 0) continue;
@@ -3513,6 +4140,116 @@ uint64_t ftr__hash(const char *text) {
     return hash;
 }
 
+/* ---- src/core/draw.c ---- */
+
+#include <math.h>
+
+/* A product that no compiler fuses with what comes after it. */
+static double ftr__plain_product(double a, double b) {
+    volatile double product = a * b;
+    return product;
+}
+
+/* The sum of coefficient[i] z^i. */
+static double ftr__plain_polynomial(const double *coefficient, int32_t count, double z) {
+    double sum = 0.0;
+    for (int32_t i = count - 1; i >= 0; i--) sum = coefficient[i] + ftr__plain_product(sum, z);
+    return sum;
+}
+
+#define FTR__LN2_HIGH 0x1.62e42fefa38p-1 /* ends in zeros: products with small integers are exact */
+#define FTR__LN2_LOW 0x1.ef35793c7673p-45
+
+/* x = m 2^e with m from sqrt(1/2) to sqrt(2); log m = 2 artanh s of s = (m - 1) / (m + 1), whose series has odd powers. */
+double ftr__plain_log(double x) {
+    static const double odd[] = {1.0,        1.0 / 3.0,  1.0 / 5.0,  1.0 / 7.0,  1.0 / 9.0,  1.0 / 11.0,
+                                 1.0 / 13.0, 1.0 / 15.0, 1.0 / 17.0, 1.0 / 19.0, 1.0 / 21.0, 1.0 / 23.0};
+    int exponent;
+    double m = frexp(x, &exponent);
+    if (m < 0x1.6a09e667f3bcdp-1) {
+        m *= 2.0;
+        exponent--;
+    }
+    const double s = (m - 1.0) / (m + 1.0), e = (double)exponent;
+    const double series = ftr__plain_polynomial(odd, FTR__ARRAY_LENGTH(odd), ftr__plain_product(s, s));
+    const double small = ftr__plain_product(2.0 * s, series) + ftr__plain_product(e, FTR__LN2_LOW);
+    return ftr__plain_product(e, FTR__LN2_HIGH) + small;
+}
+
+/* x = k log 2 + r with |r| up to log(2) / 2; e^r by Taylor's series. */
+double ftr__plain_exp(double x) {
+    static const double inverse_factorial[] = {1.0,
+                                               1.0,
+                                               1.0 / 2.0,
+                                               1.0 / 6.0,
+                                               1.0 / 24.0,
+                                               1.0 / 120.0,
+                                               1.0 / 720.0,
+                                               1.0 / 5040.0,
+                                               1.0 / 40320.0,
+                                               1.0 / 362880.0,
+                                               1.0 / 3628800.0,
+                                               1.0 / 39916800.0,
+                                               1.0 / 479001600.0,
+                                               1.0 / 6227020800.0,
+                                               1.0 / 87178291200.0,
+                                               1.0 / 1307674368000.0};
+    if (x > 710.0) return (double)INFINITY;
+    if (x < -746.0) return 0.0;
+    const double k = floor(ftr__plain_product(x, 0x1.71547652b82fep0) + 0.5);
+    const double r = (x - ftr__plain_product(k, FTR__LN2_HIGH)) - ftr__plain_product(k, FTR__LN2_LOW);
+    return ldexp(ftr__plain_polynomial(inverse_factorial, FTR__ARRAY_LENGTH(inverse_factorial), r), (int)k);
+}
+
+double ftr__draw_unit(ftr__draw *draw) {
+    const uint32_t high = ftr__rng_at(&draw->rng, draw->next) >> 5, low = ftr__rng_at(&draw->rng, draw->next + 1) >> 6;
+    draw->next += 2;
+    return (double)((uint64_t)high << 26 | low) * 0x1p-53;
+}
+
+int64_t ftr__draw_index(ftr__draw *draw, int64_t count) {
+    const int64_t index = (int64_t)ftr__plain_product(ftr__draw_unit(draw), (double)count);
+    return index < count ? index : count - 1; /* the product may have been rounded up */
+}
+
+/* Standard normal, by the polar method (Marsaglia and Bray, SIAM Review 6, 1964); the second of its two numbers is left. */
+static double ftr__draw_normal(ftr__draw *draw) {
+    double x, size;
+    do {
+        x = 2.0 * ftr__draw_unit(draw) - 1.0;
+        const double y = 2.0 * ftr__draw_unit(draw) - 1.0;
+        size = ftr__plain_product(x, x) + ftr__plain_product(y, y);
+    } while (size >= 1.0 || size == 0.0);
+    return ftr__plain_product(x, sqrt(ftr__plain_product(-2.0, ftr__plain_log(size)) / size));
+}
+
+/* Gamma of shape 1 or more and scale 1 (Marsaglia and Tsang: A Simple Method for Generating Gamma Variables, ACM TOMS 26,
+ * 2000), by the exact test alone. */
+static double ftr__draw_gamma(ftr__draw *draw, double shape) {
+    const double d = shape - 1.0 / 3.0, c = 1.0 / sqrt(9.0 * d);
+    for (;;) {
+        const double x = ftr__draw_normal(draw), base = 1.0 + ftr__plain_product(c, x);
+        const double u = 1.0 - ftr__draw_unit(draw);
+        if (base <= 0.0) continue;
+        const double v = ftr__plain_product(ftr__plain_product(base, base), base);
+        const double half_square = 0.5 * ftr__plain_product(x, x);
+        const double rest = ftr__plain_product(d, 1.0 - v + ftr__plain_log(v));
+        if (ftr__plain_log(u) < half_square + rest) return ftr__plain_product(d, v);
+    }
+}
+
+double ftr__draw_beta(ftr__draw *draw, double alpha) {
+    if (alpha > 1.0) {
+        const double a = ftr__draw_gamma(draw, alpha), b = ftr__draw_gamma(draw, alpha);
+        return a / (a + b);
+    }
+    for (;;) { /* by logarithms: for a small alpha both powers may be below the smallest double */
+        const double u = ftr__plain_log(1.0 - ftr__draw_unit(draw)), v = ftr__plain_log(1.0 - ftr__draw_unit(draw));
+        if (ftr__plain_exp(u / alpha) + ftr__plain_exp(v / alpha) <= 1.0)
+            return 1.0 / (1.0 + ftr__plain_exp((v - u) / alpha));
+    }
+}
+
 /* ---- src/core/threads.c ---- */
 /* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until
  * they found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes
@@ -3523,7 +4260,9 @@ uint64_t ftr__hash(const char *text) {
 #include <stdatomic.h>
 
 #if defined(__linux__)
+#include <errno.h>
 #include <sched.h>
+#include <sys/resource.h>
 #endif
 
 #define FTR__SPINS 1500
@@ -3576,7 +4315,8 @@ static void *ftr__worker_main(void *arg) {
     ftr__pool *pool = worker->pool;
     int seen = 0;
     for (;;) {
-        for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->generation, memory_order_acquire) == seen; i++)
+        for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->generation, memory_order_acquire) == seen;
+             i++)
             ftr__pause();
         pthread_mutex_lock(&pool->mutex);
         while (!pool->stop && atomic_load_explicit(&pool->generation, memory_order_relaxed) == seen) {
@@ -3614,10 +4354,12 @@ static void ftr__pool_close_job(ftr__pool *pool) {
     pthread_mutex_lock(&pool->mutex);
     pool->open = false;
     pthread_mutex_unlock(&pool->mutex);
-    for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->active, memory_order_acquire) > 0; i++) ftr__pause();
+    for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->active, memory_order_acquire) > 0; i++)
+        ftr__pause();
     pthread_mutex_lock(&pool->mutex);
     pool->caller_sleeping = true;
-    while (atomic_load_explicit(&pool->active, memory_order_acquire) > 0) pthread_cond_wait(&pool->all_left, &pool->mutex);
+    while (atomic_load_explicit(&pool->active, memory_order_acquire) > 0)
+        pthread_cond_wait(&pool->all_left, &pool->mutex);
     pool->caller_sleeping = false;
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -3645,6 +4387,16 @@ int ftr__thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
     return code;
 }
 
+void ftr__thread_step_back(void) {
+#if defined(__linux__)
+    const int nice =
+        5; /* a quarter of a core that a thread of the usual 0 wants too: other processes may use it as well */
+    errno = 0;
+    const int now = getpriority(PRIO_PROCESS, 0); /* 0 is the thread, as Linux has it, not the process */
+    if ((now != -1 || errno == 0) && now < nice) (void)setpriority(PRIO_PROCESS, 0, nice);
+#endif
+}
+
 static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
     for (int32_t i = 0; i < pool->threads - 1; i++) {
         ftr__worker *worker = &pool->workers[i];
@@ -3652,8 +4404,8 @@ static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
         worker->index = i + 1;
         const int code = ftr__thread_start(&worker->thread, ftr__worker_main, worker);
         if (code)
-            return ftr__error(context, FTR_ERROR_THREAD, "context: thread %d of %d could not be started (error %d)", i + 2,
-                              pool->threads, code);
+            return ftr__error(context, FTR_ERROR_THREAD, "context: thread %d of %d could not be started (error %d)",
+                              i + 2, pool->threads, code);
         pool->started++;
     }
     return FTR_OK;
@@ -3731,8 +4483,6 @@ void ftr__sort(const void **items, int64_t count, ftr__compare_fn compare) {
 }
 
 /* ---- src/core/json.c ---- */
-
-#include <math.h>
 
 typedef struct ftr__json_parser {
     ftr__arena *arena;
@@ -4652,6 +5402,14 @@ typedef struct ftr__value {
     ftr_shape shape;
 } ftr__value;
 
+/* When a node of a plan runs. */
+typedef enum ftr__stage {
+    FTR__STAGE_COMPUTE = 0, /* in each step: forward, backward, sums of gradients, running statistics */
+    FTR__STAGE_MEASURE,     /* in each step, behind the sums of gradients */
+    FTR__STAGE_UPDATE,      /* in the step that ends a group of micro-batches */
+    FTR__STAGE_SWAP         /* not in a step: when the averages are exchanged with the variables */
+} ftr__stage;
+
 typedef struct ftr__node {
     ftr_op op;
     const char *name; /* full: scope included. Unnamed ops get "<scope.>op_<number>" */
@@ -4664,6 +5422,8 @@ typedef struct ftr__node {
     const void *constant; /* constant: its data, owned by the graph */
     bool dead;           /* removed by a pass */
     bool backward;       /* made by differentiation, or of what it made */
+    ftr__stage stage;
+    bool recomputed;     /* a second run of a forward node, for the backward pass */
     bool keep_f32;       /* mixed precision takes it for an op of class F32 */
     int32_t like; /* cast: mixed precision gives the result the type of this value, a gradient's; 0: attr says it */
     const char *fused;   /* what the fuse pass put into it, for printing; NULL */
@@ -4727,6 +5487,9 @@ FTR_LIB ftr_tensor ftr__builder_error(ftr_graph *graph, ftr_status status, const
 FTR_LIB const ftr__value *ftr__value_of(ftr_tensor tensor); /* NULL for an invalid handle */
 FTR_LIB const ftr__node *ftr__producer(ftr_tensor tensor);  /* NULL for an invalid handle */
 
+/* Fixes where each variable will lie, and gives the bytes of all of them together. */
+FTR_LIB size_t ftr__graph_place_variables(ftr_graph *graph);
+
 /* Allocates and initializes the variables' memory if that has not happened. */
 FTR_LIB ftr_status ftr__graph_materialize(ftr_graph *graph);
 
@@ -4788,6 +5551,7 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_resize,
     FTR__ATTR_dropout,
     FTR__ATTR_random,
+    FTR__ATTR_mix,
     FTR__ATTR_attention,
     FTR__ATTR_rotary,
     FTR__ATTR_shape,
@@ -4802,6 +5566,8 @@ typedef enum ftr__attr_kind {
     FTR__ATTR_topk,
     FTR__ATTR_cumsum,
     FTR__ATTR_ema,
+    FTR__ATTR_accumulate,
+    FTR__ATTR_average,
     FTR__ATTR_optimizer,
     FTR__ATTR_clip_scale,
     FTR__ATTR_grad_norm,
@@ -5377,13 +6143,14 @@ static double ftr__init_value(const ftr_init *init, const ftr_shape *shape, cons
 static void ftr__fill_variable(const ftr_graph *graph, const ftr__variable *variable, void *memory) {
     const ftr__value *value = &graph->values[variable->value];
     const ftr__rng rng =
-        ftr__rng_make(graph->context->seed, FTR__RNG_INIT, ftr__hash(graph->nodes[value->node].name), 0);
+        ftr__rng_make(graph->context->seeds.init, FTR__RNG_INIT, ftr__hash(graph->nodes[value->node].name), 0);
     const int64_t count = ftr_shape_count(&value->shape);
     for (int64_t i = 0; i < count; i++)
         ftr__set_element(value->dtype, memory, i, ftr__init_value(&variable->init, &value->shape, &rng, (uint64_t)i));
 }
 
-static size_t ftr__place_variables(ftr_graph *graph) {
+size_t ftr__graph_place_variables(ftr_graph *graph) {
+    if (graph->variable_memory) return graph->variable_bytes;
     size_t offset = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int32_t i = 0; i < graph->variable_count; i++) {
@@ -5399,7 +6166,7 @@ static size_t ftr__place_variables(ftr_graph *graph) {
 ftr_status ftr__graph_materialize(ftr_graph *graph) {
     if (graph->variable_memory) return FTR_OK;
     ftr_context *context = graph->context;
-    const size_t bytes = ftr__place_variables(graph);
+    const size_t bytes = ftr__graph_place_variables(graph);
     unsigned char *host = ftr__allocate(context, bytes);
     if (!host) return ftr__out_of_memory(context, "parameters", bytes);
     memset(host, 0, bytes);
@@ -5480,7 +6247,8 @@ static void ftr__print_window(const ftr__printer *p, const int32_t kernel[2], co
 }
 
 static void ftr__print_activation(const ftr__printer *p, ftr_activation activation) {
-    if (activation == FTR_ACT_RELU) ftr__print(p->write, p->user, " relu");
+    static const char *const words[] = {"", " relu", " relu6", " hardswish", " silu"};
+    ftr__print(p->write, p->user, "%s", words[activation]);
 }
 
 static void ftr__print_axes(const ftr__printer *p, uint32_t mask) {
@@ -5513,6 +6281,15 @@ static void ftr__print_optimizer(const ftr__printer *p, const ftr__node *node) {
         if (fields[i].value != 0.0) ftr__print(p->write, p->user, " %s %g", fields[i].name, fields[i].value);
 }
 
+static void ftr__print_average(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    if (a->average.copy) ftr__print(p->write, p->user, " copy");
+    else if (a->average.equal) ftr__print(p->write, p->user, " equal");
+    else ftr__print(p->write, p->user, " decay %g", a->average.decay);
+    if (a->average.warmup_gamma > 0.0) ftr__print(p->write, p->user, " warmup_gamma %g", a->average.warmup_gamma);
+    ftr__print(p->write, p->user, " start %lld every %lld", (long long)a->average.start, (long long)a->average.every);
+}
+
 static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
     const double a = node->attr.pointwise.a, b = node->attr.pointwise.b;
     switch (node->op) {
@@ -5529,6 +6306,15 @@ static void ftr__print_pointwise(const ftr__printer *p, const ftr__node *node) {
 static void ftr__print_random(const ftr__printer *p, const ftr__node *node) {
     const double a = (double)node->attr.random.a, b = (double)node->attr.random.b;
     ftr__print(p->write, p->user, node->op == FTR_OP_random_uniform ? " from %g to %g" : " mean %g std %g", a, b);
+}
+
+static void ftr__print_mix(const ftr__printer *p, const ftr__node *node) {
+    const ftr_op_attr *a = &node->attr;
+    if (node->op != FTR_OP_mix_draw)
+        ftr__print(p->write, p->user, a->mix.targets ? " targets" : " images");
+    else
+        ftr__print(p->write, p->user, " mixup %g alpha %g cutmix %g alpha %g%s", a->mix.mixup, a->mix.mixup_alpha,
+                   a->mix.cutmix, a->mix.cutmix_alpha, a->mix.pairs == FTR_MIX_PERMUTE ? " permuted" : "");
 }
 
 static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
@@ -5566,6 +6352,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         break;
     case FTR__ATTR_dropout: ftr__print(p->write, p->user, " p %g", a->dropout.p); break;
     case FTR__ATTR_random: ftr__print_random(p, node); break;
+    case FTR__ATTR_mix: ftr__print_mix(p, node); break;
     case FTR__ATTR_attention:
         ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
         if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
@@ -5593,11 +6380,17 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_cumsum:
         ftr__print(p->write, p->user, " axis %d%s", a->cumsum.axis, a->cumsum.reverse ? " reverse" : "");
         break;
-    case FTR__ATTR_ema: ftr__print(p->write, p->user, " weight %g", a->ema.weight); break;
+    case FTR__ATTR_ema:
+        if (a->ema.cumulative) ftr__print(p->write, p->user, " cumulative");
+        else ftr__print(p->write, p->user, " weight %g", a->ema.weight);
+        break;
+    case FTR__ATTR_accumulate: ftr__print(p->write, p->user, " steps %lld", (long long)a->accumulate.steps); break;
+    case FTR__ATTR_average: ftr__print_average(p, node); break;
     case FTR__ATTR_optimizer: ftr__print_optimizer(p, node); break;
     case FTR__ATTR_clip_scale: ftr__print(p->write, p->user, " max_norm %g", a->clip_scale.max_norm); break;
     case FTR__ATTR_grad_norm:
         if (a->grad_norm.max_norm > 0.0) ftr__print(p->write, p->user, " max_norm %g", a->grad_norm.max_norm);
+        if (a->grad_norm.divisor > 1.0) ftr__print(p->write, p->user, " divisor %g", a->grad_norm.divisor);
         break;
     case FTR__ATTR_scale_update:
         ftr__print(p->write, p->user, " growth %g backoff %g interval %lld", a->scale_update.growth,
@@ -5625,6 +6418,7 @@ void ftr__print_node(const ftr__printer *p, const ftr__node *node) {
                    ftr__shape_text(&value->shape, text));
     }
     if (node->fused) ftr__print(p->write, p->user, " [fused: %s]", node->fused);
+    if (node->recomputed) ftr__print(p->write, p->user, " [recomputed]");
 }
 
 void ftr__print_dot(const ftr__printer *p, void (*note)(const void *arg, int32_t node, char text[64]), const void *arg) {
@@ -5637,7 +6431,7 @@ void ftr__print_dot(const ftr__printer *p, void (*note)(const void *arg, int32_t
         if (node->out_count) ftr__shape_text(&graph->values[node->first_out].shape, text);
         if (note) note(arg, n, extra);
         ftr__print(p->write, p->user, "  n%d [label=\"%s\\n%s\\n%s", n, ftr_op_name(node->op), node->name, text);
-        ftr__print(p->write, p->user, "%s%s\"];\n", extra[0] ? "\\n" : "", extra);
+        ftr__print(p->write, p->user, "%s%s%s\"];\n", node->recomputed ? "\\nrecomputed" : "", extra[0] ? "\\n" : "", extra);
         for (int32_t i = 0; i < node->in_count; i++)
             if (node->in[i]) ftr__print(p->write, p->user, "  n%d -> n%d;\n", graph->values[node->in[i]].node, n);
     }
@@ -5660,6 +6454,62 @@ ftr_status ftr_graph_print(const ftr_graph *graph, ftr_graph_format format, ftr_
         ftr__print(write, user, "\n");
     }
     return FTR_OK;
+}
+
+/* ---- src/graph/cost.h ---- */
+/* What a node takes to compute: counts that follow from shapes alone. */
+
+/* Multiply-adds of matrix products, convolutions, attention and their gradients, as a direct computation needs them; those at
+ * padding are counted too. 0 for other nodes. */
+FTR_LIB int64_t ftr__node_multiply_adds(const ftr_graph *graph, const ftr__node *node);
+
+/* Bytes of a node's inputs and results, each once. */
+FTR_LIB int64_t ftr__node_bytes(const ftr_graph *graph, const ftr__node *node);
+
+/* ---- src/graph/cost.c ---- */
+
+static int64_t ftr__cost_count(const ftr_graph *graph, int32_t value) {
+    const int64_t count = ftr_shape_count(&graph->values[value].shape);
+    return count > 0 ? count : 0;
+}
+
+/* Queries times keys times the width of a head, for each of the `products` over them: half of it with a causal mask, which
+ * leaves half of the pairs out. The inputs are [n, t, heads, width]. */
+static int64_t ftr__attention_multiply_adds(const ftr_graph *graph, const ftr__node *node, int32_t query,
+                                            int64_t products) {
+    const int64_t rows = ftr__cost_count(graph, node->in[query]);
+    const int64_t keys = graph->values[node->in[query + 1]].shape.dim[1];
+    return rows * keys * products / (node->attr.attention.causal ? 2 : 1);
+}
+
+int64_t ftr__node_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
+    const int64_t out = node->out_count > 0 ? ftr__cost_count(graph, node->first_out) : 0;
+    const ftr_shape *first = node->in_count > 0 ? &graph->values[node->in[0]].shape : NULL;
+    const ftr_shape *second = node->in_count > 1 ? &graph->values[node->in[1]].shape : NULL;
+    switch (node->op) {
+    case FTR_OP_matmul: return out * first->dim[first->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
+    case FTR_OP_linear: return out * second->dim[1];
+    case FTR_OP_conv2d: return out * second->dim[1] * second->dim[2] * second->dim[3];
+    /* a gradient of y [n, h, w, o] with a weight [o, kh, kw, c] */
+    case FTR_OP_conv2d_grad_input:
+        return ftr__cost_count(graph, node->in[0]) * second->dim[1] * second->dim[2] * second->dim[3];
+    case FTR_OP_conv2d_grad_weight:
+        return ftr__cost_count(graph, node->in[0]) * (out / (first->dim[3] > 0 ? first->dim[3] : 1));
+    case FTR_OP_attention: return ftr__attention_multiply_adds(graph, node, 0, 2);
+    case FTR_OP_attention_grad: return ftr__attention_multiply_adds(graph, node, 1, 5);
+    default: return 0;
+    }
+}
+
+int64_t ftr__node_bytes(const ftr_graph *graph, const ftr__node *node) {
+    int64_t bytes = 0;
+    for (int32_t i = 0; i < node->in_count; i++)
+        if (node->in[i])
+            bytes += ftr__cost_count(graph, node->in[i]) * (int64_t)ftr_dtype_size(graph->values[node->in[i]].dtype);
+    for (int32_t i = 0; i < node->out_count; i++)
+        bytes += ftr__cost_count(graph, node->first_out + i) *
+                 (int64_t)ftr_dtype_size(graph->values[node->first_out + i].dtype);
+    return bytes;
 }
 
 /* ---- src/ops/registry.h ---- */
@@ -7686,6 +8536,8 @@ ftr_status ftr__infer_batch_norm_grad(ftr__infer *s) {
         status = ftr__check_same_type(s, 0, 6, "dy", "y");
         if (status == FTR_OK) status = ftr__check_same_shape(s, 0, 6, "dy", "y");
     }
+    if (status == FTR_OK && s->in_count > 7 && s->in[7] != NULL)
+        status = ftr__check_wide_vector(s, 7, "beta", x->dim[x->rank - 1]);
     return status != FTR_OK ? status : ftr__norm_outputs(s, x, 2);
 }
 
@@ -8239,6 +9091,161 @@ ftr_status ftr__infer_random_normal(ftr__infer *s) {
                                 "mean %g, std %g: expected finite numbers, std of 0 or more", (double)mean,
                                 (double)std);
     return ftr__infer_random(s);
+}
+
+/* ---- src/ops/mix.c ---- */
+/* Mixup (Zhang et al., ICLR 2018) and cutmix (Yun et al., ICCV 2019) of a batch. */
+
+#define FTR__COOKIE_MIX 0x4d495821u
+
+ftr_mix_desc ftr_mix_defaults(void) { return (ftr_mix_desc){FTR__COOKIE_MIX, 0.5, 0.5, 0.2, 1.0, FTR_MIX_ROLL}; }
+
+/* ---- how a batch is mixed */
+
+/* Whether another draw has the node's name, and thus its numbers. */
+static bool ftr__mix_name_is_taken(const ftr_graph *graph, const ftr__node *node) {
+    for (int32_t i = 0; i < graph->node_count; i++) {
+        const ftr__node *other = &graph->nodes[i];
+        if (other->op == FTR_OP_mix_draw && other != node && strcmp(other->name, node->name) == 0) return true;
+    }
+    return false;
+}
+
+ftr_mix ftr_mix_draw(ftr_tensor images, const char *name, const ftr_mix_desc *desc) {
+    const ftr_mix none = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
+    const ftr_mix_desc d = desc != NULL ? *desc : ftr_mix_defaults();
+    ftr_graph *graph = ftr__common_graph("mix_draw", &images, 1, 1);
+    if (graph == NULL) return none;
+    const ftr_shape shape = ftr_shape_of(images);
+    if (d.cookie != FTR__COOKIE_MIX) {
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "mix_draw", NULL,
+                                 "desc was not made by ftr_mix_defaults()");
+        return none;
+    }
+    if ((name != NULL && name[0] == '\0') || shape.rank < 1) {
+        (void)ftr__builder_error(graph, shape.rank < 1 ? FTR_ERROR_RANK : FTR_ERROR_NAME, "mix_draw", NULL,
+                                 shape.rank < 1 ? "images have rank 0, expected 1 or more (n, ...)"
+                                                : "the name is empty");
+        return none;
+    }
+    ftr_op_attr attr = {.mix = {.mixup = d.mixup,
+                                .cutmix = d.cutmix,
+                                .mixup_alpha = d.mixup_alpha,
+                                .cutmix_alpha = d.cutmix_alpha,
+                                .rows = shape.dim[0],
+                                .pairs = d.pairs}};
+    for (int32_t i = 0; i < 2 && d.cutmix > 0.0; i++) attr.mix.image[i] = shape.rank > 2 ? shape.dim[i + 1] : 0;
+    const ftr_tensor mask = ftr__row_mask(graph, &shape, FTR_F32);
+    const ftr_tensor weights = ftr__emit(graph, FTR_OP_mix_draw, name, &attr, &mask, 1);
+    const ftr__node *node = ftr__producer(weights);
+    if (node == NULL) return none;
+    if (ftr__mix_name_is_taken(graph, node)) {
+        (void)ftr__builder_error(graph, FTR_ERROR_NAME, "mix_draw", node->name, "the name is used by another mix_draw");
+        return none;
+    }
+    const ftr_tensor no_box = {NULL, 0};
+    return (ftr_mix){weights, ftr__output(weights, 1), d.cutmix > 0.0 ? ftr__output(weights, 2) : no_box};
+}
+
+static ftr_status ftr__check_mix_draw(ftr__infer *s) {
+    const ftr_op_attr *a = &s->node->attr;
+    const double mixup = a->mix.mixup, cutmix = a->mix.cutmix;
+    if (!(mixup >= 0.0 && cutmix >= 0.0 && mixup + cutmix <= 1.0))
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "mixup %g, cutmix %g: expected probabilities that add up to 1 or less", mixup, cutmix);
+    const double alpha[2] = {a->mix.mixup_alpha, a->mix.cutmix_alpha};
+    for (int32_t i = 0; i < 2; i++)
+        if (!(alpha[i] > 0.0) || !isfinite(alpha[i]))
+            return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%s_alpha %g, expected a finite number above 0",
+                                    i == 0 ? "mixup" : "cutmix", alpha[i]);
+    if (a->mix.pairs != FTR_MIX_ROLL && a->mix.pairs != FTR_MIX_PERMUTE)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "pairs %d, expected FTR_MIX_ROLL or FTR_MIX_PERMUTE",
+                                (int)a->mix.pairs);
+    for (int32_t i = 0; i < 2 && cutmix > 0.0; i++)
+        if (a->mix.image[i] < 1 || a->mix.image[i] > INT32_MAX)
+            return ftr__infer_error(s, FTR_ERROR_SHAPE,
+                                    "images of %lld x %lld with cutmix, expected [n, h, w, ..], h and w 1 to %d",
+                                    (long long)a->mix.image[0], (long long)a->mix.image[1], INT32_MAX);
+    if (a->mix.rows > INT32_MAX)
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "a batch of %lld, expected up to %d", (long long)a->mix.rows,
+                                INT32_MAX);
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_mix_draw(ftr__infer *s) {
+    ftr_status status = ftr__check_mix_draw(s);
+    if (status != FTR_OK) return status;
+    ftr_op_attr *attr = &s->node->attr;
+    attr->mix.key = ftr__hash(s->node->name);
+    const ftr_shape rows = {1, {attr->mix.rows}}, four = {1, {4}};
+    status = ftr__set_output(s, 0, FTR_F32, &four);
+    if (status == FTR_OK) status = ftr__set_output(s, 1, FTR_I32, &rows);
+    return status == FTR_OK ? ftr__set_output(s, 2, FTR_I32, &four) : status;
+}
+
+/* ---- mixing */
+
+/* False, with the error recorded, if the mix was drawn for images of another size. */
+static bool ftr__mix_fits(ftr_tensor x, ftr_mix mix) {
+    const ftr__node *node = ftr__producer(mix.box);
+    const ftr_shape shape = ftr_shape_of(x);
+    if (node == NULL || node->op != FTR_OP_mix_draw || shape.rank < 3) return true;
+    const int64_t *drawn = node->attr.mix.image;
+    if (shape.dim[1] == drawn[0] && shape.dim[2] == drawn[1]) return true;
+    (void)ftr__builder_error(x.graph, FTR_ERROR_SHAPE, "mix_images", NULL,
+                             "x is %lld x %lld, '%s' was drawn for %lld x %lld", (long long)shape.dim[1],
+                             (long long)shape.dim[2], node->name, (long long)drawn[0], (long long)drawn[1]);
+    return false;
+}
+
+ftr_tensor ftr_mix_images(ftr_tensor x, ftr_mix mix) {
+    const ftr_tensor in[4] = {x, mix.weights, mix.partners, mix.box};
+    if (ftr__common_graph("mix_images", in, 4, 3) == NULL || !ftr__mix_fits(x, mix)) return (ftr_tensor){NULL, 0};
+    const ftr_op_attr attr = {.mix = {.targets = false}};
+    return ftr__emit(x.graph, FTR_OP_mix, NULL, &attr, in, 4);
+}
+
+ftr_tensor ftr_mix_targets(ftr_tensor targets, ftr_mix mix) {
+    const ftr_tensor in[3] = {targets, mix.weights, mix.partners};
+    if (ftr__common_graph("mix_targets", in, 3, 3) == NULL) return (ftr_tensor){NULL, 0};
+    const ftr_op_attr attr = {.mix = {.targets = true}};
+    return ftr__emit(targets.graph, FTR_OP_mix, NULL, &attr, in, 3);
+}
+
+/* [size] of a type. */
+static ftr_status ftr__check_mix_vector(ftr__infer *s, int32_t input, const char *what, ftr_dtype dtype, int64_t size) {
+    const ftr__value *value = s->in[input];
+    char text[FTR__SHAPE_TEXT];
+    if (value->dtype != dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "%s are %s, expected %s", what, ftr_dtype_name(value->dtype),
+                                ftr_dtype_name(dtype));
+    if (value->shape.rank == 1 && value->shape.dim[0] == size) return FTR_OK;
+    return ftr__infer_error(s, FTR_ERROR_SHAPE, "%s are %s, expected [%lld]", what,
+                            ftr__shape_text(&value->shape, text), (long long)size);
+}
+
+static ftr_status ftr__mix_shape(ftr__infer *s) {
+    ftr_status status = ftr__check_float(s, 0, "input");
+    if (status != FTR_OK) return status;
+    const ftr_shape *shape = &s->in[0]->shape;
+    const bool boxed = s->in_count > 3 && s->in[3] != NULL;
+    if (shape->rank < (boxed ? 3 : 2))
+        return ftr__infer_error(s, FTR_ERROR_RANK, "input has rank %d, expected %s", (int)shape->rank,
+                                boxed ? "3 or more (n, h, w, ...)" : "2 or more (n, ...)");
+    status = ftr__check_mix_vector(s, 1, "weights", FTR_F32, 4);
+    if (status == FTR_OK) status = ftr__check_mix_vector(s, 2, "partners", FTR_I32, shape->dim[0]);
+    if (status == FTR_OK && boxed) status = ftr__check_mix_vector(s, 3, "bounds of the box", FTR_I32, 4);
+    return status == FTR_OK ? ftr__set_output(s, 0, s->in[0]->dtype, shape) : status;
+}
+
+ftr_status ftr__infer_mix(ftr__infer *s) { return ftr__mix_shape(s); }
+ftr_status ftr__infer_mix_grad(ftr__infer *s) { return ftr__mix_shape(s); }
+
+void ftr__grad_mix(ftr__grad *s) {
+    if (!ftr__has_gradient(s) || !s->wanted[0]) return;
+    const ftr_tensor none = {NULL, 0};
+    const ftr_tensor in[4] = {s->dout[0], s->in[1], s->in[2], s->node->in_count > 3 ? s->in[3] : none};
+    s->din[0] = ftr__emit(s->graph, FTR_OP_mix_grad, NULL, &s->node->attr, in, 4);
 }
 
 /* ---- src/ops/attention.c ---- */
@@ -8871,6 +9878,61 @@ ftr_cross_entropy_desc ftr_cross_entropy_defaults(void) {
     return desc;
 }
 
+/* Refuses what ftr__soft_cross_entropy() does not take. */
+static bool ftr__check_soft_targets(ftr_tensor logits, ftr_tensor targets, const ftr_cross_entropy_desc *d) {
+    const char *what = "cross_entropy";
+    ftr_graph *graph = logits.graph;
+    const ftr_shape shape = ftr_shape_of(logits), shape_targets = ftr_shape_of(targets);
+    const ftr_shape weights = ftr_shape_of(d->class_weights);
+    const ftr_dtype dtype = ftr_dtype_of(logits), other = ftr_dtype_of(targets);
+    const int64_t classes = shape.dim[shape.rank - 1];
+    const bool weighted = d->class_weights.graph != NULL;
+    char text[FTR__SHAPE_TEXT], text_logits[FTR__SHAPE_TEXT];
+    (void)ftr__shape_text(&shape, text_logits);
+    if (!(d->label_smoothing >= 0.0 && d->label_smoothing <= 1.0))
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "label_smoothing %g, expected 0 to 1",
+                                 d->label_smoothing);
+    else if ((int)d->reduction < (int)FTR_REDUCE_MEAN || (int)d->reduction > (int)FTR_REDUCE_NONE)
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL, "reduction %d, expected 0 to %d",
+                                 (int)d->reduction, (int)FTR_REDUCE_NONE);
+    else if (d->ignore_index >= 0)
+        (void)ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, what, NULL,
+                                 "ignore_index %lld with class probabilities as targets, expected a number below 0",
+                                 (long long)d->ignore_index);
+    else if (dtype != other)
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "class probabilities are %s, logits are %s",
+                                 ftr_dtype_name(other), ftr_dtype_name(dtype));
+    else if (!ftr_shape_equal(&shape, &shape_targets))
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "class probabilities are %s, logits are %s",
+                                 ftr__shape_text(&shape_targets, text), text_logits);
+    else if (classes < 1)
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "logits %s have no classes", text_logits);
+    else if (weighted && (weights.rank != 1 || weights.dim[0] != classes))
+        (void)ftr__builder_error(graph, FTR_ERROR_SHAPE, what, NULL, "class weights is %s, expected [%lld]",
+                                 ftr__shape_text(&weights, text), (long long)classes);
+    else if (weighted && ftr_dtype_of(d->class_weights) != dtype)
+        (void)ftr__builder_error(graph, FTR_ERROR_DTYPE, what, NULL, "class weights is %s, expected %s",
+                                 ftr_dtype_name(ftr_dtype_of(d->class_weights)), ftr_dtype_name(dtype));
+    else
+        return true;
+    return false;
+}
+
+/* - sum over classes of w[c] ((1 - e) t[c] + e / C) log p[c], of each row. */
+static ftr_tensor ftr__soft_cross_entropy(ftr_tensor logits, ftr_tensor targets, const ftr_cross_entropy_desc *d) {
+    if (!ftr__check_soft_targets(logits, targets, d)) return (ftr_tensor){NULL, 0};
+    const ftr_shape shape = ftr_shape_of(logits);
+    const double e = d->label_smoothing, classes = (double)shape.dim[shape.rank - 1];
+    const int32_t last = shape.rank - 1;
+    if (e > 0.0)
+        targets =
+            ftr_add(ftr_mul(targets, ftr__scalar_beside(targets, 1.0 - e)), ftr__scalar_beside(targets, e / classes));
+    if (d->class_weights.graph != NULL) targets = ftr_mul(targets, d->class_weights);
+    const ftr_tensor terms = ftr_mul(ftr_log_softmax(logits, -1), targets);
+    const ftr_tensor rows = ftr_neg(ftr__sum_mask(terms, 1u << last, false));
+    return ftr__reduce_real_rows(rows, d->reduction);
+}
+
 ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cross_entropy_desc *desc) {
     ftr_tensor none = {NULL, 0};
     ftr_cross_entropy_desc d = desc != NULL ? *desc : ftr_cross_entropy_defaults();
@@ -8882,6 +9944,10 @@ ftr_tensor ftr_cross_entropy(ftr_tensor logits, ftr_tensor labels, const ftr_cro
         return ftr__builder_error(graph, FTR_ERROR_INVALID_ARGUMENT, "cross_entropy", NULL,
                                   "desc was not made by ftr_cross_entropy_defaults()");
     ftr_shape rows = ftr_shape_of(labels);
+    if (ftr__is_float(ftr_dtype_of(labels)) && rows.rank > 0 && rows.rank == ftr_shape_of(logits).rank) {
+        const int32_t first = ftr__node_count(logits);
+        return ftr__keep_f32(ftr__soft_cross_entropy(logits, labels, &d), first);
+    }
     in[3] = ftr__row_mask(graph, &rows, ftr_dtype_of(logits));
     ftr_op_attr attr = {.cross_entropy = {d.label_smoothing, d.ignore_index, d.reduction}};
     return ftr__emit(graph, FTR_OP_cross_entropy, NULL, &attr, in, 4);
@@ -9554,15 +10620,69 @@ ftr_status ftr__infer_count_update(ftr__infer *s) {
     return status != FTR_OK ? status : ftr__check_update_scalar(s, 1, "found_inf", true);
 }
 
-/* Input `i` of one shape and type with the parameter whose group it is in, but 1 long in axis `summed`; -1: no axis
- * is. */
-static ftr_status ftr__check_update_group(ftr__infer *s, int32_t parameter, int32_t i, int32_t summed) {
-    const ftr__value *p = ftr__update_input(s, parameter), *value = ftr__update_input(s, i);
-    if (!p || !value)
-        return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(p ? i : parameter));
-    if (p->dtype != value->dtype)
+/* Pairs of tensors of one shape and type from input `first` on. */
+static ftr_status ftr__check_pairs(ftr__infer *s, int32_t first) {
+    char text[2][FTR__SHAPE_TEXT];
+    if (s->in_count < first + 2 || (s->in_count - first) % 2 != 0)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "%d inputs, expected %d and 2 a pair", (int)s->in_count,
+                                (int)first);
+    for (int32_t i = first; i < s->in_count; i += 2) {
+        const ftr__value *state = ftr__update_input(s, i), *value = ftr__update_input(s, i + 1);
+        if (!state || !value)
+            return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(state ? i + 1 : i));
+        if (!ftr__is_wide(state->dtype) || state->dtype != value->dtype)
+            return ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, input %d is %s, expected f32 or f64 for both",
+                                    (int)i, ftr_dtype_name(state->dtype), (int)i + 1, ftr_dtype_name(value->dtype));
+        if (!ftr_shape_equal(&state->shape, &value->shape))
+            return ftr__infer_error(s, FTR_ERROR_SHAPE, "input %d is %s, input %d is %s: both must have one shape",
+                                    (int)i, ftr__shape_text(&state->shape, text[0]), (int)i + 1,
+                                    ftr__shape_text(&value->shape, text[1]));
+    }
+    return FTR_OK;
+}
+
+ftr_status ftr__infer_accumulate_update(ftr__infer *s) {
+    if (s->node->attr.accumulate.steps < 1)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT, "steps is %lld, expected 1 or more",
+                                (long long)s->node->attr.accumulate.steps);
+    return ftr__check_pairs(s, 0);
+}
+
+ftr_status ftr__infer_average_update(ftr__infer *s) {
+    ftr_status status = ftr__check_update_scalar(s, 0, "count", false);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 1, "step", false);
+    if (status == FTR_OK) status = ftr__check_update_scalar(s, 2, "found_inf", true);
+    return status == FTR_OK ? ftr__check_pairs(s, FTR_AVERAGE_FIRST_PAIR) : status;
+}
+
+ftr_status ftr__infer_swap_update(ftr__infer *s) { return ftr__check_pairs(s, 0); }
+
+/* Types of a parameter's group: p and its gradient are wide and the same; a state is as they are, or in bf16 if the op
+ * can keep it so, all states of a node alike. */
+static ftr_status ftr__check_update_type(ftr__infer *s, const ftr__value *p, int32_t i, int32_t kind) {
+    const ftr__value *value = ftr__update_input(s, i);
+    const ftr__value *first = kind >= 2 ? ftr__update_input(s, FTR_UPDATE_FIRST_GROUP + 2) : p;
+    const bool may_be_bf16 = kind >= 2 && s->node->op != FTR_OP_adafactor_update;
+    if (!ftr__is_wide(p->dtype))
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "parameter is %s, expected f32 or f64", ftr_dtype_name(p->dtype));
+    if (value->dtype != p->dtype && !(may_be_bf16 && value->dtype == FTR_BF16))
         return ftr__infer_error(s, FTR_ERROR_DTYPE, "parameter is %s, input %d is %s: both must have one type",
                                 ftr_dtype_name(p->dtype), (int)i, ftr_dtype_name(value->dtype));
+    if (first && first->dtype != value->dtype)
+        return ftr__infer_error(s, FTR_ERROR_DTYPE, "input %d is %s, input %d is %s: all states must have one type",
+                                (int)FTR_UPDATE_FIRST_GROUP + 2, ftr_dtype_name(first->dtype), (int)i,
+                                ftr_dtype_name(value->dtype));
+    return FTR_OK;
+}
+
+/* Input `i`, number `kind` of its parameter's group, has the parameter's shape, but is 1 long in axis `summed`; -1: no
+ * axis is. */
+static ftr_status ftr__check_update_group(ftr__infer *s, int32_t i, int32_t kind, int32_t summed) {
+    const ftr__value *p = ftr__update_input(s, i - kind), *value = ftr__update_input(s, i);
+    if (!p || !value)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_TENSOR, "input %d is missing", (int)(p ? i : i - kind));
+    const ftr_status status = ftr__check_update_type(s, p, i, kind);
+    if (status != FTR_OK) return status;
     ftr_shape expected = p->shape;
     if (summed >= 0) expected.dim[summed] = 1;
     if (ftr_shape_equal(&expected, &value->shape)) return FTR_OK;
@@ -9595,10 +10715,10 @@ static ftr_status ftr__check_optimizer(ftr__infer *s, int32_t states) {
     if (status == FTR_OK) status = ftr__check_update_scalar(s, 2, "grad_scale", true);
     if (status == FTR_OK) status = ftr__check_update_scalar(s, 3, "found_inf", true);
     for (int32_t i = first; i < s->in_count && status == FTR_OK; i++) {
-        const int32_t kind = (i - first) % stride, parameter = i - kind;
+        const int32_t kind = (i - first) % stride;
         if (kind == 0 && factored) status = ftr__check_factored(s, ftr__update_input(s, i));
         const int32_t summed = !factored || kind < 2 ? -1 : kind == 2 ? column : row;
-        if (kind != 0) status = ftr__check_update_group(s, parameter, i, summed);
+        if (kind != 0) status = ftr__check_update_group(s, i, kind, summed);
     }
     return status;
 }
@@ -9909,7 +11029,7 @@ ftr_param_group ftr_param_group_defaults(void) {
 }
 
 static ftr_optimizer ftr__optimizer_of(ftr_optimizer_kind kind, double lr) {
-    return (ftr_optimizer){.cookie = FTR__COOKIE_OPTIMIZER, .kind = kind, .lr = lr};
+    return (ftr_optimizer){.cookie = FTR__COOKIE_OPTIMIZER, .kind = kind, .lr = lr, .state_dtype = FTR_F32};
 }
 
 ftr_optimizer ftr_sgd(double lr) { return ftr__optimizer_of(FTR_OPTIMIZER_SGD, lr); }
@@ -10042,6 +11162,31 @@ static ftr_status ftr__check_ranges(ftr_context *context, const ftr_optimizer *o
     return FTR_OK;
 }
 
+/* A mean that moves by 1 - beta of the way falls by at most that share of itself; half of bf16's last place is 2^-8 of
+ * a number just above a power of two. */
+static void ftr__warn_of_stuck_moments(ftr_context *context, const ftr_optimizer *o) {
+    const uint32_t moments = FTR__KIND(ADAM) | FTR__KIND(ADAMW) | FTR__KIND(LAMB) | FTR__KIND(MUON);
+    const bool mean = moments >> o->kind & 1u, square = o->kind == FTR_OPTIMIZER_RMSPROP;
+    const double beta = square ? o->alpha : o->beta2;
+    if ((mean || square) && 1.0 - beta < 0x1p-8)
+        ftr__log(
+            context, FTR_LOG_WARNING,
+            "optimizer: state_dtype is bf16 and %s %g: rounding keeps the second moment from falling; it falls with "
+            "0.996 or less",
+            square ? "alpha" : "beta2", beta);
+}
+
+static ftr_status ftr__check_state_dtype(ftr_context *context, const ftr_optimizer *o) {
+    if (o->state_dtype == FTR_F32 || o->state_dtype == FTR_DTYPE_NONE) return FTR_OK;
+    if (o->state_dtype != FTR_BF16)
+        return ftr__error(context, FTR_ERROR_DTYPE, "optimizer: state_dtype is %s, expected f32 or bf16",
+                          ftr_dtype_name(o->state_dtype));
+    ftr__warn_of_stuck_moments(context, o);
+    if (o->kind != FTR_OPTIMIZER_ADAFACTOR) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_UNSUPPORTED,
+                      "optimizer: state_dtype is bf16, expected f32: Adafactor's state is not elementwise");
+}
+
 /* Nesterov's correction of a momentum that is a sum. `momentum` is the optimizer's or a group's. */
 static ftr_status ftr__check_nesterov(ftr_context *context, const ftr_optimizer *o, double momentum) {
     if (!o->nesterov || (o->kind != FTR_OPTIMIZER_SGD && o->kind != FTR_OPTIMIZER_LARS)) return FTR_OK;
@@ -10105,6 +11250,7 @@ ftr_status ftr__optimizer_check(const ftr_graph *graph, const ftr_optimizer *o) 
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
                           "optimizer: kind is %d, expected one of ftr_optimizer_kind", (int)o->kind);
     ftr_status status = ftr__check_ranges(context, o);
+    if (!status) status = ftr__check_state_dtype(context, o);
     if (!status) status = ftr__check_nesterov(context, o, o->momentum);
     if (!status && o->kind == FTR_OPTIMIZER_LAMB && o->max_grad_norm > 0.0 && o->clip_value > 0.0)
         return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
@@ -10305,7 +11451,8 @@ static void ftr__assign_rules(ftr__emission *e) {
     }
 }
 
-/* State number `index` of a parameter: of its shape, but for the factors of a second moment. */
+/* State number `index` of a parameter: of its shape, but for the factors of a second moment, and of its type, or
+ * bf16. */
 static ftr_tensor ftr__emit_state(ftr__emission *e, ftr__arena *arena, int32_t parameter, int32_t index) {
     ftr_graph *graph = e->graph;
     const ftr__update_rule *rule = &e->rules[e->rule_of[parameter]];
@@ -10321,7 +11468,8 @@ static ftr_tensor ftr__emit_state(ftr__emission *e, ftr__arena *arena, int32_t p
     snprintf(name, size, "%s.%s", owner, what);
     ftr_shape shape = value.shape;
     if (row != column) shape.dim[index == 0 ? column : row] = 1;
-    return ftr__add_source(graph, FTR_OP_buffer, name, value.dtype, shape);
+    const ftr_dtype dtype = e->optimizer->state_dtype == FTR_BF16 ? FTR_BF16 : value.dtype;
+    return ftr__add_source(graph, FTR_OP_buffer, name, dtype, shape);
 }
 
 /* One kind of state after the other, each in the order of the parameters: flat arrays parallel to theirs. */
@@ -10772,9 +11920,9 @@ FTR_LIB ftr_status ftr__scaler_check(ftr_context *context, const ftr_scaler_desc
 /* Declares the scale. Its first value is the plan's to write. */
 FTR_LIB void ftr__scaler_begin(ftr_graph *graph, ftr__scaler *scaler);
 
-/* Emits the norm of all gradients, with or without a scale; max_norm 0 does not clip. */
+/* Emits the norm of all gradients, with or without a scale. `attr` is that of grad_norm. */
 FTR_LIB ftr_status ftr__scaler_measure(ftr_graph *graph, ftr__arena *arena, ftr__scaler *scaler,
-                                       const int32_t *gradients, int32_t count, double max_norm);
+                                       const int32_t *gradients, int32_t count, const ftr_op_attr *attr);
 
 /* Emits the update of the scale, after those of the optimizer, and makes running statistics wait for finite gradients. */
 FTR_LIB ftr_status ftr__scaler_end(ftr_graph *graph, const ftr__scaler *scaler, const ftr_scaler_desc *desc);
@@ -10820,14 +11968,13 @@ void ftr__scaler_begin(ftr_graph *graph, ftr__scaler *scaler) {
 }
 
 ftr_status ftr__scaler_measure(ftr_graph *graph, ftr__arena *arena, ftr__scaler *scaler, const int32_t *gradients,
-                               int32_t count, double max_norm) {
+                               int32_t count, const ftr_op_attr *attr) {
     const size_t bytes = ((size_t)count + 1) * sizeof(ftr_tensor);
     ftr_tensor *in = ftr__arena_alloc(arena, bytes);
     if (!in) return ftr__out_of_memory(graph->context, "grad_norm", bytes);
     if (scaler->scale) in[0] = (ftr_tensor){graph, scaler->scale};
     for (int32_t i = 0; i < count; i++) in[i + 1] = (ftr_tensor){graph, gradients[i]};
-    const ftr_op_attr attr = {.grad_norm = {max_norm}};
-    const ftr_tensor norm = ftr__emit(graph, FTR_OP_grad_norm, "grad_norm", &attr, in, count + 1);
+    const ftr_tensor norm = ftr__emit(graph, FTR_OP_grad_norm, "grad_norm", attr, in, count + 1);
     if (!ftr_is_valid(norm)) return graph->status;
     scaler->norm = norm.id;
     scaler->found_inf = norm.id + 1;
@@ -10864,9 +12011,191 @@ ftr_status ftr__scaler_end(ftr_graph *graph, const ftr__scaler *scaler, const ft
     return graph->status;
 }
 
+/* ---- src/optim/average.h ---- */
+/* What stands around the optimizer's step: sums of gradients in front of it, averages of weights behind it. */
+
+/* Emits "NAME.grad_sum" for each of `count` parameters: a state that takes up the gradient of each micro-batch, the first of
+ * a group of `micro_batches` in place of what was there. gradients[i] becomes the sum. */
+FTR_LIB ftr_status ftr__accumulation_emit(ftr_graph *graph, ftr__arena *arena, const int32_t *parameters,
+                                          int32_t *gradients, int32_t count, int64_t micro_batches);
+
+/* Checks a description: cookie and ranges. */
+FTR_LIB ftr_status ftr__average_check(ftr_context *context, const ftr_average_desc *average);
+
+/* What is averaged when. */
+typedef struct ftr__averaged {
+    const int32_t *parameters; /* those that are trained */
+    int32_t count;
+    int32_t applied;   /* the optimizer's count of applied steps */
+    int32_t found_inf; /* 0: none */
+} ftr__averaged;
+
+/* Emits "NAME.average" for each trained parameter and each running statistic that the graph updates, the nodes that keep
+ * them, and the one that exchanges them with the variables. `taken` becomes the id of "average.count". */
+FTR_LIB ftr_status ftr__average_emit(ftr_graph *graph, ftr__arena *arena, const ftr_average_desc *desc,
+                                     const ftr__averaged *of, int32_t *taken);
+
+/* ---- src/optim/average.c ---- */
+/* Gradient accumulation, and averages of weights: exponential ones (PyTorch's get_ema_multi_avg_fn, timm's ModelEmaV3) and
+ * equal ones (Izmailov et al.: Averaging Weights Leads to Wider Optima and Better Generalization, 2018). All of it is nodes
+ * of the graph: a step asks the host for nothing. */
+
+#define FTR__COOKIE_AVERAGE 0x61766572u
+
+/* "fc1.weight.average": a state beside a variable. */
+static ftr_tensor ftr__state_beside(ftr_graph *graph, ftr__arena *arena, int32_t value, const char *what) {
+    const ftr__value of = graph->values[value];
+    const char *owner = graph->nodes[of.node].name;
+    const size_t size = strlen(owner) + strlen(what) + 2;
+    char *name = ftr__arena_alloc(arena, size);
+    if (!name) {
+        ftr__out_of_memory(graph->context, what, size);
+        return (ftr_tensor){NULL, 0};
+    }
+    snprintf(name, size, "%s.%s", owner, what);
+    return ftr__add_source(graph, FTR_OP_buffer, name, of.dtype, of.shape);
+}
+
+static ftr_status ftr__state_status(const ftr_graph *graph) {
+    return graph->status ? graph->status : FTR_ERROR_OUT_OF_MEMORY;
+}
+
+/* ------------------------------------------------------------------------------------------------- accumulation -- */
+
+ftr_status ftr__accumulation_emit(ftr_graph *graph, ftr__arena *arena, const int32_t *parameters, int32_t *gradients,
+                                  int32_t count, int64_t micro_batches) {
+    const ftr_op_attr attr = {.accumulate = {.steps = micro_batches}};
+    for (int32_t i = 0; i < count; i++) {
+        const ftr_tensor in[2] = {ftr__state_beside(graph, arena, parameters[i], "grad_sum"), {graph, gradients[i]}};
+        if (!ftr_is_valid(in[0])) return ftr__state_status(graph);
+        ftr__emit(graph, FTR_OP_accumulate_update, NULL, &attr, in, 2);
+        if (graph->status) return graph->status;
+        gradients[i] = in[0].id;
+    }
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------ averages -- */
+
+ftr_average_desc ftr_average_defaults(void) {
+    const ftr_average_desc average = {.cookie = FTR__COOKIE_AVERAGE,
+                                      .kind = FTR_AVERAGE_NONE,
+                                      .decay = 0.999,
+                                      .warmup_gamma = 1.0,
+                                      .warmup_power = 2.0 / 3.0,
+                                      .every = 1};
+    return average;
+}
+
+static bool ftr__is_share(double x) { return x >= 0.0 && x <= 1.0; }
+
+ftr_status ftr__average_check(ftr_context *context, const ftr_average_desc *average) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (average->cookie != FTR__COOKIE_AVERAGE)
+        return ftr__error(context, bad, "average: the description was not made by ftr_average_defaults()");
+    if ((int)average->kind < (int)FTR_AVERAGE_NONE || average->kind > FTR_AVERAGE_SWA)
+        return ftr__error(context, bad, "average: kind is %d, expected one of ftr_average_kind", (int)average->kind);
+    if (!ftr__is_share(average->decay))
+        return ftr__error(context, bad, "average: decay is %g, expected 0 to 1", average->decay);
+    if (!ftr__is_share(average->min_decay))
+        return ftr__error(context, bad, "average: min_decay is %g, expected 0 to 1", average->min_decay);
+    if (!(average->warmup_gamma > 0.0) || !isfinite(average->warmup_gamma))
+        return ftr__error(context, bad, "average: warmup_gamma is %g, expected a finite number above 0",
+                          average->warmup_gamma);
+    if (!(average->warmup_power > 0.0) || !isfinite(average->warmup_power))
+        return ftr__error(context, bad, "average: warmup_power is %g, expected a finite number above 0",
+                          average->warmup_power);
+    if (average->start < 0)
+        return ftr__error(context, bad, "average: start is %lld, expected 0 or more", (long long)average->start);
+    if (average->every < 1)
+        return ftr__error(context, bad, "average: every is %lld, expected 1 or more", (long long)average->every);
+    return FTR_OK;
+}
+
+typedef struct ftr__averaging {
+    ftr_graph *graph;
+    ftr__arena *arena;
+    const ftr_average_desc *desc;
+    const ftr__averaged *of;
+    ftr_tensor *in;           /* the common inputs, then a pair for each parameter, then for each running statistic */
+    int32_t used, statistics; /* inputs in all; where those of the statistics begin */
+} ftr__averaging;
+
+static ftr_status ftr__average_pair(ftr__averaging *a, int32_t value) {
+    const ftr_tensor average = ftr__state_beside(a->graph, a->arena, value, "average");
+    if (!ftr_is_valid(average)) return ftr__state_status(a->graph);
+    a->in[a->used++] = average;
+    a->in[a->used++] = (ftr_tensor){a->graph, value};
+    return FTR_OK;
+}
+
+/* A running statistic that several nodes share has one average. */
+static bool ftr__has_pair(const ftr__averaging *a, int32_t value) {
+    for (int32_t i = FTR_AVERAGE_FIRST_PAIR + 1; i < a->used; i += 2)
+        if (a->in[i].id == value) return true;
+    return false;
+}
+
+static ftr_status ftr__average_pairs(ftr__averaging *a) {
+    const ftr_graph *graph = a->graph;
+    const int32_t nodes = graph->node_count; /* those made here are no statistics */
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < a->of->count && !status; i++) status = ftr__average_pair(a, a->of->parameters[i]);
+    a->statistics = a->used;
+    for (int32_t n = 0; n < nodes && !status; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->op != FTR_OP_ema_update || node->dead || ftr__has_pair(a, node->in[0])) continue;
+        status = ftr__average_pair(a, node->in[0]);
+    }
+    return status;
+}
+
+static ftr_op_attr ftr__average_attr(const ftr_average_desc *desc) {
+    const bool warms_up = desc->kind == FTR_AVERAGE_EMA && desc->warmup;
+    return (ftr_op_attr){.average = {.decay = desc->decay,
+                                     .min_decay = warms_up ? desc->min_decay : 0.0,
+                                     .warmup_gamma = warms_up ? desc->warmup_gamma : 0.0,
+                                     .warmup_power = warms_up ? desc->warmup_power : 0.0,
+                                     .start = desc->start,
+                                     .every = desc->every,
+                                     .equal = desc->kind == FTR_AVERAGE_SWA}};
+}
+
+/* Copied statistics have a node of their own. */
+static ftr_status ftr__average_nodes(ftr__averaging *a) {
+    ftr_graph *graph = a->graph;
+    ftr_op_attr attr = ftr__average_attr(a->desc);
+    const int32_t end = a->desc->copy_buffers ? a->statistics : a->used;
+    ftr__emit(graph, FTR_OP_average_update, "average", &attr, a->in, end);
+    const int32_t pairs = a->used - FTR_AVERAGE_FIRST_PAIR;
+    ftr__emit(graph, FTR_OP_swap_update, "average.swap", NULL, a->in + FTR_AVERAGE_FIRST_PAIR, pairs);
+    if (!graph->status) graph->nodes[graph->node_count - 1].stage = FTR__STAGE_SWAP;
+    if (end == a->used) return graph->status;
+    ftr_tensor *in = a->in + a->statistics - FTR_AVERAGE_FIRST_PAIR; /* over pairs that are no longer needed */
+    memmove(in, a->in, FTR_AVERAGE_FIRST_PAIR * sizeof *in);
+    attr.average.copy = true;
+    ftr__emit(graph, FTR_OP_average_update, "average.buffers", &attr, in,
+              FTR_AVERAGE_FIRST_PAIR + a->used - a->statistics);
+    return graph->status;
+}
+
+ftr_status ftr__average_emit(ftr_graph *graph, ftr__arena *arena, const ftr_average_desc *desc, const ftr__averaged *of,
+                             int32_t *taken) {
+    const size_t most = FTR_AVERAGE_FIRST_PAIR + 2 * ((size_t)of->count + (size_t)graph->node_count);
+    ftr__averaging a = {.graph = graph, .arena = arena, .desc = desc, .of = of, .used = FTR_AVERAGE_FIRST_PAIR};
+    a.in = ftr__arena_alloc(arena, most * sizeof *a.in);
+    if (!a.in) return ftr__out_of_memory(graph->context, "average", most * sizeof *a.in);
+    a.in[0] = ftr__add_source(graph, FTR_OP_buffer, "average.count", FTR_I64, ftr_scalar_shape());
+    a.in[1] = (ftr_tensor){graph, of->applied};
+    if (of->found_inf) a.in[2] = (ftr_tensor){graph, of->found_inf};
+    *taken = a.in[0].id;
+    const ftr_status status = graph->status ? graph->status : ftr__average_pairs(&a);
+    return status ? status : ftr__average_nodes(&a);
+}
+
 /* ---- src/passes/plan.h ---- */
 /* A plan, and the passes that make it. Each pass works on the plan's own copy of the graph and runs in this order: lower,
- * autodiff (with the optimizer's nodes), amp, fuse, schedule, memplan. */
+ * autodiff (with the optimizer's nodes), amp, fuse, recompute, schedule, memplan. */
 
 /* Which memory a value lies in. */
 typedef enum ftr__place {
@@ -10899,6 +12228,7 @@ struct ftr_plan {
     ftr_graph *graph;  /* the plan's copy, changed by the passes */
     ftr__arena arena;
     ftr_mode mode;
+    bool cumulative_statistics; /* running statistics are means over the plan's steps */
     ftr_amp amp;
     int32_t loss;     /* value id or 0 */
     int32_t *kept;    /* values to be readable after a step: loss, outputs */
@@ -10910,11 +12240,20 @@ struct ftr_plan {
     int32_t learning_rate, applied_steps; /* the optimizer's lr and step, value ids or 0 */
     ftr__scaler scaler;                   /* of the loss, and the norm of gradients */
     ftr_scaler_desc scaler_desc;
+    int64_t accumulate; /* micro-batches of an update, 1 or more */
+    int32_t averages;   /* state: how many averages of the weights were taken; 0: there are none */
     ftr_nonfinite debug_nonfinite;
+    struct {
+        int32_t nodes;
+        int64_t multiply_adds, bytes; /* bytes: of results */
+        size_t live;                  /* bytes of activations and of the copies' bookkeeping, as the pass sees them */
+        bool smallest;                /* no choice came to the target: this is the one that came closest */
+    } recomputed;
 
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
     ftr__slot *slots; /* by value id */
+    size_t variable_bytes; /* of the graph's parameters and buffers */
     size_t workspace_bytes;
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
@@ -10922,7 +12261,12 @@ struct ftr_plan {
     unsigned char *workspace;
     ftr__step *steps;
     int32_t step_count;
+    int32_t micro_end, update_end; /* ends of what runs in each step, and in one that ends a group */
+    bool average_is_in;            /* the averages and the graph's variables have changed places */
     bool *fed; /* by value id, for inputs */
+    double *profile;      /* seconds of each step over profiled_steps; NULL: never asked for */
+    bool profiling;
+    uint64_t profiled_steps;
     uint64_t steps_done; /* those of a checkpoint it was restored from included */
     bool has_run;
 };
@@ -10937,14 +12281,40 @@ FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
  * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
 FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
 
-/* Drops what nothing needs and fixes the order: inputs before users, updates of state last. */
+/* What is to be recomputed. */
+typedef struct ftr__recompute_desc {
+    size_t target;               /* bytes of activations, and of the copies' bookkeeping, to come to, if that is possible; SIZE_MAX: none */
+    const char *const *patterns; /* of scopes, see ftr_compile_desc */
+    int32_t pattern_count;
+} ftr__recompute_desc;
+
+/* Recomputes values of the forward pass in the backward pass. Fills plan->recomputed. */
+FTR_LIB ftr_status ftr__pass_recompute(ftr_plan *plan, const ftr__recompute_desc *desc);
+
+/* Whether each pattern fits a scope. */
+FTR_LIB ftr_status ftr__recompute_check(const ftr_graph *graph, const char *const *patterns, int32_t count);
+
+/* Plans a graph, checked already, as desc->memory_budget asks: *plan is the caller's, and has no memory of its own yet.
+ * After an error it is NULL; *fits is false if the error is that the budget is too small, and *memory is then the smallest
+ * plan's. In exec/compile.c. */
+FTR_LIB ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory,
+                                    bool *fits);
+
+/* Drops what nothing needs and fixes the order: inputs before users, stage after stage, updates of state last; but gradients
+ * are added up as soon as they are there, so that their memory is free again. */
 FTR_LIB ftr_status ftr__pass_schedule(ftr_plan *plan);
 
 /* Gives each value its memory: aliases, in-place results, then offsets by lifetime. Fills slots and bytes. */
 FTR_LIB ftr_status ftr__pass_memplan(ftr_plan *plan);
 
+/* FTR_ERROR_STATE while the averages are in the graph's variables; `what` begins the sentence. */
+FTR_LIB ftr_status ftr__refuse_average(const ftr_plan *plan, const char *what);
+
 /* Marks the nodes that the plan's kept values, gradients and updates need. `needed` has room for each node of the graph. */
 FTR_LIB ftr_status ftr__mark_needed(const ftr_plan *plan, bool *needed);
+
+/* Where state number `index` of the optimizer lies in the plan's memory of FTR__PLACE_STATE. */
+FTR_LIB size_t ftr__plan_state_offset(const ftr_plan *plan, int32_t index);
 
 /* Makes `to` take the place of `from`: for users and for what the caller asked to keep. */
 FTR_LIB void ftr__plan_rename(ftr_plan *plan, int32_t from, int32_t to);
@@ -10955,13 +12325,13 @@ static ftr_status ftr__lower_error(const ftr_plan *plan) {
     return ftr__error(plan->context, plan->graph->status, "%s", plan->graph->message);
 }
 
-/* The running statistics follow the batch's: running += momentum * (batch - running). */
-static void ftr__emit_statistics_update(ftr_graph *graph, const ftr__node *node) {
+/* The running statistics follow the batch's: running += momentum * (batch - running); or are the mean of all batches. */
+static void ftr__emit_statistics_update(ftr_graph *graph, const ftr__node *node, bool cumulative) {
     for (int32_t k = 0; k < 2; k++) {
         const int32_t running = node->in[3 + k];
         const ftr_op source = graph->nodes[graph->values[running].node].op;
         if (source != FTR_OP_buffer && source != FTR_OP_parameter) continue; /* a constant: nothing to update */
-        const ftr_op_attr attr = {.ema = {.weight = node->attr.norm.momentum}};
+        const ftr_op_attr attr = {.ema = {.weight = node->attr.norm.momentum, .cumulative = cumulative}};
         const ftr_tensor in[2] = {{graph, running}, {graph, node->first_out + 1 + k}};
         ftr__emit(graph, FTR_OP_ema_update, NULL, &attr, in, 2);
     }
@@ -10980,10 +12350,12 @@ static void ftr__lower_node(ftr_plan *plan, int32_t index) {
     if (node->op == FTR_OP_batch_norm) {
         node->attr.norm.training = training && !ftr__is_norm_frozen(graph, node);
         const ftr__node copy = *node;
-        if (copy.attr.norm.training) ftr__emit_statistics_update(graph, &copy);
+        if (copy.attr.norm.training) ftr__emit_statistics_update(graph, &copy, plan->cumulative_statistics);
         else if (node->in_count > 5) node->in[5] = 0; /* running statistics leave no row out: the mask need not be fed */
     } else if (node->op == FTR_OP_dropout || node->op == FTR_OP_stochastic_depth) {
         if (!training || node->attr.dropout.p <= 0.0) ftr__plan_rename(plan, node->first_out, node->in[0]);
+    } else if (node->op == FTR_OP_mix && !training) {
+        ftr__plan_rename(plan, node->first_out, node->in[0]);
     } else if (node->op == FTR_OP_attention && !training) {
         node->attr.attention.dropout = 0.0;
     }
@@ -11412,6 +12784,70 @@ static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__remove(f, relu, producer->first_out);
 }
 
+/* An activation that batch norm can take over, and the op of its gradient. */
+typedef struct ftr__smooth {
+    ftr_activation activation; /* FTR_ACT_NONE: the node is no such */
+    ftr_op gradient;
+    bool by_result; /* the gradient's second input is the activation's result, otherwise what went into it */
+} ftr__smooth;
+
+static ftr__smooth ftr__smooth_of(const ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_silu: return (ftr__smooth){FTR_ACT_SILU, FTR_OP_silu_grad, false};
+    case FTR_OP_hardswish: return (ftr__smooth){FTR_ACT_HARDSWISH, FTR_OP_hardswish_grad, false};
+    case FTR_OP_clamp:
+        if (node->attr.pointwise.a != 0.0 || node->attr.pointwise.b != 6.0) break;
+        return (ftr__smooth){FTR_ACT_RELU6, FTR_OP_clamp_grad, true};
+    default: break;
+    }
+    return (ftr__smooth){FTR_ACT_NONE, node->op, false};
+}
+
+/* The only live node of an op that takes `value` as input number `input`; NULL if there is none, or more. */
+static ftr__node *ftr__user_of(const ftr__fuser *f, ftr_op op, int32_t value, int32_t input) {
+    ftr__node *user = NULL;
+    for (int32_t n = 0; n < f->graph->node_count; n++) {
+        ftr__node *node = &f->graph->nodes[n];
+        if (!f->needed[n] || node->dead || node->op != op || node->in[input] != value) continue;
+        if (user) return NULL;
+        user = node;
+    }
+    return user;
+}
+
+/* Has batch norm's gradient do what `slope`, the activation's, does. False if it cannot. */
+static bool ftr__fuse_slope(ftr__fuser *f, const ftr__node *norm, ftr_activation activation, ftr__node *slope) {
+    const int32_t dy = slope->in[0];
+    ftr__node *grad = ftr__user_of(f, FTR_OP_batch_norm_grad, slope->first_out, 0);
+    if (!grad || f->uses[slope->first_out] != 1 || grad->in[1] != norm->in[0] || grad->in[2] != norm->in[1] ||
+        grad->attr.norm.activation != FTR_ACT_NONE || !ftr__same_kind(f->graph, dy, grad->in[1]) ||
+        !ftr__widen_inputs(f, grad, 8))
+        return false;
+    grad->in[7] = norm->in[2];
+    grad->attr.norm.activation = activation;
+    grad->fused = ftr_op_name(slope->op);
+    f->uses[slope->in[1]]--;
+    ftr__remove(f, slope, dy);
+    return true;
+}
+
+/* act(batch_norm(x)) and batch_norm_grad(act_grad(dy, .), x): the gradient computes what goes into the activation from x
+ * again, so that it need not be kept. Both or, where there is no gradient, the first alone. */
+static void ftr__fuse_smooth(ftr__fuser *f, ftr__node *act) {
+    const ftr__smooth smooth = ftr__smooth_of(act);
+    const int32_t before = act->in[0];
+    ftr__node *norm = &f->graph->nodes[f->graph->values[before].node];
+    if (norm->op != FTR_OP_batch_norm || norm->dead || norm->first_out != before ||
+        norm->attr.norm.activation != FTR_ACT_NONE || (norm->in_count > 6 && norm->in[6]))
+        return;
+    ftr__node *slope = ftr__user_of(f, smooth.gradient, smooth.by_result ? act->first_out : before, 1);
+    if (f->uses[before] != (slope && !smooth.by_result ? 2 : 1)) return;
+    if (slope && !ftr__fuse_slope(f, norm, smooth.activation, slope)) return;
+    norm->attr.norm.activation = smooth.activation;
+    norm->fused = ftr_op_name(act->op);
+    ftr__remove(f, act, before);
+}
+
 /* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. */
 static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
@@ -11437,10 +12873,804 @@ ftr_status ftr__pass_fuse(ftr_plan *plan) {
     for (int32_t n = 0; n < graph->node_count; n++) {
         ftr__node *node = &graph->nodes[n];
         if (!f.needed[n] || node->dead) continue;
-        if (node->op == FTR_OP_relu) ftr__fuse_relu(&f, node);
-        else if (node->op == FTR_OP_batch_norm_grad) ftr__fuse_relu_grad(&f, node);
+        if (node->op == FTR_OP_relu)
+            ftr__fuse_relu(&f, node);
+        else if (node->op == FTR_OP_batch_norm_grad)
+            ftr__fuse_relu_grad(&f, node);
+        else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
+            ftr__fuse_smooth(&f, node);
     }
     return FTR_OK;
+}
+
+/* ---- src/passes/recompute.h ---- */
+/* What the recompute pass knows of a plan, and its model of a plan's memory. */
+
+/* Steps of the schedule before `late` are the forward pass. A value that one of them makes is stored, or it is dropped: then
+ * what comes later reads a copy that is computed a second time, by a copy of its node. The copy of value v has the number
+ * v + values, the copy of node n the number n + nodes. A reshape is a view of its input, so it is stored or dropped with
+ * that: `anchor` leads to it. */
+typedef struct ftr__recompute {
+    ftr_plan *plan;
+    const ftr_graph *graph;
+    ftr__arena *arena;    /* the pass's own: it is no part of the plan */
+    const int32_t *order; /* the schedule without recomputation */
+    int32_t order_count, late;
+    int32_t values, nodes;
+    /* by value; these five of what the forward pass makes alone */
+    int32_t *anchor; /* itself, of a reshape what it is a view of */
+    int32_t *made;   /* the step that makes it; -1: none, as it exists before */
+    int32_t *early;  /* its last use in the forward pass */
+    bool *used_late; /* behind the forward pass, views of it included */
+    bool *free_to_drop;
+    bool *by_hand;      /* dropped because the caller asked for it */
+    bool *dropped;      /* the choice */
+    size_t *bytes;      /* of activations; others have 0 */
+    bool *pinned;       /* memory that is never reused */
+    double *cost;       /* of running a node, in multiply-adds */
+    uint32_t *in_place; /* of a node: the inputs that output 0 fits in */
+    /* what ftr__recompute_measure() finds for the choice */
+    int32_t *sequence, length; /* the schedule with the copies */
+    bool *copied;              /* by node */
+    size_t overhead;           /* bytes of the bookkeeping of copies */
+    size_t peak;               /* bytes of activations that are live at one step, the most, and the overhead */
+    double total_cost;
+    /* its scratch; by value and copy */
+    int32_t *first, *last, *root;
+    bool *kept;
+    int32_t *stack, *next; /* by node */
+    int64_t *change;       /* by step of the sequence */
+} ftr__recompute;
+
+/* Looks at the plan, which has an order and slots. False when memory is short. */
+FTR_LIB bool ftr__recompute_open(ftr__recompute *r);
+
+/* Whether what runs later reads a copy of this value. */
+FTR_LIB bool ftr__is_dropped(const ftr__recompute *r, int32_t value);
+
+/* The schedule, the memory of activations and the cost of the choice. The memory is the most that is live at one step: what
+ * the memory plan needs at least. */
+FTR_LIB void ftr__recompute_measure(ftr__recompute *r);
+
+/* ---- src/passes/recompute_memory.c ---- */
+/* The recompute pass's model of a plan: what a schedule with recomputed values costs and how much memory is live in it. It
+ * follows schedule.c (copies just before their first user) and memplan.c (aliases, results in place). */
+
+/* ---------------------------------------------------------------------------------------------------------- cost -- */
+
+/* Memory moves at about an eighth of the rate of arithmetic: a byte counts as 8 multiply-adds. */
+static double ftr__recompute_cost(const ftr_graph *graph, const ftr__node *node) {
+    if (node->op == FTR_OP_reshape) return 0.0; /* a view */
+    return (double)ftr__node_multiply_adds(graph, node) + 8.0 * (double)ftr__node_bytes(graph, node);
+}
+
+/* Of the copy of a node, in the graph, in the order and in the list of steps. */
+static size_t ftr__bookkeeping(const ftr__node *node) {
+    const size_t in = (size_t)node->in_count, out = (size_t)node->out_count;
+    return sizeof(ftr__node) + sizeof(ftr__step) + in * sizeof(int32_t) + (in + out) * sizeof(ftr_view) +
+           out * (sizeof(ftr__value) + sizeof(ftr__slot));
+}
+
+/* ---------------------------------------------------------------------------------------------------------- open -- */
+
+static bool ftr__recompute_allocate(ftr__recompute *r) {
+    const size_t values = (size_t)r->values, nodes = (size_t)r->nodes;
+    r->anchor = ftr__arena_alloc(r->arena, values * sizeof *r->anchor);
+    r->made = ftr__arena_alloc(r->arena, values * sizeof *r->made);
+    r->early = ftr__arena_alloc(r->arena, values * sizeof *r->early);
+    r->used_late = ftr__arena_alloc(r->arena, values);
+    r->free_to_drop = ftr__arena_alloc(r->arena, values);
+    r->by_hand = ftr__arena_alloc(r->arena, values);
+    r->dropped = ftr__arena_alloc(r->arena, values);
+    r->bytes = ftr__arena_alloc(r->arena, values * sizeof *r->bytes);
+    r->pinned = ftr__arena_alloc(r->arena, values);
+    r->cost = ftr__arena_alloc(r->arena, nodes * sizeof *r->cost);
+    r->in_place = ftr__arena_alloc(r->arena, nodes * sizeof *r->in_place);
+    r->sequence = ftr__arena_alloc(r->arena, 2 * nodes * sizeof *r->sequence);
+    r->copied = ftr__arena_alloc(r->arena, nodes);
+    r->first = ftr__arena_alloc(r->arena, 2 * values * sizeof *r->first);
+    r->last = ftr__arena_alloc(r->arena, 2 * values * sizeof *r->last);
+    r->root = ftr__arena_alloc(r->arena, 2 * values * sizeof *r->root);
+    r->kept = ftr__arena_alloc(r->arena, 2 * values);
+    r->stack = ftr__arena_alloc(r->arena, nodes * sizeof *r->stack);
+    r->next = ftr__arena_alloc(r->arena, nodes * sizeof *r->next);
+    r->change = ftr__arena_alloc(r->arena, (2 * nodes + 2) * sizeof *r->change);
+    return r->anchor && r->made && r->early && r->used_late && r->free_to_drop && r->by_hand && r->dropped &&
+           r->bytes && r->pinned && r->cost && r->in_place && r->sequence && r->copied && r->first && r->last &&
+           r->root && r->kept && r->stack && r->next && r->change;
+}
+
+static void ftr__find_late(ftr__recompute *r) {
+    r->late = r->order_count;
+    for (int32_t s = r->order_count - 1; s >= 0; s--)
+        if (r->graph->nodes[r->order[s]].backward || r->graph->nodes[r->order[s]].out_count == 0) r->late = s;
+}
+
+static void ftr__describe_values(ftr__recompute *r) {
+    const ftr_plan *plan = r->plan;
+    for (int32_t v = 0; v < r->values; v++) {
+        const ftr__slot *slot = &plan->slots[v];
+        const bool activation = slot->place == FTR__PLACE_ACTIVATION;
+        r->anchor[v] = v;
+        r->made[v] = r->early[v] = -1;
+        r->bytes[v] = activation ? (slot->bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT : 0;
+        if (!v || !activation) continue;
+        const ftr_op op = r->graph->nodes[r->graph->values[v].node].op;
+        r->pinned[v] = op == FTR_OP_input || op == FTR_OP_constant;
+    }
+    for (int32_t i = 0; i < plan->kept_count; i++) r->pinned[plan->kept[i]] = true;
+    for (int32_t i = 0; i < plan->gradient_count; i++) r->pinned[plan->gradients[i]] = true;
+}
+
+static void ftr__describe_node(ftr__recompute *r, int32_t n) {
+    const ftr_graph *graph = r->graph;
+    const ftr__node *node = &graph->nodes[n];
+    const uint32_t overwritable = ftr__op_info_of(node->op)->overwritable;
+    r->cost[n] = ftr__recompute_cost(graph, node);
+    for (int32_t i = 0; i < node->in_count && i < 31 && node->out_count > 0; i++) {
+        const ftr__value *a = &graph->values[node->in[i]], *b = &graph->values[node->first_out];
+        if ((overwritable >> i & 1u) && node->in[i] && a->dtype == b->dtype && ftr_shape_equal(&a->shape, &b->shape))
+            r->in_place[n] |= 1u << i;
+    }
+}
+
+static void ftr__describe_uses(ftr__recompute *r) {
+    for (int32_t s = 0; s < r->order_count; s++) {
+        const ftr__node *node = &r->graph->nodes[r->order[s]];
+        const bool update = node->out_count == 0;
+        for (int32_t i = 0; i < node->in_count; i++) {
+            const int32_t a = r->anchor[node->in[i]];
+            if (s < r->late)
+                r->early[a] = s;
+            else if (node->in[i])
+                r->used_late[a] = true;
+            if (update) r->free_to_drop[a] = false; /* nothing is recomputed once states change */
+        }
+        for (int32_t i = 0; i < node->out_count && s < r->late; i++) {
+            const int32_t v = node->first_out + i;
+            if (node->op == FTR_OP_reshape)
+                r->anchor[v] = r->anchor[node->in[0]];
+            else
+                r->made[v] = s;
+            r->free_to_drop[v] = node->op != FTR_OP_reshape && r->bytes[v] > 0;
+        }
+    }
+}
+
+/* What lies in memory that stays is not worth dropping, nor is what is small beside the largest value. Small values are
+ * stored even where only copies use them: they end the recomputation there. */
+static void ftr__exclude_values(ftr__recompute *r) {
+    size_t largest = 0;
+    for (int32_t v = 1; v < r->values; v++)
+        if (r->free_to_drop[v] && r->bytes[v] > largest) largest = r->bytes[v];
+    for (int32_t v = 1; v < r->values; v++)
+        if (r->plan->slots[r->plan->slots[v].root].kept || r->pinned[v] || r->bytes[v] < largest / 2048)
+            r->free_to_drop[v] = false;
+    for (int32_t v = 1; v < r->values; v++) r->dropped[v] = r->free_to_drop[v] && !r->used_late[v];
+}
+
+bool ftr__recompute_open(ftr__recompute *r) {
+    r->graph = r->plan->graph;
+    r->order = r->plan->order;
+    r->order_count = r->plan->order_count;
+    r->values = r->graph->value_count;
+    r->nodes = r->graph->node_count;
+    if (!ftr__recompute_allocate(r)) return false;
+    ftr__find_late(r);
+    ftr__describe_values(r);
+    for (int32_t s = 0; s < r->order_count; s++) ftr__describe_node(r, r->order[s]);
+    ftr__describe_uses(r);
+    ftr__exclude_values(r);
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------------- measure -- */
+
+bool ftr__is_dropped(const ftr__recompute *r, int32_t value) { return r->dropped[r->anchor[value]]; }
+
+/* Puts a node's copy into the sequence, the copies that it needs before it. */
+static void ftr__place_copy(ftr__recompute *r, int32_t node) {
+    int32_t depth = 0;
+    r->stack[depth++] = node;
+    r->copied[node] = true;
+    r->next[node] = 0;
+    while (depth > 0) {
+        const int32_t top = r->stack[depth - 1];
+        const ftr__node *n = &r->graph->nodes[top];
+        int32_t waiting = -1;
+        while (r->next[top] < n->in_count && waiting < 0) {
+            const int32_t value = n->in[r->next[top]++], maker = r->graph->values[value].node;
+            if (ftr__is_dropped(r, value) && !r->copied[maker]) waiting = maker;
+        }
+        if (waiting >= 0) {
+            r->copied[waiting] = true;
+            r->next[waiting] = 0;
+            r->stack[depth++] = waiting;
+            continue;
+        }
+        depth--;
+        r->sequence[r->length++] = top + r->nodes;
+        r->total_cost += r->cost[top];
+        r->overhead += ftr__bookkeeping(n);
+    }
+}
+
+static void ftr__place_all(ftr__recompute *r) {
+    memset(r->copied, 0, (size_t)r->nodes);
+    r->length = 0;
+    r->total_cost = 0.0;
+    r->overhead = 0;
+    for (int32_t s = 0; s < r->order_count; s++) {
+        const ftr__node *node = &r->graph->nodes[r->order[s]];
+        for (int32_t i = 0; i < node->in_count && s >= r->late; i++) {
+            const int32_t maker = r->graph->values[node->in[i]].node;
+            if (ftr__is_dropped(r, node->in[i]) && !r->copied[maker]) ftr__place_copy(r, maker);
+        }
+        r->sequence[r->length++] = r->order[s];
+    }
+}
+
+/* The node at a step of the sequence, and what is to be added to the numbers of its results. */
+static const ftr__node *ftr__sequence_node(const ftr__recompute *r, int32_t step, int32_t *shift) {
+    const int32_t n = r->sequence[step];
+    *shift = n >= r->nodes ? r->values : 0;
+    return &r->graph->nodes[n >= r->nodes ? n - r->nodes : n];
+}
+
+static int32_t ftr__reads(const ftr__recompute *r, int32_t step, int32_t value) {
+    return step >= r->late && ftr__is_dropped(r, value) ? value + r->values : value;
+}
+
+static size_t ftr__live_bytes(const ftr__recompute *r, int32_t value) {
+    return r->bytes[value >= r->values ? value - r->values : value];
+}
+
+static void ftr__measure_lifetimes(ftr__recompute *r) {
+    for (int32_t v = 0; v < 2 * r->values; v++) {
+        r->first[v] = r->last[v] = -1;
+        r->root[v] = v;
+        r->kept[v] = v < r->values && r->pinned[v];
+    }
+    for (int32_t s = 0; s < r->length; s++) {
+        int32_t shift;
+        const ftr__node *node = ftr__sequence_node(r, s, &shift);
+        for (int32_t i = 0; i < node->out_count; i++)
+            r->first[node->first_out + i + shift] = r->last[node->first_out + i + shift] = s;
+        for (int32_t i = 0; i < node->in_count; i++) r->last[ftr__reads(r, s, node->in[i])] = s;
+    }
+}
+
+static void ftr__measure_share(ftr__recompute *r, int32_t value, int32_t root) {
+    r->root[value] = root;
+    if (r->last[value] > r->last[root]) r->last[root] = r->last[value];
+    r->kept[root] = r->kept[root] || r->kept[value];
+}
+
+static void ftr__measure_in_place(ftr__recompute *r, const ftr__node *node, uint32_t mask, int32_t out, int32_t step) {
+    for (int32_t i = 0; i < node->in_count && i < 31; i++) {
+        if (!(mask >> i & 1u)) continue;
+        const int32_t in = ftr__reads(r, step, node->in[i]), root = r->root[in];
+        if (!ftr__live_bytes(r, root) || r->kept[root] || r->last[root] != step) continue;
+        bool alone = true;
+        for (int32_t k = 0; k < node->in_count && alone; k++) {
+            const int32_t other = ftr__reads(r, step, node->in[k]);
+            alone = k == i || !other || other == in || r->root[other] != root;
+        }
+        if (!alone) continue;
+        ftr__measure_share(r, out, root);
+        return;
+    }
+}
+
+static void ftr__measure_sharing(ftr__recompute *r) {
+    for (int32_t s = 0; s < r->length; s++) {
+        int32_t shift;
+        const ftr__node *node = ftr__sequence_node(r, s, &shift);
+        if (node->out_count == 0) continue;
+        const int32_t out = node->first_out + shift, n = r->graph->values[node->first_out].node;
+        if (!ftr__live_bytes(r, out)) continue;
+        if (node->op != FTR_OP_reshape) {
+            ftr__measure_in_place(r, node, r->in_place[n], out, s);
+            continue;
+        }
+        const int32_t root = r->root[ftr__reads(r, s, node->in[0])];
+        if (ftr__live_bytes(r, root)) ftr__measure_share(r, out, root);
+    }
+}
+
+void ftr__recompute_measure(ftr__recompute *r) {
+    ftr__place_all(r);
+    ftr__measure_lifetimes(r);
+    ftr__measure_sharing(r);
+    memset(r->change, 0, ((size_t)r->length + 2) * sizeof *r->change);
+    int64_t live = 0, most = 0;
+    for (int32_t v = 1; v < 2 * r->values; v++) {
+        const int64_t bytes = (int64_t)ftr__live_bytes(r, v);
+        if (r->root[v] != v || !bytes || (r->first[v] < 0 && !r->kept[v])) continue;
+        if (r->kept[v]) {
+            live += bytes;
+        } else {
+            r->change[r->first[v]] += bytes;
+            r->change[r->last[v] + 1] -= bytes;
+        }
+    }
+    for (int32_t s = 0; s <= r->length; s++) {
+        live += r->change[s];
+        if (live > most) most = live;
+    }
+    r->peak = (size_t)most + r->overhead;
+}
+
+/* ---- src/passes/recompute.c ---- */
+/* Recomputation (gradient checkpointing: Griewank and Walther, ACM TOMS 26(1), 2000; Chen et al., arXiv:1604.06174). Values
+ * of the forward pass that the backward pass reads are computed a second time, just before their first use there, instead
+ * of being stored. Each node runs at most twice, with the same inputs, attributes and random numbers, so that results keep
+ * their bits; fusing is done already, for the same reason.
+ *
+ * What is dropped is chosen by two methods, whichever is cheaper:
+ *   - one by one, the cheapest for its bytes first, as long as the memory falls: good for what takes no chains;
+ *   - in segments: cuts through the forward pass, at which what crosses is stored, and all else is dropped. The cuts are
+ *     those that store least among all whose segments hold at most so many bytes; the limit is varied. In a chain of n equal
+ *     layers this finds about sqrt(n) segments.
+ * Behind either, whatever still fits is stored again, the most expensive for its bytes first. */
+
+typedef struct ftr__candidate {
+    int32_t value;
+    double ratio; /* cost of recomputation a byte */
+} ftr__candidate;
+
+typedef struct ftr__selection {
+    ftr__recompute *r;
+    size_t target; /* bytes of activations */
+    ftr__candidate *candidates;
+    const void **order; /* of candidates */
+    int32_t count, chunk;
+    /* segments, by step of the forward pass */
+    double *inside, *across; /* bytes that are dropped up to a step; that are stored if the cut is behind it */
+    double *best;
+    int32_t *from;
+    /* the best choice so far */
+    bool *choice;
+    bool *changed; /* scratch, by place in the order */
+    bool *copied;  /* scratch, by node */
+    bool found, fits;
+    size_t peak;
+    double cost;
+} ftr__selection;
+
+enum {
+    FTR__RECOMPUTE_TRIALS = 64,    /* at least so many decisions */
+    FTR__RECOMPUTE_WORK = 1500000, /* decisions times steps of the schedule */
+    FTR__RECOMPUTE_LIMITS = 32,    /* of segments that are looked at */
+    FTR__RECOMPUTE_PRUNED = 3      /* of segments that are tried out */
+};
+
+static bool ftr__selection_open(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    const size_t values = (size_t)r->values, steps = (size_t)r->late;
+    s->candidates = ftr__arena_alloc(r->arena, values * sizeof *s->candidates);
+    s->order = ftr__arena_alloc(r->arena, values * sizeof *s->order);
+    s->inside = ftr__arena_alloc(r->arena, (steps + 1) * sizeof *s->inside);
+    s->across = ftr__arena_alloc(r->arena, (steps + 1) * sizeof *s->across);
+    s->best = ftr__arena_alloc(r->arena, (steps + 1) * sizeof *s->best);
+    s->from = ftr__arena_alloc(r->arena, (steps + 1) * sizeof *s->from);
+    s->choice = ftr__arena_alloc(r->arena, values);
+    s->changed = ftr__arena_alloc(r->arena, values);
+    s->copied = ftr__arena_alloc(r->arena, (size_t)r->nodes);
+    return s->candidates && s->order && s->inside && s->across && s->best && s->from && s->choice && s->changed &&
+           s->copied;
+}
+
+/* Takes the present choice, measured, if it is better than what there is: one that fits before one that does not; then the
+ * cheaper or the smaller one. */
+static void ftr__selection_take(ftr__selection *s) {
+    const ftr__recompute *r = s->r;
+    const bool fits = r->peak <= s->target;
+    const bool smaller = r->peak < s->peak || (r->peak == s->peak && r->total_cost < s->cost);
+    const bool cheaper = r->total_cost < s->cost || (!(r->total_cost > s->cost) && r->peak < s->peak);
+    if (s->found && (fits != s->fits ? s->fits : fits ? !cheaper : !smaller)) return;
+    memcpy(s->choice, r->dropped, (size_t)r->values);
+    s->found = true;
+    s->fits = fits;
+    s->peak = r->peak;
+    s->cost = r->total_cost;
+}
+
+/* ---------------------------------------------------------------------------------------------------- one by one -- */
+
+static int ftr__cheaper_first(const void *a, const void *b) {
+    const ftr__candidate *x = a, *y = b;
+    if (x->ratio < y->ratio || x->ratio > y->ratio) return x->ratio < y->ratio ? -1 : 1;
+    return x->value < y->value ? -1 : 1;
+}
+
+/* How many candidates are decided upon together: as many as keep the time within bounds, for looking at one decision takes a
+ * walk over the schedule. 1 in graphs of up to about a thousand nodes. */
+static int32_t ftr__chunk_of(const ftr__recompute *r) {
+    int32_t count = 0;
+    for (int32_t v = 1; v < r->values; v++) count += r->free_to_drop[v] && !r->by_hand[v];
+    const int32_t trials = FTR__RECOMPUTE_WORK / r->order_count;
+    return 1 + count / (trials < FTR__RECOMPUTE_TRIALS ? FTR__RECOMPUTE_TRIALS : trials);
+}
+
+/* Sorts what may be dropped by the cost of that alone, what else must be recomputed for it included. */
+static void ftr__selection_rank(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    s->chunk = ftr__chunk_of(r);
+    s->count = 0;
+    ftr__recompute_measure(r);
+    const double before = r->total_cost;
+    for (int32_t v = 1; v < r->values; v++) {
+        if (!r->free_to_drop[v] || r->by_hand[v]) continue;
+        ftr__candidate *c = &s->candidates[s->count];
+        *c = (ftr__candidate){.value = v, .ratio = r->cost[r->graph->values[v].node] / (double)r->bytes[v]};
+        if (!r->dropped[v] && s->chunk == 1) {
+            r->dropped[v] = true;
+            ftr__recompute_measure(r);
+            r->dropped[v] = false;
+            c->ratio = (r->total_cost - before) / (double)r->bytes[v];
+        }
+        s->order[s->count++] = c;
+    }
+    ftr__sort(s->order, s->count, ftr__cheaper_first);
+}
+
+static int32_t ftr__candidate_value(const ftr__selection *s, int32_t index) {
+    return ((const ftr__candidate *)s->order[index])->value;
+}
+
+/* Drops, or stores again, candidates `begin` to `end`. False if there is nothing to change. */
+static bool ftr__turn(ftr__selection *s, int32_t begin, int32_t end, bool drop) {
+    ftr__recompute *r = s->r;
+    bool any = false;
+    for (int32_t i = begin; i < end; i++) {
+        const int32_t v = ftr__candidate_value(s, i);
+        s->changed[i] = r->dropped[v] != drop && (drop || r->copied[r->graph->values[v].node]);
+        if (s->changed[i]) r->dropped[v] = drop;
+        any = any || s->changed[i];
+    }
+    return any;
+}
+
+static void ftr__turn_back(ftr__selection *s, int32_t begin, int32_t end) {
+    bool *dropped = s->r->dropped;
+    for (int32_t i = begin; i < end; i++)
+        if (s->changed[i]) dropped[ftr__candidate_value(s, i)] = !dropped[ftr__candidate_value(s, i)];
+}
+
+/* Drops values as long as the memory falls; twice, for what was of no use may have become so. */
+static void ftr__drop_one_by_one(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    ftr__recompute_measure(r);
+    for (int32_t round = 0; round < 2; round++) {
+        for (int32_t begin = 0; begin < s->count && r->peak > s->target; begin += s->chunk) {
+            const int32_t end = begin + s->chunk < s->count ? begin + s->chunk : s->count;
+            const size_t before = r->peak;
+            if (!ftr__turn(s, begin, end, true)) continue;
+            ftr__recompute_measure(r);
+            if (r->peak < before) continue;
+            ftr__turn_back(s, begin, end);
+            r->peak = before;
+        }
+    }
+    ftr__recompute_measure(r);
+}
+
+/* ------------------------------------------------------------------------------------------------------ segments -- */
+
+static void ftr__measure_segments(ftr__selection *s) {
+    const ftr__recompute *r = s->r;
+    for (int32_t v = 1; v < r->values; v++) {
+        if (!r->free_to_drop[v] || r->made[v] < 0) continue;
+        if (r->used_late[v]) s->inside[r->made[v]] += (double)r->bytes[v];
+        if (r->early[v] <= r->made[v] || r->by_hand[v]) continue;
+        s->across[r->made[v]] += (double)r->bytes[v];
+        s->across[r->early[v]] -= (double)r->bytes[v];
+    }
+    for (int32_t i = 1; i < r->late; i++) {
+        s->inside[i] += s->inside[i - 1];
+        s->across[i] += s->across[i - 1];
+    }
+}
+
+/* Bytes that are dropped between the cuts behind steps `from` (-1: the beginning) and `to`. */
+static double ftr__segment_bytes(const ftr__selection *s, int32_t from, int32_t to) {
+    return s->inside[to] - (from >= 0 ? s->inside[from] : 0.0);
+}
+
+/* The cheapest way to a cut behind each step: best[i] bytes stored, by way of the cut behind from[i]. */
+static void ftr__find_cuts(ftr__selection *s, double limit) {
+    for (int32_t to = 0; to < s->r->late; to++) {
+        s->best[to] = INFINITY;
+        for (int32_t from = to - 1; from >= -1; from--) {
+            if (from < to - 1 && ftr__segment_bytes(s, from, to) > limit) break;
+            const double stored = (from >= 0 ? s->best[from] : 0.0) + s->across[to];
+            if (!(stored < s->best[to])) continue;
+            s->best[to] = stored;
+            s->from[to] = from;
+        }
+    }
+}
+
+/* The last cut: the segment behind it holds no more than the limit, and the way to it stores least. -1: no cut. */
+static int32_t ftr__last_cut(const ftr__selection *s, double limit) {
+    const int32_t end = s->r->late - 1;
+    int32_t cut = end - 1;
+    for (int32_t from = end - 1; from >= -1; from--) {
+        if (from < end - 1 && ftr__segment_bytes(s, from, end) > limit) break;
+        if (from < 0 || s->best[from] < s->best[cut]) cut = from;
+    }
+    return cut;
+}
+
+/* Drops everything but what crosses the cuts. */
+static void ftr__drop_segments(ftr__selection *s, double limit) {
+    ftr__recompute *r = s->r;
+    ftr__find_cuts(s, limit);
+    for (int32_t v = 1; v < r->values; v++) r->dropped[v] = r->free_to_drop[v];
+    for (int32_t cut = ftr__last_cut(s, limit); cut >= 0; cut = s->from[cut])
+        for (int32_t v = 1; v < r->values; v++)
+            if (r->made[v] >= 0 && r->made[v] <= cut && r->early[v] > cut) r->dropped[v] = r->by_hand[v];
+    ftr__recompute_measure(r);
+}
+
+/* -------------------------------------------------------------------------------------------------------- choice -- */
+
+/* Stores again what fits, the most expensive first. */
+static void ftr__store_what_fits(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    for (int32_t end = s->count; end > 0; end -= s->chunk) {
+        const int32_t begin = end > s->chunk ? end - s->chunk : 0;
+        if (!ftr__turn(s, begin, end, false)) continue;
+        memcpy(s->copied, r->copied, (size_t)r->nodes);
+        ftr__recompute_measure(r);
+        if (r->peak <= s->target) continue;
+        ftr__turn_back(s, begin, end);
+        memcpy(r->copied, s->copied, (size_t)r->nodes);
+    }
+    ftr__recompute_measure(r);
+}
+
+/* Turns over single decisions as long as the memory falls; not in large graphs, for which it takes too long. */
+static void ftr__shrink(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    for (int32_t i = 0; i < s->count && r->peak > s->target && s->chunk == 1; i++) {
+        const int32_t v = ftr__candidate_value(s, i);
+        const size_t before = r->peak;
+        r->dropped[v] = !r->dropped[v];
+        ftr__recompute_measure(r);
+        if (r->peak < before) continue;
+        r->dropped[v] = !r->dropped[v];
+        r->peak = before;
+    }
+    ftr__recompute_measure(r);
+}
+
+static void ftr__try_segments(ftr__selection *s, double limit) {
+    ftr__drop_segments(s, limit);
+    ftr__shrink(s);
+    if (s->r->peak <= s->target) ftr__store_what_fits(s);
+    ftr__selection_take(s);
+}
+
+/* Limits from all that may be dropped down to the largest step of it, by factors of the square root of 2. Those that come to
+ * the least memory are tried out. */
+static void ftr__search_segments(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    double limit[FTR__RECOMPUTE_PRUNED] = {0};
+    size_t peak[FTR__RECOMPUTE_PRUNED];
+    for (int k = 0; k < FTR__RECOMPUTE_PRUNED; k++) peak[k] = SIZE_MAX;
+    ftr__measure_segments(s);
+    const double all = s->inside[r->late - 1];
+    for (int32_t i = 0; i < FTR__RECOMPUTE_LIMITS; i++) {
+        const double tried = all * pow(0.5, 0.5 * i);
+        ftr__drop_segments(s, tried);
+        for (int k = 0; k < FTR__RECOMPUTE_PRUNED; k++) {
+            if (r->peak >= peak[k]) continue;
+            for (int m = FTR__RECOMPUTE_PRUNED - 1; m > k; m--) limit[m] = limit[m - 1], peak[m] = peak[m - 1];
+            limit[k] = tried;
+            peak[k] = r->peak;
+            break;
+        }
+    }
+    for (int k = 0; k < FTR__RECOMPUTE_PRUNED && peak[k] < SIZE_MAX; k++) ftr__try_segments(s, limit[k]);
+}
+
+/* Leaves the choice in r->dropped, measured. */
+static void ftr__search(ftr__selection *s) {
+    ftr__recompute *r = s->r;
+    ftr__recompute_measure(r);
+    ftr__selection_take(s);
+    if (!s->fits && r->late > 0 && r->late < r->order_count) {
+        ftr__selection_rank(s);
+        ftr__drop_one_by_one(s);
+        if (r->peak <= s->target) ftr__store_what_fits(s);
+        ftr__selection_take(s);
+        ftr__search_segments(s);
+    }
+    memcpy(r->dropped, s->choice, (size_t)r->values);
+    ftr__recompute_measure(r);
+}
+
+/* ------------------------------------------------------------------------------------------------------- by hand -- */
+
+/* Length of the shortest scope of a node's name that a pattern fits: of "h.3.attn.proj", "h" comes first, then "h.3". 0:
+ * none does. */
+static size_t ftr__scope_of(const char *const *patterns, int32_t count, const char *name, char *scope) {
+    for (size_t length = 1; *name && length <= strlen(name); length++) {
+        if (name[length] != '.' && name[length] != '\0') continue;
+        memcpy(scope, name, length);
+        scope[length] = '\0';
+        for (int32_t i = 0; i < count; i++)
+            if (ftr__glob_match(patterns[i], scope)) return length;
+    }
+    return 0;
+}
+
+ftr_status ftr__recompute_check(const ftr_graph *graph, const char *const *patterns, int32_t count) {
+    ftr__arena arena;
+    ftr__arena_init(&arena, graph->context);
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < count && !status; i++) {
+        bool fits = false;
+        int32_t nodes = 0;
+        for (int32_t n = 0; n < graph->node_count && !status && patterns[i]; n++) {
+            if (graph->nodes[n].op <= FTR_OP_constant) continue;
+            const size_t size = strlen(graph->nodes[n].name) + 1;
+            char *scope = ftr__arena_alloc(&arena, size);
+            if (!scope) status = ftr__out_of_memory(graph->context, "compile", size);
+            fits = fits || (scope && ftr__scope_of(&patterns[i], 1, graph->nodes[n].name, scope) > 0);
+            nodes++;
+        }
+        if (!patterns[i])
+            status = ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "compile: recompute[%d] is NULL", (int)i);
+        else if (!fits && !status)
+            status = ftr__error(graph->context, FTR_ERROR_NAME,
+                                "compile: recompute[%d] '%.100s' fits no scope of the graph's %d nodes", (int)i,
+                                patterns[i], (int)nodes);
+    }
+    ftr__arena_free(&arena);
+    return status;
+}
+
+/* Whether two nodes lie in one segment. */
+static bool ftr__same_scope(const ftr__recompute *r, const size_t *scope, int32_t a, int32_t b) {
+    return scope[a] == scope[b] && strncmp(r->graph->nodes[a].name, r->graph->nodes[b].name, scope[a]) == 0;
+}
+
+/* A scope that a pattern fits is a segment: its results and what comes into it are stored, the rest is dropped. */
+static bool ftr__drop_by_hand(ftr__recompute *r, const char *const *patterns, int32_t count) {
+    const ftr_graph *graph = r->graph;
+    size_t longest = 0, *scope = ftr__arena_alloc(r->arena, (size_t)r->nodes * sizeof *scope);
+    for (int32_t s = 0; s < r->late; s++) {
+        const size_t length = strlen(graph->nodes[r->order[s]].name);
+        if (length > longest) longest = length;
+    }
+    char *text = ftr__arena_alloc(r->arena, longest + 1);
+    if (!scope || !text) return false;
+    for (int32_t s = 0; s < r->late; s++) {
+        const ftr__node *node = &graph->nodes[r->order[s]];
+        scope[r->order[s]] = ftr__scope_of(patterns, count, node->name, text);
+        for (int32_t i = 0; i < node->out_count; i++)
+            r->by_hand[node->first_out + i] = scope[r->order[s]] > 0 && r->free_to_drop[node->first_out + i];
+    }
+    for (int32_t s = 0; s < r->late; s++) {
+        const int32_t n = r->order[s];
+        const ftr__node *node = &graph->nodes[n];
+        for (int32_t i = 0; i < node->in_count && node->op != FTR_OP_reshape; i++) {
+            const int32_t a = r->anchor[node->in[i]], maker = graph->values[a].node;
+            if (r->made[a] < 0 || ftr__same_scope(r, scope, n, maker)) continue;
+            r->by_hand[a] = false;
+            if (scope[n] > 0 || scope[maker] > 0) r->dropped[a] = false;
+        }
+    }
+    for (int32_t v = 1; v < r->values; v++) r->dropped[v] = r->dropped[v] || r->by_hand[v];
+    return true;
+}
+
+/* --------------------------------------------------------------------------------------------------------- graph -- */
+
+/* Makes room for the copies, and for no more than that: it counts as the plan's memory. */
+static bool ftr__reserve_copies(const ftr__recompute *r) {
+    ftr_graph *graph = r->plan->graph;
+    int32_t nodes = graph->node_count, values = graph->value_count;
+    for (int32_t n = 0; n < r->nodes; n++) {
+        nodes += r->copied[n];
+        values += r->copied[n] ? graph->nodes[n].out_count : 0;
+    }
+    if (nodes > graph->node_capacity) {
+        ftr__node *larger = ftr__arena_alloc(&graph->arena, (size_t)nodes * sizeof *larger);
+        if (!larger) return false;
+        graph->nodes = memcpy(larger, graph->nodes, (size_t)graph->node_count * sizeof *larger);
+        graph->node_capacity = nodes;
+    }
+    if (values > graph->value_capacity) {
+        ftr__value *larger = ftr__arena_alloc(&graph->arena, (size_t)values * sizeof *larger);
+        if (!larger) return false;
+        graph->values = memcpy(larger, graph->values, (size_t)graph->value_count * sizeof *larger);
+        graph->value_capacity = values;
+    }
+    return true;
+}
+
+/* Appends the copy of a node. copy_of: by value. False when memory is short. */
+static bool ftr__append_copy(const ftr__recompute *r, int32_t index, int32_t *copy_of) {
+    ftr_graph *graph = r->plan->graph;
+    ftr__node node = graph->nodes[index];
+    int32_t *in = ftr__arena_alloc(&graph->arena, (size_t)node.in_count * sizeof *in);
+    if (!in) return false;
+    for (int32_t i = 0; i < node.in_count; i++)
+        in[i] = ftr__is_dropped(r, node.in[i]) ? copy_of[node.in[i]] : node.in[i];
+    for (int32_t i = 0; i < node.out_count; i++) {
+        ftr__value value = graph->values[node.first_out + i];
+        value.node = graph->node_count;
+        copy_of[node.first_out + i] = graph->value_count;
+        graph->values[graph->value_count++] = value;
+    }
+    node.first_out = copy_of[node.first_out];
+    node.in = in;
+    node.recomputed = node.backward = true;
+    graph->nodes[graph->node_count++] = node;
+    return true;
+}
+
+/* Puts the copies into the graph, where the schedule places them before their first user, and makes the later nodes read
+ * them. */
+static bool ftr__insert_copies(const ftr__recompute *r) {
+    ftr_plan *plan = r->plan;
+    ftr_graph *graph = plan->graph;
+    int32_t *copy_of = ftr__arena_alloc(r->arena, (size_t)r->values * sizeof *copy_of);
+    if (!copy_of || !ftr__reserve_copies(r)) return false;
+    for (int32_t s = 0; s < r->length; s++) {
+        const int32_t n = r->sequence[s] - r->nodes;
+        if (n < 0) continue;
+        if (!ftr__append_copy(r, n, copy_of)) return false;
+        const ftr__node *node = &graph->nodes[n];
+        if (node->op == FTR_OP_reshape) continue; /* a view */
+        plan->recomputed.nodes++;
+        plan->recomputed.multiply_adds += ftr__node_multiply_adds(graph, node);
+        for (int32_t i = 0; i < node->out_count; i++) {
+            const ftr__value *value = &graph->values[node->first_out + i];
+            plan->recomputed.bytes += (int64_t)ftr_dtype_size(value->dtype) * ftr_shape_count(&value->shape);
+        }
+    }
+    for (int32_t s = r->late; s < r->order_count; s++) {
+        ftr__node *node = &graph->nodes[r->order[s]];
+        for (int32_t i = 0; i < node->in_count; i++)
+            if (ftr__is_dropped(r, node->in[i])) node->in[i] = copy_of[node->in[i]];
+    }
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- pass -- */
+
+static ftr_status ftr__recompute_run(ftr__recompute *r, const ftr__recompute_desc *desc) {
+    ftr__selection s = {.r = r, .target = desc->target};
+    bool memory = ftr__recompute_open(r) && ftr__selection_open(&s);
+    if (memory && desc->pattern_count > 0) memory = ftr__drop_by_hand(r, desc->patterns, desc->pattern_count);
+    if (memory) ftr__search(&s);
+    if (memory) memory = ftr__insert_copies(r);
+    r->plan->recomputed.live = r->peak;
+    r->plan->recomputed.smallest = memory && !s.fits;
+    return memory ? FTR_OK : ftr__out_of_memory(r->plan->context, "recompute", (size_t)r->values * sizeof(int32_t));
+}
+
+/* The plan without recomputation is made in memory of the pass's own. */
+ftr_status ftr__pass_recompute(ftr_plan *plan, const ftr__recompute_desc *desc) {
+    const ftr__arena own = plan->arena;
+    ftr__arena_init(&plan->arena, plan->context);
+    ftr_status status = ftr__pass_schedule(plan);
+    if (!status) status = ftr__pass_memplan(plan);
+    ftr__arena scratch = plan->arena;
+    plan->arena = own;
+    ftr__recompute r = {.plan = plan, .arena = &scratch};
+    if (!status) status = ftr__recompute_run(&r, desc);
+    plan->order = NULL;
+    plan->order_count = 0;
+    plan->slots = NULL;
+    memset(plan->bytes, 0, sizeof plan->bytes);
+    ftr__arena_free(&scratch);
+    return status;
 }
 
 /* ---- src/passes/schedule.c ---- */
@@ -11530,6 +13760,63 @@ static void ftr__place_node(ftr__sorter *s, int32_t node) {
     }
 }
 
+/* Which nodes of a stage are placed. */
+typedef enum ftr__kind_of_node { FTR__NODES_VALUES, FTR__NODES_SUMS, FTR__NODES_UPDATES } ftr__kind_of_node;
+
+static ftr__kind_of_node ftr__kind_of(const ftr__node *node) {
+    if (node->op == FTR_OP_accumulate_update) return FTR__NODES_SUMS;
+    return ftr__is_update(node) ? FTR__NODES_UPDATES : FTR__NODES_VALUES;
+}
+
+static void ftr__place_nodes(ftr__sorter *s, ftr__stage stage, ftr__kind_of_node kind) {
+    const ftr_graph *graph = s->plan->graph;
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (!node->dead && node->stage == stage && ftr__kind_of(node) == kind) ftr__place_node(s, n);
+    }
+}
+
+/* The node that makes what a sum adds. The reshapes and casts that autodiff and mixed precision put behind it, last of all
+ * nodes, come with the sum. */
+static int32_t ftr__maker_of(const ftr_graph *graph, const ftr__node *sum) {
+    int32_t maker = graph->values[sum->in[1]].node;
+    while (graph->nodes[maker].op == FTR_OP_reshape || graph->nodes[maker].op == FTR_OP_cast)
+        maker = graph->values[graph->nodes[maker].in[0]].node;
+    return maker;
+}
+
+/* Sums by the node that makes what they add: a list that begins at first[node] - 1 and goes on at next[sum] - 1. */
+static void ftr__list_sums(const ftr_graph *graph, int32_t *first, int32_t *next) {
+    for (int32_t n = graph->node_count - 1; n >= 0; n--) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->dead || node->op != FTR_OP_accumulate_update) continue;
+        const int32_t maker = ftr__maker_of(graph, node);
+        next[n] = first[maker];
+        first[maker] = n + 1;
+    }
+}
+
+/* Forward and backward. The sum of a gradient comes right behind the node that makes it; while infinities are looked for, at
+ * the end: an error leaves all states as they are. */
+static ftr_status ftr__place_values(ftr__sorter *s) {
+    const ftr_graph *graph = s->plan->graph;
+    const size_t bytes = (size_t)graph->node_count * sizeof(int32_t);
+    int32_t *first = ftr__arena_alloc(&s->plan->arena, bytes), *next = ftr__arena_alloc(&s->plan->arena, bytes);
+    if (!first || !next) return ftr__out_of_memory(s->plan->context, "schedule", bytes);
+    if (!s->plan->debug_nonfinite) ftr__list_sums(graph, first, next);
+    int32_t seen = 0; /* of the order */
+    for (int32_t n = 0; n < graph->node_count; n++) {
+        const ftr__node *node = &graph->nodes[n];
+        if (node->dead || node->stage != FTR__STAGE_COMPUTE || ftr__kind_of(node) != FTR__NODES_VALUES) continue;
+        ftr__place_node(s, n);
+        const int32_t end = s->plan->order_count;
+        for (; seen < end; seen++)
+            for (int32_t sum = first[s->plan->order[seen]]; sum > 0; sum = next[sum - 1]) ftr__place_node(s, sum - 1);
+        seen = s->plan->order_count;
+    }
+    return FTR_OK;
+}
+
 ftr_status ftr__pass_schedule(ftr_plan *plan) {
     ftr_graph *graph = plan->graph;
     const size_t count = (size_t)graph->node_count;
@@ -11541,12 +13828,17 @@ ftr_status ftr__pass_schedule(ftr_plan *plan) {
     plan->order = ftr__arena_alloc(&plan->arena, count * sizeof *plan->order);
     if (!needed || !s.placed || !s.stack || !s.next || !plan->order)
         return ftr__out_of_memory(plan->context, "schedule", count * sizeof *plan->order);
-    const ftr_status status = ftr__mark_needed(plan, needed);
+    ftr_status status = ftr__mark_needed(plan, needed);
     if (status) return status;
     for (int32_t n = 0; n < graph->node_count; n++) graph->nodes[n].dead = graph->nodes[n].dead || !needed[n];
-    for (int32_t pass = 0; pass < 2; pass++)
-        for (int32_t n = 0; n < graph->node_count; n++)
-            if (!graph->nodes[n].dead && ftr__is_update(&graph->nodes[n]) == (pass == 1)) ftr__place_node(&s, n);
+    status = ftr__place_values(&s);
+    if (status) return status;
+    ftr__place_nodes(&s, FTR__STAGE_COMPUTE, FTR__NODES_SUMS);
+    ftr__place_nodes(&s, FTR__STAGE_MEASURE, FTR__NODES_VALUES);
+    ftr__place_nodes(&s, FTR__STAGE_COMPUTE, FTR__NODES_UPDATES);
+    ftr__place_nodes(&s, FTR__STAGE_UPDATE, FTR__NODES_VALUES);
+    ftr__place_nodes(&s, FTR__STAGE_UPDATE, FTR__NODES_UPDATES);
+    ftr__place_nodes(&s, FTR__STAGE_SWAP, FTR__NODES_UPDATES);
     return FTR_OK;
 }
 
@@ -11588,6 +13880,7 @@ static void ftr__open_slots(ftr_plan *plan) {
         if (!plan->gradients[i]) continue;
         ftr__slot *slot = &plan->slots[plan->gradients[i]];
         slot->kept = true;
+        if (slot->place == FTR__PLACE_STATE) continue; /* a sum over micro-batches */
         if (plan->slots[plan->wrt[i]].place == FTR__PLACE_VARIABLE) slot->place = FTR__PLACE_GRADIENT;
     }
 }
@@ -11884,6 +14177,21 @@ static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, 
     return status;
 }
 
+/* What stands around the optimizer's step. */
+static ftr_status ftr__check_around(const ftr_plan *plan, const ftr_compile_desc *desc) {
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->accumulate < 0)
+        return ftr__error(plan->context, bad, "compile: accumulate is %lld, expected 0 or more",
+                          (long long)desc->accumulate);
+    if (desc->accumulate > 1 && !desc->optimizer)
+        return ftr__error(plan->context, bad, "compile: accumulate is %lld without an optimizer",
+                          (long long)desc->accumulate);
+    const ftr_status status = desc->average ? ftr__average_check(plan->context, desc->average) : FTR_OK;
+    if (!status && desc->average && desc->average->kind != FTR_AVERAGE_NONE && !desc->optimizer)
+        return ftr__error(plan->context, bad, "compile: average is given without an optimizer");
+    return status;
+}
+
 static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *desc) {
     if (desc->mode != FTR_MODE_TRAIN && desc->mode != FTR_MODE_EVAL)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: mode is %d, expected one of ftr_mode",
@@ -11905,7 +14213,12 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                           desc->optimizer ? "optimizer" : "gradients_of");
     else if (!desc->output_count)
         return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: neither loss nor outputs is given");
+    if (!status && desc->recompute_count != 0 && (desc->recompute_count < 0 || !desc->recompute))
+        status = ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "compile: recompute is %s with a count of %d",
+                            desc->recompute ? "given" : "NULL", (int)desc->recompute_count);
+    if (!status) status = ftr__recompute_check(plan->source, desc->recompute, desc->recompute_count);
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
+    if (!status) status = ftr__check_around(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
@@ -11916,6 +14229,8 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     plan->amp = desc->amp;
     plan->loss = desc->loss.id;
     plan->debug_nonfinite = desc->debug_nonfinite;
+    plan->cumulative_statistics = desc->cumulative_statistics;
+    plan->accumulate = desc->accumulate > 1 ? desc->accumulate : 1;
     plan->scaler_desc = desc->scaler ? *desc->scaler : ftr_scaler_defaults();
     plan->kept = ftr__arena_alloc(&plan->arena, ((size_t)desc->output_count + 4) * sizeof *plan->kept);
     plan->renamed = ftr__arena_alloc(&plan->arena, (size_t)graph->value_count * sizeof *plan->renamed);
@@ -11992,6 +14307,16 @@ static ftr_status ftr__nothing_to_train(const ftr_plan *plan) {
                       frozen, frozen == 1 ? "is" : "are");
 }
 
+/* Adds the gradients of what is trained up over a group of micro-batches; the sums take their place. */
+static ftr_status ftr__sum_gradients(ftr_plan *plan, const int32_t *parameters, int32_t *gradients, int32_t count) {
+    const ftr_status status =
+        ftr__accumulation_emit(plan->graph, &plan->arena, parameters, gradients, count, plan->accumulate);
+    for (int32_t i = 0; i < plan->gradient_count && !status; i++)
+        for (int32_t k = 0; k < count; k++)
+            if (plan->wrt[i] == parameters[k]) plan->gradients[i] = gradients[k];
+    return status;
+}
+
 /* What the optimizer trains, or else all that gradients were asked of. */
 static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *desc, ftr__trained *trained) {
     const size_t bytes = (size_t)plan->gradient_count * sizeof(int32_t);
@@ -12004,18 +14329,48 @@ static ftr_status ftr__collect_trained(ftr_plan *plan, const ftr_compile_desc *d
         gradients[count++] = plan->gradients[i];
     }
     *trained = (ftr__trained){.parameters = parameters, .gradients = gradients, .count = count};
-    return count == 0 && desc->optimizer ? ftr__nothing_to_train(plan) : FTR_OK;
+    if (count == 0 && desc->optimizer) return ftr__nothing_to_train(plan);
+    return plan->accumulate > 1 ? ftr__sum_gradients(plan, parameters, gradients, count) : FTR_OK;
 }
 
-/* Behind the gradients: their norm, where something needs it, the optimizer's step, the scale's. */
+/* The factor of gradients that nothing else scales: it makes a mean of the sum over a group of micro-batches. */
+static int32_t ftr__emit_mean(const ftr_plan *plan) {
+    const float factor = (float)(1.0 / (double)plan->accumulate);
+    return plan->accumulate > 1 ? ftr_constant(plan->graph, FTR_F32, ftr_scalar_shape(), &factor).id : 0;
+}
+
+static ftr_status ftr__emit_average(ftr_plan *plan, const ftr_compile_desc *desc, const ftr__trained *trained) {
+    if (!desc->average || desc->average->kind == FTR_AVERAGE_NONE) return FTR_OK;
+    const ftr__averaged of = {.parameters = trained->parameters,
+                              .count = trained->count,
+                              .applied = plan->applied_steps,
+                              .found_inf = trained->found_inf};
+    return ftr__average_emit(plan->graph, &plan->arena, desc->average, &of, &plan->averages);
+}
+
+/* All behind the sums of gradients runs once a group of micro-batches, but for the norm with loss scaling: it tells running
+ * statistics whether the gradients are finite so far. */
+static void ftr__set_stages(const ftr_plan *plan, int32_t first) {
+    const ftr_graph *graph = plan->graph;
+    for (int32_t n = first; n < graph->node_count; n++) {
+        ftr__node *node = &graph->nodes[n];
+        const bool measures = node->op == FTR_OP_grad_norm && plan->scaler.scale;
+        if (node->stage == FTR__STAGE_COMPUTE) node->stage = measures ? FTR__STAGE_MEASURE : FTR__STAGE_UPDATE;
+    }
+}
+
+/* Behind the gradients: their sums over micro-batches, their norm, where something needs it, the optimizer's step, the
+ * scale's, the averages of the weights. */
 static ftr_status ftr__emit_step(ftr_plan *plan, const ftr_compile_desc *desc) {
     ftr_graph *graph = plan->graph;
     const double clip_norm = desc->optimizer ? desc->optimizer->clip_norm : 0.0;
     ftr__scaler *scaler = &plan->scaler;
     ftr__trained trained;
     ftr_status status = ftr__collect_trained(plan, desc, &trained);
+    const int32_t first = graph->node_count;
+    const ftr_op_attr measure = {.grad_norm = {.max_norm = clip_norm, .divisor = (double)plan->accumulate}};
     if (!status && (scaler->scale || clip_norm > 0.0))
-        status = ftr__scaler_measure(graph, &plan->arena, scaler, trained.gradients, trained.count, clip_norm);
+        status = ftr__scaler_measure(graph, &plan->arena, scaler, trained.gradients, trained.count, &measure);
     if (status) return status;
     if (scaler->norm) {
         trained.grad_scale = scaler->factor;
@@ -12023,11 +14378,16 @@ static ftr_status ftr__emit_step(ftr_plan *plan, const ftr_compile_desc *desc) {
         plan->kept[plan->kept_count++] = scaler->norm; /* what ftr_step() reports */
         plan->kept[plan->kept_count++] = scaler->found_inf;
         plan->kept[plan->kept_count++] = scaler->used;
+    } else {
+        trained.grad_scale = ftr__emit_mean(plan);
     }
     if (desc->optimizer)
         status = ftr__optimizer_emit(graph, &plan->arena, desc->optimizer, &trained, &plan->learning_rate,
                                      &plan->applied_steps);
-    return status ? status : ftr__scaler_end(graph, scaler, &plan->scaler_desc);
+    if (!status) status = ftr__scaler_end(graph, scaler, &plan->scaler_desc);
+    if (!status) status = ftr__emit_average(plan, desc, &trained);
+    if (!status) ftr__set_stages(plan, first);
+    return status;
 }
 
 static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *desc) {
@@ -12053,8 +14413,15 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
 
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
-static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) {
-    static const char *const names[] = {"lower", "autodiff", "amp", "fuse", "schedule", "memplan"};
+static ftr_status ftr__run_recompute(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
+    const ftr__recompute_desc wish = {
+        .target = target, .patterns = desc->recompute, .pattern_count = desc->recompute_count};
+    return target < SIZE_MAX || desc->recompute_count > 0 ? ftr__pass_recompute(plan, &wish) : FTR_OK;
+}
+
+/* `target`: bytes of activations to come to, see ftr__recompute_desc. */
+static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
+    static const char *const names[] = {"lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan"};
     for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++) {
         ftr_status status = FTR_OK;
         switch (i) {
@@ -12062,7 +14429,8 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc) 
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
         case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
-        case 4: status = ftr__pass_schedule(plan); break;
+        case 4: status = ftr__run_recompute(plan, desc, target); break;
+        case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
         }
         if (status) return status;
@@ -12082,6 +14450,11 @@ static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
                       .dtype = v->dtype,
                       .shape = v->shape,
                       .count = ftr_shape_count(&v->shape)};
+}
+
+/* Of the op's random numbers, if it draws any. */
+static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
+    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
 }
 
 static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
@@ -12104,7 +14477,7 @@ static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *
                                    .in_count = node->in_count,
                                    .out = view + node->in_count,
                                    .out_count = node->out_count,
-                                   .seed = plan->context->seed};
+                                   .seed = ftr__seed_of(plan->context, node->op)};
     for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
     for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
     const ftr_status status = kernel->check ? kernel->check(&step->call) : FTR_OK;
@@ -12118,6 +14491,10 @@ static bool ftr__is_alias(const ftr_plan *plan, const ftr__node *node) {
     return node->op == FTR_OP_reshape && plan->slots[node->first_out].root == plan->slots[node->in[0]].root;
 }
 
+static ftr__stage ftr__stage_of(const ftr_plan *plan, int32_t step) {
+    return plan->graph->nodes[plan->steps[step].node].stage;
+}
+
 static ftr_status ftr__make_steps(ftr_plan *plan) {
     const size_t bytes = (size_t)plan->order_count * sizeof *plan->steps;
     plan->steps = ftr__arena_alloc(&plan->arena, bytes);
@@ -12127,6 +14504,11 @@ static ftr_status ftr__make_steps(ftr_plan *plan) {
     for (int32_t i = 0; i < plan->order_count && !status; i++)
         if (!ftr__is_alias(plan, &plan->graph->nodes[plan->order[i]]))
             status = ftr__make_step(plan, plan->order[i], &plan->steps[plan->step_count++]);
+    while (plan->micro_end < plan->step_count && ftr__stage_of(plan, plan->micro_end) < FTR__STAGE_UPDATE)
+        plan->micro_end++;
+    plan->update_end = plan->micro_end;
+    while (plan->update_end < plan->step_count && ftr__stage_of(plan, plan->update_end) < FTR__STAGE_SWAP)
+        plan->update_end++;
     return status;
 }
 
@@ -12197,15 +14579,79 @@ static ftr_status ftr__write_scale(const ftr_plan *plan) {
                            &scale, sizeof scale);
 }
 
-static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc) {
+/* ---------------------------------------------------------------------------------------------------------- plan -- */
+
+static ftr_status ftr__plan_fill(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
     ftr_status status = ftr__check_desc(plan, desc);
-    if (!status) status = ftr__graph_materialize(plan->source);
     if (status) return status;
+    plan->variable_bytes = ftr__graph_place_variables(plan->source);
     plan->graph = ftr__graph_clone(plan->source);
     if (!plan->graph) return ftr__compile_out_of_memory(plan, sizeof *plan->graph);
     status = ftr__take_desc(plan, desc);
-    if (!status) status = ftr__run_passes(plan, desc);
-    if (!status) status = ftr__make_steps(plan);
+    if (!status) status = ftr__run_passes(plan, desc, target);
+    return status ? status : ftr__make_steps(plan);
+}
+
+/* A plan that knows its memory, and has none. */
+static ftr_status ftr__plan_make(ftr_graph *graph, const ftr_compile_desc *desc, size_t target, ftr_plan **plan) {
+    ftr_plan *made = ftr__allocate(graph->context, sizeof *made);
+    *plan = NULL;
+    if (!made) return ftr__out_of_memory(graph->context, "compile", sizeof *made);
+    memset(made, 0, sizeof *made);
+    made->context = graph->context;
+    made->source = graph;
+    ftr__arena_init(&made->arena, graph->context);
+    const ftr_status status = ftr__plan_fill(made, desc, target);
+    if (status) ftr_plan_destroy(made);
+    else *plan = made;
+    return status;
+}
+
+static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ftr_memory *m) {
+    return ftr__error(context, FTR_ERROR_OUT_OF_MEMORY,
+                      "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients %zu, "
+                      "optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+                      budget, m->total, m->parameters, m->gradients, m->optimizer_state, m->activations, m->workspace,
+                      m->bookkeeping);
+}
+
+/* What the activations may take for the plan to come down to the budget. The pass goes by what is live at one step, which the
+ * memory plan may miss by some gaps, and copies of nodes need bookkeeping: what a trial was over comes off the target of the
+ * next, and more of it from trial to trial. 0 asks for the smallest plan. */
+static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, size_t budget, int32_t trial) {
+    enum { TRIALS = 16 };
+    const size_t over = memory->total - budget, step = over + over / 4 * (size_t)trial;
+    const size_t now = trial > 0 ? plan->recomputed.live : memory->activations;
+    return now > step && trial < TRIALS ? now - step : 0;
+}
+
+ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory, bool *fits) {
+    ftr_compile_desc quiet = *desc;
+    ftr_memory least = {.total = SIZE_MAX}; /* of the trials: beside small values the bookkeeping of copies counts */
+    size_t target = SIZE_MAX;
+    *fits = true;
+    if (desc->memory_budget) quiet.on_pass = NULL; /* trials are not shown */
+    for (int32_t trial = 0;; trial++) {
+        const ftr_status status = ftr__plan_make(graph, &quiet, target, plan);
+        if (status) return status;
+        *memory = ftr_plan_memory(*plan);
+        if (!desc->memory_budget || memory->total <= desc->memory_budget) break;
+        if (memory->total < least.total) least = *memory;
+        *fits = !(*plan)->recomputed.smallest;
+        if (*fits) target = ftr__next_target(*plan, memory, desc->memory_budget, trial);
+        ftr_plan_destroy(*plan);
+        *plan = NULL;
+        if (*fits) continue;
+        *memory = least;
+        return ftr__over_budget(graph->context, desc->memory_budget, memory);
+    }
+    if (!desc->memory_budget || !desc->on_pass) return FTR_OK;
+    ftr_plan_destroy(*plan);
+    return ftr__plan_make(graph, desc, target, plan);
+}
+
+static ftr_status ftr__plan_bring_up(ftr_plan *plan, const ftr_compile_desc *desc) {
+    ftr_status status = ftr__graph_materialize(plan->source);
     if (!status) status = ftr__allocate_memory(plan);
     if (status) return status;
     ftr__bind_steps(plan);
@@ -12216,29 +14662,38 @@ static ftr_status ftr__compile_into(ftr_plan *plan, const ftr_compile_desc *desc
 ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan) {
     if (plan) *plan = NULL;
     if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
-    ftr_context *context = graph->context;
     if (!plan || !desc)
-        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is NULL", plan ? "desc" : "plan");
-    if (graph->status) return ftr__error(context, graph->status, "%s", graph->message);
-    ftr_plan *made = ftr__allocate(context, sizeof *made);
-    if (!made) return ftr__out_of_memory(context, "compile", sizeof *made);
-    memset(made, 0, sizeof *made);
-    made->context = context;
-    made->source = graph;
-    ftr__arena_init(&made->arena, context);
-    const ftr_status status = ftr__compile_into(made, desc);
-    if (status) {
-        ftr_plan_destroy(made);
-        return status;
-    }
-    *plan = made;
-    return FTR_OK;
+        return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "compile: %s is NULL", plan ? "desc" : "plan");
+    if (graph->status) return ftr__error(graph->context, graph->status, "%s", graph->message);
+    ftr_memory memory;
+    bool fits;
+    ftr_plan *made;
+    ftr_status status = ftr__plan_within(graph, desc, &made, &memory, &fits);
+    if (!status) status = ftr__plan_bring_up(made, desc);
+    if (!status) *plan = made;
+    else ftr_plan_destroy(made);
+    return status;
+}
+
+ftr_status ftr_memory_needed(ftr_graph *graph, const ftr_compile_desc *desc, ftr_memory *memory) {
+    if (memory) memset(memory, 0, sizeof *memory);
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!memory || !desc)
+        return ftr__error(graph->context, FTR_ERROR_INVALID_ARGUMENT, "memory_needed: %s is NULL",
+                          memory ? "desc" : "memory");
+    if (graph->status) return ftr__error(graph->context, graph->status, "%s", graph->message);
+    bool fits;
+    ftr_plan *plan;
+    const ftr_status status = ftr__plan_within(graph, desc, &plan, memory, &fits);
+    if (status) memset(memory, 0, sizeof *memory);
+    ftr_plan_destroy(plan);
+    return status;
 }
 
 ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     ftr_memory memory = {0};
     if (!plan) return memory;
-    memory.parameters = plan->source->variable_bytes;
+    memory.parameters = plan->variable_bytes;
     memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
     memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
     memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
@@ -12246,7 +14701,129 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
     memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
                    memory.workspace + memory.bookkeeping;
+    memory.recomputed_nodes = plan->recomputed.nodes;
+    memory.recomputed_multiply_adds = plan->recomputed.multiply_adds;
+    memory.recomputed_bytes = plan->recomputed.bytes;
     return memory;
+}
+
+/* ---- src/exec/find_batch.c ---- */
+/* The largest batch that fits into memory: doubling and bisection over plans without memory. */
+
+typedef struct ftr__batch_finder {
+    ftr_context *context;
+    ftr_batch_search search; /* defaults filled in */
+    ftr_memory memory;       /* of the last plan; the smallest one that recomputation gives if it does not fit */
+} ftr__batch_finder;
+
+static ftr_status ftr__batch_defaults(ftr__batch_finder *f) {
+    ftr_batch_search *s = &f->search;
+    const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (!s->build) return ftr__error(f->context, bad, "find_batch: build is NULL");
+    if (s->min < 0 || s->max < 0 || s->multiple < 0)
+        return ftr__error(f->context, bad, "find_batch: %s is %lld, expected 0 or more",
+                          s->min < 0   ? "min"
+                          : s->max < 0 ? "max"
+                                       : "multiple",
+                          (long long)(s->min < 0   ? s->min
+                                      : s->max < 0 ? s->max
+                                                   : s->multiple));
+    if (!s->min) s->min = 1;
+    if (!s->max) s->max = (int64_t)1 << 20;
+    if (!s->multiple) s->multiple = 1;
+    if (s->max / s->multiple < (s->min - 1) / s->multiple + 1)
+        return ftr__error(f->context, bad, "find_batch: no multiple of %lld lies between min %lld and max %lld",
+                          (long long)s->multiple, (long long)s->min, (long long)s->max);
+    if (s->memory) return FTR_OK;
+    const size_t left = f->context->backend->host_memory ? ftr__free_memory() : 0;
+    s->memory = left - left / 10;
+    return left ? FTR_OK
+                : ftr__error(f->context, FTR_ERROR_UNSUPPORTED,
+                             "find_batch: memory is 0, and how much the %s backend has free is not known",
+                             f->context->backend->name);
+}
+
+/* A failure of a batch's graph, with the batch in front. */
+static ftr_status ftr__batch_error(const ftr__batch_finder *f, int64_t batch, ftr_status status, const char *text) {
+    char sentence[FTR__MESSAGE_SIZE];
+    snprintf(sentence, sizeof sentence, "%.440s", text && *text ? text : "build returned an error");
+    return ftr__error(f->context, status, "find_batch: batch %lld: %s", (long long)batch, sentence);
+}
+
+static ftr_status ftr__batch_plan(ftr__batch_finder *f, int64_t batch, ftr_graph *graph, bool *fits) {
+    ftr_compile_desc desc;
+    memset(&desc, 0, sizeof desc);
+    ftr_error_clear(f->context);
+    ftr_status status = f->search.build(f->search.user, batch, graph, &desc);
+    if (!status) status = graph->status;
+    if (status) return ftr__batch_error(f, batch, status, graph->status ? graph->message : f->context->message);
+    ftr_plan *plan;
+    status = ftr__plan_within(graph, &desc, &plan, &f->memory, fits);
+    ftr_plan_destroy(plan);
+    if (status && *fits) return ftr__batch_error(f, batch, status, f->context->message);
+    *fits = *fits && f->memory.total <= f->search.memory;
+    return FTR_OK;
+}
+
+/* Whether the plan of number * multiple fits. */
+static ftr_status ftr__batch_try(ftr__batch_finder *f, int64_t number, bool *fits) {
+    ftr_graph *graph = ftr_graph_create(f->context);
+    if (!graph) return f->context->status;
+    const ftr_status status = ftr__batch_plan(f, number * f->search.multiple, graph, fits);
+    ftr_graph_destroy(graph);
+    return status;
+}
+
+static ftr_status ftr__batch_too_small(const ftr__batch_finder *f, int64_t batch) {
+    const ftr_memory *m = &f->memory;
+    return ftr__error(
+        f->context, FTR_ERROR_OUT_OF_MEMORY,
+        "find_batch: a batch of %lld needs %zu bytes, there are %zu: parameters %zu, gradients %zu, optimizer "
+        "state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+        (long long)batch, m->total, f->search.memory, m->parameters, m->gradients, m->optimizer_state, m->activations,
+        m->workspace, m->bookkeeping);
+}
+
+/* In multiples: `low` fits, `high` is the smallest number that is known not to, or beyond the largest. */
+static ftr_status ftr__batch_search_between(ftr__batch_finder *f, int64_t low, int64_t high, ftr_memory *best,
+                                            int64_t *found) {
+    bool doubling = true;
+    *best = f->memory;
+    while (high - low > 1) {
+        bool fits;
+        const int64_t middle = doubling && low <= (high - 1) / 2 ? 2 * low : low + (high - low) / 2;
+        const ftr_status status = ftr__batch_try(f, middle, &fits);
+        if (status) return status;
+        if (fits) *best = f->memory;
+        *(fits ? &low : &high) = middle;
+        doubling = doubling && fits;
+    }
+    *found = low;
+    return FTR_OK;
+}
+
+ftr_status ftr_find_batch(ftr_context *context, const ftr_batch_search *search, int64_t *batch, ftr_memory *memory) {
+    if (batch) *batch = 0;
+    if (memory) memset(memory, 0, sizeof *memory);
+    if (!context) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!search || !batch)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "find_batch: %s is NULL", search ? "batch" : "search");
+    ftr__batch_finder f = {.context = context, .search = *search};
+    ftr_status status = ftr__batch_defaults(&f);
+    if (status) return status;
+    const int64_t multiple = f.search.multiple, low = (f.search.min - 1) / multiple + 1;
+    bool fits;
+    status = ftr__batch_try(&f, low, &fits);
+    if (status) return status;
+    if (!fits) return ftr__batch_too_small(&f, low * multiple);
+    ftr_memory best;
+    int64_t found;
+    status = ftr__batch_search_between(&f, low, f.search.max / multiple + 1, &best, &found);
+    if (status) return status;
+    ftr_error_clear(context); /* of batches that were too large */
+    *batch = found * multiple;
+    if (memory) *memory = best;
+    return FTR_OK;
 }
 
 /* ---- src/exec/run.c ---- */
@@ -12339,6 +14916,9 @@ static ftr_status ftr__check_fed(const ftr_plan *plan) {
     return FTR_OK;
 }
 
+/* Whether the step to come ends a group of micro-batches. */
+static bool ftr__ends_group(const ftr_plan *plan) { return (plan->steps_done + 1) % (uint64_t)plan->accumulate == 0; }
+
 /* A floating-point scalar; NaN if there is none, or if it is no such. */
 static ftr_status ftr__read_scalar(const ftr_plan *plan, int32_t value, double *number) {
     double room;
@@ -12360,21 +14940,26 @@ static ftr_status ftr__read_applied(const ftr_plan *plan, uint64_t *applied) {
     return status;
 }
 
-static ftr_status ftr__report_step(const ftr_plan *plan, ftr_step_info *info) {
+/* `ended`: the step was the last of its group. */
+static ftr_status ftr__report_step(const ftr_plan *plan, bool ended, ftr_step_info *info) {
     const ftr__scaler *scaler = &plan->scaler;
     double found_inf = 0.0;
     ftr_status status = ftr__read_scalar(plan, plan->loss, &info->loss);
-    if (!status) status = ftr__read_scalar(plan, scaler->norm, &info->grad_norm);
+    if (!status) status = ftr__read_scalar(plan, ended ? scaler->norm : 0, &info->grad_norm);
     if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->found_inf, &found_inf);
     info->loss_scale = 1.0;
     if (!status && scaler->scale) status = ftr__read_scalar(plan, scaler->used, &info->loss_scale);
-    info->skipped = found_inf != 0.0;
+    info->overflow = found_inf != 0.0;
+    info->skipped = ended && info->overflow;
+    info->updated = ended && plan->applied_steps && !info->overflow;
     return status ? status : ftr__read_applied(plan, &info->applied_steps);
 }
 
 static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
     step->call.step = plan->steps_done;
+    const double start = plan->profiling ? ftr_time_seconds() : 0.0;
     const ftr_status status = step->run(&step->call);
+    if (plan->profiling) plan->profile[step - plan->steps] += ftr_time_seconds() - start;
     if (status || !plan->debug_nonfinite) return status;
     return ftr__check_results(plan, &plan->graph->nodes[step->node]);
 }
@@ -12382,14 +14967,18 @@ static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
 ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     const double start = ftr_time_seconds();
-    ftr_status status = ftr__check_fed(plan);
+    const bool ends = ftr__ends_group(plan);
+    const int32_t end = ends ? plan->update_end : plan->micro_end;
+    ftr_status status = ftr__refuse_average(plan, "step");
+    if (!status) status = ftr__check_fed(plan);
     if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
-    for (int32_t i = 0; i < plan->step_count && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
+    for (int32_t i = 0; i < end && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
     plan->steps_done++;
+    plan->profiled_steps += plan->profiling;
     plan->has_run = true;
     if (!info) return FTR_OK;
-    status = ftr__report_step(plan, info);
+    status = ftr__report_step(plan, ends, info);
     info->step = plan->steps_done;
     info->seconds = ftr_time_seconds() - start;
     return status;
@@ -12429,13 +15018,15 @@ ftr_status ftr_read(ftr_plan *plan, ftr_tensor tensor, void *data, size_t bytes)
     return ftr__read_value(plan, "read", value, data, bytes);
 }
 
-/* Takes the loss scale out of a gradient that was read; a product with the inverse, as the optimizer's. */
+/* Takes the loss scale, and of a sum the number of micro-batches, out of a gradient that was read; a product with the
+ * inverse, as the optimizer's. */
 static ftr_status ftr__unscale(const ftr_plan *plan, int32_t gradient, void *data) {
-    double used;
-    const ftr_status status = ftr__read_scalar(plan, plan->scaler.scale ? plan->scaler.used : 0, &used);
-    if (status || !plan->scaler.scale) return status;
+    const bool is_sum = plan->accumulate > 1 && plan->slots[gradient].place == FTR__PLACE_STATE;
+    double used = 1.0;
+    const ftr_status status = plan->scaler.scale ? ftr__read_scalar(plan, plan->scaler.used, &used) : FTR_OK;
+    if (status || (!plan->scaler.scale && !is_sum)) return status;
     const ftr__value *value = &plan->graph->values[gradient];
-    const float inverse = (float)(1.0 / used);
+    const float inverse = (float)(1.0 / (is_sum ? used * (double)plan->accumulate : used));
     const int64_t count = ftr_shape_count(&value->shape);
     for (int64_t i = 0; i < count; i++)
         ftr__set_element(value->dtype, data, i, ftr__element(value->dtype, data, i) * (double)inverse);
@@ -12490,6 +15081,12 @@ static ftr_plan_state ftr__describe_state(const ftr_plan *plan, int32_t node_ind
                             .dtype = value->dtype,
                             .shape = value->shape,
                             .bytes = (size_t)ftr_shape_count(&value->shape) * ftr_dtype_size(value->dtype)};
+}
+
+size_t ftr__plan_state_offset(const ftr_plan *plan, int32_t index) {
+    for (int32_t n = 0; n < plan->graph->node_count; n++)
+        if (ftr__is_state(plan, n) && index-- == 0) return plan->slots[plan->graph->nodes[n].first_out].offset;
+    return 0;
 }
 
 ftr_status ftr_plan_state_at(const ftr_plan *plan, int32_t index, ftr_plan_state *state) {
@@ -12561,6 +15158,42 @@ uint64_t ftr_plan_applied_steps(const ftr_plan *plan) {
     return ftr__download_state(plan, plan->applied_steps, &steps, sizeof steps) == FTR_OK ? (uint64_t)steps : 0;
 }
 
+/* ---- src/exec/average.c ---- */
+/* The averages of a plan's weights: how many were taken, and their exchange with the graph's variables. */
+
+int64_t ftr_plan_average_count(const ftr_plan *plan) {
+    int64_t count = 0;
+    if (!plan || !plan->averages) return 0;
+    const ftr_status status = plan->context->backend->download(
+        plan->context, plan->context->backend_state, &count,
+        plan->memory[FTR__PLACE_STATE] + plan->slots[plan->averages].offset, sizeof count);
+    return status ? 0 : count;
+}
+
+bool ftr_plan_average_is_in(const ftr_plan *plan) { return plan && plan->average_is_in; }
+
+ftr_status ftr_plan_swap_average(ftr_plan *plan) {
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!plan->averages)
+        return ftr__error(plan->context, FTR_ERROR_STATE, "swap_average: the plan keeps no averages of weights");
+    if (!plan->average_is_in && ftr_plan_average_count(plan) == 0)
+        return ftr__error(plan->context, FTR_ERROR_STATE, "swap_average: no average was taken yet");
+    for (int32_t i = plan->update_end; i < plan->step_count; i++) {
+        const ftr_status status = plan->steps[i].run(&plan->steps[i].call);
+        if (status) return status;
+    }
+    plan->average_is_in = !plan->average_is_in;
+    return FTR_OK;
+}
+
+ftr_status ftr__refuse_average(const ftr_plan *plan, const char *what) {
+    if (!plan->average_is_in) return FTR_OK;
+    return ftr__error(plan->context, FTR_ERROR_STATE,
+                      "%s: the averages of the weights are in the graph's variables: put them back first "
+                      "(ftr_plan_swap_average)",
+                      what);
+}
+
 /* ---- src/exec/print.c ---- */
 
 static const char *ftr__place_name(ftr__place place) {
@@ -12586,12 +15219,21 @@ static void ftr__memory_note(const void *arg, int32_t node_index, char text[64])
     if (slot->root != node->first_out && n > 0 && n < 64) snprintf(text + n, 64 - (size_t)n, " over %%%d", slot->root);
 }
 
+/* What does not run in each step. */
+static const char *ftr__stage_note(const ftr_plan *plan, const ftr__node *node) {
+    if (node->stage == FTR__STAGE_SWAP) return "  [at an exchange]";
+    return node->stage == FTR__STAGE_UPDATE && plan->accumulate > 1 ? "  [at a group's end]" : "";
+}
+
 static void ftr__print_memory(const ftr_plan *plan, ftr_write_fn write, void *user) {
     const ftr_memory m = ftr_plan_memory(plan);
     ftr__print(write, user,
                "memory: parameters %zu, gradients %zu, optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu, "
                "total %zu bytes\n",
                m.parameters, m.gradients, m.optimizer_state, m.activations, m.workspace, m.bookkeeping, m.total);
+    if (m.recomputed_nodes)
+        ftr__print(write, user, "recomputed: %d nodes, %lld multiply-adds, %lld bytes of results\n",
+                   (int)m.recomputed_nodes, (long long)m.recomputed_multiply_adds, (long long)m.recomputed_bytes);
 }
 
 ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_write_fn write, void *user) {
@@ -12609,9 +15251,122 @@ ftr_status ftr_plan_print(const ftr_plan *plan, ftr_graph_format format, ftr_wri
         ftr__print(write, user, "%4d  ", i);
         ftr__print_node(&printer, &plan->graph->nodes[plan->order[i]]);
         ftr__memory_note(plan, plan->order[i], text);
-        ftr__print(write, user, "%s%s\n", text[0] ? "  @ " : "", text);
+        ftr__print(write, user, "%s%s%s\n", text[0] ? "  @ " : "", text,
+                   ftr__stage_note(plan, &plan->graph->nodes[plan->order[i]]));
     }
     ftr__print_memory(plan, write, user);
+    return FTR_OK;
+}
+
+/* ---- src/exec/profile.c ---- */
+/* What a plan costs, node by node. */
+
+#define FTR__PROFILE_REACHED 0.8 /* of the floor's rates: what good kernels come to */
+
+ftr_status ftr_measure_machine(ftr_context *context, ftr_machine *machine) {
+    if (!context) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!machine) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "measure_machine: machine is NULL");
+    *machine = (ftr_machine){0};
+    if (!context->backend->measure)
+        return ftr__error(context, FTR_ERROR_UNSUPPORTED, "measure_machine: the %s backend cannot",
+                          context->backend->name);
+    return context->backend->measure(context, context->backend_state, machine);
+}
+
+ftr_status ftr_plan_profile(ftr_plan *plan, bool on) {
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    const size_t bytes = ((size_t)plan->step_count + 1) * sizeof *plan->profile;
+    if (on && !plan->profile) plan->profile = ftr__arena_alloc(&plan->arena, bytes);
+    if (on && !plan->profile) return ftr__out_of_memory(plan->context, "plan_profile", bytes);
+    if (on) memset(plan->profile, 0, bytes);
+    if (on) plan->profiled_steps = 0;
+    plan->profiling = on;
+    return FTR_OK;
+}
+
+int32_t ftr_plan_node_count(const ftr_plan *plan) { return plan ? plan->update_end : 0; }
+
+static const char *ftr__profile_algorithm(const ftr_plan *plan, const ftr__step *step) {
+    const ftr_kernel *kernel = &plan->context->backend->kernels[step->call.op];
+    return kernel->algorithm ? kernel->algorithm(&step->call) : "";
+}
+
+ftr_status ftr_plan_node_at(const ftr_plan *plan, int32_t index, ftr_plan_node *out) {
+    if (out) *out = (ftr_plan_node){0};
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!out || index < 0 || index >= plan->update_end)
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          out ? "plan_node_at: index is %d, expected 0 to %d" : "plan_node_at: node is NULL",
+                          (int)index, (int)plan->update_end - 1);
+    const ftr__step *step = &plan->steps[index];
+    const ftr__node *node = &plan->graph->nodes[step->node];
+    const double steps = (double)plan->profiled_steps;
+    *out = (ftr_plan_node){.name = node->name,
+                           .op = ftr_op_name(node->op),
+                           .fused = node->fused ? node->fused : "",
+                           .algorithm = ftr__profile_algorithm(plan, step),
+                           .backward = node->backward,
+                           .operations = 2.0 * (double)ftr__node_multiply_adds(plan->graph, node),
+                           .bytes = (double)ftr__node_bytes(plan->graph, node),
+                           .seconds = steps > 0.0 ? plan->profile[index] / steps : (double)NAN};
+    return FTR_OK;
+}
+
+double ftr_plan_node_floor(const ftr_plan_node *node, const ftr_machine *machine) {
+    return fmax(node->operations / machine->flops, node->bytes / machine->bandwidth);
+}
+
+/* ------------------------------------------------------------------------------------------------------ explain -- */
+
+typedef struct ftr__explained {
+    double operations, bytes, floor, seconds;
+} ftr__explained;
+
+static void ftr__explain_numbers(const ftr__explained *e, ftr_write_fn write, void *user) {
+    ftr__print(write, user, "%9.4f %9.3f %9.1f %9.1f", e->operations * 1e-9, e->bytes * 1e-6, e->floor * 1e6,
+               e->floor / FTR__PROFILE_REACHED * 1e6);
+    if (isnan(e->seconds)) return;
+    ftr__print(write, user, " %9.1f %5.0f%%", e->seconds * 1e6, e->seconds > 0.0 ? 100.0 * e->floor / e->seconds : 0.0);
+}
+
+static void ftr__explain_node(const ftr_plan_node *node, const ftr__explained *e, ftr_write_fn write, void *user) {
+    ftr__print(write, user, "%-8s %-24s ", node->backward ? "backward" : "forward", node->op);
+    ftr__explain_numbers(e, write, user);
+    ftr__print(write, user, "  %s", node->name);
+    if (node->fused[0]) ftr__print(write, user, " + %s", node->fused);
+    if (node->algorithm[0]) ftr__print(write, user, " (%s)", node->algorithm);
+    ftr__print(write, user, "\n");
+}
+
+ftr_status ftr_plan_explain(const ftr_plan *plan, const ftr_machine *machine, ftr_write_fn write, void *user) {
+    if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!write) return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT, "plan_explain: write is NULL");
+    ftr_machine measured;
+    if (!machine) {
+        const ftr_status status = ftr_measure_machine(plan->context, &measured);
+        if (status) return status;
+        machine = &measured;
+    }
+    if (!(machine->flops > 0.0) || !(machine->bandwidth > 0.0))
+        return ftr__error(plan->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "plan_explain: machine is %g operations and %g bytes a second, expected more than 0",
+                          machine->flops, machine->bandwidth);
+    ftr__print(write, user, "machine: %.1f GFLOP/s, %.1f GB/s\n%-8s %-24s %9s %9s %9s %9s %9s %6s  node\n",
+               machine->flops * 1e-9, machine->bandwidth * 1e-9, "pass", "op", "GFLOP", "MB", "floor us", "expect us",
+               "took us", "share");
+    ftr__explained sum = {0};
+    for (int32_t i = 0; i < plan->update_end; i++) {
+        ftr_plan_node node;
+        const ftr_status status = ftr_plan_node_at(plan, i, &node);
+        if (status) return status;
+        const ftr__explained e = {node.operations, node.bytes, ftr_plan_node_floor(&node, machine), node.seconds};
+        ftr__explain_node(&node, &e, write, user);
+        sum = (ftr__explained){sum.operations + e.operations, sum.bytes + e.bytes, sum.floor + e.floor,
+                               sum.seconds + e.seconds};
+    }
+    ftr__print(write, user, "%-8s %-24s ", "sum", "");
+    ftr__explain_numbers(&sum, write, user);
+    ftr__print(write, user, "\n");
     return FTR_OK;
 }
 
@@ -12686,6 +15441,18 @@ typedef struct ftr__random_stream {
     float offset, scale, most;
 } ftr__random_stream;
 
+/* Channels, at most, whose statistics are computed at once. */
+#define FTR__NORM_TILE 256
+
+/* How dy gets through the activation behind a batch norm. ReLU: where y is positive. The others: times the slope at
+ * (x - mean) * scale + shift. */
+typedef struct ftr__norm_gate {
+    ftr_activation activation;
+    const float *y;             /* of ReLU, laid out as dy */
+    const float *scale, *shift; /* of the others */
+    float *to;                  /* where the sums leave g, laid out as dy, which it may overwrite; NULL: nowhere */
+} ftr__norm_gate;
+
 typedef struct ftr__simd_math {
     void (*binary[FTR__BINARY_COUNT][FTR__OPERANDS_COUNT])(int64_t n, const float *a, const float *b, float *out);
     void (*unary[FTR__UNARY_COUNT])(int64_t n, const float *x, float *out);
@@ -12710,15 +15477,15 @@ typedef struct ftr__simd_math {
                              const float *mean, float *out);
     void (*column_maximum)(int64_t rows, int64_t columns, const float *x, int64_t stride, float *out);
 
-    /* y = (x - mean) * scale + shift, plus the residual if there is one, then max(., 0) if relu. Rows are dense. */
+    /* y = activation((x - mean) * scale + shift), with a residual added before if there is one, which none but ReLU may
+     * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
-                       const float *shift, const float *residual, bool relu, float *y);
-    /* g = dy, 0 where y (which may be NULL) is not positive: sum[j] += sum of g, product[j] += sum of g * (x -
-     * mean[j]). Rows are `stride` apart. */
+                       const float *shift, const float *residual, ftr_activation activation, float *y);
+    /* g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
-                           const float *y, const float *mean, float *sum, float *product);
+                           const ftr__norm_gate *gate, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
-    void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
+    void (*norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const ftr__norm_gate *gate,
                             const float *mean, const float *a, const float *b, const float *c, float *dx);
 
     /* u = dy * gamma, just dy if gamma is NULL, x - mean if dy is NULL: sums[0] = sum of u, sums[1] = sum of u * (x -
@@ -12768,6 +15535,9 @@ typedef struct ftr__simd_math {
     /* Between f32 and f16 or bf16, [0] and [1], as ftr__half_value() and ftr__half_bits(). x and out do not overlap. */
     void (*widen[2])(int64_t n, const uint16_t *x, float *out);
     void (*narrow[2])(int64_t n, const float *x, uint16_t *out);
+
+    /* Copies bytes past the caches where the instruction set can: for what is not needed again soon. */
+    void (*stream)(size_t bytes, const unsigned char *x, unsigned char *out);
 } ftr__simd_math;
 
 /* ---- src/backend/cpu/simd_gemm.h ---- */
@@ -12781,8 +15551,9 @@ typedef struct ftr__simd_math {
  * elements; the driver points rows that do not exist at a buffer of its own. */
 typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
-    const float *bias; /* nr of them, or NULL */
-    bool load;         /* add to what is there */
+    const float *bias;  /* nr of them, or NULL */
+    const float *ahead; /* memory that is asked for on the way, 64 bytes for each k: what the next tiles need */
+    bool load;          /* add to what is there */
     bool relu;
     bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
 } ftr__gemm_tile;
@@ -12977,6 +15748,48 @@ typedef struct ftr__simd_update {
     void (*combine)(int64_t n, float a, const float *x, float b, const float *y, float *out);
 } ftr__simd_update;
 
+/* ---- src/backend/cpu/simd_winograd.h ---- */
+/* SIMD functions of 3x3 convolutions in Winograd's form F(4x4, 3x3): tiles of 6x6 of the input, in steps of 4, give 4x4 of
+ * the output by 36 products instead of 144 (Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016). Each
+ * transform is a small matrix from the left and its transpose from the right, vectors run along the channels. One table an
+ * instruction set. */
+
+#define FTR__WINOGRAD_IN 6      /* side of an input tile */
+#define FTR__WINOGRAD_OUT 4     /* side of an output tile */
+#define FTR__WINOGRAD_POINTS 36 /* elements of a transformed tile */
+
+/* Where a transformed tile goes: point p of channel c at to[p * plane + c / panel * panel_stride + c % panel]. The vectors of a
+ * panel are written whole, channels that do not exist included. */
+typedef struct ftr__winograd_place {
+    float *to;
+    int64_t plane, panel, panel_stride;
+} ftr__winograd_place;
+
+typedef struct ftr__simd_winograd {
+    int64_t rows;  /* of a tile of `products`; they divide a vector */
+    int64_t lanes; /* of a vector */
+
+    /* An input tile, row-major: from[i] is where pixel i's channels lie. */
+    void (*input)(int64_t channels, const float *const from[36], const ftr__winograd_place *place);
+
+    /* A tile of the output's gradient, from[16]: the transpose of `output`. */
+    void (*gradient)(int64_t channels, const float *const from[16], const ftr__winograd_place *place);
+
+    /* A transformed output tile, point p of channel c at from[p * plane + c], to pixels; to[i] may be NULL. */
+    void (*output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
+                   float *const to[16]);
+
+    /* The nine taps of a filter, tap t of channel c at from[t * tap + c], to to[p * plane + c]. */
+    void (*filter)(int64_t channels, const float *from, int64_t tap, float *to, int64_t plane);
+
+    /* The transpose of `filter`: from[p * plane + c] to to[t * tap + c]. */
+    void (*filter_gradient)(int64_t channels, const float *from, int64_t plane, float *to, int64_t tap);
+
+    /* c[i * c_stride + j] = c * load + sum over k < depth of a[k * lanes + i] * b[k * nr + j], for i < rows, j < nr: nr is that of
+     * the matrix product. */
+    void (*products)(int64_t depth, const float *a, const float *b, bool load, float *c, int64_t c_stride);
+} ftr__simd_winograd;
+
 /* ---- src/backend/cpu/simd.h ---- */
 /* SIMD functions, one table an instruction set. They are written once, in simd_*.inc.h, with vector extensions, and
  * instantiated by simd.c. */
@@ -12985,6 +15798,7 @@ typedef struct ftr__simd {
     ftr__simd_gemm gemm; /* matrix product and convolution */
     ftr__simd_attention attention;
     ftr__simd_depthwise depthwise;
+    ftr__simd_winograd winograd;
     ftr__simd_update update; /* steps of optimizers */
     ftr__simd_math math;     /* everything else */
 } ftr__simd;
@@ -12995,10 +15809,18 @@ FTR_LIB const ftr__simd *ftr__simd_table(ftr__simd_level level);
 /* ---- src/backend/cpu/cpu.h ---- */
 /* The CPU backend's insides: state, the SIMD tables, and the kernels by family. */
 
+/* Of Winograd's form of convolutions, by FASTTRAIN_WINOGRAD. */
+typedef enum ftr__winograd_choice {
+    FTR__WINOGRAD_AUTO = 0, /* where it pays */
+    FTR__WINOGRAD_ON,       /* wherever it can be used, for tests */
+    FTR__WINOGRAD_OFF
+} ftr__winograd_choice;
+
 typedef struct ftr__cpu {
     ftr__pool *pool;
     const ftr__simd *simd;
     ftr__simd_level level;
+    ftr__winograd_choice winograd;
 } ftr__cpu;
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }
@@ -13018,9 +15840,12 @@ static inline int32_t ftr__half_index(ftr_dtype dtype) { return dtype == FTR_BF1
 FTR_LIB ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call));
 FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call));
 
-/* Ops whose kernels take f16 and bf16 themselves: those that move elements, and cast. */
+/* Ops whose kernels take f16 and bf16 themselves: those that move elements, cast, and steps of optimizers, whose states
+ * may be bf16. */
 #define FTR__CPU_HALF_KERNELS(X)                                                                                       \
-    X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)
+    X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)           \
+    X(sgd_update) X(adamw_update) X(adam_update) X(rmsprop_update) X(adagrad_update) X(lamb_update)              \
+    X(lars_update) X(lion_update) X(muon_update)
 
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
@@ -13111,6 +15936,10 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(stochastic_depth, ftr__cpu_stochastic_depth, 0)                                                   \
     X(random_uniform, ftr__cpu_random, 0)                                                               \
     X(random_normal, ftr__cpu_random, 0)                                                                \
+    /* mix.c */                                                                                                  \
+    X(mix_draw, ftr__cpu_mix_draw, 0)                                                                   \
+    X(mix, ftr__cpu_mix, 0)                                                                             \
+    X(mix_grad, ftr__cpu_mix_grad, ftr__cpu_mix_grad_workspace)                                         \
     /* attention.c */                                                                                            \
     X(attention, ftr__cpu_attention, ftr__cpu_attention_workspace)                                      \
     X(attention_grad, ftr__cpu_attention_grad, ftr__cpu_attention_grad_workspace)                       \
@@ -13154,6 +15983,10 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(rmsprop_update, ftr__cpu_rmsprop_update, 0)                                                       \
     X(adagrad_update, ftr__cpu_adagrad_update, 0)                                                       \
     X(lion_update, ftr__cpu_lion_update, 0)                                                             \
+    /* average.c */                                                                                     \
+    X(accumulate_update, ftr__cpu_accumulate_update, 0)                                                 \
+    X(average_update, ftr__cpu_average_update, 0)                                                       \
+    X(swap_update, ftr__cpu_swap_update, 0)                                                             \
     /* update_norms.c */                                                                                \
     X(lamb_update, ftr__cpu_lamb_update, ftr__cpu_lamb_update_workspace)                                \
     X(lars_update, ftr__cpu_lars_update, ftr__cpu_lars_update_workspace)                                \
@@ -13210,9 +16043,19 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
+/* ftr_kernel.algorithm of a convolution or one of its gradients. */
+FTR_LIB const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call);
+
+/* ftr_backend.measure */
+FTR_LIB ftr_status ftr__cpu_measure(ftr_context *context, void *state, ftr_machine *machine);
+
 FTR__CPU_RUN(ftr__cpu_dropout)
 FTR__CPU_RUN(ftr__cpu_stochastic_depth)
 FTR__CPU_RUN(ftr__cpu_random)
+FTR__CPU_RUN(ftr__cpu_mix_draw)
+FTR__CPU_RUN(ftr__cpu_mix)
+FTR__CPU_RUN(ftr__cpu_mix_grad)
+FTR__CPU_WORKSPACE(ftr__cpu_mix_grad_workspace)
 FTR__CPU_RUN(ftr__cpu_attention)
 FTR__CPU_WORKSPACE(ftr__cpu_attention_workspace)
 FTR__CPU_RUN(ftr__cpu_attention_grad)
@@ -13249,6 +16092,9 @@ FTR__CPU_RUN(ftr__cpu_logsumexp)
 FTR__CPU_RUN(ftr__cpu_logsumexp_grad)
 FTR__CPU_RUN(ftr__cpu_ema_update)
 FTR__CPU_RUN(ftr__cpu_count_update)
+FTR__CPU_RUN(ftr__cpu_accumulate_update)
+FTR__CPU_RUN(ftr__cpu_average_update)
+FTR__CPU_RUN(ftr__cpu_swap_update)
 FTR__CPU_RUN(ftr__cpu_sgd_update)
 FTR__CPU_RUN(ftr__cpu_adam_update)
 FTR__CPU_RUN(ftr__cpu_rmsprop_update)
@@ -13287,7 +16133,7 @@ typedef struct ftr__gemm_operand {
                  int64_t segments, int64_t width, const float **to);
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
-    /* B only, may be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
+    /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
     const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride;
 } ftr__gemm_operand;
@@ -13326,6 +16172,8 @@ FTR_LIB ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matri
 
 /* For packing: to[k * width + i] = from[k * stride + i], or 0, for k < depth and i < count. */
 FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, float *to);
+/* to[i * tile + j] = from[i * width + j] for i < count and j < width. */
+FTR_LIB void ftr__gemm_scatter(int64_t count, int64_t width, const float *from, int64_t tile, float *to);
 FTR_LIB void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to);
 
 /* Rounds a workspace part up, so that the next one is aligned. */
@@ -13364,6 +16212,30 @@ static inline int64_t ftr__conv_gcd(int64_t a, int64_t b) {
     }
     return a;
 }
+
+/* ---- src/backend/cpu/winograd.h ---- */
+/* 3x3 convolutions in Winograd's form, with their gradients. conv.c asks whether it pays. */
+
+/* What a kernel computes: y of x, dx of dy, dw of x and dy. */
+typedef enum ftr__winograd_pass {
+    FTR__WINOGRAD_FORWARD = 0,
+    FTR__WINOGRAD_INPUT,
+    FTR__WINOGRAD_WEIGHT
+} ftr__winograd_pass;
+
+/* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of vector operations at
+ * least a quarter cheaper than the direct sum. FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
+FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
+
+FTR_LIB size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
+
+/* y = x * weight + bias, activated; or, with `gradient`, dx of dy in x's place. `from` is [n, in, c], or dy. */
+FTR_LIB void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
+                               const float *weight, const float *bias, bool relu, float *to, void *workspace);
+
+/* dw of x and dy. */
+FTR_LIB void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x,
+                                           float *dw, void *workspace);
 
 /* ---- src/backend/cpu/simd.c ---- */
 
@@ -13469,20 +16341,43 @@ static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
     return kernel->workspace ? kernel->workspace(call) : 0;
 }
 
+static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
+    switch (call->op) {
+    case FTR_OP_conv2d:
+    case FTR_OP_conv2d_grad_input:
+    case FTR_OP_conv2d_grad_weight: return ftr__cpu_conv2d_algorithm(call);
+    default: return "";
+    }
+}
+
 static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
 #define FTR__CPU_ENTRY(op, run_function, workspace_function)                                                           \
-    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace},
+    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace, .algorithm = ftr__cpu_algorithm},
     FTR__CPU_KERNELS(FTR__CPU_ENTRY)
 #undef FTR__CPU_ENTRY
 };
 
+static ftr_status ftr__winograd_choose(ftr_context *context, ftr__winograd_choice *choice) {
+    static const char *const words[] = {"auto", "on", "off"};
+    const char *word = ftr__environment("FASTTRAIN_WINOGRAD");
+    *choice = FTR__WINOGRAD_AUTO;
+    for (int32_t i = 0; i < FTR__ARRAY_LENGTH(words) && *word; i++) {
+        *choice = (ftr__winograd_choice)i;
+        if (strcmp(word, words[i]) == 0) return FTR_OK;
+    }
+    if (!*word) return FTR_OK;
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_WINOGRAD is '%s', expected auto, on or off", word);
+}
+
 static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
     ftr__simd_level level;
+    ftr__winograd_choice winograd;
     ftr_status status = ftr__simd_choose(context, &level);
+    if (!status) status = ftr__winograd_choose(context, &winograd);
     if (status) return status;
     ftr__cpu *cpu = ftr__allocate(context, sizeof *cpu);
     if (!cpu) return ftr__out_of_memory(context, "cpu backend", sizeof *cpu);
-    *cpu = (ftr__cpu){.simd = ftr__simd_table(level), .level = level};
+    *cpu = (ftr__cpu){.simd = ftr__simd_table(level), .level = level, .winograd = winograd};
     status = ftr__pool_create(context, threads, &cpu->pool);
     if (status) {
         ftr__release(context, cpu, sizeof *cpu);
@@ -13508,10 +16403,38 @@ static void ftr__cpu_release(ftr_context *context, void *state, void *memory, si
     ftr__release(context, memory, size);
 }
 
-static ftr_status ftr__cpu_copy(ftr_context *context, void *state, void *to, const void *from, size_t size) {
+static ftr_status ftr__cpu_upload(ftr_context *context, void *state, void *to, const void *from, size_t size) {
     (void)context;
     (void)state;
     memcpy(to, from, size);
+    return FTR_OK;
+}
+
+/* A copy from this size on is cut into pieces for all threads, and goes past the caches. */
+#define FTR__CPU_DOWNLOAD_LARGE ((size_t)4 << 20)
+#define FTR__CPU_DOWNLOAD_PIECE ((size_t)256 << 10)
+
+typedef struct ftr__cpu_download_job {
+    const ftr__simd *simd;
+    unsigned char *to;
+    const unsigned char *from;
+    size_t size;
+} ftr__cpu_download_job;
+
+static void ftr__cpu_download_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__cpu_download_job *job = arg;
+    const size_t begin = (size_t)task * FTR__CPU_DOWNLOAD_PIECE, left = job->size - begin;
+    (void)worker;
+    job->simd->math.stream(left < FTR__CPU_DOWNLOAD_PIECE ? left : FTR__CPU_DOWNLOAD_PIECE, job->from + begin,
+                           job->to + begin);
+}
+
+static ftr_status ftr__cpu_download(ftr_context *context, void *state, void *to, const void *from, size_t size) {
+    const ftr__cpu *cpu = state;
+    if (size < FTR__CPU_DOWNLOAD_LARGE) return ftr__cpu_upload(context, state, to, from, size);
+    ftr__cpu_download_job job = {.simd = cpu->simd, .to = to, .from = from, .size = size};
+    ftr__pool_run(cpu->pool, (int64_t)((size + FTR__CPU_DOWNLOAD_PIECE - 1) / FTR__CPU_DOWNLOAD_PIECE),
+                  ftr__cpu_download_task, &job);
     return FTR_OK;
 }
 
@@ -13523,8 +16446,9 @@ static const ftr_backend ftr__cpu_table = {
     .close = ftr__cpu_close,
     .allocate = ftr__cpu_allocate,
     .release = ftr__cpu_release,
-    .upload = ftr__cpu_copy,
-    .download = ftr__cpu_copy,
+    .upload = ftr__cpu_upload,
+    .download = ftr__cpu_download,
+    .measure = ftr__cpu_measure,
     .kernels = ftr__cpu_kernels,
 };
 
@@ -13534,6 +16458,75 @@ const char *ftr_context_simd_name(const ftr_context *context) {
     if (!context || context->backend != &ftr__cpu_table) return "";
     const ftr__cpu *cpu = context->backend_state;
     return ftr__simd_level_name(cpu->level);
+}
+
+/* ---- src/backend/cpu/machine.c ---- */
+/* What the machine can do: the product's own tile on blocks in the nearest cache, and a sum over arrays in memory. The
+ * largest of several rounds counts, because other programs only ever make it smaller. */
+
+#define FTR__MACHINE_ROUNDS 6
+#define FTR__MACHINE_DEPTH 128        /* of the blocks: 128 * (14 + 32) floats are 23 KiB */
+#define FTR__MACHINE_TILES 2000       /* of a task */
+#define FTR__MACHINE_TASKS 4          /* a thread */
+#define FTR__MACHINE_FLOATS (8 << 20) /* of an array */
+#define FTR__MACHINE_CHUNK (1 << 16)  /* floats of a task */
+
+typedef struct ftr__machine_job {
+    const ftr__simd_gemm *simd;
+    float *blocks; /* A, B and C of a worker */
+    size_t block;  /* floats of them */
+    float *x, *y;
+} ftr__machine_job;
+
+static void ftr__machine_product(void *arg, int64_t task, int32_t worker) {
+    const ftr__machine_job *job = arg;
+    float *a = job->blocks + (size_t)worker * job->block, *b = a + FTR__MACHINE_DEPTH * FTR__GEMM_MAX_MR;
+    float *c = b + FTR__MACHINE_DEPTH * FTR__GEMM_MAX_NR;
+    ftr__gemm_tile tile = {.ahead = b};
+    (void)task;
+    for (int32_t i = 0; i < FTR__GEMM_MAX_MR; i++) tile.c[i] = c + i * FTR__GEMM_MAX_NR;
+    for (int32_t i = 0; i < FTR__MACHINE_TILES; i++) job->simd->tile(FTR__MACHINE_DEPTH, a, b, job->simd->nr, &tile);
+}
+
+static void ftr__machine_sum(void *arg, int64_t task, int32_t worker) {
+    const ftr__machine_job *job = arg;
+    (void)worker;
+    job->simd->accumulate(FTR__MACHINE_CHUNK, job->x + task * FTR__MACHINE_CHUNK, job->y + task * FTR__MACHINE_CHUNK);
+}
+
+/* The best rate of a job that does `amount` in all. */
+static double ftr__machine_rate(ftr__pool *pool, int64_t tasks, ftr__task_fn task, ftr__machine_job *job,
+                                double amount) {
+    double best = 0.0;
+    for (int32_t round = 0; round < FTR__MACHINE_ROUNDS; round++) {
+        const double start = ftr_time_seconds();
+        ftr__pool_run(pool, tasks, task, job);
+        const double seconds = ftr_time_seconds() - start;
+        if (seconds > 0.0 && amount / seconds > best) best = amount / seconds;
+    }
+    return best;
+}
+
+ftr_status ftr__cpu_measure(ftr_context *context, void *state, ftr_machine *machine) {
+    const ftr__cpu *cpu = state;
+    const ftr__simd_gemm *simd = &cpu->simd->gemm;
+    const int64_t tasks = (int64_t)ftr__pool_threads(cpu->pool) * FTR__MACHINE_TASKS;
+    ftr__machine_job job = {.simd = simd};
+    job.block = FTR__MACHINE_DEPTH * (FTR__GEMM_MAX_MR + FTR__GEMM_MAX_NR) + FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR;
+    const size_t arrays = (size_t)FTR__MACHINE_FLOATS * 2;
+    const size_t blocks = job.block * (size_t)ftr__pool_threads(cpu->pool), bytes = (arrays + blocks) * sizeof(float);
+    float *memory = ftr__allocate(context, bytes);
+    if (!memory) return ftr__out_of_memory(context, "measure_machine", bytes);
+    memset(memory, 0, bytes);
+    job.x = memory;
+    job.y = memory + FTR__MACHINE_FLOATS;
+    job.blocks = memory + arrays;
+    const double work = 2.0 * (double)(simd->mr * simd->nr) * FTR__MACHINE_DEPTH * FTR__MACHINE_TILES;
+    machine->flops = ftr__machine_rate(cpu->pool, tasks, ftr__machine_product, &job, (double)tasks * work);
+    machine->bandwidth = ftr__machine_rate(cpu->pool, FTR__MACHINE_FLOATS / FTR__MACHINE_CHUNK, ftr__machine_sum, &job,
+                                           3.0 * FTR__MACHINE_FLOATS * sizeof(float));
+    ftr__release(context, memory, bytes);
+    return FTR_OK;
 }
 
 /* ---- src/backend/cpu/half.c ---- */
@@ -14457,6 +17450,7 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
+#define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
@@ -14471,6 +17465,7 @@ typedef struct ftr__gemm_plan {
     int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
     bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
     bool in_place;  /* A is read through pointers */
+    bool whole_b;   /* a task packs all its panels of B at once */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
@@ -14549,7 +17544,9 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
     p.a_bytes = p.in_place ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
-    p.worker = p.pointer_bytes + p.a_bytes + (p.shared ? 0 : ftr__gemm_align((size_t)(p.kc * nr) * sizeof(float)));
+    p.whole_b = !p.shared && g->b.at && g->m > mr;
+    const int64_t b_columns = p.shared ? 0 : p.whole_b ? p.tn : nr;
+    p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
 
@@ -14605,11 +17602,32 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
     return ftr__gemm_max(depth, 0);
 }
 
+/* Packs all tiles of `count` lines that lie together in memory, one k after the other, so that memory is read in its order:
+ * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
+static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                 int64_t k, int64_t depth, int64_t tile, float *to) {
+    const float *from = x->at(x->source, batch, k, first);
+    const int64_t whole = count / width, rest = count % width;
+    for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
+        for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
+        ftr__gemm_scatter(whole, width, from, tile, to);
+    }
+    to -= depth * width;
+    from -= depth * x->stride;
+    if (rest == 0) return;
+    ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
+    ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
+}
+
 /* The block of A: pointers to its runs, or a packed copy. */
 static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *a = &p->gemm->a;
     const int64_t mr = p->simd->mr;
+    if (a->at && t->depth > 0) {
+        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, mr * p->kc, t->a);
+        return;
+    }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
     t->segments = t->depth > run ? t->depth / run : ftr__gemm_min(t->depth, 1);
     t->length = t->depth > run ? run : t->depth;
@@ -14640,6 +17658,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         *stride = b->stride;
         return b->at(b->source, t->batch, t->k, j);
     }
+    if (p->whole_b) return t->b + (j - t->j0) * p->kc;
     ftr__gemm_pack(p, b, t->batch, j, count, nr, t->k, t->depth, t->pointers + p->pointers_b, t->b);
     return t->b;
 }
@@ -14661,6 +17680,13 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
     } else {
         p->simd->tile(t->depth, t->a + index * mr * p->kc, b, b_stride, tile);
     }
+}
+
+/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
+static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+    const ftr__gemm_plan *p = t->plan;
+    const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
+    return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
 
 /* A panel of B against all rows of the task. Tiles that stick out at the right go through a buffer. */
@@ -14690,6 +17716,7 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
         }
+        tile.ahead = ftr__gemm_ahead(t, i, j, b);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
@@ -14718,6 +17745,9 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         t.load = t.k > (p->pieces > 1 ? begin : 0);
         t.last = t.k + t.depth >= g->k;
         ftr__gemm_prepare_a(&t);
+        if (p->whole_b && t.depth > 0)
+            ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
+                                 t.b);
         for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
         t.k += t.depth;
     } while (t.k < end);
@@ -14764,6 +17794,25 @@ void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
         ftr__pool_run(cpu->pool, g->batch * chunks, ftr__gemm_sum_task, &p);
     }
 }
+
+/* With a constant width the copies are a few instructions. */
+#define FTR__GEMM_SCATTER(n)                                                                                           \
+    case n:                                                                                                            \
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * tile, from + i * (n), (n) * sizeof(float));                \
+        break;
+
+void ftr__gemm_scatter(int64_t count, int64_t width, const float *from, int64_t tile, float *to) {
+    switch (width) {
+        FTR__GEMM_SCATTER(6)
+        FTR__GEMM_SCATTER(8)
+        FTR__GEMM_SCATTER(14)
+        FTR__GEMM_SCATTER(16)
+        FTR__GEMM_SCATTER(32)
+    default:
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * tile, from + i * width, (size_t)width * sizeof(float));
+    }
+}
+#undef FTR__GEMM_SCATTER
 
 /* With a constant count the copies are a few instructions. */
 #define FTR__GEMM_COPY(n)                                                                                              \
@@ -15188,12 +18237,15 @@ static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__co
     *p = (ftr__conv_product){.conv = *v};
     p->gather = ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .batch = v->og, .stride = v->o};
+    p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->og,
                           .n = v->taps * v->cg,
                           .k = v->n * v->out[0] * v->out[1],
                           .a = ftr__gemm_lines_together(&p->other),
-                          .b = {.source = &p->gather, .pack = ftr__gather_pack},
+                          .b = ftr__gather_is_plain(&p->gather)
+                                   ? ftr__gemm_lines_together(&p->plain)
+                                   : (ftr__gemm_operand){.source = &p->gather, .pack = ftr__gather_pack},
                           .c = (float *)call->out[0].data,
                           .c_batch = v->og * v->taps * v->cg,
                           .c_stride = v->taps * v->cg,
@@ -15279,6 +18331,8 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD))
+        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, &p);
     return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -15288,6 +18342,13 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
         ftr__depthwise(call, &v, false);
+        return FTR_OK;
+    }
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD)) {
+        const float *bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
+        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, bias, call->attr->conv.activation == FTR_ACT_RELU,
+                          (float *)call->out[0].data, call->workspace);
         return FTR_OK;
     }
     ftr__conv_product p;
@@ -15300,6 +18361,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
 size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, true);
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT))
+        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT);
     size_t most = 0;
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
         for (int64_t x = 0; x < ftr__gemm_min(v.stride[1], v.in[1]); x++) {
@@ -15318,6 +18381,11 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
         ftr__depthwise(call, &v, true);
         return FTR_OK;
     }
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
+        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, NULL, false, (float *)call->out[0].data, call->workspace);
+        return FTR_OK;
+    }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
         for (int64_t x = 0; x < ftr__gemm_min(v.stride[1], v.in[1]); x++) {
@@ -15332,6 +18400,8 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT))
+        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, &p);
     return ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -15343,10 +18413,26 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
         ftr__depthwise_weight_gradient(call, &v);
         return FTR_OK;
     }
+    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT)) {
+        ftr__winograd_weight_gradient(ftr__cpu_of(call), &v, (const float *)call->in[0].data,
+                                      (const float *)call->in[1].data, (float *)call->out[0].data, call->workspace);
+        return FTR_OK;
+    }
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, &p);
     ftr__gemm_run(ftr__cpu_of(call), &p.gemm, call->workspace);
     return FTR_OK;
+}
+
+const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
+    const ftr_shape *in[] = {&call->in[0].shape, &call->out[0].shape, &call->in[1].shape}; /* x, then y, by pass */
+    const ftr_shape *out[] = {&call->out[0].shape, &call->in[0].shape, &call->in[0].shape};
+    const ftr__winograd_pass pass = call->op == FTR_OP_conv2d              ? FTR__WINOGRAD_FORWARD
+                                    : call->op == FTR_OP_conv2d_grad_input ? FTR__WINOGRAD_INPUT
+                                                                           : FTR__WINOGRAD_WEIGHT;
+    const ftr__conv v = ftr__conv_make(call, in[pass], out[pass]);
+    if (ftr__conv_is_depthwise(&v)) return "depthwise";
+    return ftr__winograd_pays(ftr__cpu_of(call), &v, pass) ? "winograd 4x4" : "product";
 }
 
 /* ---- src/backend/cpu/depthwise.c ---- */
@@ -15797,13 +18883,380 @@ void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv
     ftr__pool_run(w.cpu->pool, ftr__gemm_ceil(v->o, FTR__DEPTHWISE_MOVED), ftr__depthwise_sum_task, &w);
 }
 
+/* ---- src/backend/cpu/winograd.c ---- */
+/* Winograd's form of 3x3 convolutions. A block of tiles is transformed, meets each of the 36 points' matrices of the
+ * transformed filters, and is transformed back, all in the scratch memory of one worker. The weight's gradient is the
+ * transpose: blocks of tiles of x and of dy are transformed by all, then each point sums its products over the block's tiles,
+ * block after block, so that the order of the sums is that of the tiles. */
+
+#define FTR__WINOGRAD_LEAST 4           /* channels: with fewer the transforms are all that there is */
+#define FTR__WINOGRAD_TILES 56        /* of a block at most */
+#define FTR__WINOGRAD_BLOCK (3 << 18) /* floats of a block's transformed input at most */
+#define FTR__WINOGRAD_COLUMNS 128     /* of the output that a block has in hand */
+#define FTR__WINOGRAD_DEPTH 256       /* channels that a panel of filters is cut into */
+#define FTR__WINOGRAD_TASKS 8         /* wanted at least */
+#define FTR__WINOGRAD_SUM 128         /* tiles of a block of the weight's gradient */
+#define FTR__WINOGRAD_GROUP 8         /* tiles of a task that transforms such a block */
+#define FTR__WINOGRAD_ROWS 64         /* output channels of a task that sums products */
+
+/* A convolution from `from` [n, in, c] to `to` [n, out, o]; that of the input's gradient goes from dy to dx. */
+typedef struct ftr__winograd {
+    const ftr__cpu *cpu;
+    const ftr__simd_winograd *simd;
+    const ftr__simd_gemm *gemm;
+    int64_t n, in[2], out[2], c, o, before[2];
+    int64_t tiles[2], count; /* of an image; of all */
+    int64_t wide_c, wide_o;  /* rounded up to vectors, and to panels of the product */
+    int64_t panels;          /* of the output's channels */
+    int64_t block, blocks;   /* tiles of one, how many */
+    int64_t columns, parts;  /* output channels of a part, parts that a block is computed in */
+    int64_t splits;          /* tasks that share a block's parts */
+    bool transposed;         /* the filters are turned round, and their channels exchanged */
+    const float *from, *weight, *bias;
+    float *to;
+    bool relu;
+    float *filters, *zeros;
+    unsigned char *scratch;
+    size_t worker;
+} ftr__winograd;
+
+static int64_t ftr__winograd_round(int64_t value, int64_t to) { return ftr__gemm_ceil(value, to) * to; }
+
+static ftr__winograd ftr__winograd_make(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
+    const bool turned = pass == FTR__WINOGRAD_INPUT;
+    ftr__winograd w = {
+        .cpu = cpu, .simd = &cpu->simd->winograd, .gemm = &cpu->simd->gemm, .n = v->n, .transposed = turned};
+    w.c = turned ? v->o : v->c;
+    w.o = turned ? v->c : v->o;
+    for (int32_t d = 0; d < 2; d++) {
+        w.in[d] = turned ? v->out[d] : v->in[d];
+        w.out[d] = turned ? v->in[d] : v->out[d];
+        w.before[d] = turned ? 2 - v->before[d] : v->before[d];
+        w.tiles[d] = ftr__gemm_ceil(w.out[d], FTR__WINOGRAD_OUT);
+    }
+    w.count = w.n * w.tiles[0] * w.tiles[1];
+    w.wide_c = ftr__winograd_round(w.c, w.simd->lanes);
+    w.panels = ftr__gemm_ceil(w.o, w.gemm->nr);
+    w.wide_o = w.panels * w.gemm->nr;
+    int64_t most = FTR__WINOGRAD_BLOCK / (FTR__WINOGRAD_POINTS * w.wide_c) / w.gemm->mr * w.gemm->mr;
+    most = ftr__gemm_min(ftr__gemm_max(most, w.gemm->mr), FTR__WINOGRAD_TILES / w.gemm->mr * w.gemm->mr);
+    w.blocks = ftr__gemm_ceil(w.count, most);
+    w.block = ftr__gemm_min(ftr__winograd_round(ftr__gemm_ceil(w.count, ftr__gemm_max(w.blocks, 1)), w.gemm->mr), most);
+    w.blocks = ftr__gemm_ceil(w.count, w.block);
+    w.columns = ftr__gemm_min(w.wide_o, ftr__winograd_round(FTR__WINOGRAD_COLUMNS, w.gemm->nr));
+    w.parts = ftr__gemm_ceil(w.wide_o, w.columns);
+    w.splits = ftr__gemm_min(ftr__gemm_ceil(FTR__WINOGRAD_TASKS, ftr__gemm_max(w.blocks, 1)), w.parts);
+    return w;
+}
+
+/* ------------------------------------------------------------------------------------------------ cost and memory -- */
+
+/* Vector operations of the direct sum against those here: products, and transforms of input, output and filters, each
+ * counted by loads, sums and stores. A weight's gradient has the same transforms, or their transposes. */
+bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
+    for (int32_t d = 0; d < 2; d++)
+        if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1 || v->before[d] > 2 || v->out[d] < 1)
+            return false;
+    if (v->groups != 1 || v->c < FTR__WINOGRAD_LEAST || v->o < FTR__WINOGRAD_LEAST || v->n < 1 || cpu->winograd == FTR__WINOGRAD_OFF) return false;
+    if (cpu->winograd == FTR__WINOGRAD_ON) return true;
+    const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
+    const double lanes = (double)w.simd->lanes, c = (double)w.wide_c,
+                 o = (double)ftr__winograd_round(w.o, w.simd->lanes);
+    const double tiles = (double)w.count, pixels = (double)w.n * (double)w.out[0] * (double)w.out[1];
+    const double direct = pixels * 9.0 * (double)w.c * o / lanes;
+    const double transforms = tiles * (c * 280.0 + o * 200.0) / lanes + c * o * 100.0 / lanes;
+    return tiles * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct;
+}
+
+static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
+
+static size_t ftr__winograd_filter_bytes(const ftr__winograd *w) {
+    return ftr__winograd_bytes(FTR__WINOGRAD_POINTS * w->c * w->wide_o);
+}
+
+/* Of transformed filters before they are packed: a panel's, for as many channels as a vector has. */
+static int64_t ftr__winograd_loose(const ftr__winograd *w) {
+    return FTR__WINOGRAD_POINTS * w->gemm->nr * w->simd->lanes;
+}
+
+static size_t ftr__winograd_worker(const ftr__winograd *w) {
+    const int64_t tiles = FTR__WINOGRAD_POINTS * w->block * (w->wide_c + w->columns);
+    return ftr__winograd_bytes(ftr__gemm_max(tiles, ftr__winograd_loose(w)));
+}
+
+/* The weight's gradient: transformed blocks of x (panels of the product) and dy (vectors), and the sums. */
+typedef struct ftr__winograd_sums {
+    ftr__winograd of;     /* of x */
+    int64_t o;            /* output channels, rounded up to vectors */
+    int64_t c;            /* input channels, rounded up to panels */
+    int64_t block;        /* tiles */
+    int64_t first, tiles; /* of the block in hand */
+    const float *dy;
+    float *dw;
+    float *x_tiles, *dy_tiles, *sums;
+} ftr__winograd_sums;
+
+static ftr__winograd_sums ftr__winograd_sums_make(const ftr__cpu *cpu, const ftr__conv *v) {
+    ftr__winograd_sums s = {.of = ftr__winograd_make(cpu, v, FTR__WINOGRAD_WEIGHT)};
+    s.o = ftr__winograd_round(s.of.o, s.of.simd->lanes);
+    s.c = ftr__winograd_round(s.of.c, s.of.gemm->nr);
+    s.block = ftr__gemm_min(s.of.count, FTR__WINOGRAD_SUM);
+    return s;
+}
+
+size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
+    if (pass == FTR__WINOGRAD_WEIGHT) {
+        const ftr__winograd_sums s = ftr__winograd_sums_make(cpu, v);
+        return ftr__winograd_bytes(ftr__gemm_max(s.c, s.o)) +
+               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) +
+               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) +
+               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.o * s.c);
+    }
+    const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
+    return ftr__winograd_bytes(w.wide_c) + ftr__winograd_filter_bytes(&w) +
+           ftr__winograd_worker(&w) * (size_t)ftr__pool_threads(cpu->pool);
+}
+
+/* --------------------------------------------------------------------------------------------------------- tiles -- */
+
+/* A tile's place among all. */
+typedef struct ftr__winograd_tile {
+    int64_t n, y, x; /* image, first row and column of the output */
+} ftr__winograd_tile;
+
+static ftr__winograd_tile ftr__winograd_tile_at(const ftr__winograd *w, int64_t tile) {
+    const int64_t per_row = w->tiles[1], per_image = w->tiles[0] * per_row;
+    return (ftr__winograd_tile){.n = tile / per_image,
+                                .y = tile % per_image / per_row * FTR__WINOGRAD_OUT,
+                                .x = tile % per_row * FTR__WINOGRAD_OUT};
+}
+
+/* Where `side` * `side` pixels of an image lie, from row y and column x on; `outside` for those that are not in it. */
+static void ftr__winograd_pixels(const int64_t size[2], int64_t channels, const float *image, int64_t y, int64_t x,
+                                 int32_t side, const float *outside, const float **to) {
+    for (int32_t i = 0; i < side; i++) {
+        const bool row = y + i >= 0 && y + i < size[0];
+        for (int32_t k = 0; k < side; k++) {
+            const bool hit = row && x + k >= 0 && x + k < size[1];
+            to[i * side + k] = hit ? image + ((y + i) * size[1] + x + k) * channels : outside;
+        }
+    }
+}
+
+static void ftr__winograd_input(const ftr__winograd *w, int64_t tile, const ftr__winograd_place *place) {
+    const ftr__winograd_tile at = ftr__winograd_tile_at(w, tile);
+    const float *pixels[FTR__WINOGRAD_POINTS];
+    ftr__winograd_pixels(w->in, w->c, w->from + at.n * w->in[0] * w->in[1] * w->c, at.y - w->before[0],
+                         at.x - w->before[1], FTR__WINOGRAD_IN, w->zeros, pixels);
+    w->simd->input(w->c, pixels, place);
+}
+
+/* ------------------------------------------------------------------------------------------------------- filters -- */
+
+/* A panel of `nr` output channels: point p, channel k, lane j of panel i at filters[((p * panels + i) * c + k) * nr + j]. */
+static float *ftr__winograd_panel(const ftr__winograd *w, int64_t point, int64_t panel) {
+    return w->filters + (point * w->panels + panel) * w->c * w->gemm->nr;
+}
+
+/* The filters of the gradient: o and c exchanged, so that a panel's lanes lie together in memory. */
+static void ftr__winograd_turned_filters(const ftr__winograd *w, int64_t panel) {
+    const int64_t nr = w->gemm->nr, first = panel * nr, lanes = ftr__gemm_min(nr, w->o - first);
+    const int64_t plane = w->panels * w->c * nr;
+    for (int64_t k = 0; k < w->c; k++) {
+        float *to = ftr__winograd_panel(w, 0, panel) + k * nr;
+        if (lanes < nr)
+            for (int64_t p = 0; p < FTR__WINOGRAD_POINTS; p++) memset(to + p * plane, 0, (size_t)nr * sizeof *to);
+        w->simd->filter(lanes, w->weight + (k * 9 + 8) * w->o + first, -w->o, to, plane);
+    }
+}
+
+/* Those of the forward pass: transformed along the channels, then packed. */
+static void ftr__winograd_straight_filters(const ftr__winograd *w, int64_t panel, float *loose) {
+    const int64_t nr = w->gemm->nr, first = panel * nr, count = ftr__gemm_min(nr, w->o - first);
+    const int64_t chunk = w->simd->lanes, plane = nr * chunk;
+    const float *lines[FTR__GEMM_MAX_NR];
+    for (int64_t k = 0; k < w->c; k += chunk) {
+        const int64_t depth = ftr__gemm_min(chunk, w->c - k);
+        for (int64_t j = 0; j < count; j++)
+            w->simd->filter(depth, w->weight + (first + j) * 9 * w->c + k, w->c, loose + j * chunk, plane);
+        for (int64_t p = 0; p < FTR__WINOGRAD_POINTS; p++) {
+            float *to = ftr__winograd_panel(w, p, panel) + k * nr;
+            for (int64_t j = 0; j < count; j++) lines[j] = loose + p * plane + j * chunk;
+            w->gemm->interleave(count, depth, lines, to, nr);
+            ftr__gemm_clear(depth, nr - count, nr, to + count);
+        }
+    }
+}
+
+static void ftr__winograd_filters_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd *w = arg;
+    if (w->transposed)
+        ftr__winograd_turned_filters(w, task);
+    else
+        ftr__winograd_straight_filters(w, task, (float *)(void *)(w->scratch + (size_t)worker * w->worker));
+}
+
+/* ------------------------------------------------------------------------------------------- forward and gradient -- */
+
+/* A part of the output of a block, in a worker's scratch. */
+typedef struct ftr__winograd_part {
+    const ftr__winograd *w;
+    int64_t first, tiles;  /* of the block */
+    int64_t panel, panels; /* of the part */
+    float *in, *out;
+} ftr__winograd_part;
+
+/* The products of one point with one panel, rows `row` to `row` + mr - 1 of the block's tiles, channels from k on. */
+static void ftr__winograd_product(const ftr__winograd_part *p, int64_t point, int64_t panel, int64_t row, int64_t k,
+                                  int64_t depth) {
+    const ftr__winograd *w = p->w;
+    const int64_t mr = w->gemm->mr, nr = w->gemm->nr, rows = ftr__gemm_min(mr, p->tiles - row);
+    const float *a[FTR__GEMM_MAX_MR];
+    float none[FTR__GEMM_MAX_NR];
+    ftr__gemm_tile tile = {.load = k > 0, .narrow = w->o - panel * nr <= nr / 2};
+    if (rows < mr) memset(none, 0, sizeof none);
+    for (int64_t i = 0; i < mr; i++) {
+        const int64_t t = row + (i < rows ? i : 0);
+        a[i] = p->in + (point * w->block + t) * w->wide_c + k;
+        tile.c[i] = i < rows ? p->out + (point * w->block + t) * w->columns + (panel - p->panel) * nr : none;
+    }
+    tile.ahead = ftr__winograd_panel(w, point, panel) + k * nr;
+    w->gemm->tile_rows(rows, 1, depth, a, tile.ahead, nr, &tile);
+}
+
+static void ftr__winograd_products(const ftr__winograd_part *p) {
+    const ftr__winograd *w = p->w;
+    for (int64_t point = 0; point < FTR__WINOGRAD_POINTS; point++)
+        for (int64_t k = 0; k < w->c; k += FTR__WINOGRAD_DEPTH)
+            for (int64_t panel = p->panel; panel < p->panel + p->panels; panel++)
+                for (int64_t row = 0; row < p->tiles; row += w->gemm->mr)
+                    ftr__winograd_product(p, point, panel, row, k, ftr__gemm_min(FTR__WINOGRAD_DEPTH, w->c - k));
+}
+
+static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
+    const ftr__winograd *w = p->w;
+    const ftr__winograd_tile at = ftr__winograd_tile_at(w, p->first + tile);
+    const int64_t first = p->panel * w->gemm->nr, channels = ftr__gemm_min(p->panels * w->gemm->nr, w->o - first);
+    float *image = w->to + at.n * w->out[0] * w->out[1] * w->o + first;
+    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
+    for (int64_t i = 0; i < FTR__WINOGRAD_OUT; i++) {
+        for (int64_t k = 0; k < FTR__WINOGRAD_OUT; k++) {
+            const bool hit = at.y + i < w->out[0] && at.x + k < w->out[1];
+            pixels[i * FTR__WINOGRAD_OUT + k] = hit ? image + ((at.y + i) * w->out[1] + at.x + k) * w->o : NULL;
+        }
+    }
+    w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
+                    w->relu, pixels);
+}
+
+static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd *w = arg;
+    const int64_t block = task / w->splits, split = task % w->splits, panels = w->columns / w->gemm->nr;
+    ftr__winograd_part p = {.w = w, .first = block * w->block};
+    p.tiles = ftr__gemm_min(w->block, w->count - p.first);
+    p.in = (float *)(void *)(w->scratch + (size_t)worker * w->worker);
+    p.out = p.in + FTR__WINOGRAD_POINTS * w->block * w->wide_c;
+    for (int64_t t = 0; t < p.tiles; t++) {
+        const ftr__winograd_place place = {p.in + t * w->wide_c, w->block * w->wide_c, w->wide_c, 0};
+        ftr__winograd_input(w, p.first + t, &place);
+    }
+    for (int64_t part = w->parts * split / w->splits; part < w->parts * (split + 1) / w->splits; part++) {
+        p.panel = part * panels;
+        p.panels = ftr__gemm_min(panels, w->panels - p.panel);
+        ftr__winograd_products(&p);
+        for (int64_t t = 0; t < p.tiles; t++) ftr__winograd_output(&p, t);
+    }
+}
+
+void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
+                       const float *weight, const float *bias, bool relu, float *to, void *workspace) {
+    ftr__winograd w = ftr__winograd_make(cpu, v, pass);
+    w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to;
+    w.zeros = workspace;
+    w.filters = (float *)(void *)((unsigned char *)workspace + ftr__winograd_bytes(w.wide_c));
+    w.scratch = (unsigned char *)w.filters + ftr__winograd_filter_bytes(&w);
+    w.worker = ftr__winograd_worker(&w);
+    memset(w.zeros, 0, (size_t)w.wide_c * sizeof(float));
+    ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
+    ftr__pool_run(cpu->pool, w.blocks * w.splits, ftr__winograd_block_task, &w);
+}
+
+/* ----------------------------------------------------------------------------------------------- weight's gradient -- */
+
+/* Transforms some tiles of x and of dy. */
+static void ftr__winograd_transform_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd_sums *s = arg;
+    const ftr__winograd *w = &s->of;
+    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes;
+    const int64_t end = ftr__gemm_min((task + 1) * FTR__WINOGRAD_GROUP, s->tiles);
+    const float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
+    (void)worker;
+    for (int64_t t = task * FTR__WINOGRAD_GROUP; t < end; t++) {
+        const ftr__winograd_tile at = ftr__winograd_tile_at(w, s->first + t);
+        const ftr__winograd_place x = {s->x_tiles + t * nr, s->block * s->c, nr, s->block * nr};
+        const ftr__winograd_place dy = {s->dy_tiles + t * lanes, s->block * s->o, lanes, s->block * lanes};
+        ftr__winograd_input(w, s->first + t, &x);
+        ftr__winograd_pixels(w->out, w->o, s->dy + at.n * w->out[0] * w->out[1] * w->o, at.y, at.x, FTR__WINOGRAD_OUT,
+                             w->zeros, pixels);
+        w->simd->gradient(w->o, pixels, &dy);
+    }
+}
+
+/* One point's sums over the block's tiles, for some output channels and all input channels. */
+static void ftr__winograd_sums_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd_sums *s = arg;
+    const ftr__winograd *w = &s->of;
+    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes, groups = ftr__gemm_ceil(s->o, FTR__WINOGRAD_ROWS);
+    const int64_t point = task / groups, begin = task % groups * FTR__WINOGRAD_ROWS;
+    const int64_t end = ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->o);
+    const float *x = s->x_tiles + point * s->block * s->c, *dy = s->dy_tiles + point * s->block * s->o;
+    float *sums = s->sums + point * s->o * s->c;
+    (void)worker;
+    for (int64_t c = 0; c < s->c; c += nr)
+        for (int64_t o = begin; o < end; o += w->simd->rows)
+            w->simd->products(s->tiles, dy + o / lanes * lanes * s->block + o % lanes, x + c * s->block, s->first > 0,
+                              sums + o * s->c + c, s->c);
+}
+
+static void ftr__winograd_finish_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd_sums *s = arg;
+    (void)worker;
+    s->of.simd->filter_gradient(s->of.c, s->sums + task * s->c, s->o * s->c, s->dw + task * 9 * s->of.c, s->of.c);
+}
+
+/* Lanes of a panel that no channel has: a transform writes vectors, which may leave the panel's second one out. */
+static void ftr__winograd_clear_panel(const ftr__winograd_sums *s) {
+    const int64_t nr = s->of.gemm->nr, written = ftr__winograd_round(s->of.c, s->of.simd->lanes), rest = s->c - written;
+    for (int64_t p = 0; p < FTR__WINOGRAD_POINTS && rest > 0; p++)
+        ftr__gemm_clear(s->block, rest, nr, s->x_tiles + p * s->block * s->c + (s->c - nr) * s->block + nr - rest);
+}
+
+void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x, float *dw,
+                                   void *workspace) {
+    ftr__winograd_sums s = ftr__winograd_sums_make(cpu, v);
+    const size_t zeros = ftr__winograd_bytes(ftr__gemm_max(s.c, s.o));
+    s.of.from = x, s.dy = dy, s.dw = dw;
+    s.of.zeros = workspace;
+    s.x_tiles = (float *)(void *)((unsigned char *)workspace + zeros);
+    s.dy_tiles = s.x_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) / sizeof(float);
+    s.sums = s.dy_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) / sizeof(float);
+    memset(workspace, 0, zeros);
+    ftr__winograd_clear_panel(&s);
+    const int64_t groups = ftr__gemm_ceil(s.o, FTR__WINOGRAD_ROWS);
+    for (s.first = 0; s.first < s.of.count; s.first += s.block) {
+        s.tiles = ftr__gemm_min(s.block, s.of.count - s.first);
+        ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.tiles, FTR__WINOGRAD_GROUP), ftr__winograd_transform_task, &s);
+        ftr__pool_run(cpu->pool, FTR__WINOGRAD_POINTS * groups, ftr__winograd_sums_task, &s);
+    }
+    ftr__pool_run(cpu->pool, s.of.o, ftr__winograd_finish_task, &s);
+}
+
 /* ---- src/backend/cpu/norm.c ---- */
 /* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks
  * are combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing
  * Sample Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no
  * precision. */
 
-#define FTR__NORM_TILE 256    /* channels of a task that computes statistics */
 #define FTR__NORM_CHUNK 32768 /* elements of such a task */
 #define FTR__NORM_GRAIN 16384 /* elements of a task that computes results */
 
@@ -15816,6 +19269,7 @@ typedef struct ftr__norm_job {
     int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
     float *coefficients;     /* [4][channels]; forward: scale and shift; gradient: a, b, c, zeros */
+    ftr__norm_gate gate;     /* of the gradient */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -15962,8 +19416,8 @@ static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     (void)worker;
     job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data,
                           job->coefficients, job->coefficients + job->channels,
-                          residual ? (const float *)residual->data + at : NULL,
-                          call->attr->norm.activation == FTR_ACT_RELU, (float *)call->out[0].data + at);
+                          residual ? (const float *)residual->data + at : NULL, call->attr->norm.activation,
+                          (float *)call->out[0].data + at);
 }
 
 size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
@@ -15990,10 +19444,28 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
 
 /* ------------------------------------------------------------------------------------------------------ gradient -- */
 
-/* y, where the gradient passes only the positive ones; NULL without an activation. */
-static const float *ftr__norm_grad_y(const ftr_kernel_call *call) {
-    const ftr_view *y = call->attr->norm.activation == FTR_ACT_RELU ? ftr__optional_input(call, 6) : NULL;
-    return y ? y->data : NULL;
+/* What the sums need besides dy and x: the gate, whose scale is a. */
+static void ftr__norm_grad_prepare(ftr__norm_job *job) {
+    const ftr_kernel_call *call = job->call;
+    const ftr_view *y = ftr__optional_input(call, 6), *beta = ftr__optional_input(call, 7);
+    const float *gamma = call->in[2].data, *invstd = call->in[4].data;
+    for (int64_t c = 0; c < job->channels; c++) job->coefficients[c] = (float)((double)gamma[c] * (double)invstd[c]);
+    job->gate = (ftr__norm_gate){.activation = call->attr->norm.activation,
+                                 .y = y ? y->data : NULL,
+                                 .scale = job->coefficients,
+                                 .shift = beta ? beta->data : NULL};
+    if (job->gate.activation == FTR_ACT_SILU) job->gate.to = call->out[0].data; /* its slope is not computed twice */
+    if (!y && job->gate.activation == FTR_ACT_RELU) job->gate.activation = FTR_ACT_NONE;
+}
+
+/* The gate at an element of dy. */
+static ftr__norm_gate ftr__norm_gate_at(const ftr__norm_job *job, int64_t at, int64_t column) {
+    ftr__norm_gate gate = job->gate;
+    if (gate.y) gate.y += at;
+    if (gate.to) gate.to += at;
+    gate.scale += column;
+    if (gate.shift) gate.shift += column;
+    return gate;
 }
 
 static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
@@ -16003,12 +19475,13 @@ static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
     const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
     const float *dy = (const float *)call->in[0].data + column, *x = (const float *)call->in[1].data + column;
-    const float *y = ftr__norm_grad_y(call), *mean = (const float *)call->in[3].data + column;
+    const float *mean = (const float *)call->in[3].data + column;
     float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
     (void)worker;
     for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
     const int64_t at = begin * stride;
-    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, y ? y + column + at : NULL, mean, sum, product);
+    const ftr__norm_gate gate = ftr__norm_gate_at(job, at + column, column);
+    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, &gate, mean, sum, product);
 }
 
 /* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
@@ -16030,10 +19503,9 @@ static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker)
     for (int64_t j = 0; j < width; j++) {
         const int64_t c = column + j;
         const double invstd = (double)((const float *)call->in[4].data)[c], dgamma = product[j] * invstd;
-        const double a = (double)((const float *)call->in[2].data)[c] * invstd;
+        const double a = (double)((const float *)call->in[2].data)[c] * invstd; /* the gate has it already */
         ((float *)call->out[1].data)[c] = (float)dgamma;
         ((float *)call->out[2].data)[c] = (float)sum[j];
-        job->coefficients[c] = (float)a;
         job->coefficients[job->channels + c] = (float)(-a * invstd * dgamma * share);
         job->coefficients[2 * job->channels + c] = (float)(-a * sum[j] * share);
         job->coefficients[3 * job->channels + c] = 0.0f;
@@ -16045,14 +19517,15 @@ static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr_kernel_call *call = job->call;
     const int64_t begin = task * job->rows_per_task, channels = job->channels;
     const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
-    const float *dy = call->in[0].data, *x = call->in[1].data, *y = ftr__norm_grad_y(call), *a = job->coefficients;
+    const float *dy = job->gate.to ? job->gate.to : call->in[0].data, *x = call->in[1].data, *a = job->coefficients;
     const float *zeros = a + 3 * channels;
     float *dx = call->out[0].data;
     (void)worker;
     for (int64_t row = begin; row < end;) {
         bool counts;
         const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
-        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, y ? y + at : NULL, call->in[3].data, a,
+        const ftr__norm_gate gate = ftr__norm_gate_at(job, at, 0);
+        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, &gate, call->in[3].data, a,
                                    counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx + at);
         row = stop;
     }
@@ -16068,8 +19541,10 @@ ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[1]);
     /* With running statistics rows do not depend on each other, and the mask has no say. */
     ftr__norm_prepare(&job, call->attr->norm.training ? ftr__optional_input(call, 5) : NULL);
+    ftr__norm_grad_prepare(&job);
     ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_grad_sums_task, &job);
     ftr__pool_run(pool, job.tiles, ftr__norm_grad_combine_task, &job);
+    if (job.gate.to) job.gate.activation = FTR_ACT_NONE; /* dy is g by now */
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_grad_apply_task, &job);
     return FTR_OK;
 }
@@ -17007,6 +20482,232 @@ ftr_status ftr__cpu_random(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* ---- src/backend/cpu/mix.c ---- */
+/* Mixing of a batch: what is drawn, and the mixture of rows with their partners. */
+
+#define FTR__MIX_GRAIN 16384 /* elements of a task */
+
+/* ---------------------------------------------------------------------------------------------------- what is drawn -- */
+
+/* The rows of the mask count, all if there is none. */
+static bool ftr__mix_counts(const ftr_view *mask, int64_t row) {
+    return !mask || ((const float *)mask->data)[row] != 0.0f;
+}
+
+/* Each row that counts gets the one before it, the first of them the last. */
+static void ftr__mix_roll(const ftr_view *mask, int32_t *partners, int64_t rows) {
+    int32_t first = -1, before = -1;
+    for (int32_t i = 0; i < (int32_t)rows; i++) {
+        partners[i] = i;
+        if (!ftr__mix_counts(mask, i)) continue;
+        if (before >= 0) partners[i] = before;
+        if (first < 0) first = i;
+        before = i;
+    }
+    if (first >= 0) partners[first] = before;
+}
+
+/* The row that counts and has `skip` such rows before it. */
+static int64_t ftr__mix_row_at(const ftr_view *mask, int64_t skip) {
+    int64_t row = mask ? 0 : skip;
+    if (!mask) return row;
+    while (!ftr__mix_counts(mask, row) || skip-- > 0) row++;
+    return row;
+}
+
+/* Fisher and Yates (Durstenfeld, CACM 7, 1964) among the rows that count. */
+static void ftr__mix_permute(ftr__draw *draw, const ftr_view *mask, int32_t *partners, int64_t rows) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        partners[i] = (int32_t)i;
+        count += ftr__mix_counts(mask, i);
+    }
+    for (int64_t last = count - 1; last > 0; last--) {
+        const int64_t a = ftr__mix_row_at(mask, last), b = ftr__mix_row_at(mask, ftr__draw_index(draw, last + 1));
+        const int32_t moved = partners[a];
+        partners[a] = partners[b];
+        partners[b] = moved;
+    }
+}
+
+static int32_t ftr__mix_clamp(int64_t x, int64_t most) { return (int32_t)(x < 0 ? 0 : x > most ? most : x); }
+
+/* Draws the box of cutmix; returns the share of the image that it leaves. */
+static double ftr__mix_box(ftr__draw *draw, const int64_t image[2], double lambda, int32_t box[4]) {
+    const int64_t height = image[0], width = image[1];
+    const int64_t column = ftr__draw_index(draw, width), row = ftr__draw_index(draw, height);
+    const double half = 0.5 * sqrt(1.0 - lambda);
+    const int64_t half_width = (int64_t)(half * (double)width), half_height = (int64_t)(half * (double)height);
+    box[0] = ftr__mix_clamp(row - half_height, height);
+    box[1] = ftr__mix_clamp(column - half_width, width);
+    box[2] = ftr__mix_clamp(row + half_height, height);
+    box[3] = ftr__mix_clamp(column + half_width, width);
+    const double area = (double)(box[2] - box[0]) * (double)(box[3] - box[1]);
+    return 1.0 - area / ((double)height * (double)width);
+}
+
+ftr_status ftr__cpu_mix_draw(const ftr_kernel_call *call) {
+    const ftr_op_attr *a = call->attr;
+    const ftr_view *mask = ftr__optional_input(call, 0);
+    float *weights = call->out[0].data;
+    int32_t *partners = call->out[1].data, *box = call->out[2].data;
+    ftr__draw draw = {ftr__rng_make(call->seed, FTR__RNG_MIX, a->mix.key, call->step), 0};
+    const double choice = ftr__draw_unit(&draw);
+    double image = 1.0, target = 1.0; /* own weights */
+    memset(box, 0, 4 * sizeof *box);
+    if (choice < a->mix.mixup) {
+        image = target = ftr__draw_beta(&draw, a->mix.mixup_alpha);
+    } else if (choice < a->mix.mixup + a->mix.cutmix) {
+        target = ftr__mix_box(&draw, a->mix.image, ftr__draw_beta(&draw, a->mix.cutmix_alpha), box);
+    }
+    weights[0] = (float)image;
+    weights[1] = (float)(1.0 - image);
+    weights[2] = (float)target;
+    weights[3] = (float)(1.0 - target);
+    if (a->mix.pairs == FTR_MIX_PERMUTE)
+        ftr__mix_permute(&draw, mask, partners, a->mix.rows);
+    else
+        ftr__mix_roll(mask, partners, a->mix.rows);
+    return FTR_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- mixing -- */
+
+/* A batch is n samples of `lines` lines; with a box a line is a row of pixels, `pixel` elements each. */
+typedef struct ftr__mix_job {
+    const ftr__simd_math *math;
+    const float *x;
+    float *y;
+    const int32_t *partners, *first, *next; /* first, next: lists of the rows that a row is the partner of; -1 ends */
+    int64_t rows, lines, length, pixel, per_task;
+    float own, other;
+    int32_t box[4];
+} ftr__mix_job;
+
+static ftr__mix_job ftr__mix_job_of(const ftr_kernel_call *call) {
+    const ftr_view *x = &call->in[0], *box = ftr__optional_input(call, 3);
+    const float *weights = (const float *)call->in[1].data + (call->attr->mix.targets ? 2 : 0);
+    ftr__mix_job job = {.math = &ftr__cpu_of(call)->simd->math,
+                        .x = x->data,
+                        .y = call->out[0].data,
+                        .partners = call->in[2].data,
+                        .rows = x->shape.dim[0],
+                        .lines = box ? x->shape.dim[1] : 1,
+                        .own = weights[0],
+                        .other = weights[1]};
+    if (box) memcpy(job.box, box->data, sizeof job.box);
+    if (x->count == 0) return job;
+    job.length = x->count / (job.rows * job.lines);
+    job.pixel = box ? job.length / x->shape.dim[2] : 1;
+    job.per_task = 1 + FTR__MIX_GRAIN / job.length;
+    return job;
+}
+
+/* Partners and a box outside of x: they may be the caller's. */
+static ftr_status ftr__mix_check(const ftr_kernel_call *call, const ftr__mix_job *job) {
+    const int64_t height = job->lines, width = job->pixel > 0 ? job->length / job->pixel : 0;
+    const int32_t *b = job->box;
+    for (int64_t i = 0; i < job->rows; i++)
+        if (job->partners[i] < 0 || job->partners[i] >= job->rows)
+            return ftr_backend_error(call, FTR_ERROR_DATA, "row %lld has the partner %d of %lld rows", (long long)i,
+                                     (int)job->partners[i], (long long)job->rows);
+    const bool fits = b[0] >= 0 && b[1] >= 0 && b[0] <= b[2] && b[1] <= b[3] && b[2] <= height && b[3] <= width;
+    if (fits) return FTR_OK;
+    return ftr_backend_error(call, FTR_ERROR_DATA, "a box from [%d, %d] to [%d, %d] in images of %lld x %lld",
+                             (int)b[0], (int)b[1], (int)b[2], (int)b[3], (long long)height, (long long)width);
+}
+
+/* The elements of a line that are in the box: from *begin on, how many are returned. */
+static int64_t ftr__mix_inside(const ftr__mix_job *job, int64_t line, int64_t *begin) {
+    const int64_t row = line % job->lines;
+    *begin = job->box[1] * job->pixel;
+    return row >= job->box[0] && row < job->box[2] ? (job->box[3] - job->box[1]) * job->pixel : 0;
+}
+
+/* y = weight x; a weight of 0 gives 0 whatever x is. */
+static void ftr__mix_scale(const ftr__mix_job *job, int64_t n, float weight, const float *x, float *y) {
+    if (weight == 0.0f)
+        memset(y, 0, (size_t)n * sizeof *y);
+    else if (weight == 1.0f)
+        memcpy(y, x, (size_t)n * sizeof *y);
+    else
+        job->math->binary[FTR__BINARY_MUL][FTR__OPERANDS_RIGHT_SCALAR](n, x, &weight, y);
+}
+
+static void ftr__mix_line(const ftr__mix_job *job, int64_t line) {
+    const int64_t partner = job->partners[line / job->lines] * job->lines + line % job->lines;
+    const float *x = job->x + line * job->length, *other = job->x + partner * job->length;
+    float *y = job->y + line * job->length;
+    int64_t begin, inside = ftr__mix_inside(job, line, &begin);
+    ftr__mix_scale(job, job->length, job->own, x, y);
+    if (job->other != 0.0f) job->math->axpy(job->length, job->other, other, y);
+    if (inside > 0) memcpy(y + begin, other + begin, (size_t)inside * sizeof *y);
+}
+
+static void ftr__mix_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__mix_job *job = arg;
+    const int64_t first = task * job->per_task, end = job->rows * job->lines;
+    (void)worker;
+    for (int64_t line = first; line < end && line < first + job->per_task; line++) ftr__mix_line(job, line);
+}
+
+ftr_status ftr__cpu_mix(const ftr_kernel_call *call) {
+    ftr__mix_job job = ftr__mix_job_of(call);
+    if (call->in[0].count == 0) return FTR_OK;
+    const ftr_status status = ftr__mix_check(call, &job);
+    if (status != FTR_OK) return status;
+    const int64_t lines = job.rows * job.lines;
+    ftr__pool_run(ftr__cpu_of(call)->pool, (lines + job.per_task - 1) / job.per_task, ftr__mix_task, &job);
+    return FTR_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------------- gradient -- */
+
+/* dx = w0 dy outside the box, plus of each row that this one is the partner of, in their order, w1 dy outside and dy inside. */
+static void ftr__mix_grad_line(const ftr__mix_job *job, int64_t line) {
+    const int64_t row = line / job->lines, n = job->length;
+    float *dx = job->y + line * n;
+    int64_t begin, inside = ftr__mix_inside(job, line, &begin);
+    const int64_t end = begin + inside;
+    ftr__mix_scale(job, n, job->own, job->x + line * n, dx);
+    if (inside > 0) memset(dx + begin, 0, (size_t)inside * sizeof *dx);
+    for (int32_t from = job->first[row]; from >= 0; from = job->next[from]) {
+        const float *dy = job->x + (from * job->lines + line % job->lines) * n;
+        if (job->other != 0.0f) job->math->axpy(inside > 0 ? begin : n, job->other, dy, dx);
+        if (job->other != 0.0f && inside > 0) job->math->axpy(n - end, job->other, dy + end, dx + end);
+        if (inside > 0) job->math->axpy(inside, 1.0f, dy + begin, dx + begin);
+    }
+}
+
+static void ftr__mix_grad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__mix_job *job = arg;
+    const int64_t first = task * job->per_task, end = job->rows * job->lines;
+    (void)worker;
+    for (int64_t line = first; line < end && line < first + job->per_task; line++) ftr__mix_grad_line(job, line);
+}
+
+size_t ftr__cpu_mix_grad_workspace(const ftr_kernel_call *call) {
+    return (size_t)call->in[0].shape.dim[0] * 2 * sizeof(int32_t);
+}
+
+ftr_status ftr__cpu_mix_grad(const ftr_kernel_call *call) {
+    ftr__mix_job job = ftr__mix_job_of(call);
+    if (call->in[0].count == 0) return FTR_OK;
+    const ftr_status status = ftr__mix_check(call, &job);
+    if (status != FTR_OK) return status;
+    int32_t *first = call->workspace, *next = first + job.rows;
+    for (int64_t i = 0; i < job.rows; i++) first[i] = -1;
+    for (int32_t i = (int32_t)job.rows - 1; i >= 0; i--) {
+        next[i] = first[job.partners[i]];
+        first[job.partners[i]] = i;
+    }
+    job.first = first;
+    job.next = next;
+    const int64_t lines = job.rows * job.lines;
+    ftr__pool_run(ftr__cpu_of(call)->pool, (lines + job.per_task - 1) / job.per_task, ftr__mix_grad_task, &job);
+    return FTR_OK;
+}
+
 /* ---- src/backend/cpu/attention.c ---- */
 /* Attention by tiles of queries and keys, with an online softmax (Milakov, Gimelshein: Online normalizer calculation
  * for softmax, 2018; Dao et al.: FlashAttention, 2022): the scores of all queries and keys are never in memory. A tile
@@ -17207,7 +20908,7 @@ static void ftr__attention_against_panels(const ftr__attention *a, const ftr__at
         const int64_t rows = ftr__gemm_min(mr, t->keys - k);
         for (int64_t q = 0; q < t->queries; q += nr) {
             if (t->diagonal && t->k0 + k > t->q0 + q + nr - 1) continue;
-            ftr__gemm_tile tile = {.narrow = t->queries - q <= nr / 2};
+            ftr__gemm_tile tile = {.ahead = panels + q * depth, .narrow = t->queries - q <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + k * a->stride + q, a->stride, m->none);
             a->simd->gemm.tile_rows(rows, 1, depth, m->rows + k, panels + q * depth, nr, &tile);
         }
@@ -17224,7 +20925,7 @@ static void ftr__attention_sum_keys(const ftr__attention *a, const ftr__attentio
             const int64_t rows = ftr__gemm_min(mr, t->queries - q);
             const int64_t depth = t->diagonal ? ftr__gemm_min(t->keys, t->q0 + q + rows - t->k0) : t->keys;
             if (load && depth <= 0) continue;
-            ftr__gemm_tile tile = {.load = load, .narrow = width - e <= nr / 2};
+            ftr__gemm_tile tile = {.ahead = x + e, .load = load, .narrow = width - e <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + q * x_stride + e, x_stride, m->none);
             a->simd->attention.tile_columns(rows, depth, s + q, a->stride, x + e, x_stride, &tile);
         }
@@ -17242,7 +20943,7 @@ static void ftr__attention_sum_queries(const ftr__attention *a, const ftr__atten
         if (first >= t->queries) continue;
         ftr__attention_point(m->rows, s + k * a->stride + first, a->stride, rows, mr);
         for (int64_t e = 0; e < width; e += nr) {
-            ftr__gemm_tile tile = {.load = !t->first, .narrow = width - e <= nr / 2};
+            ftr__gemm_tile tile = {.ahead = x + e, .load = !t->first, .narrow = width - e <= nr / 2};
             ftr__attention_result(&tile, mr, rows, out + k * x_stride + e, x_stride, m->none);
             a->simd->gemm.tile_rows(rows, 1, t->queries - first, m->rows, x + first * x_stride + e, x_stride, &tile);
         }
@@ -19102,8 +22803,14 @@ FTR_LIB unsigned char *ftr__update_chunks_open(ftr__update_chunks *chunks, const
                                                int32_t first_in, int32_t group, unsigned char *workspace);
 FTR_LIB ftr__update_chunk ftr__update_chunk_at(const ftr__update_chunks *chunks, int64_t task);
 
-/* The run of a chunk, with `states` states behind the gradient. */
+/* The run of a chunk, with `states` states behind the gradient, which are f32. */
 FTR_LIB ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t states);
+
+/* Calls `fn` on the run of a chunk, or on parts of it in order, with `states` states in f32: those in bf16 are widened
+ * before, and rounded back behind it if `keep`. */
+typedef void (*ftr__update_part_fn)(void *arg, const ftr__update_run *run);
+FTR_LIB void ftr__update_parts(const ftr__simd *simd, const ftr__update_chunk *chunk, int32_t states, bool keep,
+                               ftr__update_part_fn fn, void *arg);
 
 /* Runs `fn` over the chunks; each call fills sums[2 * task] and the one behind it. Then fills the totals. */
 FTR_LIB void ftr__update_chunks_sum(const ftr__update_chunks *chunks, ftr__task_fn fn, void *arg);
@@ -19124,16 +22831,21 @@ static inline size_t ftr__update_align(size_t bytes) {
 
 typedef struct ftr__ema_job {
     const ftr_kernel_call *call;
+    double weight;
 } ftr__ema_job;
 
 static void ftr__ema_task(void *arg, int64_t task, int32_t worker) {
-    const ftr_kernel_call *call = ((const ftr__ema_job *)arg)->call;
+    const ftr__ema_job *job = arg;
+    const ftr_kernel_call *call = job->call;
     const int64_t begin = task * FTR__UPDATE_GRAIN, left = call->in[0].count - begin;
     float *state = (float *)call->in[0].data + begin;
     const float *value = (const float *)call->in[1].data + begin;
+    const int64_t n = left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN;
     (void)worker;
-    ftr__cpu_of(call)->simd->math.blend(left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN,
-                                        (float)call->attr->ema.weight, value, state);
+    if (job->weight == 1.0)
+        memcpy(state, value, (size_t)n * sizeof *state); /* whatever was there */
+    else
+        ftr__cpu_of(call)->simd->math.blend(n, (float)job->weight, value, state);
 }
 
 /* A scalar among the inputs; `missing` if it is not there. */
@@ -19143,7 +22855,8 @@ static float ftr__update_scalar(const ftr_kernel_call *call, int32_t input, floa
 }
 
 ftr_status ftr__cpu_ema_update(const ftr_kernel_call *call) {
-    ftr__ema_job job = {call};
+    ftr__ema_job job = {call, call->attr->ema.weight};
+    if (call->attr->ema.cumulative) job.weight = 1.0 / ((double)call->step + 1.0);
     if (ftr__update_scalar(call, 2, 0.0f) != 0.0f) return FTR_OK; /* the step is left out */
     ftr__pool_run(ftr__cpu_of(call)->pool, (call->in[0].count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN,
                   ftr__ema_task, &job);
@@ -19211,6 +22924,37 @@ ftr__update_run ftr__update_run_of(const ftr__update_chunk *chunk, int32_t state
     return run;
 }
 
+/* Elements of a state that are widened at a time: they stay in the first cache. */
+#define FTR__UPDATE_PART 1024
+
+void ftr__update_parts(const ftr__simd *simd, const ftr__update_chunk *chunk, int32_t states, bool keep,
+                       ftr__update_part_fn fn, void *arg) {
+    if (states == 0 || chunk->in[2].dtype != FTR_BF16) {
+        const ftr__update_run run = ftr__update_run_of(chunk, states);
+        fn(arg, &run);
+        return;
+    }
+    float wide[3][FTR__UPDATE_PART];
+    const int32_t bf16 = ftr__half_index(FTR_BF16);
+    for (int64_t at = chunk->begin, end = chunk->begin + chunk->n; at < end; at += FTR__UPDATE_PART) {
+        const int64_t n = end - at < FTR__UPDATE_PART ? end - at : FTR__UPDATE_PART;
+        const ftr__update_chunk part = {.in = chunk->in, .begin = at, .n = n};
+        ftr__update_run run = ftr__update_run_of(&part, 0);
+        for (int32_t k = 0; k < states; k++) {
+            run.s[k] = wide[k];
+            simd->math.widen[bf16](n, (const uint16_t *)chunk->in[2 + k].data + at, wide[k]);
+        }
+        fn(arg, &run);
+        for (int32_t k = 0; k < states && keep; k++)
+            simd->math.narrow[bf16](n, wide[k], (uint16_t *)chunk->in[2 + k].data + at);
+    }
+}
+
+static void ftr__update_part(void *arg, const ftr__update_run *run) {
+    const ftr__update_job *job = arg;
+    ftr__cpu_of(job->call)->simd->update.row[job->kind](job->step, run);
+}
+
 static void ftr__update_task(void *arg, int64_t task, int32_t worker) {
     const ftr__update_job *job = arg;
     int64_t begin = task * FTR__UPDATE_GRAIN, left = FTR__UPDATE_GRAIN;
@@ -19223,8 +22967,7 @@ static void ftr__update_task(void *arg, int64_t task, int32_t worker) {
         }
         const int64_t n = in->count - begin < left ? in->count - begin : left;
         const ftr__update_chunk chunk = {.in = in, .begin = begin, .n = n};
-        const ftr__update_run run = ftr__update_run_of(&chunk, job->group - 2);
-        ftr__cpu_of(job->call)->simd->update.row[job->kind](job->step, &run);
+        ftr__update_parts(ftr__cpu_of(job->call)->simd, &chunk, job->group - 2, true, ftr__update_part, arg);
         left -= n;
         begin = 0;
     }
@@ -19295,6 +23038,112 @@ ftr_status ftr__cpu_lion_update(const ftr_kernel_call *call) {
     step.fresh1 = (float)(1.0 - call->attr->optimizer.beta1);
     step.fresh2 = (float)(1.0 - call->attr->optimizer.beta2);
     ftr__update_rows(call, FTR__UPDATE_LION, 3, &step);
+    return FTR_OK;
+}
+
+/* ---- src/backend/cpu/average.c ---- */
+/* Sums of gradients, averages of weights, and their exchange: pairs of tensors of one shape. The elements of all pairs are
+ * numbered through, and a task is a range of numbers. */
+
+#define FTR__SWAP_PART 1024 /* elements that are copied at a time */
+
+typedef struct ftr__pairs_job ftr__pairs_job;
+struct ftr__pairs_job {
+    const ftr_kernel_call *call;
+    int32_t first; /* input of the first pair */
+    float weight;
+    void (*run)(const ftr__pairs_job *job, int64_t n, float *state, float *value);
+};
+
+static void ftr__pairs_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__pairs_job *job = arg;
+    int64_t begin = task * FTR__UPDATE_GRAIN, left = FTR__UPDATE_GRAIN;
+    (void)worker;
+    for (int32_t i = job->first; i + 2 <= job->call->in_count && left > 0; i += 2) {
+        const ftr_view *in = &job->call->in[i];
+        if (begin >= in->count) {
+            begin -= in->count;
+            continue;
+        }
+        const int64_t n = in->count - begin < left ? in->count - begin : left;
+        job->run(job, n, (float *)in[0].data + begin, (float *)in[1].data + begin);
+        left -= n;
+        begin = 0;
+    }
+}
+
+static void ftr__pairs_run(ftr__pairs_job *job) {
+    int64_t count = 0;
+    for (int32_t i = job->first; i + 2 <= job->call->in_count; i += 2) count += job->call->in[i].count;
+    ftr__pool_run(ftr__cpu_of(job->call)->pool, (count + FTR__UPDATE_GRAIN - 1) / FTR__UPDATE_GRAIN, ftr__pairs_task,
+                  job);
+}
+
+static void ftr__pair_copy(const ftr__pairs_job *job, int64_t n, float *state, float *value) {
+    (void)job;
+    memcpy(state, value, (size_t)n * sizeof *state);
+}
+
+static void ftr__pair_add(const ftr__pairs_job *job, int64_t n, float *state, float *value) {
+    ftr__cpu_of(job->call)->simd->math.binary[FTR__BINARY_ADD][FTR__OPERANDS_ROWS](n, state, value, state);
+}
+
+static void ftr__pair_blend(const ftr__pairs_job *job, int64_t n, float *state, float *value) {
+    ftr__cpu_of(job->call)->simd->math.blend(n, job->weight, value, state);
+}
+
+static void ftr__pair_swap(const ftr__pairs_job *job, int64_t n, float *state, float *value) {
+    float part[FTR__SWAP_PART];
+    (void)job;
+    for (int64_t done = 0; done < n; done += FTR__SWAP_PART) {
+        const size_t bytes = (size_t)(n - done < FTR__SWAP_PART ? n - done : FTR__SWAP_PART) * sizeof *part;
+        memcpy(part, state + done, bytes);
+        memcpy(state + done, value + done, bytes);
+        memcpy(value + done, part, bytes);
+    }
+}
+
+ftr_status ftr__cpu_accumulate_update(const ftr_kernel_call *call) {
+    const bool first = call->step % (uint64_t)call->attr->accumulate.steps == 0;
+    ftr__pairs_job job = {.call = call, .run = first ? ftr__pair_copy : ftr__pair_add};
+    ftr__pairs_run(&job);
+    return FTR_OK;
+}
+
+static bool ftr__average_is_due(const ftr_kernel_call *call) {
+    const ftr_view *found_inf = ftr__optional_input(call, 2);
+    const int64_t applied = *(const int64_t *)call->in[1].data, after = applied - call->attr->average.start;
+    if (found_inf && *(const float *)found_inf->data != 0.0f) return false;
+    return applied > 0 && after >= 0 && after % call->attr->average.every == 0;
+}
+
+/* The weight of the new value; `taken` are the averages before. */
+static double ftr__average_weight(const ftr_op_attr *attr, int64_t taken) {
+    const double n = (double)taken;
+    if (attr->average.copy || taken <= 0) return 1.0;
+    if (attr->average.equal) return 1.0 / (n + 1.0);
+    if (!(attr->average.warmup_gamma > 0.0)) return 1.0 - attr->average.decay;
+    double decay = 1.0 - pow(1.0 + n / attr->average.warmup_gamma, -attr->average.warmup_power);
+    if (decay > attr->average.decay) decay = attr->average.decay;
+    return 1.0 - (decay < attr->average.min_decay ? attr->average.min_decay : decay);
+}
+
+ftr_status ftr__cpu_average_update(const ftr_kernel_call *call) {
+    int64_t *taken = call->in[0].data;
+    if (!ftr__average_is_due(call)) return FTR_OK;
+    const double weight = ftr__average_weight(call->attr, *taken);
+    ftr__pairs_job job = {.call = call,
+                          .first = FTR_AVERAGE_FIRST_PAIR,
+                          .weight = (float)weight,
+                          .run = weight == 1.0 ? ftr__pair_copy : ftr__pair_blend};
+    ftr__pairs_run(&job);
+    if (!call->attr->average.copy) *taken = (int64_t)((uint64_t)*taken + 1u);
+    return FTR_OK;
+}
+
+ftr_status ftr__cpu_swap_update(const ftr_kernel_call *call) {
+    ftr__pairs_job job = {.call = call, .run = ftr__pair_swap};
+    ftr__pairs_run(&job);
     return FTR_OK;
 }
 
@@ -19385,12 +23234,38 @@ size_t ftr__cpu_lars_update_workspace(const ftr_kernel_call *call) {
     return ftr__update_chunks_bytes(call, FTR_UPDATE_FIRST_GROUP, call->attr->optimizer.momentum != 0.0 ? 3 : 2);
 }
 
+/* A part of a chunk of the first or the second pass. */
+typedef struct ftr__trust_part {
+    const ftr__trust_job *job;
+    ftr__update_step step;
+    double sums[2]; /* of all parts so far */
+    bool bf16;      /* the states are */
+} ftr__trust_part;
+
+static const ftr__simd *ftr__trust_simd(const ftr__trust_job *job) { return ftr__cpu_of(job->chunks.call)->simd; }
+
+static bool ftr__trust_is_bf16(const ftr__update_chunk *chunk, int32_t states) {
+    return states > 0 && chunk->in[2].dtype == FTR_BF16;
+}
+
+static void ftr__lamb_part(void *arg, const ftr__update_run *run) {
+    ftr__trust_part *part = arg;
+    double sums[2];
+    ftr__trust_simd(part->job)->update.lamb_moments(&part->step, run, sums);
+    part->sums[0] += sums[0];
+    part->sums[1] += sums[1];
+}
+
+/* Moments in bf16 are left as they are until the second pass, which computes the new ones again: between the passes
+ * they would have to be kept in f32. */
 static void ftr__lamb_task(void *arg, int64_t task, int32_t worker) {
     const ftr__trust_job *job = arg;
     const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
-    const ftr__update_run run = ftr__update_run_of(&chunk, 2);
+    ftr__trust_part part = {.job = job, .step = job->step};
     (void)worker;
-    ftr__cpu_of(job->chunks.call)->simd->update.lamb_moments(&job->step, &run, &job->chunks.sums[2 * task]);
+    ftr__update_parts(ftr__trust_simd(job), &chunk, 2, false, ftr__lamb_part, &part);
+    job->chunks.sums[2 * task] = part.sums[0];
+    job->chunks.sums[2 * task + 1] = part.sums[1];
 }
 
 static void ftr__lars_task(void *arg, int64_t task, int32_t worker) {
@@ -19403,19 +23278,25 @@ static void ftr__lars_task(void *arg, int64_t task, int32_t worker) {
     job->chunks.sums[2 * task + 1] = simd->update.squares(&job->step, run.n, run.g);
 }
 
+static void ftr__trust_apply_part(void *arg, const ftr__update_run *run) {
+    ftr__trust_part *part = arg;
+    if (part->job->lamb && part->bf16) ftr__lamb_part(arg, run);
+    ftr__trust_simd(part->job)->update.row[part->job->kind](&part->step, run);
+}
+
 /* The second pass: totals[2 * j] holds parameter j's factor, of lr for LAMB, of the gradient for LARS. */
 static void ftr__trust_task(void *arg, int64_t task, int32_t worker) {
     const ftr__trust_job *job = arg;
     const ftr__update_chunk chunk = ftr__update_chunk_at(&job->chunks, task);
-    const ftr__update_run run = ftr__update_run_of(&chunk, job->chunks.group - 2);
+    const int32_t states = job->chunks.group - 2;
     const double trust = job->chunks.totals[2 * chunk.parameter];
-    ftr__update_step step = job->step;
+    ftr__trust_part part = {.job = job, .step = job->step, .bf16 = ftr__trust_is_bf16(&chunk, states)};
     (void)worker;
     if (job->lamb)
-        step.lr = (float)(job->lr * trust);
+        part.step.lr = (float)(job->lr * trust);
     else
-        step.trust = (float)trust;
-    ftr__cpu_of(job->chunks.call)->simd->update.row[job->kind](&step, &run);
+        part.step.trust = (float)trust;
+    ftr__update_parts(ftr__trust_simd(job), &chunk, states, true, ftr__trust_apply_part, &part);
 }
 
 static void ftr__trust_apply(ftr__trust_job *job) {
@@ -19935,13 +23816,26 @@ static void ftr__muon_open(ftr__muon_job *job) {
     job->gemm = at + ftr__update_align((size_t)ftr__muon_chunks(sizes.elements) * sizeof(double));
 }
 
+typedef struct ftr__muon_part {
+    const ftr__muon_job *job;
+    double sum;
+} ftr__muon_part;
+
+static void ftr__muon_momentum_part(void *arg, const ftr__update_run *run) {
+    ftr__muon_part *part = arg;
+    float *x = part->job->x + (run->p - (const float *)part->job->in[0].data);
+    part->sum += part->job->cpu->simd->update.muon_momentum(&part->job->step, run->n, run->g, run->s[0], x);
+}
+
 static void ftr__muon_momentum_task(void *arg, int64_t task, int32_t worker) {
     const ftr__muon_job *job = arg;
     const int64_t begin = task * FTR__UPDATE_GRAIN, left = job->in[0].count - begin;
+    const ftr__update_chunk chunk = {
+        .in = job->in, .begin = begin, .n = left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN};
+    ftr__muon_part part = {.job = job, .sum = 0.0};
     (void)worker;
-    job->sums[task] = job->cpu->simd->update.muon_momentum(
-        &job->step, left < FTR__UPDATE_GRAIN ? left : FTR__UPDATE_GRAIN, (const float *)job->in[1].data + begin,
-        (float *)job->in[2].data + begin, job->x + begin);
+    ftr__update_parts(job->cpu->simd, &chunk, 1, true, ftr__muon_momentum_part, &part);
+    job->sums[task] = part.sum;
 }
 
 static void ftr__muon_combine_task(void *arg, int64_t task, int32_t worker) {
@@ -20074,7 +23968,8 @@ ftr_status ftr__cpu_grad_norm(const ftr_kernel_call *call) {
     double sum = 0.0;
     for (int64_t task = 0; task < tasks; task++) sum += job.sums[task];
     const ftr_view *scale = ftr__optional_input(call, 0);
-    const float used = scale ? *(const float *)scale->data : 1.0f, inverse = (float)(1.0 / (double)used);
+    const float used = scale ? *(const float *)scale->data : 1.0f;
+    const float inverse = (float)(1.0 / ((double)used * call->attr->grad_norm.divisor));
     const float norm = (float)(sqrt(sum) * (double)inverse);
     const double max_norm = call->attr->grad_norm.max_norm;
     const float clip = max_norm > 0.0 ? (float)max_norm / (norm + 1e-6f) : 1.0f;
@@ -20117,6 +24012,8 @@ struct ftr_source {
     ftr__arena arena;
     const char *name;
     int64_t count;
+    const ftr_source *parent; /* of a subset; otherwise NULL */
+    const int64_t *indices;   /* in the parent */
     int32_t field_count;
     ftr__source_field fields[FTR_MAX_FIELDS];
     void *user;
@@ -20257,6 +24154,48 @@ ftr_status ftr_memory_source(ftr_context *context, const char *name, int64_t cou
     return FTR_OK;
 }
 
+static ftr_status ftr__subset_check(const ftr_source *parent, const char *name, const int64_t *indices, int64_t count) {
+    ftr_context *context = parent->context;
+    if (!name || !*name) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source: name is missing");
+    if (count < 1 || count > INT64_MAX / (int64_t)sizeof *indices)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': count is %lld, expected 1 or more", name,
+                          (long long)count);
+    if (!indices) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "source '%s': indices is NULL", name);
+    for (int64_t i = 0; i < count; i++)
+        if (indices[i] < 0 || indices[i] >= parent->count)
+            return ftr__error(context, FTR_ERROR_DATA,
+                              "source '%s': index %lld is %lld, source '%s' has samples 0 to %lld", name, (long long)i,
+                              (long long)indices[i], parent->name, (long long)parent->count - 1);
+    return FTR_OK;
+}
+
+ftr_status ftr_source_subset(ftr_source *parent, const char *name, const int64_t *indices, int64_t count,
+                             ftr_source **source) {
+    if (source) *source = NULL;
+    if (!parent) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_context *context = parent->context;
+    if (!source) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_source_subset: source is NULL");
+    ftr_status status = ftr__subset_check(parent, name, indices, count);
+    if (status != FTR_OK) return status;
+    ftr_field fields[FTR_MAX_FIELDS];
+    for (int32_t i = 0; i < parent->field_count; i++)
+        fields[i] = (ftr_field){parent->fields[i].name, parent->fields[i].dtype, parent->fields[i].shape};
+    ftr_source *made = NULL;
+    status = ftr__source_new(context, name, count, fields, parent->field_count, &made);
+    if (status != FTR_OK) return status;
+    const size_t bytes = (size_t)count * sizeof *indices;
+    int64_t *copy = ftr__arena_alloc(&made->arena, bytes);
+    if (!copy) {
+        ftr_source_destroy(made);
+        return ftr__out_of_memory(context, "source: indices", bytes);
+    }
+    memcpy(copy, indices, bytes);
+    made->indices = copy;
+    made->parent = parent;
+    *source = made;
+    return FTR_OK;
+}
+
 void ftr_source_destroy(ftr_source *source) {
     if (!source) return;
     ftr__arena_free(&source->arena);
@@ -20272,6 +24211,7 @@ int32_t ftr__source_find(const ftr_source *source, const char *name) {
 }
 
 ftr_status ftr__source_read(const ftr_source *source, int64_t index, void *const *fields) {
+    for (; source->parent; source = source->parent) index = source->indices[index];
     ftr_status status = source->read(source->user, index, fields);
     if (status == FTR_OK) return FTR_OK;
     return ftr__error(source->context, status, "source '%s': reading sample %lld failed with %s", source->name,
@@ -20318,6 +24258,327 @@ int64_t ftr_shuffled_index(uint64_t seed, uint64_t epoch, int64_t position, int6
     return (int64_t)value;
 }
 
+/* ---- src/data/split.c ---- */
+/* Splits of samples, with the sizes and shares of scikit-learn's train_test_split, KFold, StratifiedKFold and GroupKFold. */
+
+/* Streams of FTR__RNG_SPLIT. */
+enum { FTR__SPLIT_SAMPLES = 1, FTR__SPLIT_CLASSES, FTR__SPLIT_TIES };
+
+/* A split being made. */
+typedef struct ftr__splitter {
+    ftr_context *context;
+    const char *caller;
+    const ftr_fold_desc *desc;
+    bool by_fold;
+    ftr__arena arena;
+    int32_t *part;     /* of each sample: its fold, or 1 if it is held out and 0 otherwise */
+    int64_t *class_of; /* of each sample: its class or group, counted from 0 in the order in which they come up */
+    int64_t *sizes;    /* of classes or groups */
+    int64_t class_count;
+} ftr__splitter;
+
+static void *ftr__split_memory(ftr__splitter *s, int64_t count, size_t size) {
+    const bool fits = (uint64_t)count <= SIZE_MAX / size;
+    void *memory = fits ? ftr__arena_alloc(&s->arena, (size_t)count * size) : NULL;
+    if (!memory) ftr__out_of_memory(s->context, s->caller, fits ? (size_t)count * size : SIZE_MAX);
+    return memory;
+}
+
+/* Fisher and Yates (Durstenfeld, CACM 7, 1964). */
+static void ftr__split_shuffle(const ftr__splitter *s, uint64_t stream, uint64_t substream, int64_t *items,
+                               int64_t count) {
+    ftr__draw draw = {ftr__rng_make(s->context->seeds.split, FTR__RNG_SPLIT, stream, substream), 0};
+    for (int64_t last = count - 1; last > 0; last--) {
+        const int64_t other = ftr__draw_index(&draw, last + 1), moved = items[last];
+        items[last] = items[other];
+        items[other] = moved;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------- description -- */
+
+static ftr_status ftr__split_check(const ftr__splitter *s) {
+    const ftr_fold_desc *desc = s->desc;
+    if (!desc) return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: desc is NULL", s->caller);
+    if (desc->count < 2 || desc->count > INT64_MAX / (int64_t)sizeof(int64_t))
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: count is %lld, expected 2 or more", s->caller,
+                          (long long)desc->count);
+    if (desc->groups && !s->by_fold)
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: groups are for ftr_k_fold(), expected NULL",
+                          s->caller);
+    if (desc->groups && desc->labels)
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: labels and groups, expected one of them",
+                          s->caller);
+    if (desc->labels && !s->by_fold && desc->no_shuffle)
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: no_shuffle with labels: classes cannot be kept in proportion", s->caller);
+    return FTR_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------- classes -- */
+
+/* A sample's label or group, and its number. */
+typedef struct ftr__split_key {
+    int64_t value, index;
+} ftr__split_key;
+
+static int ftr__compare_keys(const void *a, const void *b) {
+    const ftr__split_key *x = a, *y = b;
+    if (x->value != y->value) return x->value < y->value ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Numbers the classes (or groups) in the order in which they come up, and counts them. */
+static ftr_status ftr__split_classes(ftr__splitter *s) {
+    const int64_t count = s->desc->count;
+    ftr__split_key *keys = ftr__split_memory(s, count, sizeof *keys);
+    const void **sorted = keys ? ftr__split_memory(s, count, sizeof *sorted) : NULL;
+    s->class_of = sorted ? ftr__split_memory(s, count, sizeof *s->class_of) : NULL;
+    int64_t *number = s->class_of ? ftr__split_memory(s, count, sizeof *number) : NULL; /* by first sample */
+    s->sizes = number ? ftr__split_memory(s, count, sizeof *s->sizes) : NULL;
+    if (!s->sizes) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < count; i++) {
+        keys[i] = (ftr__split_key){s->desc->labels ? s->desc->labels[i] : s->desc->groups[i], i};
+        sorted[i] = &keys[i];
+    }
+    ftr__sort(sorted, count, ftr__compare_keys);
+    int64_t first = 0; /* the first sample of the class at hand: the sort put it in front */
+    for (int64_t i = 0; i < count; i++) {
+        const ftr__split_key *key = sorted[i];
+        if (i == 0 || key->value != keys[first].value) first = key->index;
+        s->class_of[key->index] = first;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        if (s->class_of[i] == i) number[i] = s->class_count++;
+        s->class_of[i] = number[s->class_of[i]];
+        s->sizes[s->class_of[i]]++;
+    }
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ parts -- */
+
+static ftr_status ftr__split_out(const ftr__splitter *s, int32_t held_out, ftr_fold *fold) {
+    const int64_t count = s->desc->count;
+    int64_t tests = 0;
+    for (int64_t i = 0; i < count; i++) tests += s->part[i] == held_out;
+    const size_t bytes = (size_t)count * sizeof(int64_t);
+    int64_t *train = ftr__allocate(s->context, bytes);
+    if (!train) return ftr__out_of_memory(s->context, s->caller, bytes);
+    *fold = (ftr_fold){.context = s->context,
+                       .train = train,
+                       .test = train + (count - tests),
+                       .train_count = count - tests,
+                       .test_count = tests};
+    int64_t trains = 0;
+    tests = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (s->part[i] == held_out)
+            fold->test[tests++] = i;
+        else
+            fold->train[trains++] = i;
+    return FTR_OK;
+}
+
+/* The samples in an order that `stream` shuffles, or in their own. */
+static int64_t *ftr__split_order(ftr__splitter *s) {
+    int64_t *order = ftr__split_memory(s, s->desc->count, sizeof *order);
+    for (int64_t i = 0; order && i < s->desc->count; i++) order[i] = i;
+    if (order && !s->desc->no_shuffle) ftr__split_shuffle(s, FTR__SPLIT_SAMPLES, 0, order, s->desc->count);
+    return order;
+}
+
+/* --------------------------------------------------------------------------------------------------------- fractions -- */
+
+/* Shares out `draws` samples over the classes, in proportion, each rounded down; those that are missing go to the classes
+ * with the largest remainders, the equal ones at random. No product is 2^63 or more: count < 2^31. */
+static ftr_status ftr__split_share(ftr__splitter *s, int64_t draws, int64_t *shares) {
+    const int64_t classes = s->class_count, total = s->desc->count;
+    int64_t *ties = ftr__split_memory(s, classes, sizeof *ties), left = draws;
+    ftr__split_key *keys = ties ? ftr__split_memory(s, classes, sizeof *keys) : NULL;
+    const void **sorted = keys ? ftr__split_memory(s, classes, sizeof *sorted) : NULL;
+    if (!sorted) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t c = 0; c < classes; c++) ties[c] = c;
+    ftr__split_shuffle(s, FTR__SPLIT_TIES, 0, ties, classes);
+    for (int64_t i = 0; i < classes; i++) {
+        const int64_t c = ties[i];
+        shares[c] = s->sizes[c] * draws / total;
+        left -= shares[c];
+        keys[i] = (ftr__split_key){-(s->sizes[c] * draws % total), i};
+        sorted[i] = &keys[i];
+    }
+    ftr__sort(sorted, classes, ftr__compare_keys);
+    for (int64_t i = 0; i < left; i++) shares[ties[((const ftr__split_key *)sorted[i])->index]]++;
+    return FTR_OK;
+}
+
+static ftr_status ftr__split_check_classes(const ftr__splitter *s, int64_t tests) {
+    const int64_t trains = s->desc->count - tests, smaller = tests < trains ? tests : trains;
+    if (s->desc->count > INT32_MAX)
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: count is %lld with labels, expected up to %d",
+                          s->caller, (long long)s->desc->count, INT32_MAX);
+    for (int64_t i = 0; i < s->desc->count; i++)
+        if (s->sizes[s->class_of[i]] < 2)
+            return ftr__error(s->context, FTR_ERROR_DATA,
+                              "%s: class %d has one sample, number %lld, expected 2 or more", s->caller,
+                              (int)s->desc->labels[i], (long long)i);
+    if (smaller >= s->class_count) return FTR_OK;
+    return ftr__error(s->context, FTR_ERROR_DATA, "%s: %lld classes, but a part of %lld samples", s->caller,
+                      (long long)s->class_count, (long long)smaller);
+}
+
+/* Each class is shared out: its first samples in a shuffled order are trained on, the rest is held out. */
+static ftr_status ftr__split_by_class(ftr__splitter *s, int64_t tests) {
+    ftr_status status = ftr__split_classes(s);
+    if (status == FTR_OK) status = ftr__split_check_classes(s, tests);
+    if (status != FTR_OK) return status;
+    const int64_t *order = ftr__split_order(s);
+    int64_t *shares = order ? ftr__split_memory(s, s->class_count, sizeof *shares) : NULL;
+    status = shares ? ftr__split_share(s, s->desc->count - tests, shares) : FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < s->desc->count && status == FTR_OK; i++)
+        s->part[order[i]] = shares[s->class_of[order[i]]]-- <= 0;
+    return status;
+}
+
+static ftr_status ftr__split_fraction(ftr__splitter *s, double fraction) {
+    const int64_t count = s->desc->count;
+    const double wanted = ceil(fraction * (double)count);
+    if (!(fraction > 0.0 && fraction < 1.0) || !(wanted < (double)count))
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: test_fraction %g of %lld samples, expected more than 0 and less than all of them",
+                          s->caller, fraction, (long long)count);
+    const int64_t tests = (int64_t)wanted;
+    if (s->desc->labels) return ftr__split_by_class(s, tests);
+    const int64_t *order = ftr__split_order(s);
+    if (!order) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < count; i++) s->part[order[i]] = i >= count - tests;
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ folds -- */
+
+/* Folds of samples in their order, the first ones larger by one if need be. */
+static ftr_status ftr__fold_samples(ftr__splitter *s, int32_t folds) {
+    const int64_t count = s->desc->count, size = count / folds, larger = count % folds;
+    const int64_t *order = ftr__split_order(s);
+    int64_t i = 0;
+    if (!order) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int32_t fold = 0; fold < folds; fold++)
+        for (int64_t end = i + size + (fold < larger); i < end; i++) s->part[order[i]] = fold;
+    return FTR_OK;
+}
+
+/* Samples sorted by class, in the order in which classes come up, are dealt out to the folds one after another: `dealt` of
+ * them before this class. Writes the folds of the class's samples in their order: the first fold's first, or shuffled. */
+static void ftr__deal_class(const ftr__splitter *s, int32_t folds, int64_t number, int64_t dealt, int64_t *deal) {
+    const int64_t size = s->sizes[number];
+    int64_t filled = 0;
+    for (int32_t fold = 0; fold < folds; fold++) {
+        const int64_t skip = (fold - dealt % folds + folds) % folds; /* samples before this fold's first one */
+        const int64_t own = skip < size ? (size - 1 - skip) / folds + 1 : 0;
+        for (int64_t i = 0; i < own; i++) deal[filled++] = fold;
+    }
+    if (!s->desc->no_shuffle) ftr__split_shuffle(s, FTR__SPLIT_CLASSES, (uint64_t)number, deal, size);
+}
+
+static ftr_status ftr__fold_classes(ftr__splitter *s, int32_t folds) {
+    const ftr_status status = ftr__split_classes(s);
+    if (status != FTR_OK) return status;
+    int64_t largest = 0, dealt = 0;
+    for (int64_t c = 0; c < s->class_count; c++) largest = s->sizes[c] > largest ? s->sizes[c] : largest;
+    if (largest < folds)
+        return ftr__error(s->context, FTR_ERROR_DATA, "%s: %d folds, but the largest of %lld classes has %lld samples",
+                          s->caller, (int)folds, (long long)s->class_count, (long long)largest);
+    int64_t *deal = ftr__split_memory(s, s->desc->count, sizeof *deal);
+    int64_t *next = deal ? ftr__split_memory(s, s->class_count, sizeof *next) : NULL; /* of each class, in `deal` */
+    if (!next) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t c = 0; c < s->class_count; c++) {
+        next[c] = dealt;
+        ftr__deal_class(s, folds, c, dealt, deal + dealt);
+        dealt += s->sizes[c];
+    }
+    for (int64_t i = 0; i < s->desc->count; i++) s->part[i] = (int32_t)deal[next[s->class_of[i]]++];
+    return FTR_OK;
+}
+
+/* Largest first; of equal ones the one that comes up first. value is the size, negative. */
+static ftr_status ftr__fold_groups(ftr__splitter *s, int32_t folds) {
+    ftr_status status = ftr__split_classes(s);
+    if (status != FTR_OK) return status;
+    if (s->class_count < folds)
+        return ftr__error(s->context, FTR_ERROR_DATA, "%s: %d folds, but %lld groups", s->caller, (int)folds,
+                          (long long)s->class_count);
+    ftr__split_key *keys = ftr__split_memory(s, s->class_count, sizeof *keys);
+    const void **sorted = keys ? ftr__split_memory(s, s->class_count, sizeof *sorted) : NULL;
+    int64_t *filled = sorted ? ftr__split_memory(s, folds, sizeof *filled) : NULL;
+    int32_t *fold_of = filled ? ftr__split_memory(s, s->class_count, sizeof *fold_of) : NULL;
+    if (!fold_of) return FTR_ERROR_OUT_OF_MEMORY;
+    for (int64_t g = 0; g < s->class_count; g++) {
+        keys[g] = (ftr__split_key){-s->sizes[g], g};
+        sorted[g] = &keys[g];
+    }
+    ftr__sort(sorted, s->class_count, ftr__compare_keys);
+    for (int64_t i = 0; i < s->class_count; i++) {
+        const int64_t group = ((const ftr__split_key *)sorted[i])->index;
+        int32_t least = 0;
+        for (int32_t fold = 1; fold < folds; fold++)
+            if (filled[fold] < filled[least]) least = fold;
+        filled[least] += s->sizes[group];
+        fold_of[group] = least;
+    }
+    for (int64_t i = 0; i < s->desc->count; i++) s->part[i] = fold_of[s->class_of[i]];
+    return FTR_OK;
+}
+
+static ftr_status ftr__split_folds(ftr__splitter *s, int32_t folds, int32_t number) {
+    if (folds < 2 || folds > s->desc->count)
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: folds is %d, expected 2 to %lld (count)",
+                          s->caller, (int)folds, (long long)s->desc->count);
+    if (number < 0 || number >= folds)
+        return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: number is %d, expected 0 to %d", s->caller,
+                          (int)number, (int)folds - 1);
+    if (s->desc->labels) return ftr__fold_classes(s, folds);
+    return s->desc->groups ? ftr__fold_groups(s, folds) : ftr__fold_samples(s, folds);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ calls -- */
+
+static ftr_status ftr__split_run(ftr__splitter *s, double fraction, int32_t folds, int32_t number, ftr_fold *fold) {
+    ftr_status status = ftr__split_check(s);
+    if (status != FTR_OK) return status;
+    s->part = ftr__split_memory(s, s->desc->count, sizeof *s->part);
+    if (!s->part) return FTR_ERROR_OUT_OF_MEMORY;
+    status = s->by_fold ? ftr__split_folds(s, folds, number) : ftr__split_fraction(s, fraction);
+    return status == FTR_OK ? ftr__split_out(s, s->by_fold ? number : 1, fold) : status;
+}
+
+static ftr_status ftr__split_call(ftr__splitter *s, double fraction, int32_t folds, int32_t number, ftr_fold *fold) {
+    if (fold) memset(fold, 0, sizeof *fold);
+    if (!s->context) return FTR_ERROR_INVALID_ARGUMENT;
+    if (!fold) return ftr__error(s->context, FTR_ERROR_INVALID_ARGUMENT, "%s: fold is NULL", s->caller);
+    ftr__arena_init(&s->arena, s->context);
+    const ftr_status status = ftr__split_run(s, fraction, folds, number, fold);
+    ftr__arena_free(&s->arena);
+    return status;
+}
+
+ftr_status ftr_train_test_split(ftr_context *context, const ftr_fold_desc *desc, double test_fraction, ftr_fold *fold) {
+    ftr__splitter s = {.context = context, .caller = "ftr_train_test_split", .desc = desc};
+    return ftr__split_call(&s, test_fraction, 0, 0, fold);
+}
+
+ftr_status ftr_k_fold(ftr_context *context, const ftr_fold_desc *desc, int32_t folds, int32_t number, ftr_fold *fold) {
+    ftr__splitter s = {.context = context, .caller = "ftr_k_fold", .desc = desc, .by_fold = true};
+    return ftr__split_call(&s, 0.0, folds, number, fold);
+}
+
+void ftr_fold_free(ftr_fold *fold) {
+    if (!fold) return;
+    if (fold->train)
+        ftr__release(fold->context, fold->train, (size_t)(fold->train_count + fold->test_count) * sizeof(int64_t));
+    memset(fold, 0, sizeof *fold);
+}
+
 /* ---- src/io/file.h ---- */
 /* Files as a whole: read into memory, written so that they appear complete or not at all. */
 
@@ -20355,7 +24616,6 @@ FTR_LIB ftr_status ftr__file_end(ftr__file_writer *writer);
 /* ---- src/io/file.c ---- */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/stat.h>
 
 #define FTR__FILE_PIECE ((size_t)1 << 30) /* of one read or write: macOS takes less than 2 GiB, Linux a little more */
@@ -22727,17 +26987,13 @@ static ftr__checkpoint_tensor ftr__checkpoint_state(const ftr_plan *plan, const 
 typedef struct ftr__checkpoint_states {
     ftr_plan *plan;
     const ftr__checkpoint_tensor *tensors;
-    int32_t count;
 } ftr__checkpoint_states;
 
+/* The tensors lie in the section as in the plan: one copy takes them all. */
 static ftr_status ftr__checkpoint_copy_states(void *user, unsigned char *to) {
-    const ftr__checkpoint_states *states = user;
-    ftr_status status = FTR_OK;
-    for (int32_t i = 0; i < states->count && status == FTR_OK; i++) {
-        const ftr__checkpoint_tensor *tensor = &states->tensors[i];
-        status = ftr_plan_state_read(states->plan, tensor->name, to + tensor->offset, tensor->bytes);
-    }
-    return status;
+    const ftr_plan *plan = ((const ftr__checkpoint_states *)user)->plan;
+    return plan->context->backend->download(plan->context, plan->context->backend_state, to,
+                                            plan->memory[FTR__PLACE_STATE], plan->bytes[FTR__PLACE_STATE]);
 }
 
 static ftr_status ftr__checkpoint_put_state(void *user, int32_t index, const void *data) {
@@ -22751,19 +27007,17 @@ static ftr_status ftr__checkpoint_state_section(ftr_plan *plan, ftr__arena *aren
     ftr__checkpoint_states *states = ftr__arena_alloc(arena, sizeof *states);
     ftr__checkpoint_tensor *tensors = ftr__arena_alloc(arena, size);
     if (!states || !tensors) return ftr__checkpoint_no_memory(plan->context, size);
-    *states = (ftr__checkpoint_states){.plan = plan, .tensors = tensors, .count = count};
-    size_t bytes = 0;
+    *states = (ftr__checkpoint_states){.plan = plan, .tensors = tensors};
     for (int32_t i = 0; i < count; i++) {
         ftr_plan_state state;
         const ftr_status status = ftr_plan_state_at(plan, i, &state);
         if (status != FTR_OK) return status;
-        tensors[i] = ftr__checkpoint_state(plan, &state, bytes);
-        bytes += (state.bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
+        tensors[i] = ftr__checkpoint_state(plan, &state, ftr__plan_state_offset(plan, i));
     }
     *section = (ftr__checkpoint_section){.name = "optimizer",
                                          .tensors = tensors,
                                          .count = count,
-                                         .bytes = bytes,
+                                         .bytes = plan->bytes[FTR__PLACE_STATE],
                                          .user = states,
                                          .copy = ftr__checkpoint_copy_states,
                                          .put = ftr__checkpoint_put_state};
@@ -22817,6 +27071,23 @@ static int32_t ftr__checkpoint_settings(const ftr__node *node, ftr__checkpoint_s
     return FTR__ARRAY_LENGTH(settings);
 }
 
+static int32_t ftr__checkpoint_average_settings(const ftr__node *node,
+                                                ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
+    const ftr_op_attr *a = &node->attr;
+    const ftr__checkpoint_setting settings[] = {
+        {"decay", a->average.decay},
+        {"min_decay", a->average.min_decay},
+        {"warmup_gamma", a->average.warmup_gamma},
+        {"warmup_power", a->average.warmup_power},
+        {"start", (double)a->average.start},
+        {"every", (double)a->average.every},
+        {"equal", (double)a->average.equal},
+        {"copy", (double)a->average.copy},
+    };
+    memcpy(to, settings, sizeof settings);
+    return FTR__ARRAY_LENGTH(settings);
+}
+
 /* The same of whatever takes part in a step: limits on the norm of all gradients, the loss scale's rule. */
 static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
                                            ftr__checkpoint_setting to[FTR__CHECKPOINT_SETTINGS]) {
@@ -22826,6 +27097,7 @@ static int32_t ftr__checkpoint_settings_of(const ftr__node *node,
     case FTR__ATTR_optimizer: return ftr__checkpoint_settings(node, to);
     case FTR__ATTR_clip_scale: to[0] = (ftr__checkpoint_setting){"max_norm", a->clip_scale.max_norm}; return 1;
     case FTR__ATTR_grad_norm: to[0] = (ftr__checkpoint_setting){"max_norm", a->grad_norm.max_norm}; return 1;
+    case FTR__ATTR_average: return ftr__checkpoint_average_settings(node, to);
     case FTR__ATTR_scale_update:
         to[0] = (ftr__checkpoint_setting){"growth", a->scale_update.growth};
         to[1] = (ftr__checkpoint_setting){"backoff", a->scale_update.backoff};
@@ -22900,6 +27172,47 @@ static const char *ftr__checkpoint_amp(ftr_amp amp) {
     return amp == FTR_AMP_FP16 ? "fp16" : amp == FTR_AMP_BF16 ? "bf16" : "off";
 }
 
+/* The seeds by purpose; a checkpoint has those that are not the run's `seed`. */
+enum { FTR__CHECKPOINT_SEEDS = 5 };
+typedef struct ftr__checkpoint_seed {
+    const char *key;
+    uint64_t value;
+} ftr__checkpoint_seed;
+
+static void ftr__checkpoint_seeds_of(const ftr_seeds *seeds, ftr__checkpoint_seed list[FTR__CHECKPOINT_SEEDS]) {
+    list[0] = (ftr__checkpoint_seed){"seed_init", seeds->init};
+    list[1] = (ftr__checkpoint_seed){"seed_order", seeds->order};
+    list[2] = (ftr__checkpoint_seed){"seed_noise", seeds->noise};
+    list[3] = (ftr__checkpoint_seed){"seed_augment", seeds->augment};
+    list[4] = (ftr__checkpoint_seed){"seed_split", seeds->split};
+}
+
+static void ftr__checkpoint_write_seeds(const ftr_context *context, ftr__checkpoint_out *out) {
+    ftr__checkpoint_seed list[FTR__CHECKPOINT_SEEDS];
+    ftr__checkpoint_seeds_of(&context->seeds, list);
+    for (int32_t i = 0; i < FTR__CHECKPOINT_SEEDS; i++)
+        if (list[i].value != context->seed) ftr__checkpoint_put_digits(out, list[i].key, list[i].value);
+}
+
+static ftr_status ftr__checkpoint_same_seeds(ftr__checkpoint_values *values, const ftr_checkpoint_info *info) {
+    ftr_context *context = values->context;
+    if (info->seed != context->seed)
+        return ftr__error(context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its seed is %llu, the context's is %llu", info->path,
+                          (unsigned long long)info->seed, (unsigned long long)context->seed);
+    ftr__checkpoint_seed list[FTR__CHECKPOINT_SEEDS];
+    ftr__checkpoint_seeds_of(&context->seeds, list);
+    for (int32_t i = 0; i < FTR__CHECKPOINT_SEEDS && values->status == FTR_OK; i++) {
+        const bool own = ftr__checkpoint_has(values, list[i].key);
+        const uint64_t found = own ? ftr__checkpoint_digits(values, list[i].key) : info->seed;
+        if (values->status != FTR_OK || found == list[i].value) continue;
+        return ftr__error(context, FTR_ERROR_STATE,
+                          "%s: the checkpoint is of another run: its %s is %llu, the context's is %llu", info->path,
+                          list[i].key, (unsigned long long)found, (unsigned long long)list[i].value);
+    }
+    return values->status;
+}
+
 /* The inputs with their shapes, which the batch size is a part of. */
 static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
     const ftr_plan *plan = user;
@@ -22907,6 +27220,8 @@ static void ftr__checkpoint_write_plan(void *user, ftr__checkpoint_out *out) {
     char text[FTR__SHAPE_TEXT + 16];
     ftr__checkpoint_put_integer(out, "steps", (int64_t)plan->steps_done);
     ftr__checkpoint_put_string(out, "amp", ftr__checkpoint_amp(plan->amp));
+    ftr__checkpoint_write_seeds(plan->context, out);
+    if (plan->accumulate > 1) ftr__checkpoint_put_integer(out, "accumulate", plan->accumulate);
     ftr__checkpoint_open_object(out, "inputs");
     for (int32_t n = 0; n < graph->node_count; n++) {
         const ftr__node *node = &graph->nodes[n];
@@ -22946,11 +27261,8 @@ static ftr_status ftr__checkpoint_same_inputs(ftr__checkpoint_values *values, co
 static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, const ftr_plan *plan,
                                             const ftr__checkpoint_section *weights, uint64_t *steps) {
     const ftr_checkpoint_info *info = &checkpoint->info;
-    if (info->seed != plan->context->seed)
-        return ftr__error(plan->context, FTR_ERROR_STATE,
-                          "%s: the checkpoint is of another run: its seed is %llu, the context's is %llu", info->path,
-                          (unsigned long long)info->seed, (unsigned long long)plan->context->seed);
     ftr__checkpoint_values values = ftr__checkpoint_values_of(checkpoint, "plan");
+    if (ftr__checkpoint_same_seeds(&values, info) != FTR_OK) return plan->context->status;
     *steps = (uint64_t)ftr__checkpoint_integer(&values, "steps", 0, INT64_MAX);
     if (ftr__checkpoint_has(&values, "amp"))
         ftr__checkpoint_same_string(&values, "amp", ftr__checkpoint_amp(plan->amp));
@@ -22959,6 +27271,7 @@ static ftr_status ftr__checkpoint_same_plan(const ftr_checkpoint *checkpoint, co
             ftr__error(plan->context, FTR_ERROR_STATE,
                        "%s: the checkpoint is of another run: it is without mixed precision, the plan's is %s",
                        info->path, ftr__checkpoint_amp(plan->amp));
+    ftr__checkpoint_same_real(&values, "accumulate", (double)plan->accumulate, 1.0);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_same_inputs(&values, plan);
     if (values.status == FTR_OK) values.status = ftr__checkpoint_match(checkpoint, weights);
     return values.status == FTR_OK ? ftr__checkpoint_same_settings(&values, plan) : values.status;
@@ -23076,8 +27389,10 @@ static ftr_status ftr__checkpoint_restore_sections(const ftr_checkpoint *checkpo
 ftr_status ftr__checkpoint_restore(const ftr_checkpoint *checkpoint, ftr_plan *plan,
                                    const ftr__checkpoint_section *sections, int32_t count) {
     ftr__arena arena;
+    ftr_status status = ftr__refuse_average(plan, "ftr_checkpoint_restore");
+    if (status != FTR_OK) return status;
     ftr__arena_init(&arena, plan->context);
-    const ftr_status status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
+    status = ftr__checkpoint_restore_sections(checkpoint, plan, &arena, sections, count);
     ftr__arena_free(&arena);
     return status;
 }
@@ -23397,6 +27712,7 @@ static void ftr__save_run(ftr_checkpointer *c) {
 
 static void *ftr__checkpointer_main(void *arg) {
     ftr_checkpointer *c = arg;
+    ftr__thread_step_back(); /* training goes first */
     pthread_mutex_lock(&c->mutex);
     for (;;) {
         while (!c->busy && !c->stop) pthread_cond_wait(&c->changed, &c->mutex);
@@ -23675,6 +27991,7 @@ ftr_status ftr_checkpoint_save(ftr_checkpointer *checkpointer, const ftr_checkpo
     if (!checkpointer) return FTR_ERROR_INVALID_ARGUMENT;
     ftr_checkpointer *c = checkpointer;
     ftr_status status = ftr__checkpointer_check_point(c->context, point);
+    if (status == FTR_OK) status = ftr__refuse_average(c->plan, "ftr_checkpoint_save");
     if (status != FTR_OK) return status;
     const double start = ftr_time_seconds();
     if (c->desc.when_busy == FTR_CHECKPOINT_SKIP && ftr__checkpointer_is_busy(c, 0.0)) {
@@ -23974,19 +28291,6 @@ static int64_t ftr__summary_parameters(const ftr_graph *graph, const ftr__node *
     return count;
 }
 
-/* Multiply-adds of matrix products and convolutions: output elements times the length of the sum behind each. Of a
- * transposed convolution: input elements times the outputs that each goes to, those that padding cuts off included. */
-static int64_t ftr__summary_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
-    const bool transposed = node->op == FTR_OP_conv2d_grad_input;
-    if (node->op != FTR_OP_matmul && node->op != FTR_OP_linear && node->op != FTR_OP_conv2d && !transposed) return 0;
-    int64_t out = ftr__summary_count(graph, node->first_out);
-    const ftr_shape *a = &graph->values[node->in[0]].shape, *b = &graph->values[node->in[1]].shape;
-    if (node->op == FTR_OP_conv2d) return out * b->dim[1] * b->dim[2] * b->dim[3];
-    if (transposed) return ftr__summary_count(graph, node->in[0]) * b->dim[1] * b->dim[2] * b->dim[3];
-    if (node->op == FTR_OP_linear) return out * b->dim[1];
-    return out * a->dim[a->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
-}
-
 static int64_t ftr__summary_bytes(const ftr_graph *graph, const ftr__node *node) {
     if (node->out_count < 1) return 0;
     const ftr__value *value = &graph->values[node->first_out];
@@ -24013,7 +28317,7 @@ static bool ftr__summary_fill(ftr__summary *summary, const ftr_graph *graph, con
     if (node->dead || (ftr__summary_is_source(node) && node->op != FTR_OP_input)) return false;
     bool input = node->op == FTR_OP_input, variables;
     int64_t parameters = ftr__summary_parameters(graph, node, &variables);
-    int64_t multiply_adds = ftr__summary_multiply_adds(graph, node), bytes = ftr__summary_bytes(graph, node);
+    int64_t multiply_adds = ftr__node_multiply_adds(graph, node), bytes = ftr__summary_bytes(graph, node);
     summary->multiply_adds += multiply_adds;
     summary->output_bytes += bytes;
     bool pool = node->op == FTR_OP_max_pool2d || node->op == FTR_OP_avg_pool2d;
@@ -24640,6 +28944,9 @@ typedef struct ftr__fit {
 /* Whether a name is "loss" or that of a metric. */
 FTR_LIB bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric);
 
+/* Whether early stopping ends the run in this state. */
+FTR_LIB bool ftr__fit_has_stopped(const ftr_train_desc *desc, const ftr__fit_state *at);
+
 /* Checks what the description says of checkpoints, signals and time. */
 FTR_LIB ftr_status ftr__fit_check_checkpoint(const ftr__fit *fit);
 
@@ -24860,6 +29167,7 @@ static void ftr__fit_write_facts(const ftr__fit *fit, ftr__checkpoint_out *out) 
     ftr__checkpoint_put_bool(out, "early_stop_maximize", desc->early_stop.maximize);
     const bool evaluates = desc->early_stop.metric || desc->plateau;
     if (evaluates) ftr__checkpoint_put_bool(out, "metrics_of_evaluation", desc->eval != NULL);
+    if (desc->evaluate_average) ftr__checkpoint_put_integer(out, "evaluate_average", 1);
     ftr__fit_write_schedule(&desc->schedule, "schedule", out);
     ftr__fit_write_plateau(fit, out);
 }
@@ -24881,6 +29189,7 @@ static ftr_status ftr__fit_same_facts(const ftr__fit *fit, ftr__checkpoint_value
     const bool evaluates = desc->early_stop.metric || desc->plateau;
     if (evaluates && ftr__checkpoint_has(values, "metrics_of_evaluation"))
         ftr__checkpoint_same_bool(values, "metrics_of_evaluation", desc->eval != NULL);
+    ftr__checkpoint_same_real(values, "evaluate_average", desc->evaluate_average ? 1.0 : 0.0, 0.0);
     if (values->status == FTR_OK)
         values->status = ftr__fit_same_schedule(&desc->schedule, "schedule", "run.schedule", values);
     return values->status;
@@ -24979,7 +29288,7 @@ static ftr_status ftr__fit_restore(ftr__fit *fit, const ftr_checkpoint *checkpoi
     fit->resumed_at = at.steps;
     fit->saved_steps = at.steps;
     fit->saved_ended = at.epoch_ended;
-    fit->stop = fit->desc->early_stop.metric && at.epochs_without >= fit->desc->early_stop.patience;
+    fit->stop = ftr__fit_has_stopped(fit->desc, &at);
     ftr__log(fit->context, FTR_LOG_INFO, "resumed at step %lld (epoch %lld) from %s", (long long)at.steps,
              (long long)at.epoch + 1, checkpoint->info.path);
     return FTR_OK;
@@ -25140,6 +29449,8 @@ ftr_train_desc ftr_train_defaults(void) {
     desc.cookie = FTR__TRAIN_COOKIE;
     desc.epochs = 1;
     desc.scaler = ftr_scaler_defaults();
+    desc.early_stop.threshold = (double)NAN;
+    desc.average = ftr_average_defaults();
     return desc;
 }
 
@@ -25209,6 +29520,19 @@ static ftr_status ftr__fit_check_loop(const ftr__fit *fit) {
     return FTR_OK;
 }
 
+static ftr_status ftr__fit_check_average(const ftr__fit *fit) {
+    const ftr_train_desc *desc = fit->desc;
+    const bool asked = desc->evaluate_average || desc->finish_with_average;
+    if (asked && desc->average.kind == FTR_AVERAGE_NONE)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: %s is set, but average.kind is FTR_AVERAGE_NONE",
+                          desc->evaluate_average ? "evaluate_average" : "finish_with_average");
+    if (desc->evaluate_average && !desc->eval)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: evaluate_average is set, but eval is NULL");
+    return FTR_OK;
+}
+
 bool ftr__fit_knows_metric(const ftr__fit *fit, const char *metric) {
     bool known = strcmp(metric, "loss") == 0;
     for (int32_t i = 0; i < fit->desc->metric_count; i++) known = known || strcmp(metric, fit->names[i]) == 0;
@@ -25228,6 +29552,10 @@ static ftr_status ftr__fit_check_early_stop(const ftr__fit *fit) {
     if (!(desc->early_stop.min_delta >= 0.0))
         return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
                           "ftr_fit: early_stop.min_delta is %g, expected 0 or more", desc->early_stop.min_delta);
+    if (desc->early_stop.start_epoch < 0)
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_fit: early_stop.start_epoch is %lld, expected 0 or more",
+                          (long long)desc->early_stop.start_epoch);
     return FTR_OK;
 }
 
@@ -25310,49 +29638,79 @@ static ftr_status ftr__fit_match_train(ftr__fit *fit) {
     int64_t batch = fit->train_feed.batch, full = source->count / batch;
     bool pad = fit->desc->last_batch == FTR_LAST_BATCH_PAD && source->count % batch != 0;
     if (pad && !fit->train_feed.mask)
-        return ftr__error(
-            fit->context, FTR_ERROR_INVALID_ARGUMENT,
-            "ftr_fit: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
-            "but the loss uses no ftr_batch_mask(): declare one before the layers",
-            source->name, (long long)(source->count % batch), (long long)batch);
+        return ftr__error(fit->context, FTR_ERROR_INVALID_ARGUMENT,
+                          "%s: last_batch is FTR_LAST_BATCH_PAD and source '%s' leaves a last batch of %lld of %lld, "
+                          "but the loss uses no ftr_batch_mask(): declare one before the layers",
+                          fit->caller, source->name, (long long)(source->count % batch), (long long)batch);
     if (full == 0 && !pad)
         return ftr__error(fit->context, FTR_ERROR_DATA,
-                          "ftr_fit: source '%s' has %lld samples, fewer than one batch of %lld", source->name,
+                          "%s: source '%s' has %lld samples, fewer than one batch of %lld", fit->caller, source->name,
                           (long long)source->count, (long long)batch);
     fit->steps_per_epoch = full + (pad ? 1 : 0);
-    bool overflow = fit->desc->epochs > INT64_MAX / fit->steps_per_epoch;
+    bool overflow = fit->desc->epochs < 1 || fit->desc->epochs > INT64_MAX / fit->steps_per_epoch;
     fit->steps_planned = overflow ? INT64_MAX : fit->desc->epochs * fit->steps_per_epoch;
     if (fit->desc->max_steps > 0 && fit->desc->max_steps < fit->steps_planned)
         fit->steps_planned = fit->desc->max_steps;
     return FTR_OK;
 }
 
-static ftr_status ftr__fit_compile(ftr__fit *fit, ftr_mode mode, ftr__feed *feed, ftr_plan **plan) {
+/* What a plan is for. */
+typedef enum ftr__fit_purpose { FTR__FIT_TRAINS, FTR__FIT_EVALUATES, FTR__FIT_MEASURES } ftr__fit_purpose;
+
+/* What is recomputed for training. The budget is that of both plans together, which share the parameters; the one for
+ * evaluation is made first then. */
+static void ftr__fit_recompute(const ftr__fit *fit, ftr_compile_desc *desc) {
+    desc->recompute = fit->desc->recompute;
+    desc->recompute_count = fit->desc->recompute_count;
+    if (!desc->memory_budget || !fit->eval_plan) return;
+    const ftr_memory eval = ftr_plan_memory(fit->eval_plan);
+    const size_t own = eval.total - eval.parameters;
+    desc->memory_budget = own < desc->memory_budget ? desc->memory_budget - own : 1; /* 0 would be no limit */
+}
+
+static ftr_status ftr__fit_compile(ftr__fit *fit, ftr__fit_purpose purpose, ftr__feed *feed, ftr_plan **plan) {
     ftr_tensor outputs[FTR_MAX_METRICS + 1];
     ftr_compile_desc desc;
     memset(&desc, 0, sizeof desc);
-    desc.mode = mode;
+    desc.mode = purpose == FTR__FIT_EVALUATES ? FTR_MODE_EVAL : FTR_MODE_TRAIN;
     desc.loss = fit->desc->loss;
     desc.output_count = ftr__fit_outputs(fit, outputs);
     desc.outputs = outputs;
-    desc.optimizer = mode == FTR_MODE_TRAIN ? &fit->desc->optimizer : NULL;
+    if (purpose == FTR__FIT_TRAINS) {
+        desc.optimizer = &fit->desc->optimizer;
+        desc.accumulate = fit->desc->accumulate;
+        desc.average = &fit->desc->average;
+    }
+    desc.cumulative_statistics = purpose == FTR__FIT_MEASURES;
     desc.amp = fit->desc->amp;
     desc.scaler = &fit->desc->scaler;
     desc.debug_nonfinite = fit->desc->debug_nonfinite;
+    desc.memory_budget = fit->desc->memory_budget;
+    if (purpose == FTR__FIT_TRAINS) ftr__fit_recompute(fit, &desc);
     ftr_status status = ftr_compile(fit->graph, &desc, plan);
+    if (status == FTR_ERROR_OUT_OF_MEMORY && desc.memory_budget != fit->desc->memory_budget) {
+        char sentence[FTR__MESSAGE_SIZE];
+        snprintf(sentence, sizeof sentence, "%.400s", ftr_error_message(fit->context));
+        ftr__error(fit->context, status, "ftr_fit: of a memory_budget of %zu bytes the evaluation plan takes %zu; %s",
+                   fit->desc->memory_budget, fit->desc->memory_budget - desc.memory_budget, sentence);
+    }
     return status == FTR_OK ? ftr__feed_bind(feed, *plan) : status;
 }
 
 static ftr_status ftr__fit_prepare(ftr__fit *fit) {
     ftr_status status = ftr__fit_check_loop(fit);
+    if (status == FTR_OK) status = ftr__fit_check_average(fit);
     if (status == FTR_OK) status = ftr__fit_check_early_stop(fit);
     if (status == FTR_OK) status = ftr__fit_check_schedule(fit);
     if (status == FTR_OK) status = ftr__fit_check_checkpoint(fit);
     if (status == FTR_OK) status = ftr__fit_match_train(fit);
     if (status == FTR_OK && fit->desc->eval) status = ftr__fit_match_eval(fit);
-    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR_MODE_TRAIN, &fit->train_feed, &fit->train_plan);
-    if (status == FTR_OK && fit->desc->eval)
-        status = ftr__fit_compile(fit, FTR_MODE_EVAL, &fit->eval_feed, &fit->eval_plan);
+    const bool eval_first = fit->desc->eval && fit->desc->memory_budget;
+    if (status == FTR_OK && eval_first)
+        status = ftr__fit_compile(fit, FTR__FIT_EVALUATES, &fit->eval_feed, &fit->eval_plan);
+    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR__FIT_TRAINS, &fit->train_feed, &fit->train_plan);
+    if (status == FTR_OK && fit->desc->eval && !eval_first)
+        status = ftr__fit_compile(fit, FTR__FIT_EVALUATES, &fit->eval_feed, &fit->eval_plan);
     if (status == FTR_OK && fit->desc->early_stop.metric && fit->desc->early_stop.restore_best) {
         fit->best_bytes = fit->graph->variable_bytes;
         fit->best = ftr__allocate(fit->context, fit->best_bytes);
@@ -25405,12 +29763,16 @@ static ftr_status ftr__fit_run(ftr__fit *fit, ftr__feed *feed, const ftr__feed_o
     return status;
 }
 
+/* Whether an evaluation is of the averages of the weights: they are wanted and there are some. */
+static bool ftr__fit_takes_average(const ftr__fit *fit) {
+    return fit->desc->evaluate_average && ftr_plan_average_count(fit->train_plan) > 0;
+}
+
 /* An interrupted one leaves the last one's results. */
-static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
+static ftr_status ftr__fit_evaluate_all(ftr__fit *fit) {
     ftr__fit_totals totals = {0};
     ftr__feed *feed = &fit->eval_feed;
     const double before = ftr_time_seconds();
-    if (ftr__fit_is_interrupted(fit, fit->last_evaluation)) return FTR_OK;
     for (int64_t first = 0; first < feed->source->count; first += feed->batch) {
         if (ftr__fit_is_interrupted(fit, 0.0)) return FTR_OK;
         int64_t left = feed->source->count - first, real = left < feed->batch ? left : feed->batch;
@@ -25423,6 +29785,16 @@ static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
     fit->at.eval_loss = ftr__fit_means(&totals, fit->at.eval_metrics);
     fit->last_evaluation = ftr_time_seconds() - before;
     return FTR_OK;
+}
+
+static ftr_status ftr__fit_evaluate(ftr__fit *fit) {
+    if (ftr__fit_is_interrupted(fit, fit->last_evaluation)) return FTR_OK;
+    const bool average = ftr__fit_takes_average(fit);
+    ftr_status status = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    if (status != FTR_OK) return status;
+    status = ftr__fit_evaluate_all(fit);
+    const ftr_status back = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    return status == FTR_OK ? back : status;
 }
 
 static double ftr__fit_speed(const ftr__fit *fit) {
@@ -25448,6 +29820,8 @@ static void ftr__fit_tell(ftr__fit *fit, bool epoch_ended, double loss, const do
         .grad_norm = fit->info.grad_norm,
         .loss_scale = fit->info.loss_scale,
         .skipped_steps = fit->at.skipped,
+        .applied_steps = (int64_t)ftr_plan_applied_steps(fit->train_plan),
+        .updated = fit->info.updated,
         .plan = fit->train_plan,
     };
     if (fit->desc->on_event(fit->desc->on_event_user, &event)) fit->stop = true;
@@ -25504,7 +29878,7 @@ static ftr_status ftr__fit_plateau(ftr__fit *fit, double loss, const double *met
 
 static ftr_status ftr__fit_step(ftr__fit *fit) {
     ftr__feed *feed = &fit->train_feed;
-    ftr__feed_order order = {fit->context->seed, (uint64_t)fit->at.epoch};
+    ftr__feed_order order = {fit->context->seeds.order, (uint64_t)fit->at.epoch};
     int64_t first = fit->at.epoch_step * feed->batch, left = feed->source->count - first;
     int64_t real = left < feed->batch ? left : feed->batch;
     double metrics[FTR_MAX_METRICS], means[FTR_MAX_METRICS];
@@ -25520,7 +29894,7 @@ static ftr_status ftr__fit_step(ftr__fit *fit) {
     fit->at.steps++;
     fit->at.epoch_step++;
     fit->at.skipped += fit->info.skipped;
-    if (!fit->info.skipped || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
+    if (!fit->info.overflow || isfinite(loss)) { /* an overflow that loss scaling deals with is no part of the means */
         ftr__fit_add(&fit->at.totals, loss, metrics, fit->desc->metric_count, real);
         ftr__fit_warn(fit, loss);
     }
@@ -25548,20 +29922,44 @@ static ftr_status ftr__fit_copy_best(ftr__fit *fit, bool back) {
     return FTR_OK;
 }
 
+/* Whether a metric is as good as the threshold; false without one, which is NaN. */
+static bool ftr__fit_is_good(const ftr_train_desc *desc, double value) {
+    const double threshold = desc->early_stop.threshold;
+    return desc->early_stop.maximize ? value >= threshold : value <= threshold;
+}
+
+bool ftr__fit_has_stopped(const ftr_train_desc *desc, const ftr__fit_state *at) {
+    if (!desc->early_stop.metric) return false;
+    const bool good = at->best_epoch >= 0 && ftr__fit_is_good(desc, at->best_value);
+    return good || at->epochs_without >= desc->early_stop.patience;
+}
+
+/* What was evaluated is the best so far. */
+static ftr_status ftr__fit_keep_best(ftr__fit *fit) {
+    const bool average = ftr__fit_takes_average(fit);
+    ftr_status status = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    if (status != FTR_OK) return status;
+    status = ftr__fit_copy_best(fit, false);
+    const ftr_status back = average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+    return status == FTR_OK ? back : status;
+}
+
 static ftr_status ftr__fit_early_stop(ftr__fit *fit, double loss, const double *metrics) {
     const ftr_train_desc *desc = fit->desc;
-    if (!desc->early_stop.metric) return FTR_OK;
+    if (!desc->early_stop.metric || fit->at.epoch < desc->early_stop.start_epoch) return FTR_OK;
     const double value = ftr__fit_metric(fit, desc->early_stop.metric, loss, metrics);
     double gain = desc->early_stop.maximize ? value - fit->at.best_value : fit->at.best_value - value;
     bool improved = fit->at.best_epoch < 0 ? !isnan(value) : gain > desc->early_stop.min_delta;
+    improved = improved || ftr__fit_is_good(desc, value); /* the first that is: whatever min_delta says */
     if (improved) {
         fit->at.best_value = value;
         fit->at.best_epoch = fit->at.epoch;
         fit->at.epochs_without = 0;
-        return fit->best ? ftr__fit_copy_best(fit, false) : FTR_OK;
+    } else {
+        fit->at.epochs_without++;
     }
-    if (++fit->at.epochs_without >= desc->early_stop.patience) fit->stop = true;
-    return FTR_OK;
+    if (ftr__fit_has_stopped(desc, &fit->at)) fit->stop = true;
+    return improved && fit->best ? ftr__fit_keep_best(fit) : FTR_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- loop -- */
@@ -25607,6 +30005,25 @@ static bool ftr__fit_goes_on(const ftr__fit *fit) {
     return !fit->stop && !fit->interrupted && !fit->cut && (fit->at.steps < fit->steps_planned || begun);
 }
 
+/* Micro-batches of a group that the end of the run has cut. */
+static int64_t ftr__fit_unapplied(const ftr__fit *fit) {
+    const uint64_t group = fit->desc && fit->desc->accumulate > 1 ? (uint64_t)fit->desc->accumulate : 1;
+    return (int64_t)(ftr_plan_steps(fit->train_plan) % group);
+}
+
+/* The weights that a run leaves in the graph. */
+static ftr_status ftr__fit_finish(ftr__fit *fit) {
+    const int64_t unapplied = ftr__fit_unapplied(fit);
+    if (unapplied > 0)
+        ftr__log(fit->context, FTR_LOG_INFO,
+                 "ftr_fit: the run ends within a group of micro-batches: %lld of %lld were not applied",
+                 (long long)unapplied, (long long)fit->desc->accumulate);
+    if (fit->interrupted) return FTR_OK; /* those of its last step */
+    if (fit->best && fit->at.best_epoch >= 0) return ftr__fit_copy_best(fit, true);
+    const bool average = fit->desc->finish_with_average && ftr_plan_average_count(fit->train_plan) > 0;
+    return average ? ftr_plan_swap_average(fit->train_plan) : FTR_OK;
+}
+
 static ftr_status ftr__fit_loop(ftr__fit *fit) {
     fit->progress = ftr__progress_begin(fit->context, fit->desc->progress);
     fit->began = ftr_time_seconds();
@@ -25623,8 +30040,7 @@ static ftr_status ftr__fit_loop(ftr__fit *fit) {
     ftr__progress_end(&fit->progress);
     if (status != FTR_OK) return status;
     const ftr_status saved = ftr__fit_close_checkpoints(fit);
-    /* an interrupted run keeps the weights of its last step */
-    if (!fit->interrupted && fit->best && fit->at.best_epoch >= 0) status = ftr__fit_copy_best(fit, true);
+    status = ftr__fit_finish(fit);
     return status == FTR_OK ? saved : status;
 }
 
@@ -25641,6 +30057,8 @@ static void ftr__fit_result(const ftr__fit *fit, ftr_train_result *result) {
     result->resumed_at = fit->resumed_at;
     result->checkpoints = ftr_checkpointer_stats(fit->checkpointer);
     result->skipped_steps = fit->at.skipped;
+    result->applied_steps = (int64_t)ftr_plan_applied_steps(fit->train_plan);
+    result->unapplied_steps = ftr__fit_unapplied(fit);
     result->seconds = fit->began > 0.0 ? ftr_time_seconds() - fit->began : 0.0;
     result->samples_per_second = fit->train_seconds > 0.0 ? (double)fit->train_samples / fit->train_seconds : NAN;
     if (fit->train_plan) result->memory = ftr_plan_memory(fit->train_plan);
@@ -25669,12 +30087,308 @@ ftr_status ftr_evaluate(ftr_graph *graph, const ftr_train_desc *desc, ftr_train_
     if (status == FTR_OK && !desc->eval)
         status = ftr__error(fit.context, FTR_ERROR_INVALID_ARGUMENT, "ftr_evaluate: eval is NULL, expected a source");
     if (status == FTR_OK) status = ftr__fit_match_eval(&fit);
-    if (status == FTR_OK) status = ftr__fit_compile(&fit, FTR_MODE_EVAL, &fit.eval_feed, &fit.eval_plan);
+    if (status == FTR_OK) status = ftr__fit_compile(&fit, FTR__FIT_EVALUATES, &fit.eval_feed, &fit.eval_plan);
     fit.began = ftr_time_seconds();
     if (status == FTR_OK) status = ftr__fit_evaluate(&fit);
     if (result) ftr__fit_result(&fit, result);
     ftr__fit_free(&fit);
     return status;
+}
+
+/* ---------------------------------------------------------------------------------------------------- batch norm -- */
+
+/* Runs the training source once, in its own order. */
+static ftr_status ftr__fit_measure(ftr__fit *fit) {
+    ftr__feed *feed = &fit->train_feed;
+    ftr_status status = FTR_OK;
+    for (int64_t step = 0; step < fit->steps_per_epoch && status == FTR_OK; step++) {
+        const int64_t first = step * feed->batch, left = feed->source->count - first;
+        double metrics[FTR_MAX_METRICS];
+        ftr_step_info info;
+        status = ftr__fit_run(fit, feed, NULL, first, left < feed->batch ? left : feed->batch, &info, metrics);
+    }
+    return status;
+}
+
+/* A copy of the variables makes good what a failure leaves half done. */
+static ftr_status ftr__fit_update_batch_norm(ftr__fit *fit) {
+    ftr_status status = ftr__fit_match_train(fit);
+    if (status == FTR_OK) status = ftr__fit_compile(fit, FTR__FIT_MEASURES, &fit->train_feed, &fit->train_plan);
+    if (status != FTR_OK) return status;
+    fit->best_bytes = fit->graph->variable_bytes;
+    fit->best = ftr__allocate(fit->context, fit->best_bytes);
+    if (!fit->best) return ftr__out_of_memory(fit->context, "ftr_update_batch_norm: a copy", fit->best_bytes);
+    status = ftr__fit_copy_best(fit, false);
+    if (status != FTR_OK) return status;
+    status = ftr__fit_measure(fit);
+    const ftr_status back = status == FTR_OK ? FTR_OK : ftr__fit_copy_best(fit, true);
+    return back == FTR_OK ? status : back;
+}
+
+ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc *desc) {
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr__fit fit;
+    ftr_status status = ftr__fit_begin(&fit, "ftr_update_batch_norm", graph, desc);
+    if (status == FTR_OK && !desc->train)
+        status = ftr__error(fit.context, FTR_ERROR_INVALID_ARGUMENT,
+                            "ftr_update_batch_norm: train is NULL, expected a source");
+    if (status == FTR_OK) status = ftr__fit_update_batch_norm(&fit);
+    ftr__fit_free(&fit);
+    return status;
+}
+
+/* ---- src/train/find_lr.c ---- */
+/* Learning-rate range test: a run of ftr_fit() whose callback sets the rate of the next step. */
+
+#define FTR__COOKIE_FIND_LR 0x6c72616eu
+#define FTR__FIND_LR_MOST_STEPS 1000000
+#define FTR__FIND_LR_SKIPPED 1000 /* steps that loss scaling may leave out */
+
+ftr_find_lr_desc ftr_find_lr_defaults(void) {
+    return (ftr_find_lr_desc){.cookie = FTR__COOKIE_FIND_LR,
+                              .min_lr = 1e-7,
+                              .max_lr = 10.0,
+                              .steps = 100,
+                              .smoothing = 0.98,
+                              .divergence = 4.0,
+                              .skip_begin = 10,
+                              .skip_end = 1};
+}
+
+/* A test that runs. */
+typedef struct ftr__lr_test {
+    ftr_context *context;
+    ftr_graph *graph;
+    const ftr_find_lr_desc *desc;
+    ftr_lr_curve *curve;
+    double average, share; /* moving average of the loss, and what part of the weights it has: 1 - smoothing^steps */
+    double least;          /* smoothed loss */
+    int64_t skipped;       /* steps */
+    double loss;           /* sum over the micro-batches since the last update */
+    int64_t batches;
+    ftr_status status;     /* of the callback */
+    double bad_loss;       /* of the first step, if it is not finite; otherwise 0 */
+} ftr__lr_test;
+
+static ftr_status ftr__find_lr_check(ftr_context *context, const ftr_find_lr_desc *d) {
+    if (d->cookie != FTR__COOKIE_FIND_LR)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: desc was not made by ftr_find_lr_defaults()");
+    if (!(d->min_lr > 0.0 && d->min_lr < d->max_lr) || !isfinite(d->max_lr))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: min_lr %g, max_lr %g: expected 0 < min_lr < max_lr, finite", d->min_lr,
+                          d->max_lr);
+    if (d->skip_begin < 0 || d->skip_end < 0)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: skip_begin %d, skip_end %d, expected 0 or more", (int)d->skip_begin,
+                          (int)d->skip_end);
+    const int64_t fewest = (int64_t)d->skip_begin + d->skip_end + 2;
+    if (d->steps < fewest || d->steps > FTR__FIND_LR_MOST_STEPS)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: steps is %lld, expected %lld (skip_begin + skip_end + 2) to %d",
+                          (long long)d->steps, (long long)fewest, FTR__FIND_LR_MOST_STEPS);
+    if (d->growth != FTR_LR_EXPONENTIAL && d->growth != FTR_LR_LINEAR)
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: growth is %d, expected FTR_LR_EXPONENTIAL or FTR_LR_LINEAR", (int)d->growth);
+    if (!(d->smoothing >= 0.0 && d->smoothing < 1.0))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: smoothing is %g, expected 0 or more, below 1", d->smoothing);
+    if (d->divergence != 0.0 && !(d->divergence > 1.0))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT,
+                          "ftr_find_lr: divergence is %g, expected more than 1, or 0 for none", d->divergence);
+    return FTR_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- steps -- */
+
+static double ftr__find_lr_at(const ftr_find_lr_desc *d, int64_t step) {
+    const double part = (double)step / (double)(d->steps - 1);
+    if (step == d->steps - 1) return d->max_lr;
+    return d->growth == FTR_LR_LINEAR ? d->min_lr + part * (d->max_lr - d->min_lr)
+                                      : d->min_lr * pow(d->max_lr / d->min_lr, part);
+}
+
+/* Adds a point. False if it is the last one: the loss diverged. Of a loss below 0 the distance to its smallest counts. */
+static bool ftr__find_lr_add(ftr__lr_test *test, double loss) {
+    const ftr_find_lr_desc *d = test->desc;
+    ftr_lr_curve *curve = test->curve;
+    test->average = d->smoothing * test->average + (1.0 - d->smoothing) * loss;
+    test->share = d->smoothing * test->share + (1.0 - d->smoothing);
+    const double smoothed = test->average / test->share;
+    const int64_t i = curve->count++;
+    curve->lr[i] = ftr__find_lr_at(d, i);
+    curve->loss[i] = loss;
+    curve->smoothed[i] = smoothed;
+    if (i > 0 && d->divergence > 0.0 && smoothed > test->least + (d->divergence - 1.0) * fabs(test->least)) {
+        curve->diverged = true;
+        return false;
+    }
+    if (i == 0 || smoothed < test->least) test->least = smoothed;
+    return true;
+}
+
+static bool ftr__find_lr_event(void *user, const ftr_train_event *event) {
+    ftr__lr_test *test = user;
+    if (event->kind != FTR_EVENT_STEP) return false;
+    if (!isfinite(event->loss)) {
+        test->curve->diverged = true;
+        if (test->curve->count == 0) test->bad_loss = event->loss;
+        return true;
+    }
+    const bool left_out = event->skipped_steps > test->skipped;
+    test->skipped = event->skipped_steps;
+    if (left_out) test->loss = 0.0, test->batches = 0; /* the whole group */
+    if (left_out) return false;
+    test->loss += event->loss;
+    test->batches++;
+    if (!event->updated) return false; /* in the midst of a group of micro-batches */
+    const double loss = test->loss / (double)test->batches;
+    test->loss = 0.0;
+    test->batches = 0;
+    if (!ftr__find_lr_add(test, loss) || test->curve->count == test->desc->steps) return true;
+    test->status = ftr_plan_set_lr(event->plan, ftr__find_lr_at(test->desc, test->curve->count));
+    return test->status != FTR_OK;
+}
+
+static ftr_status ftr__find_lr_run(ftr__lr_test *test, const ftr_train_desc *train) {
+    const ftr_train_desc defaults = ftr_train_defaults();
+    ftr_train_desc run = *train;
+    run.optimizer.lr = test->desc->min_lr;
+    run.eval = NULL;
+    run.epochs = INT64_MAX;
+    run.max_steps = (test->desc->steps + FTR__FIND_LR_SKIPPED) * (train->accumulate > 1 ? train->accumulate : 1);
+    run.average = defaults.average;
+    run.evaluate_average = run.finish_with_average = false;
+    run.schedule = defaults.schedule;
+    run.plateau = NULL;
+    run.plateau_metric = NULL;
+    run.metric_count = 0;
+    run.progress = FTR_PROGRESS_SILENT;
+    run.on_event = ftr__find_lr_event;
+    run.on_event_user = test;
+    run.early_stop = defaults.early_stop;
+    run.checkpoint = defaults.checkpoint;
+    run.resume = FTR_RESUME_NEVER;
+    run.handle_signals = false;
+    run.max_seconds = 0.0;
+    const ftr_status status = ftr_fit(test->graph, &run, NULL);
+    return status == FTR_OK ? test->status : status;
+}
+
+/* ------------------------------------------------------------------------------------------------------- variables -- */
+
+/* Copies all variables to `copy`, or back. */
+static ftr_status ftr__find_lr_copy(ftr_graph *graph, unsigned char *copy, bool back) {
+    ftr_status status = FTR_OK;
+    for (int32_t i = 0; i < graph->variable_count && status == FTR_OK; i++) {
+        const ftr__variable *variable = &graph->variables[i];
+        const ftr_tensor tensor = {graph, variable->value};
+        unsigned char *at = copy + variable->offset;
+        status =
+            back ? ftr_variable_write(tensor, at, variable->bytes) : ftr_variable_read(tensor, at, variable->bytes);
+    }
+    return status;
+}
+
+/* Runs the test and puts the variables back, whatever it came to. An error of the test outlives that of putting back. */
+static ftr_status ftr__find_lr_keeping(ftr__lr_test *test, const ftr_train_desc *train) {
+    ftr_status status = ftr__graph_materialize(test->graph);
+    if (status != FTR_OK) return status;
+    const size_t bytes = test->graph->variable_bytes;
+    unsigned char *copy = ftr__allocate(test->context, bytes > 0 ? bytes : 1);
+    if (!copy) return ftr__out_of_memory(test->context, "ftr_find_lr: parameters", bytes);
+    status = ftr__find_lr_copy(test->graph, copy, false);
+    if (status == FTR_OK) {
+        status = ftr__find_lr_run(test, train);
+        const ftr_status back = ftr__find_lr_copy(test->graph, copy, true);
+        if (status == FTR_OK) status = back;
+    }
+    ftr__release(test->context, copy, bytes > 0 ? bytes : 1);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------- suggestion -- */
+
+/* Slope of the smoothed loss at point i of first .. last, over equal distances. */
+static double ftr__find_lr_slope(const ftr_lr_curve *curve, int64_t i, int64_t first, int64_t last) {
+    const int64_t before = i > first ? i - 1 : i, after = i < last ? i + 1 : i;
+    return (curve->smoothed[after] - curve->smoothed[before]) / (double)(after - before);
+}
+
+static ftr_status ftr__find_lr_suggest(const ftr__lr_test *test) {
+    ftr_lr_curve *curve = test->curve;
+    const ftr_find_lr_desc *d = test->desc;
+    const int64_t first = d->skip_begin, last = curve->count - 1 - d->skip_end;
+    if (curve->count == 0)
+        return ftr__error(test->context, FTR_ERROR_NONFINITE,
+                          "ftr_find_lr: the loss of the first step, with lr %g, is %g", d->min_lr, test->bad_loss);
+    if (last - first < 1)
+        return ftr__error(
+            test->context, FTR_ERROR_DATA,
+            "ftr_find_lr: the test ended after %lld steps, at lr %g, expected %lld for a suggestion: take a "
+            "smaller min_lr",
+            (long long)curve->count, curve->lr[curve->count - 1], (long long)(first + d->skip_end + 2));
+    int64_t steepest = first, lowest = first;
+    for (int64_t i = first + 1; i <= last; i++) {
+        if (ftr__find_lr_slope(curve, i, first, last) < ftr__find_lr_slope(curve, steepest, first, last)) steepest = i;
+        if (curve->smoothed[i] < curve->smoothed[lowest]) lowest = i;
+    }
+    if (!(ftr__find_lr_slope(curve, steepest, first, last) < 0.0))
+        return ftr__error(test->context, FTR_ERROR_DATA,
+                          "ftr_find_lr: the smoothed loss, %g at lr %g and %g at lr %g, falls nowhere between",
+                          curve->smoothed[first], curve->lr[first], curve->smoothed[last], curve->lr[last]);
+    curve->steepest = steepest;
+    curve->lowest = lowest;
+    curve->suggestion = curve->lr[steepest];
+    curve->tenth_of_lowest = curve->lr[lowest] / 10.0;
+    return FTR_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ calls -- */
+
+static void ftr__lr_curve_clear(ftr_lr_curve *curve) {
+    memset(curve, 0, sizeof *curve);
+    curve->steepest = curve->lowest = -1;
+    curve->suggestion = curve->tenth_of_lowest = (double)NAN;
+}
+
+static ftr_status ftr__lr_curve_make(ftr_context *context, int64_t steps, ftr_lr_curve *curve) {
+    const size_t bytes = 3 * (size_t)steps * sizeof(double);
+    double *points = ftr__allocate(context, bytes);
+    if (!points) return ftr__out_of_memory(context, "ftr_find_lr: points", bytes);
+    curve->context = context;
+    curve->capacity = steps;
+    curve->lr = points;
+    curve->loss = points + steps;
+    curve->smoothed = points + 2 * steps;
+    return FTR_OK;
+}
+
+ftr_status ftr_find_lr(ftr_graph *graph, const ftr_train_desc *train, const ftr_find_lr_desc *desc,
+                       ftr_lr_curve *curve) {
+    if (curve) ftr__lr_curve_clear(curve);
+    if (!graph) return FTR_ERROR_INVALID_ARGUMENT;
+    ftr_context *context = graph->context;
+    const ftr_find_lr_desc d = desc ? *desc : ftr_find_lr_defaults();
+    if (!curve) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_find_lr: curve is NULL");
+    if (!train) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "ftr_find_lr: train is NULL");
+    if (graph->status != FTR_OK) return ftr__error(context, graph->status, "%s", graph->message);
+    ftr_status status = ftr__find_lr_check(context, &d);
+    if (status == FTR_OK) status = ftr__lr_curve_make(context, d.steps, curve);
+    if (status != FTR_OK) return status;
+    ftr__lr_test test = {.context = context, .graph = graph, .desc = &d, .curve = curve};
+    status = ftr__find_lr_keeping(&test, train);
+    if (status != FTR_OK) {
+        ftr_lr_curve_free(curve);
+        return status;
+    }
+    return ftr__find_lr_suggest(&test);
+}
+
+void ftr_lr_curve_free(ftr_lr_curve *curve) {
+    if (!curve) return;
+    if (curve->lr) ftr__release(curve->context, curve->lr, 3 * (size_t)curve->capacity * sizeof(double));
+    ftr__lr_curve_clear(curve);
 }
 
 /* ---- src/models/blocks.h ---- */
@@ -27442,98 +32156,158 @@ static void FTR__S(column_maximum)(int64_t rows, int64_t count, const float *x, 
 
 /* ------------------------------------------------------------------------------------------------- normalization -- */
 
-/* `with_residual` and `relu` are constants where this is inlined. */
-FTR__INLINE void FTR__S(norm_rows)(bool with_residual, bool relu, int64_t rows, int64_t columns, const float *x,
-                                   const float *mean, const float *scale, const float *shift, const float *residual,
-                                   float *y) {
+/* The activations that may follow a batch norm, and their slopes' products with d. `activation` is a constant where these are
+ * used. */
+FTR__INLINE FTR__VF FTR__S(norm_activate)(ftr_activation activation, FTR__VF u) {
+    switch (activation) {
+    case FTR_ACT_RELU: return FTR__S(keep_positive)(u);
+    case FTR_ACT_RELU6: return FTR__S(limited)(u, 0.0f, 6.0f);
+    case FTR_ACT_HARDSWISH: return u * FTR__S(hardsigmoid)(u);
+    case FTR_ACT_SILU: return FTR__S(silu)(u);
+    default: return u;
+    }
+}
+
+FTR__INLINE FTR__VF FTR__S(norm_slope)(ftr_activation activation, FTR__VF d, FTR__VF u) {
+    switch (activation) {
+    case FTR_ACT_RELU6: return FTR__SELECT((u > 0.0f) & (u < 6.0f), d, FTR__SPLAT(0.0f));
+    case FTR_ACT_HARDSWISH: return FTR__S(hardswish_grad)(d, u);
+    case FTR_ACT_SILU: return d * FTR__S(silu_slope)(u);
+    default: return d;
+    }
+}
+
+/* `with_residual` and `activation` are constants where this is inlined. */
+FTR__INLINE void FTR__S(norm_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
+                                   const float *x, const float *mean, const float *scale, const float *shift,
+                                   const float *residual, float *y) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
         FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
                       FTR__VF t = FTR__FMA(v - m, a, b);
                       if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
-                      relu ? FTR__S(keep_positive)(t) : t, y + row)
+                      FTR__S(norm_activate)(activation, t), y + row)
     }
 }
 
 static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
-                               const float *shift, const float *residual, bool relu, float *y) {
-    if (residual && relu)
-        FTR__S(norm_rows)(true, true, rows, columns, x, mean, scale, shift, residual, y);
-    else if (residual)
-        FTR__S(norm_rows)(true, false, rows, columns, x, mean, scale, shift, residual, y);
-    else if (relu)
-        FTR__S(norm_rows)(false, true, rows, columns, x, mean, scale, shift, NULL, y);
-    else
-        FTR__S(norm_rows)(false, false, rows, columns, x, mean, scale, shift, NULL, y);
+                               const float *shift, const float *residual, ftr_activation activation, float *y) {
+#define FTR__NORM_APPLY(with_residual, act)                                                                            \
+    FTR__S(norm_rows)(with_residual, act, rows, columns, x, mean, scale, shift, residual, y)
+    switch (activation) {
+    case FTR_ACT_RELU:
+        if (residual)
+            FTR__NORM_APPLY(true, FTR_ACT_RELU);
+        else
+            FTR__NORM_APPLY(false, FTR_ACT_RELU);
+        break;
+    case FTR_ACT_RELU6: FTR__NORM_APPLY(false, FTR_ACT_RELU6); break;
+    case FTR_ACT_HARDSWISH: FTR__NORM_APPLY(false, FTR_ACT_HARDSWISH); break;
+    case FTR_ACT_SILU: FTR__NORM_APPLY(false, FTR_ACT_SILU); break;
+    default:
+        if (residual)
+            FTR__NORM_APPLY(true, FTR_ACT_NONE);
+        else
+            FTR__NORM_APPLY(false, FTR_ACT_NONE);
+    }
+#undef FTR__NORM_APPLY
 }
 
-/* A block of rows of one tile, as column_tile; `vectors` and `masked` are constants. */
-FTR__INLINE void FTR__S(norm_grad_tile)(bool masked, int vectors, int64_t left, int64_t rows, int64_t safe,
-                                        int64_t stride, const float *dy, const float *x, const float *y,
-                                        const float *mean, float *sum, float *product) {
-    FTR__VF sums[2], products[2], center[2];
-    FTR__UNROLL for (int v = 0; v < vectors; v++) {
-        sums[v] = products[v] = FTR__SPLAT(0.0f);
-        center[v] = FTR__LOAD_SOME(mean + v * FTR__W, left - v * FTR__W);
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        FTR__UNROLL for (int v = 0; v < vectors; v++) {
-            const int64_t at = r * stride + v * FTR__W, lanes = vectors > 1 || r < safe ? FTR__W : left;
-            FTR__VF g = FTR__LOAD_SOME(dy + at, lanes);
-            if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), g);
-            sums[v] += g;
-            products[v] = FTR__FMA(g, FTR__LOAD_SOME(x + at, lanes) - center[v], products[v]);
+/* g of a vector of dy. `at` is its place in dy, x and y, j that in the channels. */
+FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, const ftr__norm_gate *gate, FTR__VF d,
+                                       FTR__VF centered, int64_t at, int64_t j, int64_t lanes) {
+    if (activation == FTR_ACT_NONE) return d;
+    if (activation == FTR_ACT_RELU)
+        return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
+    const FTR__VF scale = FTR__LOAD_SOME(gate->scale + j, lanes), shift = FTR__LOAD_SOME(gate->shift + j, lanes);
+    return FTR__S(norm_slope)(activation, d, FTR__FMA(centered, scale, shift));
+}
+
+/* Sums of up to FTR__COLUMN_BLOCK rows, in `block`, which is added at the end: vectors of a row one after the other, as they
+ * lie in memory, four rows at a time. */
+#define FTR__NORM_ROWS 4
+FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
+                                         const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
+                                         float *block) {
+    int64_t r = 0;
+    for (; r < rows; r += FTR__NORM_ROWS) {
+        const int64_t some = rows - r < FTR__NORM_ROWS ? rows - r : FTR__NORM_ROWS;
+        for (int64_t j = 0; j < columns; j += FTR__W) {
+            const int64_t lanes = columns - j;
+            const FTR__VF center = FTR__LOAD_SOME(mean + j, lanes);
+            FTR__VF sum = FTR__LOAD(block + 2 * j), product = FTR__LOAD(block + 2 * j + FTR__W);
+            for (int64_t i = 0; i < some; i++) {
+                const int64_t at = (r + i) * stride + j;
+                const FTR__VF v = FTR__LOAD_SOME(x + at, lanes) - center;
+                const FTR__VF g = FTR__S(norm_gated)(activation, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes);
+                if (activation == FTR_ACT_SILU) FTR__STORE_SOME(gate->to + at, g, lanes);
+                sum += g;
+                product = FTR__FMA(g, v, product);
+            }
+            FTR__STORE(block + 2 * j, sum);
+            FTR__STORE(block + 2 * j + FTR__W, product);
         }
     }
-    FTR__UNROLL for (int v = 0; v < vectors; v++) {
-        const int64_t at = v * FTR__W;
-        FTR__STORE_SOME(sum + at, sums[v] + FTR__LOAD_SOME(sum + at, left - at), left - at);
-        FTR__STORE_SOME(product + at, products[v] + FTR__LOAD_SOME(product + at, left - at), left - at);
-    }
 }
 
-FTR__INLINE void FTR__S(norm_grad_columns)(bool masked, int64_t rows, int64_t columns, int64_t stride, const float *dy,
-                                           const float *x, const float *y, const float *mean, float *sum,
-                                           float *product) {
+FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
+                                           const float *dy, const float *x, const ftr__norm_gate *gate,
+                                           const float *mean, float *sum, float *product) {
+    float block[2 * FTR__NORM_TILE];
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
-        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK;
-        int64_t j = 0, at = begin * stride;
-        for (; j + 2 * FTR__W <= columns; j += 2 * FTR__W, at += 2 * FTR__W) FTR__S(norm_grad_tile)
-        (masked, 2, 2 * FTR__W, some, some, stride, dy + at, x + at, masked ? y + at : NULL, mean + j, sum + j,
-         product + j);
-        for (; j < columns; j += FTR__W, at += FTR__W) FTR__S(norm_grad_tile)
-        (masked, 1, columns - j, some, FTR__S(safe_rows)(rows, columns - j, stride) - begin, stride, dy + at, x + at,
-         masked ? y + at : NULL, mean + j, sum + j, product + j);
+        const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK, at = begin * stride;
+        ftr__norm_gate here = *gate;
+        if (activation == FTR_ACT_RELU) here.y += at;
+        if (activation == FTR_ACT_SILU) here.to += at;
+        for (int64_t j = 0; j < 2 * columns; j += FTR__W) FTR__STORE(block + j, FTR__SPLAT(0.0f));
+        if (columns % FTR__W) FTR__STORE(block + 2 * (columns - columns % FTR__W) + FTR__W, FTR__SPLAT(0.0f));
+        FTR__S(norm_grad_block)(activation, some, columns, stride, dy + at, x + at, &here, mean, block);
+        for (int64_t j = 0; j < columns; j += FTR__W) {
+            const int64_t lanes = columns - j;
+            FTR__STORE_SOME(sum + j, FTR__LOAD_SOME(sum + j, lanes) + FTR__LOAD(block + 2 * j), lanes);
+            FTR__STORE_SOME(product + j, FTR__LOAD_SOME(product + j, lanes) + FTR__LOAD(block + 2 * j + FTR__W), lanes);
+        }
     }
 }
+#undef FTR__NORM_ROWS
 
-static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
-                                   const float *y, const float *mean, float *sum, float *product) {
-    if (y)
-        FTR__S(norm_grad_columns)(true, rows, columns, stride, dy, x, y, mean, sum, product);
-    else
-        FTR__S(norm_grad_columns)(false, rows, columns, stride, dy, x, NULL, mean, sum, product);
-}
-
-FTR__INLINE void FTR__S(norm_grad_rows)(bool masked, int64_t rows, int64_t columns, const float *dy, const float *x,
-                                        const float *y, const float *mean, const float *a, const float *b,
-                                        const float *c, float *dx) {
+FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, int64_t rows, int64_t columns, const float *dy,
+                                        const float *x, const ftr__norm_gate *gate, const float *mean, const float *a,
+                                        const float *b, const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
         FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
-                      FTR__ROW(fc, c); FTR__VF g = d;
-                      if (masked) g = FTR__SELECT(FTR__LOAD_SOME(y + row + i, left) <= 0.0f, FTR__SPLAT(0.0f), g),
-                      FTR__FMA(g, fa, FTR__FMA(v - m, fb, fc)), dx + row)
+                      FTR__ROW(fc, c); const FTR__VF centered = v - m;
+                      const FTR__VF g = FTR__S(norm_gated)(activation, gate, d, centered, row + i, i, left),
+                      FTR__FMA(g, fa, FTR__FMA(centered, fb, fc)), dx + row)
     }
 }
 
-static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x, const float *y,
-                                    const float *mean, const float *a, const float *b, const float *c, float *dx) {
-    if (y)
-        FTR__S(norm_grad_rows)(true, rows, columns, dy, x, y, mean, a, b, c, dx);
-    else
-        FTR__S(norm_grad_rows)(false, rows, columns, dy, x, NULL, mean, a, b, c, dx);
+/* FUNCTION(activation) with a constant. */
+#define FTR__BY_ACTIVATION(function)                                                                                   \
+    switch (gate->activation) {                                                                                        \
+    case FTR_ACT_RELU: function(FTR_ACT_RELU); break;                                                                  \
+    case FTR_ACT_RELU6: function(FTR_ACT_RELU6); break;                                                                \
+    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH); break;                                                        \
+    case FTR_ACT_SILU: function(FTR_ACT_SILU); break;                                                                  \
+    default: function(FTR_ACT_NONE); break;                                                                            \
+    }
+
+static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
+                                   const ftr__norm_gate *gate, const float *mean, float *sum, float *product) {
+#define FTR__NORM_SUMS(act) FTR__S(norm_grad_columns)(act, rows, columns, stride, dy, x, gate, mean, sum, product)
+    FTR__BY_ACTIVATION(FTR__NORM_SUMS)
+#undef FTR__NORM_SUMS
 }
+
+static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x,
+                                    const ftr__norm_gate *gate, const float *mean, const float *a, const float *b,
+                                    const float *c, float *dx) {
+#define FTR__NORM_APPLY(act) FTR__S(norm_grad_rows)(act, rows, columns, dy, x, gate, mean, a, b, c, dx)
+    FTR__BY_ACTIVATION(FTR__NORM_APPLY)
+#undef FTR__NORM_APPLY
+}
+#undef FTR__BY_ACTIVATION
 
 /* ------------------------------------------------------------------------------------------------------- pooling -- */
 
@@ -27787,6 +32561,25 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
 
 #define FTR__SIMD_MATH_BINARY(name)                                                                                    \
     { FTR__S(name##_rows), FTR__S(name##_right), FTR__S(name##_left) }
+/* ------------------------------------------------------------------------------------------------------- copying -- */
+
+/* Whole cache lines are written past the caches, which would otherwise be read first. */
+static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned char *out) {
+#if FTR__SIMD_LEVEL >= 2
+    const size_t head = (size_t)(-(uintptr_t)out & 63u);
+    if (bytes >= head + 64) {
+        __builtin_memcpy(out, x, head);
+        bytes -= head, x += head, out += head;
+        for (; bytes >= 64; bytes -= 64, x += 64, out += 64) {
+            _mm256_stream_si256((__m256i *)(void *)out, _mm256_loadu_si256((const __m256i *)(const void *)x));
+            _mm256_stream_si256((__m256i *)(void *)(out + 32), _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
+        }
+        _mm_sfence(); /* such writes wait for no lock */
+    }
+#endif
+    __builtin_memcpy(out, x, bytes);
+}
+
 #define FTR__SIMD_MATH_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .binary = {FTR__SIMD_MATH_BINARY(row_add),     FTR__SIMD_MATH_BINARY(row_sub),                                 \
@@ -27814,7 +32607,7 @@ static void FTR__S(random_normal)(int64_t n, const ftr__random_stream *stream, u
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
         .random_uniform = FTR__S(random_uniform), .random_normal = FTR__S(random_normal),                              \
         .widen = {FTR__S(row_widen_f16), FTR__S(row_widen_bf16)},                                                      \
-        .narrow = {FTR__S(row_narrow_f16), FTR__S(row_narrow_bf16)},                                                   \
+        .narrow = {FTR__S(row_narrow_f16), FTR__S(row_narrow_bf16)}, .stream = FTR__S(row_stream),                     \
     }
 
 #undef FTR__COLUMN_VECTORS
@@ -27869,9 +32662,11 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
                                      const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
+    const float *const ahead = tile->ahead;
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+        __builtin_prefetch(ahead + 16 * k, 0, 2);
 #define FTR__TILE_STEP(i)                                                                                              \
     {                                                                                                                  \
         const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
@@ -27889,6 +32684,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
 FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segments, int64_t length,
                                        const float *const *a, const float *b, int64_t b_stride,
                                        const ftr__gemm_tile *tile) {
+    const float *ahead = tile->ahead;
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t s = 0; s < segments; s++, a += FTR__MR) {
 #define FTR__TILE_POINTER(i) const float *const a##i = a[i];
@@ -27896,6 +32692,8 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
 #undef FTR__TILE_POINTER
         for (int64_t k = 0; k < length; k++) {
             const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += 16;
 #define FTR__TILE_STEP(i)                                                                                              \
     if (i < rows) {                                                                                                    \
         const FTR__VF x = FTR__SPLAT(a##i[k]);                                                                         \
@@ -28879,9 +33677,312 @@ static void FTR__S(combine_rows)(int64_t n, float a, const float *x, float b, co
 #undef FTR__UPDATE_SUM
 #undef FTR__UPDATE_FUNCTION
 
+/* ---- src/backend/cpu/simd_winograd.inc.h ---- */
+/* ftr__simd_winograd of one instruction set. Included once a level.
+ *
+ * The points are 0, a, -a, b, -b and infinity with a = 5/8 and b = 3/2. With them an f32 convolution's error is about twice
+ * that of the direct sum; with the usual 1 and 2 it is five times that. */
+#undef FTR__SIMD_WINOGRAD_FUNCTIONS
+
+#define FTR__WA 0.625f               /* a */
+#define FTR__WB 1.5f                 /* b */
+#define FTR__WA2 (FTR__WA * FTR__WA) /* squares and cubes */
+#define FTR__WB2 (FTR__WB * FTR__WB)
+#define FTR__WA3 (FTR__WA2 * FTR__WA)
+#define FTR__WB3 (FTR__WB2 * FTR__WB)
+#define FTR__WSUM (FTR__WA2 + FTR__WB2)
+#define FTR__WPRODUCT (FTR__WA2 * FTR__WB2)
+#define FTR__WFA                                                                                                       \
+    (1.0f / (2.0f * FTR__WA2 * (FTR__WA2 - FTR__WB2))) /* what the filter's values at +-a, +-b, 0 are scaled by */
+#define FTR__WFB (1.0f / (2.0f * FTR__WB2 * (FTR__WB2 - FTR__WA2)))
+#define FTR__WF0 (1.0f / FTR__WPRODUCT)
+
+/* The loops over the sides of tiles are written out. */
+#if defined(__clang__)
+#define FTR__WUNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FTR__WUNROLL _Pragma("GCC unroll 8")
+#endif
+
+#define FTR__WFMA(x, y, z) FTR__FMA(FTR__SPLAT(x), y, z)
+
+/* Six values to six: those of the input. */
+FTR__INLINE void FTR__S(winograd_b)(const FTR__VF *d, int32_t step, FTR__VF t[6]) {
+    const FTR__VF d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    const FTR__VF ea = FTR__WFMA(-FTR__WB2, d2, d4), oa = FTR__WFMA(-FTR__WB2, d1, d3);
+    const FTR__VF eb = FTR__WFMA(-FTR__WA2, d2, d4), ob = FTR__WFMA(-FTR__WA2, d1, d3);
+    t[0] = FTR__WFMA(FTR__WPRODUCT, d0, FTR__WFMA(-FTR__WSUM, d2, d4));
+    t[1] = FTR__WFMA(FTR__WA, oa, ea);
+    t[2] = FTR__WFMA(-FTR__WA, oa, ea);
+    t[3] = FTR__WFMA(FTR__WB, ob, eb);
+    t[4] = FTR__WFMA(-FTR__WB, ob, eb);
+    t[5] = FTR__WFMA(FTR__WPRODUCT, d1, FTR__WFMA(-FTR__WSUM, d3, d5));
+}
+
+/* Six to four: the output. */
+FTR__INLINE void FTR__S(winograd_a)(const FTR__VF *m, int32_t step, FTR__VF y[4]) {
+    const FTR__VF m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step];
+    const FTR__VF ea = m1 + m2, oa = m1 - m2, eb = m3 + m4, ob = m3 - m4;
+    y[0] = m[0] + ea + eb;
+    y[1] = FTR__WFMA(FTR__WA, oa, FTR__SPLAT(FTR__WB) * ob);
+    y[2] = FTR__WFMA(FTR__WA2, ea, FTR__SPLAT(FTR__WB2) * eb);
+    y[3] = FTR__WFMA(FTR__WA3, oa, FTR__WFMA(FTR__WB3, ob, m[5 * step]));
+}
+
+/* Four to six: the transpose of that. */
+FTR__INLINE void FTR__S(winograd_at)(const FTR__VF *y, int32_t step, FTR__VF t[6]) {
+    const FTR__VF y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
+    const FTR__VF ea = FTR__WFMA(FTR__WA2, y2, y0), oa = FTR__WFMA(FTR__WA3, y3, FTR__SPLAT(FTR__WA) * y1);
+    const FTR__VF eb = FTR__WFMA(FTR__WB2, y2, y0), ob = FTR__WFMA(FTR__WB3, y3, FTR__SPLAT(FTR__WB) * y1);
+    t[0] = y0;
+    t[1] = ea + oa;
+    t[2] = ea - oa;
+    t[3] = eb + ob;
+    t[4] = eb - ob;
+    t[5] = y3;
+}
+
+/* Three to six: the filter. */
+FTR__INLINE void FTR__S(winograd_g)(const FTR__VF *g, int32_t step, FTR__VF u[6]) {
+    const FTR__VF g0 = g[0], g1 = g[step], g2 = g[2 * step];
+    const FTR__VF ea = FTR__SPLAT(FTR__WFA) * FTR__WFMA(FTR__WA2, g2, g0), oa = FTR__SPLAT(FTR__WFA * FTR__WA) * g1;
+    const FTR__VF eb = FTR__SPLAT(FTR__WFB) * FTR__WFMA(FTR__WB2, g2, g0), ob = FTR__SPLAT(FTR__WFB * FTR__WB) * g1;
+    u[0] = FTR__SPLAT(FTR__WF0) * g0;
+    u[1] = ea + oa;
+    u[2] = ea - oa;
+    u[3] = eb + ob;
+    u[4] = eb - ob;
+    u[5] = g2;
+}
+
+/* Six to three: the transpose of that. */
+FTR__INLINE void FTR__S(winograd_gt)(const FTR__VF *u, int32_t step, FTR__VF g[3]) {
+    const FTR__VF u1 = u[step], u2 = u[2 * step], u3 = u[3 * step], u4 = u[4 * step];
+    const FTR__VF ea = FTR__SPLAT(FTR__WFA) * (u1 + u2), oa = FTR__SPLAT(FTR__WFA * FTR__WA) * (u1 - u2);
+    const FTR__VF eb = FTR__SPLAT(FTR__WFB) * (u3 + u4), ob = FTR__SPLAT(FTR__WFB * FTR__WB) * (u3 - u4);
+    g[0] = FTR__WFMA(FTR__WF0, u[0], ea + eb);
+    g[1] = oa + ob;
+    g[2] = FTR__WFMA(FTR__WA2, ea, FTR__WFMA(FTR__WB2, eb, u[5 * step]));
+}
+
+FTR__INLINE float *FTR__S(winograd_to)(const ftr__winograd_place *place, int64_t c) {
+    return place->to + c / place->panel * place->panel_stride + c % place->panel;
+}
+
+/* Columns first, into `half`; then rows, each of which is complete. */
+FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t channels, const float *const from[36],
+                                               const ftr__winograd_place *place) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[36], d[6], t[6];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 6; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from[6 * y + x] + c, n);
+        FTR__S(winograd_b)(d, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) half[6 * y + x] = t[y];
+    }
+    float *to = FTR__S(winograd_to)(place, c);
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 6; y++) {
+        FTR__S(winograd_b)(half + 6 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 6; x++) FTR__STORE(to + (6 * y + x) * place->plane, t[x]);
+    }
+}
+
+static void FTR__S(winograd_input)(int64_t channels, const float *const from[36], const ftr__winograd_place *place) {
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_input_vector)(true, c, channels, from, place);
+    if (c < channels) FTR__S(winograd_input_vector)(false, c, channels, from, place);
+}
+
+FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t channels, const float *const from[16],
+                                                  const ftr__winograd_place *place) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[24], d[4], t[6];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 4; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from[4 * y + x] + c, n);
+        FTR__S(winograd_at)(d, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) half[4 * y + x] = t[y];
+    }
+    float *to = FTR__S(winograd_to)(place, c);
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 6; y++) {
+        FTR__S(winograd_at)(half + 4 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 6; x++) FTR__STORE(to + (6 * y + x) * place->plane, t[x]);
+    }
+}
+
+static void FTR__S(winograd_gradient)(int64_t channels, const float *const from[16], const ftr__winograd_place *place) {
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_gradient_vector)(true, c, channels, from, place);
+    if (c < channels) FTR__S(winograd_gradient_vector)(false, c, channels, from, place);
+}
+
+FTR__INLINE void FTR__S(winograd_output_vector)(bool whole, int64_t c, int64_t channels, const float *from,
+                                                int64_t plane, const float *bias, bool relu, float *const to[16]) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    const FTR__VF add = bias ? FTR__S(load_some)(bias + c, n) : (FTR__VF){0};
+    FTR__VF half[24], m[6], t[4];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 6; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) m[y] = FTR__LOAD(from + (6 * y + x) * plane + c);
+        FTR__S(winograd_a)(m, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 4; y++) half[6 * y + x] = t[y];
+    }
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 4; y++) {
+        FTR__S(winograd_a)(half + 6 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 4; x++) {
+            FTR__VF v = t[x] + add;
+            if (relu) v = FTR__SELECT(v < (FTR__VF){0}, (FTR__VF){0}, v);
+            if (to[4 * y + x]) FTR__S(store_some)(to[4 * y + x] + c, v, n);
+        }
+    }
+}
+
+static void FTR__S(winograd_output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
+                                    float *const to[16]) {
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W)
+        FTR__S(winograd_output_vector)(true, c, channels, from, plane, bias, relu, to);
+    if (c < channels) FTR__S(winograd_output_vector)(false, c, channels, from, plane, bias, relu, to);
+}
+
+FTR__INLINE void FTR__S(winograd_filter_vector)(bool whole, int64_t c, int64_t channels, const float *from, int64_t tap,
+                                                float *to, int64_t plane) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[18], g[3], t[6];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 3; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 3; y++) g[y] = FTR__S(load_some)(from + (3 * y + x) * tap + c, n);
+        FTR__S(winograd_g)(g, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) half[3 * y + x] = t[y];
+    }
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 6; y++) {
+        FTR__S(winograd_g)(half + 3 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 6; x++) FTR__S(store_some)(to + (6 * y + x) * plane + c, t[x], n);
+    }
+}
+
+static void FTR__S(winograd_filter)(int64_t channels, const float *from, int64_t tap, float *to, int64_t plane) {
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_filter_vector)(true, c, channels, from, tap, to, plane);
+    if (c < channels) FTR__S(winograd_filter_vector)(false, c, channels, from, tap, to, plane);
+}
+
+FTR__INLINE void FTR__S(winograd_filter_gradient_vector)(bool whole, int64_t c, int64_t channels, const float *from,
+                                                         int64_t plane, float *to, int64_t tap) {
+    const int64_t n = whole ? FTR__W : channels - c;
+    FTR__VF half[18], u[6], t[3];
+    FTR__WUNROLL
+    for (int32_t x = 0; x < 6; x++) {
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 6; y++) u[y] = FTR__S(load_some)(from + (6 * y + x) * plane + c, n);
+        FTR__S(winograd_gt)(u, 1, t);
+        FTR__WUNROLL
+        for (int32_t y = 0; y < 3; y++) half[6 * y + x] = t[y];
+    }
+    FTR__WUNROLL
+    for (int32_t y = 0; y < 3; y++) {
+        FTR__S(winograd_gt)(half + 6 * y, 1, t);
+        FTR__WUNROLL
+        for (int32_t x = 0; x < 3; x++) FTR__S(store_some)(to + (3 * y + x) * tap + c, t[x], n);
+    }
+}
+
+static void FTR__S(winograd_filter_gradient)(int64_t channels, const float *from, int64_t plane, float *to,
+                                             int64_t tap) {
+    int64_t c = 0;
+    for (; c + FTR__W <= channels; c += FTR__W)
+        FTR__S(winograd_filter_gradient_vector)(true, c, channels, from, plane, to, tap);
+    if (c < channels) FTR__S(winograd_filter_gradient_vector)(false, c, channels, from, plane, to, tap);
+}
+
+/* As many rows as leave registers for two vectors of B and one of A. */
+#if FTR__W == 16
+#define FTR__WROWS 8
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+#define FTR__WROWS 4
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3)
+#endif
+#define FTR__WZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
+#define FTR__WSTEP(i)                                                                                                  \
+    {                                                                                                                  \
+        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+        lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
+        hi##i = FTR__FMA(x, b1, hi##i);                                                                                \
+    }
+#define FTR__WEND(i)                                                                                                   \
+    {                                                                                                                  \
+        float *to = c + i * c_stride;                                                                                  \
+        if (load) lo##i += FTR__LOAD(to), hi##i += FTR__LOAD(to + FTR__W);                                             \
+        FTR__STORE(to, lo##i);                                                                                         \
+        FTR__STORE(to + FTR__W, hi##i);                                                                                \
+    }
+
+static void FTR__S(winograd_products)(int64_t depth, const float *a, const float *b, bool load, float *c,
+                                      int64_t c_stride) {
+    FTR__WLIST(FTR__WZERO)
+    for (int64_t k = 0; k < depth; k++) {
+        const FTR__VF b0 = FTR__LOAD(b), b1 = FTR__LOAD(b + FTR__W);
+        FTR__WLIST(FTR__WSTEP)
+        a += FTR__W;
+        b += 2 * FTR__W;
+    }
+    FTR__WLIST(FTR__WEND)
+}
+#undef FTR__WLIST
+#undef FTR__WZERO
+#undef FTR__WSTEP
+#undef FTR__WEND
+
+#undef FTR__SIMD_WINOGRAD_ROWS
+#if FTR__WROWS == 8
+#define FTR__SIMD_WINOGRAD_ROWS 8
+#else
+#define FTR__SIMD_WINOGRAD_ROWS 4
+#endif
+#undef FTR__WROWS
+
+#define FTR__SIMD_WINOGRAD_FUNCTIONS                                                                                   \
+    {                                                                                                                  \
+        .rows = FTR__SIMD_WINOGRAD_ROWS, .lanes = FTR__W, .input = FTR__S(winograd_input),                             \
+        .gradient = FTR__S(winograd_gradient), .output = FTR__S(winograd_output), .filter = FTR__S(winograd_filter),   \
+        .filter_gradient = FTR__S(winograd_filter_gradient), .products = FTR__S(winograd_products),                    \
+    }
+
+#undef FTR__WUNROLL
+#undef FTR__WA
+#undef FTR__WB
+#undef FTR__WA2
+#undef FTR__WB2
+#undef FTR__WA3
+#undef FTR__WB3
+#undef FTR__WSUM
+#undef FTR__WPRODUCT
+#undef FTR__WFA
+#undef FTR__WFB
+#undef FTR__WF0
+#undef FTR__WFMA
+
 static const ftr__simd FTR__S(simd) = {
     .gemm = FTR__SIMD_GEMM_FUNCTIONS,
     .depthwise = FTR__SIMD_DEPTHWISE_FUNCTIONS,
+    .winograd = FTR__SIMD_WINOGRAD_FUNCTIONS,
     .math = FTR__SIMD_MATH_FUNCTIONS,
     .attention = FTR__SIMD_ATTENTION_FUNCTIONS,
     .update = FTR__SIMD_UPDATE_FUNCTIONS,
