@@ -69,7 +69,7 @@ static void operations_and_bytes_follow_from_shapes(void **state) {
     assert_true(node.operations == 0 && node.bytes >= 4 * 2 * pixels * OUT);
     assert_string_equal(node.fused, "relu");
     const ftr_machine machine = {.flops = 1e9, .bandwidth = 1e9};
-    assert_true(ftr_plan_node_floor(&node, &machine) == node.bytes * 1e-9);
+    assert_true(ftr_plan_node_floor(&node, &machine) == node.bytes / 1e9);
     ftr_plan_destroy(b.plan);
 }
 

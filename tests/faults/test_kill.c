@@ -129,7 +129,7 @@ static const trainee_result *unbroken(trainee_config config) {
     static struct {
         trainee_config config;
         trainee_result result;
-    } known[128];
+    } known[256];
     static size_t count;
     static report r;
     for (size_t i = 0; i < count; i++)

@@ -41,6 +41,7 @@ trainee_config trainee_draw(ftr_test_rng *rng, int story) {
     const bool bf16 = (ftr_test_random(rng) & 1) && config.optimizer != ADAFACTOR;
     config.state = bf16 ? FTR_BF16 : FTR_F32;
     config.around = (int32_t)(ftr_test_random(rng) & 1); /* checkpoints within groups */
+    config.mixes = (int32_t)(ftr_test_random(rng) & 1);
     return config;
 }
 
@@ -88,12 +89,18 @@ static ftr_status build(ftr_context *context, const trainee_desc *desc, model *m
     ftr_batch_mask(m->graph, BATCH);
     const ftr_tensor x = ftr_input(m->graph, "x", FTR_F32, FTR_SHAPE(BATCH, SIDE, SIDE, 1));
     const ftr_tensor label = ftr_input(m->graph, "label", FTR_I32, FTR_SHAPE(BATCH));
-    ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(x, "conv", 6, 3, NULL), "bn", NULL));
+    ftr_tensor images = x, targets = label;
+    if (desc->config.mixes) {
+        const ftr_mix mix = ftr_mix_draw(x, "mix", NULL);
+        images = ftr_mix_images(x, mix);
+        targets = ftr_mix_targets(ftr_one_hot(label, CLASSES, FTR_F32), mix);
+    }
+    ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(images, "conv", 6, 3, NULL), "bn", NULL));
     h = ftr_linear(ftr_dropout(ftr_flatten(ftr_max_pool2d(h, 2, 2, NULL), 1), 0.3), "fc", CLASSES, NULL);
     m->train_reader = (reader){desc->microseconds, true};
     m->eval_reader = (reader){desc->microseconds, false};
     m->desc = ftr_train_defaults();
-    m->desc.loss = ftr_cross_entropy(h, label, NULL);
+    m->desc.loss = ftr_cross_entropy(h, targets, NULL);
     m->desc.metrics[m->desc.metric_count++] = (ftr_metric){"accuracy", ftr_accuracy(h, label)};
     m->desc.optimizer = make_optimizer(&desc->config);
     m->desc.amp = desc->config.amp;

@@ -7,7 +7,7 @@
 
 enum { TRAINEE_STEPS_PER_EPOCH = 5, TRAINEE_OPTIMIZERS = 10 };
 
-/* What stories vary. Whatever else a run keeps from step to step, or draws its data by (mixup), gets a field here, its
+/* What stories vary. Whatever else a run keeps from step to step, or draws its data by, gets a field here, its
  * values in trainee_draw() and its settings in build(). Plain data: configurations are compared by their bytes. */
 typedef struct trainee_config {
     int32_t optimizer; /* 0 .. TRAINEE_OPTIMIZERS - 1 */
@@ -15,6 +15,7 @@ typedef struct trainee_config {
     ftr_dtype state;   /* of the optimizer; Adafactor's is f32 */
     int32_t around;    /* not 0: updates by two micro-batches each, and evaluations by an average of the weights that
                         * warms up */
+    int32_t mixes;     /* not 0: mixup and cutmix of the batches */
 } trainee_config;
 
 /* A configuration for story number `story`: in any ten that follow each other is each optimizer, in any thirty each of
