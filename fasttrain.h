@@ -13017,7 +13017,7 @@ static void ftr__describe_node(ftr__recompute *r, int32_t n) {
 static void ftr__describe_uses(ftr__recompute *r) {
     for (int32_t s = 0; s < r->order_count; s++) {
         const ftr__node *node = &r->graph->nodes[r->order[s]];
-        const bool update = node->out_count == 0;
+        const bool update = node->out_count == 0 || node->stage != FTR__STAGE_COMPUTE;
         for (int32_t i = 0; i < node->in_count; i++) {
             const int32_t a = r->anchor[node->in[i]];
             if (s < r->late)
