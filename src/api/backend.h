@@ -33,7 +33,7 @@ FTR_API const char *ftr_op_name(ftr_op op);
 typedef enum ftr_activation {
     FTR_ACT_NONE = 0,
     FTR_ACT_RELU,
-    FTR_ACT_RELU6, /* of batch_norm only, as those below */
+    FTR_ACT_RELU6, /* behind batch_norm only, as those below */
     FTR_ACT_HARDSWISH,
     FTR_ACT_SILU
 } ftr_activation;
@@ -64,6 +64,7 @@ typedef union ftr_op_attr {
         int32_t kernel[2];
         int64_t input[2]; /* height and width of x */
         ftr_activation activation;
+        double eps; /* of a batch norm that was joined to it, with its running statistics */
     } conv;
     struct {
         double eps, momentum;

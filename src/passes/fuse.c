@@ -162,6 +162,24 @@ static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__remove(f, mask, dy);
 }
 
+/* batch_norm with running statistics, and all that it has taken over, behind a convolution: one node, so that the
+ * convolution's result is touched once. */
+static void ftr__fuse_conv_norm(ftr__fuser *f, ftr__node *norm) {
+    ftr__node *conv = ftr__only_for_next(f, norm->in[0]);
+    if (norm->attr.norm.training || !conv || conv->op != FTR_OP_conv2d || conv->in_count > 3 ||
+        conv->attr.conv.activation != FTR_ACT_NONE)
+        return;
+    for (int32_t i = 1; i < norm->out_count; i++)
+        if (f->uses[norm->first_out + i]) return;
+    if (!ftr__widen_inputs(f, conv, 8)) return;
+    for (int32_t i = 1; i < 5; i++) conv->in[i + 2] = norm->in[i];
+    conv->in[7] = norm->in_count > 6 ? norm->in[6] : 0;
+    conv->attr.conv.activation = norm->attr.norm.activation;
+    conv->attr.conv.eps = norm->attr.norm.eps;
+    conv->fused = norm->fused ? "batch_norm and what followed it" : "batch_norm";
+    ftr__remove(f, norm, conv->first_out);
+}
+
 ftr_status ftr__pass_fuse(ftr_plan *plan) {
     ftr_graph *graph = plan->graph;
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
@@ -182,5 +200,8 @@ ftr_status ftr__pass_fuse(ftr_plan *plan) {
         else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
             ftr__fuse_smooth(&f, node);
     }
+    for (int32_t n = 0; n < graph->node_count; n++) /* after everything that a batch norm takes over */
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm)
+            ftr__fuse_conv_norm(&f, &graph->nodes[n]);
     return FTR_OK;
 }

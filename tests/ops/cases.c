@@ -630,6 +630,42 @@ static void build_norm(op_build *b) {
     output(b, norm_activation(p[2], y));
 }
 
+/* Convolutions that a batch norm with running statistics is joined to. */
+static const struct {
+    const char *name;
+    ftr_shape x;
+    int64_t out;
+    int32_t kernel, stride, groups;
+} conv_norm_cases[] = {
+    {"3x3", {4, {2, 9, 7, 6}}, 5, 3, 1, 1},        {"3x3 wide", {4, {2, 13, 12, 33}}, 37, 3, 1, 1},
+    {"1x1", {4, {2, 5, 6, 7}}, 19, 1, 1, 1},       {"1x1 wide", {4, {3, 9, 8, 40}}, 70, 1, 1, 1},
+    {"3x3 stride 2", {4, {2, 9, 8, 5}}, 18, 3, 2, 1}, {"groups", {4, {2, 6, 5, 24}}, 36, 3, 1, 2},
+    {"depthwise", {4, {2, 7, 9, 21}}, 21, 3, 1, 21}, {"depthwise 5x5 stride 2", {4, {2, 11, 9, 35}}, 35, 5, 2, 35},
+};
+
+/* p: case, bias, activation, residual */
+static void build_conv_norm(op_build *b) {
+    const int32_t *p = b->of->p, kernel = conv_norm_cases[p[0]].kernel, pad = kernel / 2;
+    const int64_t out = conv_norm_cases[p[0]].out, groups = conv_norm_cases[p[0]].groups;
+    const ftr_shape shape = conv_norm_cases[p[0]].x, channels = FTR_SHAPE(out);
+    ftr_conv2d_desc desc = {.stride = {conv_norm_cases[p[0]].stride, conv_norm_cases[p[0]].stride},
+                            .padding = {pad, pad, pad, pad},
+                            .groups = (int32_t)groups};
+    ftr_tensor x = real_input(b, shape, FILL_UNIFORM, -1, 1);
+    ftr_tensor weight = real_input(b, FTR_SHAPE(out, kernel, kernel, shape.dim[3] / groups), FILL_UNIFORM, -0.5, 0.5);
+    ftr_tensor bias = p[1] ? real_input(b, channels, FILL_UNIFORM, -1, 1) : (ftr_tensor){NULL, 0};
+    ftr_tensor y = ftr_conv2d_with(x, weight, bias, &desc);
+    ftr_tensor gamma = wide_input(b, channels, FILL_UNIFORM, 0.5, 2);
+    ftr_tensor beta = wide_input(b, channels, FILL_UNIFORM, -1, 1);
+    ftr_tensor mean = ftr_buffer(b->graph, "running_mean", wide_type(b), channels, (ftr_init){FTR_INIT_UNIFORM, -1, 1});
+    ftr_tensor var = ftr_buffer(b->graph, "running_var", wide_type(b), channels, (ftr_init){FTR_INIT_UNIFORM, 0.5, 2});
+    y = ftr_batch_norm_with(y, gamma, beta, mean, var, NULL);
+    if (p[3]) {
+        y = ftr_add(y, uniform_input(b, ftr_shape_of(y)));
+    }
+    output(b, norm_activation(p[2], y));
+}
+
 /* p: rank 4 */
 static void build_norm_layer(op_build *b) {
     ftr_batch_norm_desc desc = ftr_batch_norm_defaults();
@@ -1618,6 +1654,15 @@ static void add_norms(table *t) {
             WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s %s", norm_cases[i].name,
                      eval ? " eval" : " train", mask ? " mask" : "", words[activation - NORM_RELU6]),
                  i, mask, activation, 0);
+        }
+    }
+    for (int32_t i = 0; i < LENGTH(conv_norm_cases); i++) {
+        for (int32_t form = 0; form < 6; form++) {
+            static const char *const words[] = {"", " relu", " relu6", " hardswish", " silu", " residual relu"};
+            int32_t bias = (i + form) & 1, residual = form == 5, activation = residual ? NORM_RELU : form;
+            WITH(add(t, build_conv_norm, OP_EVAL | OP_NO_LOSS, "conv2d batch_norm %s%s%s", conv_norm_cases[i].name,
+                     bias ? " bias" : "", words[form]),
+                 i, bias, activation, residual);
         }
     }
     for (int32_t form = 0; form < 4; form++) {

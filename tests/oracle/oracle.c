@@ -433,7 +433,14 @@ static ftr_status oracle_conv2d(const ftr_kernel_call *call) {
         s.sum[i] = bias ? get(bias, i % out->shape.dim[3]) : 0.0;
     }
     conv_walk(call->attr, &out->shape, &call->in[0].shape, &call->in[1].shape, conv_forward, &s);
+    const ftr_view *gamma = optional_input(call, 3), *residual = optional_input(call, 7); /* of a joined batch norm */
     for (int64_t i = 0; i < out->count; i++) {
+        const int64_t c = i % out->shape.dim[3];
+        if (gamma) {
+            const double centered = s.sum[i] - get(&call->in[5], c);
+            s.sum[i] = centered / sqrt(get(&call->in[6], c) + call->attr->conv.eps) * get(gamma, c) + get(&call->in[4], c);
+            s.sum[i] += residual ? get(residual, i) : 0.0;
+        }
         set(out, i, activate(call->attr->conv.activation, s.sum[i]));
     }
     return FTR_OK;

@@ -125,6 +125,7 @@ typedef struct ftr__conv_product {
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
     const float *weight;
     float *dx;
+    const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
 
 static size_t ftr__conv_zeros(int64_t channels) { return ftr__gemm_align((size_t)channels * sizeof(float)); }
@@ -153,9 +154,11 @@ static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const fl
 }
 
 /* y[pixel, o] = sum over (tap, c) of x[gathered pixel, c] * weight[o, (tap, c)]. */
-static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, ftr__conv_product *p) {
+static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros,
+                              ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_gather(v, (const float *)call->in[0].data, (const float *)call->workspace);
+    p->gather = ftr__conv_gather(v, (const float *)call->in[0].data, zeros);
+    const ftr_view *bias = ftr__optional_input(call, 2);
     const int64_t k = v->taps * v->cg;
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .batch = v->og * k, .stride = k};
     p->gemm = (ftr__gemm){.batch = v->groups,
@@ -166,7 +169,7 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, f
                           .c = (float *)call->out[0].data,
                           .c_batch = v->og,
                           .c_stride = v->o,
-                          .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
+                          .bias = bias ? (const float *)bias->data : NULL,
                           .bias_batch = true,
                           .activation = call->attr->conv.activation};
     ftr__conv_use_gather(p);
@@ -268,33 +271,53 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 /* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
+/* ftr__gemm.finish */
+static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
+                                  float *const *c) {
+    const ftr__conv_product *p = (const ftr__conv_product *)source;
+    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, c);
+}
+
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD))
-        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    const size_t finish = ftr__conv_finish_bytes(call);
+    if (ftr__conv_is_depthwise(&v)) return finish + ftr__depthwise_workspace(call, &v, false);
+    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD))
+        return finish + ftr__winograd_workspace(cpu, &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, &p);
-    return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    ftr__conv_forward(call, &v, NULL, &p);
+    return finish + ftr__conv_zeros(v.cg) + ftr__gemm_workspace(cpu, &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    unsigned char *workspace = (unsigned char *)call->workspace + ftr__conv_finish_bytes(call);
+    ftr__conv_finish normed;
+    const ftr__conv_finish *finish = ftr__conv_finish_open(call, call->workspace, &normed) ? &normed : NULL;
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise(call, &v, false);
+        ftr__depthwise(call, &v, false, workspace, finish);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD)) {
-        const float *bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
-                          (const float *)call->in[1].data, bias, call->attr->conv.activation == FTR_ACT_RELU,
-                          (float *)call->out[0].data, call->workspace);
+    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) {
+        const ftr_view *bias = ftr__optional_input(call, 2);
+        ftr__winograd_run(cpu, &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, bias ? (const float *)bias->data : NULL,
+                          !finish && call->attr->conv.activation == FTR_ACT_RELU, finish, (float *)call->out[0].data,
+                          workspace);
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, &p);
-    memset(call->workspace, 0, ftr__conv_zeros(v.cg));
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_zeros(v.cg));
+    ftr__conv_forward(call, &v, workspace, &p);
+    if (finish) {
+        p.finish = finish;
+        p.gemm.finish = ftr__conv_finish_tile;
+        p.gemm.finish_source = &p;
+        p.gemm.activation = FTR_ACT_NONE;
+    }
+    memset(workspace, 0, ftr__conv_zeros(v.cg));
+    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg));
     return FTR_OK;
 }
 
@@ -318,12 +341,13 @@ size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise(call, &v, true);
+        ftr__depthwise(call, &v, true, call->workspace, NULL);
         return FTR_OK;
     }
     if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
         ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
-                          (const float *)call->in[1].data, NULL, false, (float *)call->out[0].data, call->workspace);
+                          (const float *)call->in[1].data, NULL, false, NULL, (float *)call->out[0].data,
+                          call->workspace);
         return FTR_OK;
     }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));

@@ -280,6 +280,7 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         if (width < nr) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
         }
+        if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, c);
     }
 }
 

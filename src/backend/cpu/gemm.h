@@ -35,6 +35,10 @@ typedef struct ftr__gemm {
     float *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
+    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. */
+    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
+    const void *finish_source;
+
     const float *bias; /* n, or batch * n when there is one for each; NULL */
     bool bias_batch;
     ftr_activation activation;

@@ -112,6 +112,10 @@ typedef struct ftr__simd_math {
      * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, ftr_activation activation, float *y);
+    /* The same of rows that lie apart, in place: y[r][j] = activation((y[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]).
+     * `residual` may be NULL. */
+    void (*norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual, const float *mean,
+                      const float *scale, const float *shift, ftr_activation activation);
     /* g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                            const ftr__norm_gate *gate, const float *mean, float *sum, float *product);

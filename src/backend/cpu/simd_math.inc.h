@@ -683,6 +683,45 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
 #undef FTR__NORM_APPLY
 }
 
+/* As norm_rows, a vector of all rows at a time. */
+FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
+                                        float *const *y, const float *const *residual, const float *mean,
+                                        const float *scale, const float *shift) {
+    for (int64_t j = 0; j < columns; j += FTR__W) {
+        const int64_t left = columns - j;
+        const FTR__VF m = FTR__LOAD_SOME(mean + j, left), a = FTR__LOAD_SOME(scale + j, left);
+        const FTR__VF b = FTR__LOAD_SOME(shift + j, left);
+        for (int64_t r = 0; r < rows; r++) {
+            FTR__VF t = FTR__FMA(FTR__LOAD_SOME(y[r] + j, left) - m, a, b);
+            if (with_residual) t += FTR__LOAD_SOME(residual[r] + j, left);
+            FTR__STORE_SOME(y[r] + j, FTR__S(norm_activate)(activation, t), left);
+        }
+    }
+}
+
+static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual,
+                              const float *mean, const float *scale, const float *shift, ftr_activation activation) {
+#define FTR__NORM_TILE_ROWS(with_residual, act)                                                                        \
+    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, y, residual, mean, scale, shift)
+    switch (activation) {
+    case FTR_ACT_RELU:
+        if (residual)
+            FTR__NORM_TILE_ROWS(true, FTR_ACT_RELU);
+        else
+            FTR__NORM_TILE_ROWS(false, FTR_ACT_RELU);
+        break;
+    case FTR_ACT_RELU6: FTR__NORM_TILE_ROWS(false, FTR_ACT_RELU6); break;
+    case FTR_ACT_HARDSWISH: FTR__NORM_TILE_ROWS(false, FTR_ACT_HARDSWISH); break;
+    case FTR_ACT_SILU: FTR__NORM_TILE_ROWS(false, FTR_ACT_SILU); break;
+    default:
+        if (residual)
+            FTR__NORM_TILE_ROWS(true, FTR_ACT_NONE);
+        else
+            FTR__NORM_TILE_ROWS(false, FTR_ACT_NONE);
+    }
+#undef FTR__NORM_TILE_ROWS
+}
+
 /* g of a vector of dy. `at` is its place in dy, x and y, j that in the channels. */
 FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, const ftr__norm_gate *gate, FTR__VF d,
                                        FTR__VF centered, int64_t at, int64_t j, int64_t lanes) {
@@ -1042,7 +1081,8 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         bytes -= head, x += head, out += head;
         for (; bytes >= 64; bytes -= 64, x += 64, out += 64) {
             _mm256_stream_si256((__m256i *)(void *)out, _mm256_loadu_si256((const __m256i *)(const void *)x));
-            _mm256_stream_si256((__m256i *)(void *)(out + 32), _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
+            _mm256_stream_si256((__m256i *)(void *)(out + 32),
+                                _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
         }
         _mm_sfence(); /* such writes wait for no lock */
     }
@@ -1069,7 +1109,7 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .sum_squares = FTR__S(sum_squares),                            \
         .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
         .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
-        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
+        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply), .norm_tile = FTR__S(norm_tile),    \
         .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
         .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \

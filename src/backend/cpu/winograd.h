@@ -17,9 +17,10 @@ FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__wi
 
 FTR_LIB size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
 
-/* y = x * weight + bias, activated; or, with `gradient`, dx of dy in x's place. `from` is [n, in, c], or dy. */
+/* y = x * weight + bias, activated or finished; or, with `gradient`, dx of dy in x's place. `from` is [n, in, c], or dy. */
 FTR_LIB void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
-                               const float *weight, const float *bias, bool relu, float *to, void *workspace);
+                               const float *weight, const float *bias, bool relu, const ftr__conv_finish *finish,
+                               float *to, void *workspace);
 
 /* dw of x and dy. */
 FTR_LIB void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x,
