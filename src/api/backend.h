@@ -226,6 +226,9 @@ typedef struct ftr_kernel_call {
     const ftr_view *out;
     int32_t out_count;
     void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
+    void *kept;      /* 64-byte aligned, of the size that kept() asked for: what the kernel makes of its second input, the
+                      * weight, for itself. NULL: the weight may be another in each step */
+    bool kept_is_made; /* the kernel has made it in an earlier step, and the weight is the same */
     uint64_t seed;   /* of the op's random numbers: one of ftr_context_seeds() */
     uint64_t step;   /* steps done by the plan before this one */
 } ftr_kernel_call;
@@ -235,6 +238,8 @@ typedef struct ftr_kernel {
     ftr_status (*run)(const ftr_kernel_call *call);
     ftr_status (*check)(const ftr_kernel_call *call); /* NULL: all; otherwise refuses through ftr_backend_error() */
     size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none. Data pointers are NULL */
+    size_t (*kept)(const ftr_kernel_call *call); /* bytes that may stay from step to step, see ftr_kernel_call.kept; NULL: none.
+                                                  * Data pointers are NULL */
     const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 

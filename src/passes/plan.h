@@ -27,6 +27,7 @@ typedef struct ftr__slot {
 /* One kernel launch. */
 typedef struct ftr__step {
     ftr_kernel_call call;
+    size_t kept_offset, kept_bytes; /* of what stays from step to step; 0 bytes: nothing */
     ftr_status (*run)(const ftr_kernel_call *call);
     int32_t node;
 } ftr__step;
@@ -67,7 +68,9 @@ struct ftr_plan {
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
     unsigned char *memory[FTR__PLACE_COUNT];
-    unsigned char *workspace;
+    unsigned char *workspace, *packed; /* packed: what kernels keep of weights, see ftr_kernel_call.kept */
+    size_t packed_bytes;
+    uint64_t packed_version; /* of the variables that it was made of; 0: of none */
     ftr__step *steps;
     int32_t step_count;
     int32_t micro_end, update_end; /* ends of what runs in each step, and in one that ends a group */

@@ -290,6 +290,16 @@ size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     return finish + ftr__conv_zeros(v.cg) + ftr__gemm_workspace(cpu, &p.gemm);
 }
 
+size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
+    const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    if (ftr__conv_is_depthwise(&v)) return 0;
+    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
+    ftr__conv_product p;
+    ftr__conv_forward(call, &v, NULL, &p);
+    return ftr__gemm_kept(cpu, &p.gemm);
+}
+
 ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     const ftr__cpu *cpu = ftr__cpu_of(call);
@@ -305,11 +315,13 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         ftr__winograd_run(cpu, &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
                           (const float *)call->in[1].data, bias ? (const float *)bias->data : NULL,
                           !finish && call->attr->conv.activation == FTR_ACT_RELU, finish, (float *)call->out[0].data,
-                          workspace);
+                          &(ftr__winograd_memory){workspace, call->kept, call->kept_is_made});
         return FTR_OK;
     }
     ftr__conv_product p;
     ftr__conv_forward(call, &v, workspace, &p);
+    p.gemm.kept = call->kept;
+    p.gemm.kept_is_made = call->kept_is_made;
     if (finish) {
         p.finish = finish;
         p.gemm.finish = ftr__conv_finish_tile;
@@ -347,7 +359,7 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
         ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
                           (const float *)call->in[1].data, NULL, false, NULL, (float *)call->out[0].data,
-                          call->workspace);
+                          &(ftr__winograd_memory){.workspace = call->workspace});
         return FTR_OK;
     }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));

@@ -114,6 +114,11 @@ size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     return p.worker * (size_t)ftr__pool_threads(cpu->pool) + p.b_bytes + p.piece_bytes;
 }
 
+size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
+    const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
+    return p.shared && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
+}
+
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
 static void ftr__gemm_pack(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
                            int64_t count, int64_t width, int64_t k, int64_t depth, const float **pointers, float *to) {
@@ -333,14 +338,14 @@ void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
     ftr__gemm_plan p = ftr__gemm_make_plan(cpu, g);
     p.scratch = (unsigned char *)workspace;
     unsigned char *next = p.scratch + p.worker * (size_t)ftr__pool_threads(cpu->pool);
-    p.b_packed = (float *)(void *)next;
+    p.b_packed = g->kept ? g->kept : (float *)(void *)next;
     p.partial = (float *)(void *)(next + p.b_bytes);
     for (p.j0 = 0; p.j0 < g->n; p.j0 = p.j1) {
         p.j1 = ftr__gemm_min(p.j0 + p.nc, g->n);
         p.k0 = 0;
         do {
             p.k1 = ftr__gemm_min(p.k0 + p.ks, g->k);
-            if (p.shared && p.k1 > p.k0) {
+            if (p.shared && p.k1 > p.k0 && !(g->kept && g->kept_is_made)) {
                 ftr__pool_run(cpu->pool, ftr__gemm_ceil(p.j1 - p.j0, p.simd->nr), ftr__gemm_pack_task, &p);
             }
             const int64_t nb = ftr__gemm_ceil(p.j1 - p.j0, p.tn);

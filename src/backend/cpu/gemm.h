@@ -39,6 +39,10 @@ typedef struct ftr__gemm {
     void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
     const void *finish_source;
 
+    /* B as it is packed, in memory of the caller's for the next time: ftr__gemm_kept(); NULL: it is packed each time. */
+    void *kept;
+    bool kept_is_made;
+
     const float *bias; /* n, or batch * n when there is one for each; NULL */
     bool bias_batch;
     ftr_activation activation;
@@ -48,6 +52,8 @@ typedef struct ftr__gemm {
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
 FTR_LIB size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm);
+/* Bytes of B packed as a whole; 0 if the product packs it piece by piece. */
+FTR_LIB size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm);
 FTR_LIB void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *gemm, void *workspace);
 
 /* Operands in memory, as lines of k elements. */
