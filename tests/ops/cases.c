@@ -595,7 +595,7 @@ static const struct {
 } norm_cases[] = {
     {"rank 2", {2, {7, 3}}, 0},         {"rank 4", {4, {4, 3, 2, 5}}, 0},    {"rank 3", {3, {4, 5, 2}}, 0},
     {"19 channels", {2, {6, 19}}, 0},   {"1 channel", {4, {4, 2, 3, 1}}, 0}, {"large", {4, {13, 16, 15, 35}}, OP_LARGE},
-    {"tall", {2, {3001, 9}}, OP_LARGE},
+    {"tall", {2, {3001, 9}}, OP_LARGE},  {"wide", {4, {5, 4, 6, 272}}, OP_LARGE},
 };
 
 /* Behind a batch norm, for the fusion of both. */
