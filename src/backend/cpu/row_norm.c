@@ -294,9 +294,12 @@ static void ftr__group_norm_grad_sums_task(void *arg, int64_t task, int32_t work
     int64_t at;
     float *sum;
     (void)worker;
-    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum);
-    job->math->norm_grad_sums(count, job->channels, job->channels, (const float *)job->call->in[0].data + at,
-                              (const float *)job->call->in[1].data + at, &open, mean, sum, sum + job->channels);
+    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum), channels = job->channels;
+    const float *dy = (const float *)job->call->in[0].data + at, *x = (const float *)job->call->in[1].data + at;
+    for (int64_t c = 0; c < channels; c += FTR__NORM_TILE) {
+        const int64_t width = channels - c < FTR__NORM_TILE ? channels - c : FTR__NORM_TILE;
+        job->math->norm_grad_sums(count, width, channels, dy + c, x + c, &open, mean + c, sum + c, sum + channels + c);
+    }
 }
 
 /* Sums of dy and of dy (x - mean) of one channel of a sample. */

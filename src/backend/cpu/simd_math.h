@@ -116,10 +116,12 @@ typedef struct ftr__simd_math {
      * `residual` may be NULL. */
     void (*norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual, const float *mean,
                       const float *scale, const float *shift, ftr_activation activation);
-    /* sum[j] += sum of x - center[j], squares[j] += sum of its square. Rows are `stride` apart. */
+    /* Of FTR__NORM_TILE columns at most: sum[j] += sum of x - center[j], squares[j] += sum of its square. Rows are `stride`
+     * apart. */
     void (*norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center, float *sum,
                          float *squares);
-    /* g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are `stride` apart. */
+    /* Of FTR__NORM_TILE columns at most, g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are
+     * `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                            const ftr__norm_gate *gate, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
