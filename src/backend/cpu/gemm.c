@@ -387,6 +387,7 @@ void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *fr
         FTR__GEMM_COPY(4)
         FTR__GEMM_COPY(6)
         FTR__GEMM_COPY(8)
+        FTR__GEMM_COPY(9)
         FTR__GEMM_COPY(14)
         FTR__GEMM_COPY(16)
         FTR__GEMM_COPY(32)
