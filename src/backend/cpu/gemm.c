@@ -10,6 +10,7 @@
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
+#define FTR__GEMM_ROWS_AHEAD 32       /* rows of A that are asked for before they are needed */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
 #define FTR__GEMM_DIRECT (1 << 14)    /* floats of a block of both operands that are read where they lie, at most */
 #define FTR__GEMM_DIRECT_DEPTH 64     /* least depth of such a block */
@@ -288,6 +289,8 @@ static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, 
 static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
     if (p->direct) return ftr__gemm_direct_ahead(t, i, j, b);
+    if (p->in_place && p->gemm->a.dense && j == t->j0)
+        return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
@@ -479,7 +482,8 @@ static const float *ftr__gemm_matrix_in_place(const void *source, int64_t batch,
 }
 
 ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
-    return (ftr__gemm_operand){.source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows};
+    return (ftr__gemm_operand){
+        .source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows, .dense = matrix->stride == k};
 }
 
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
