@@ -262,6 +262,7 @@ FTR__INLINE FTR__VF FTR__S(softplus)(FTR__VF x, float beta, float threshold) {
         FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }
 
+#define FTR__ROW_AHEAD 1024 /* elements that are asked for before they are needed */
 #define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
 
 #define FTR__BINARY_FUNCTION(name, body)                                                                               \
@@ -654,8 +655,8 @@ FTR__INLINE void FTR__S(norm_rows)(bool with_residual, ftr_activation activation
                                    const float *residual, float *y) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
-                      FTR__VF t = FTR__FMA(v - m, a, b);
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD); FTR__ROW(v, x + row); FTR__ROW(m, mean);
+                      FTR__ROW(a, scale); FTR__ROW(b, shift); FTR__VF t = FTR__FMA(v - m, a, b);
                       if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
                       FTR__S(norm_activate)(activation, t), y + row)
     }
@@ -736,6 +737,7 @@ FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, bool by_y, con
  * lie in memory, four rows at a time. Without dy, g is x - mean. `activation`, by_y and whether there is dy are constants
  * where this is inlined. */
 #define FTR__NORM_ROWS 4
+#define FTR__NORM_AHEAD 8 /* rows that are asked for before they are needed */
 FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
                                          int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
                                          const float *mean, float *block) {
@@ -748,6 +750,8 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, bool by_y, i
             FTR__VF sum = FTR__LOAD(block + 2 * j), product = FTR__LOAD(block + 2 * j + FTR__W);
             for (int64_t i = 0; i < some; i++) {
                 const int64_t at = (r + i) * stride + j;
+                __builtin_prefetch(x + at + FTR__NORM_AHEAD * stride);
+                if (dy) __builtin_prefetch(dy + at + FTR__NORM_AHEAD * stride);
                 const FTR__VF v = FTR__LOAD_SOME(x + at, lanes) - center;
                 const FTR__VF g =
                     dy ? FTR__S(norm_gated)(activation, by_y, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes)
@@ -783,14 +787,17 @@ FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, bool by_y,
     }
 }
 #undef FTR__NORM_ROWS
+#undef FTR__NORM_AHEAD
 
 FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
                                         const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
                                         const float *a, const float *b, const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
-                      FTR__ROW(fc, c); const FTR__VF centered = v - m;
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD);
+                      __builtin_prefetch(dy + row + i + FTR__ROW_AHEAD); FTR__ROW(d, dy + row); FTR__ROW(v, x + row);
+                      FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b); FTR__ROW(fc, c);
+                      const FTR__VF centered = v - m;
                       const FTR__VF g = FTR__S(norm_gated)(activation, by_y, gate, d, centered, row + i, i, left),
                       FTR__FMA(g, fa, FTR__FMA(centered, fb, fc)), dx + row)
     }
@@ -1126,9 +1133,9 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
         .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
         .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply), .norm_tile = FTR__S(norm_tile),    \
-        .norm_moments = FTR__S(norm_moments),                                                                          \
-        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
-        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
+        .norm_moments = FTR__S(norm_moments), .norm_grad_sums = FTR__S(norm_grad_sums),                                \
+        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
+        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
@@ -1146,6 +1153,7 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
+#undef FTR__ROW_AHEAD
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
