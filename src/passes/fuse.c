@@ -150,13 +150,21 @@ static void ftr__fuse_smooth(ftr__fuser *f, ftr__node *act) {
     ftr__remove(f, act, before);
 }
 
-/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. */
+/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. Where y is relu(batch_norm(x)) and no more, it computes what
+ * went into the ReLU from x again, which it reads anyway. */
 static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
     if (!mask || mask->op != FTR_OP_relu_grad || grad->attr.norm.activation != FTR_ACT_NONE) return;
     const int32_t dy = mask->in[0], y = mask->in[1];
-    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
-    grad->in[6] = y;
+    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 8)) return;
+    const ftr__node *norm = &f->graph->nodes[f->graph->values[y].node];
+    const bool from_x = norm->op == FTR_OP_batch_norm && !norm->dead && norm->first_out == y &&
+                        norm->attr.norm.activation == FTR_ACT_RELU && !(norm->in_count > 6 && norm->in[6]) &&
+                        norm->in[0] == grad->in[1] && norm->in[1] == grad->in[2];
+    if (from_x)
+        grad->in[7] = norm->in[2], f->uses[norm->in[2]]++, f->uses[y]--;
+    else
+        grad->in[6] = y;
     grad->attr.norm.activation = FTR_ACT_RELU;
     grad->fused = "relu_grad";
     ftr__remove(f, mask, dy);

@@ -539,6 +539,8 @@ static const conv_case conv_cases[] = {
     {"large 3x3", {3, 17, 19, 16}, 24, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large stride 2", {2, 23, 21, 9}, 33, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large 1x1", {2, 14, 15, 40}, 35, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 1x1, 16 to 20", {2, 14, 15, 16}, 20, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 1x1, 48 to 17", {2, 21, 20, 48}, 17, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 7x7", {2, 21, 20, 3}, 16, {7, 7}, {.stride = {2, 2}, .padding = {3, 3, 3, 3}}, OP_LARGE},
     {"large depthwise", {2, 17, 16, 35}, 35, {3, 3}, {.groups = 35, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
@@ -595,7 +597,7 @@ static const struct {
 } norm_cases[] = {
     {"rank 2", {2, {7, 3}}, 0},         {"rank 4", {4, {4, 3, 2, 5}}, 0},    {"rank 3", {3, {4, 5, 2}}, 0},
     {"19 channels", {2, {6, 19}}, 0},   {"1 channel", {4, {4, 2, 3, 1}}, 0}, {"large", {4, {13, 16, 15, 35}}, OP_LARGE},
-    {"tall", {2, {3001, 9}}, OP_LARGE},
+    {"tall", {2, {3001, 9}}, OP_LARGE},  {"wide", {4, {5, 4, 6, 272}}, OP_LARGE},
 };
 
 /* Behind a batch norm, for the fusion of both. */

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define FTR__CONV_THIN 8 /* channels below which runs are short */
+
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
     for (int32_t d = 0; d < 2; d++) {
@@ -153,11 +155,71 @@ static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const fl
     return g;
 }
 
+/* Few channels make short runs. Of an image with its padding around it, the taps of a row are one run, and none of them lies
+ * outside: such images are copied first. */
+static bool ftr__conv_is_thin(const ftr__conv *v) {
+    return v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 && v->dilation[1] == 1 && v->out[0] > 0 &&
+           v->out[1] > 0;
+}
+
+/* Size of the padded image: what the taps reach. */
+static int64_t ftr__conv_padded(const ftr__conv *v, int32_t d) {
+    return (v->out[d] - 1) * v->stride[d] + (v->kernel[d] - 1) * v->dilation[d] + 1;
+}
+
+static size_t ftr__conv_thin_bytes(const ftr__conv *v) {
+    if (!ftr__conv_is_thin(v)) return 0;
+    return ftr__gemm_align((size_t)(v->n * ftr__conv_padded(v, 0) * ftr__conv_padded(v, 1) * v->c) * sizeof(float));
+}
+
+typedef struct ftr__conv_padding {
+    const ftr__conv *conv;
+    const float *x;
+    float *padded;
+} ftr__conv_padding;
+
+/* A row of the padded images. */
+static void ftr__conv_pad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_padding *job = (const ftr__conv_padding *)arg;
+    const ftr__conv *v = job->conv;
+    const int64_t rows = ftr__conv_padded(v, 0), width = ftr__conv_padded(v, 1);
+    const int64_t n = task / rows, y = task % rows - v->before[0];
+    const int64_t left = ftr__gemm_min(v->before[1], width), some = ftr__gemm_min(v->in[1], width - left);
+    float *to = job->padded + task * width * v->c;
+    (void)worker;
+    if (y < 0 || y >= v->in[0]) {
+        memset(to, 0, (size_t)(width * v->c) * sizeof(float));
+        return;
+    }
+    memset(to, 0, (size_t)(left * v->c) * sizeof(float));
+    memcpy(to + left * v->c, job->x + (n * v->in[0] + y) * v->in[1] * v->c, (size_t)(some * v->c) * sizeof(float));
+    memset(to + (left + some) * v->c, 0, (size_t)((width - left - some) * v->c) * sizeof(float));
+}
+
+static void ftr__conv_pad(const ftr__cpu *cpu, const ftr__conv *v, const float *x, float *padded) {
+    ftr__conv_padding job = {.conv = v, .x = x, .padded = padded};
+    ftr__pool_run(cpu->pool, v->n * ftr__conv_padded(v, 0), ftr__conv_pad_task, &job);
+}
+
+/* The gather of the forward direction from padded images. */
+static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded) {
+    ftr__gather g = {.data = padded, .zeros = padded, .channels = v->c, .run = v->kernel[1] * v->c};
+    for (int32_t d = 0; d < 2; d++) {
+        g.size[d] = ftr__conv_padded(v, d);
+        g.grid[d] = v->out[d];
+        g.step[d] = v->stride[d];
+        g.taps[d] = d == 0 ? v->kernel[d] : 1;
+        g.tap_step[d] = v->dilation[d];
+    }
+    return g;
+}
+
 /* y[pixel, o] = sum over (tap, c) of x[gathered pixel, c] * weight[o, (tap, c)]. */
-static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros,
+static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros, const float *padded,
                               ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_gather(v, (const float *)call->in[0].data, zeros);
+    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
+                                     : ftr__conv_gather(v, (const float *)call->in[0].data, zeros);
     const ftr_view *bias = ftr__optional_input(call, 2);
     const int64_t k = v->taps * v->cg;
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .batch = v->og * k, .stride = k};
@@ -176,9 +238,11 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, c
 }
 
 /* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, ftr__conv_product *p) {
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const float *padded,
+                                      ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
+    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
+                                     : ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .batch = v->og, .stride = v->o};
     p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
     p->gemm = (ftr__gemm){.batch = v->groups,
@@ -286,8 +350,8 @@ size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD))
         return finish + ftr__winograd_workspace(cpu, &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, NULL, &p);
-    return finish + ftr__conv_zeros(v.cg) + ftr__gemm_workspace(cpu, &p.gemm);
+    ftr__conv_forward(call, &v, NULL, NULL, &p);
+    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(cpu, &p.gemm);
 }
 
 size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
@@ -296,7 +360,7 @@ size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
     if (ftr__conv_is_depthwise(&v)) return 0;
     if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, NULL, &p);
+    ftr__conv_forward(call, &v, NULL, NULL, &p);
     return ftr__gemm_kept(cpu, &p.gemm);
 }
 
@@ -319,7 +383,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, workspace, &p);
+    float *padded = (float *)(void *)(workspace + ftr__conv_zeros(v.cg));
+    ftr__conv_forward(call, &v, workspace, padded, &p);
     p.gemm.kept = call->kept;
     p.gemm.kept_is_made = call->kept_is_made;
     if (finish) {
@@ -329,7 +394,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         p.gemm.activation = FTR_ACT_NONE;
     }
     memset(workspace, 0, ftr__conv_zeros(v.cg));
-    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg));
+    if (ftr__conv_is_thin(&v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
+    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v));
     return FTR_OK;
 }
 
@@ -379,8 +445,8 @@ size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
-    ftr__conv_weight_gradient(call, &v, &p);
-    return ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    ftr__conv_weight_gradient(call, &v, NULL, &p);
+    return ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
@@ -395,8 +461,10 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_weight_gradient(call, &v, &p);
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, call->workspace);
+    float *padded = (float *)call->workspace;
+    ftr__conv_weight_gradient(call, &v, padded, &p);
+    if (ftr__conv_is_thin(&v)) ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, padded);
+    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_thin_bytes(&v));
     return FTR_OK;
 }
 

@@ -10,7 +10,10 @@
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
+#define FTR__GEMM_ROWS_AHEAD 32       /* rows of A that are asked for before they are needed */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
+#define FTR__GEMM_DIRECT (1 << 14)    /* floats of a block of both operands that are read where they lie, at most */
+#define FTR__GEMM_DIRECT_DEPTH 64     /* least depth of such a block */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
@@ -25,6 +28,7 @@ typedef struct ftr__gemm_plan {
     bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
     bool in_place;  /* A is read through pointers */
     bool whole_b;   /* a task packs all its panels of B at once */
+    bool direct;    /* both operands are read where they lie */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
@@ -82,10 +86,20 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
     if (p->pieces > 1) p->piece_bytes = ftr__gemm_align((size_t)(g->batch * p->pieces * g->m * g->n) * sizeof(float));
 }
 
+/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the nearest cache, and a
+ * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
+static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    return g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr && g->n >= p->simd->nr / 2 &&
+           (g->n >= p->simd->nr || g->n == p->simd->nr / 2) && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
+}
+
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
     ftr__gemm_plan p = {.gemm = g, .simd = &cpu->simd->gemm, .pieces = 1, .piece = g->k, .ks = g->k, .nc = g->n};
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
+    p.direct = ftr__gemm_is_direct(&p);
+    if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
@@ -102,9 +116,9 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
-    p.a_bytes = p.in_place ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
-    p.whole_b = !p.shared && g->b.at && g->m > mr;
-    const int64_t b_columns = p.shared ? 0 : p.whole_b ? p.tn : nr;
+    p.a_bytes = p.in_place || p.direct ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.whole_b = !p.shared && !p.direct && g->b.at && g->m > mr;
+    const int64_t b_columns = p.shared || p.direct ? 0 : p.whole_b ? p.tn : nr;
     p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
@@ -188,6 +202,7 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *a = &p->gemm->a;
     const int64_t mr = p->simd->mr;
+    if (p->direct) return;
     if (a->at && t->depth > 0) {
         ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, mr * p->kc, t->a);
         return;
@@ -211,12 +226,26 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     }
 }
 
+/* The row and the column where a tile of operands that are read where they lie begins. */
+static int64_t ftr__gemm_direct_row(const ftr__gemm_plan *p, int64_t i) {
+    return ftr__gemm_min(i, p->gemm->m - p->simd->mr);
+}
+
+static int64_t ftr__gemm_direct_column(const ftr__gemm_plan *p, int64_t j) {
+    const int64_t nr = p->simd->nr, n = p->gemm->n;
+    return ftr__gemm_min(j, n - j <= nr / 2 ? n - nr / 2 : n - nr);
+}
+
 /* The panel of B at columns j, and its stride. */
 static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int64_t *stride) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *b = &p->gemm->b;
     const int64_t nr = p->simd->nr, count = ftr__gemm_min(nr, t->j1 - j);
     *stride = nr;
+    if (p->direct) {
+        *stride = b->stride;
+        return b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
+    }
     if (p->shared) return p->b_packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
     if (b->at && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) { /* read once: a copy does not pay */
         *stride = b->stride;
@@ -241,14 +270,32 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
     if (p->in_place) {
         p->simd->tile_rows(ftr__gemm_min(mr, t->i1 - i), t->segments, t->length, t->pointers + index * mr * t->segments,
                            b, b_stride, tile);
+    } else if (p->direct) {
+        const ftr__gemm_operand *a = &p->gemm->a;
+        p->simd->tile(t->depth, a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride, b, b_stride,
+                      tile);
     } else {
-        p->simd->tile(t->depth, t->a + index * mr * p->kc, b, b_stride, tile);
+        p->simd->tile(t->depth, t->a + index * mr * p->kc, mr, b, b_stride, tile);
     }
+}
+
+/* A part of the next block of operands that are read where they lie, for each tile one: first of B, then of A. */
+static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
+    const int64_t part = (j - t->j0) / p->simd->nr * tiles + (i - t->i0) / p->simd->mr;
+    if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
+    if (part < of_b) return g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
+    return g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
 /* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
 static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
+    if (p->direct) return ftr__gemm_direct_ahead(t, i, j, b);
+    if (p->in_place && p->gemm->a.dense && j == t->j0)
+        return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
@@ -272,18 +319,22 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         memcpy(bias, from, bytes);
         tile.bias = bias;
     }
+    const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
     for (int64_t i = t->i0; i < t->i1; i += mr) {
-        const int64_t rows = ftr__gemm_min(mr, t->i1 - i);
+        const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
         float *c[FTR__GEMM_MAX_MR];
         for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r) + j;
-        for (int64_t r = 0; r < mr; r++) tile.c[r] = r >= rows ? none : width < nr ? edge + r * nr : c[r];
+        for (int64_t r = 0; r < mr; r++) {
+            const bool there = r >= above && r < above + rows;
+            tile.c[r] = !there ? none : width < nr ? edge + (r - above) * nr : c[r - above];
+        }
         if (width < nr && t->load) {
-            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
+            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
         }
         tile.ahead = ftr__gemm_ahead(t, i, j, b);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
-            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
+            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr + skip, bytes);
         }
         if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, c);
     }
@@ -392,6 +443,7 @@ void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *fr
         FTR__GEMM_COPY(4)
         FTR__GEMM_COPY(6)
         FTR__GEMM_COPY(8)
+        FTR__GEMM_COPY(9)
         FTR__GEMM_COPY(14)
         FTR__GEMM_COPY(16)
         FTR__GEMM_COPY(32)
@@ -435,7 +487,8 @@ static const float *ftr__gemm_matrix_in_place(const void *source, int64_t batch,
 }
 
 ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
-    return (ftr__gemm_operand){.source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows};
+    return (ftr__gemm_operand){
+        .source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows, .dense = matrix->stride == k};
 }
 
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {

@@ -20,6 +20,7 @@ typedef struct ftr__gemm_operand {
                  int64_t segments, int64_t width, const float **to);
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
+    bool dense; /* of one run each, lines follow each other in memory */
     /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
     const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride;

@@ -30,8 +30,8 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
         if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
     }
 
-FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
-                                     const ftr__gemm_tile *tile) {
+FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                     int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
     const float *const ahead = tile->ahead;
     FTR__ROWS(FTR__TILE_ZERO)
@@ -46,7 +46,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
     }
         FTR__ROWS(FTR__TILE_STEP)
 #undef FTR__TILE_STEP
-        a += FTR__MR;
+        a += a_stride;
         b += b_stride;
     }
     FTR__ROWS(FTR__TILE_STORE)
@@ -79,12 +79,12 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
     FTR__ROWS(FTR__TILE_STORE)
 }
 
-static void FTR__S(gemm_tile)(int64_t depth, const float *a, const float *b, int64_t b_stride,
+static void FTR__S(gemm_tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
                               const ftr__gemm_tile *tile) {
     if (tile->narrow)
-        FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
+        FTR__S(gemm_packed)(true, depth, a, a_stride, b, b_stride, tile);
     else
-        FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
+        FTR__S(gemm_packed)(false, depth, a, a_stride, b, b_stride, tile);
 }
 
 static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a,

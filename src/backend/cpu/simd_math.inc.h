@@ -262,6 +262,7 @@ FTR__INLINE FTR__VF FTR__S(softplus)(FTR__VF x, float beta, float threshold) {
         FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }
 
+#define FTR__ROW_AHEAD 1024 /* elements that are asked for before they are needed */
 #define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
 
 #define FTR__BINARY_FUNCTION(name, body)                                                                               \
@@ -640,6 +641,7 @@ FTR__INLINE FTR__VF FTR__S(norm_activate)(ftr_activation activation, FTR__VF u) 
 
 FTR__INLINE FTR__VF FTR__S(norm_slope)(ftr_activation activation, FTR__VF d, FTR__VF u) {
     switch (activation) {
+    case FTR_ACT_RELU: return FTR__SELECT(u <= 0.0f, FTR__SPLAT(0.0f), d);
     case FTR_ACT_RELU6: return FTR__SELECT((u > 0.0f) & (u < 6.0f), d, FTR__SPLAT(0.0f));
     case FTR_ACT_HARDSWISH: return FTR__S(hardswish_grad)(d, u);
     case FTR_ACT_SILU: return d * FTR__S(silu_slope)(u);
@@ -653,8 +655,8 @@ FTR__INLINE void FTR__S(norm_rows)(bool with_residual, ftr_activation activation
                                    const float *residual, float *y) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
-                      FTR__VF t = FTR__FMA(v - m, a, b);
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD); FTR__ROW(v, x + row); FTR__ROW(m, mean);
+                      FTR__ROW(a, scale); FTR__ROW(b, shift); FTR__VF t = FTR__FMA(v - m, a, b);
                       if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
                       FTR__S(norm_activate)(activation, t), y + row)
     }
@@ -723,21 +725,22 @@ static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, co
 }
 
 /* g of a vector of dy. `at` is its place in dy, x and y, j that in the channels. */
-FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, const ftr__norm_gate *gate, FTR__VF d,
+FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, bool by_y, const ftr__norm_gate *gate, FTR__VF d,
                                        FTR__VF centered, int64_t at, int64_t j, int64_t lanes) {
     if (activation == FTR_ACT_NONE) return d;
-    if (activation == FTR_ACT_RELU)
-        return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
+    if (by_y) return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
     const FTR__VF scale = FTR__LOAD_SOME(gate->scale + j, lanes), shift = FTR__LOAD_SOME(gate->shift + j, lanes);
     return FTR__S(norm_slope)(activation, d, FTR__FMA(centered, scale, shift));
 }
 
 /* Sums of up to FTR__COLUMN_BLOCK rows, in `block`, which is added at the end: vectors of a row one after the other, as they
- * lie in memory, four rows at a time. */
+ * lie in memory, four rows at a time. Without dy, g is x - mean. `activation`, by_y and whether there is dy are constants
+ * where this is inlined. */
 #define FTR__NORM_ROWS 4
-FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
-                                         const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
-                                         float *block) {
+#define FTR__NORM_AHEAD 8 /* rows that are asked for before they are needed */
+FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                         int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
+                                         const float *mean, float *block) {
     int64_t r = 0;
     for (; r < rows; r += FTR__NORM_ROWS) {
         const int64_t some = rows - r < FTR__NORM_ROWS ? rows - r : FTR__NORM_ROWS;
@@ -747,8 +750,12 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows
             FTR__VF sum = FTR__LOAD(block + 2 * j), product = FTR__LOAD(block + 2 * j + FTR__W);
             for (int64_t i = 0; i < some; i++) {
                 const int64_t at = (r + i) * stride + j;
+                __builtin_prefetch(x + at + FTR__NORM_AHEAD * stride);
+                if (dy) __builtin_prefetch(dy + at + FTR__NORM_AHEAD * stride);
                 const FTR__VF v = FTR__LOAD_SOME(x + at, lanes) - center;
-                const FTR__VF g = FTR__S(norm_gated)(activation, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes);
+                const FTR__VF g =
+                    dy ? FTR__S(norm_gated)(activation, by_y, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes)
+                       : v;
                 if (activation == FTR_ACT_SILU) FTR__STORE_SOME(gate->to + at, g, lanes);
                 sum += g;
                 product = FTR__FMA(g, v, product);
@@ -759,18 +766,19 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows
     }
 }
 
-FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
-                                           const float *dy, const float *x, const ftr__norm_gate *gate,
+FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                           int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
                                            const float *mean, float *sum, float *product) {
     float block[2 * FTR__NORM_TILE];
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
         const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK, at = begin * stride;
         ftr__norm_gate here = *gate;
-        if (activation == FTR_ACT_RELU) here.y += at;
+        if (by_y) here.y += at;
         if (activation == FTR_ACT_SILU) here.to += at;
         for (int64_t j = 0; j < 2 * columns; j += FTR__W) FTR__STORE(block + j, FTR__SPLAT(0.0f));
         if (columns % FTR__W) FTR__STORE(block + 2 * (columns - columns % FTR__W) + FTR__W, FTR__SPLAT(0.0f));
-        FTR__S(norm_grad_block)(activation, some, columns, stride, dy + at, x + at, &here, mean, block);
+        FTR__S(norm_grad_block)
+        (activation, by_y, some, columns, stride, dy ? dy + at : NULL, x + at, &here, mean, block);
         for (int64_t j = 0; j < columns; j += FTR__W) {
             const int64_t lanes = columns - j;
             FTR__STORE_SOME(sum + j, FTR__LOAD_SOME(sum + j, lanes) + FTR__LOAD(block + 2 * j), lanes);
@@ -779,32 +787,47 @@ FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t ro
     }
 }
 #undef FTR__NORM_ROWS
+#undef FTR__NORM_AHEAD
 
-FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, int64_t rows, int64_t columns, const float *dy,
-                                        const float *x, const ftr__norm_gate *gate, const float *mean, const float *a,
-                                        const float *b, const float *c, float *dx) {
+FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                        const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
+                                        const float *a, const float *b, const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
-                      FTR__ROW(fc, c); const FTR__VF centered = v - m;
-                      const FTR__VF g = FTR__S(norm_gated)(activation, gate, d, centered, row + i, i, left),
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD);
+                      __builtin_prefetch(dy + row + i + FTR__ROW_AHEAD); FTR__ROW(d, dy + row); FTR__ROW(v, x + row);
+                      FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b); FTR__ROW(fc, c);
+                      const FTR__VF centered = v - m;
+                      const FTR__VF g = FTR__S(norm_gated)(activation, by_y, gate, d, centered, row + i, i, left),
                       FTR__FMA(g, fa, FTR__FMA(centered, fb, fc)), dx + row)
     }
 }
 
-/* FUNCTION(activation) with a constant. */
+/* FUNCTION(activation, by_y) with constants. */
 #define FTR__BY_ACTIVATION(function)                                                                                   \
     switch (gate->activation) {                                                                                        \
-    case FTR_ACT_RELU: function(FTR_ACT_RELU); break;                                                                  \
-    case FTR_ACT_RELU6: function(FTR_ACT_RELU6); break;                                                                \
-    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH); break;                                                        \
-    case FTR_ACT_SILU: function(FTR_ACT_SILU); break;                                                                  \
-    default: function(FTR_ACT_NONE); break;                                                                            \
+    case FTR_ACT_RELU:                                                                                                 \
+        if (gate->y)                                                                                                   \
+            function(FTR_ACT_RELU, true);                                                                              \
+        else                                                                                                           \
+            function(FTR_ACT_RELU, false);                                                                             \
+        break;                                                                                                         \
+    case FTR_ACT_RELU6: function(FTR_ACT_RELU6, false); break;                                                         \
+    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH, false); break;                                                 \
+    case FTR_ACT_SILU: function(FTR_ACT_SILU, false); break;                                                           \
+    default: function(FTR_ACT_NONE, false); break;                                                                     \
     }
+
+static void FTR__S(norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                                 float *sum, float *squares) {
+    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
+    FTR__S(norm_grad_columns)(FTR_ACT_NONE, false, rows, columns, stride, NULL, x, &none, center, sum, squares);
+}
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                                    const ftr__norm_gate *gate, const float *mean, float *sum, float *product) {
-#define FTR__NORM_SUMS(act) FTR__S(norm_grad_columns)(act, rows, columns, stride, dy, x, gate, mean, sum, product)
+#define FTR__NORM_SUMS(act, by_y)                                                                                      \
+    FTR__S(norm_grad_columns)(act, by_y, rows, columns, stride, dy, x, gate, mean, sum, product)
     FTR__BY_ACTIVATION(FTR__NORM_SUMS)
 #undef FTR__NORM_SUMS
 }
@@ -812,7 +835,7 @@ static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride
 static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x,
                                     const ftr__norm_gate *gate, const float *mean, const float *a, const float *b,
                                     const float *c, float *dx) {
-#define FTR__NORM_APPLY(act) FTR__S(norm_grad_rows)(act, rows, columns, dy, x, gate, mean, a, b, c, dx)
+#define FTR__NORM_APPLY(act, by_y) FTR__S(norm_grad_rows)(act, by_y, rows, columns, dy, x, gate, mean, a, b, c, dx)
     FTR__BY_ACTIVATION(FTR__NORM_APPLY)
 #undef FTR__NORM_APPLY
 }
@@ -1110,8 +1133,9 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
         .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
         .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply), .norm_tile = FTR__S(norm_tile),    \
-        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
-        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
+        .norm_moments = FTR__S(norm_moments), .norm_grad_sums = FTR__S(norm_grad_sums),                                \
+        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
+        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
@@ -1129,6 +1153,7 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
+#undef FTR__ROW_AHEAD
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
