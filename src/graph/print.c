@@ -119,6 +119,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_mix: ftr__print_mix(p, node); break;
     case FTR__ATTR_attention:
         ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
+        if (a->attention.packed) ftr__print(p->write, p->user, " packed");
         if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
         break;
     case FTR__ATTR_rotary:
