@@ -58,6 +58,7 @@ typedef union ftr_op_attr {
     } matmul;
     struct {
         ftr_activation activation;
+        bool in_out; /* the fuse pass: the weight is [in, out] instead of [out, in] */
     } linear;
     struct {
         int32_t stride[2], padding[4], dilation[2], groups; /* padding: top, bottom, left, right */

@@ -22,7 +22,7 @@ int64_t ftr__node_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
     const ftr_shape *second = node->in_count > 1 ? &graph->values[node->in[1]].shape : NULL;
     switch (node->op) {
     case FTR_OP_matmul: return out * first->dim[first->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
-    case FTR_OP_linear: return out * second->dim[1];
+    case FTR_OP_linear: return out * second->dim[node->attr.linear.in_out ? 0 : 1];
     case FTR_OP_conv2d: return out * second->dim[1] * second->dim[2] * second->dim[3];
     /* a gradient of y [n, h, w, o] with a weight [o, kh, kw, c] */
     case FTR_OP_conv2d_grad_input:

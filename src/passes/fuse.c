@@ -73,6 +73,30 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
     return NULL;
 }
 
+/* x [.., in] w + bias with a matrix w, [in, out] or, transposed, [out, in], as a linear layer. In f32 alone: mixed precision
+ * has cast the products by then, not the sums. */
+static void ftr__fuse_bias(ftr__fuser *f, ftr__node *add) {
+    const ftr__value *values = f->graph->values;
+    for (int32_t k = 0; k < 2; k++) {
+        ftr__node *product = ftr__only_for_next(f, add->in[k]);
+        const ftr__value *bias = &values[add->in[1 - k]];
+        if (!product || product->op != FTR_OP_matmul || product->attr.matmul.transpose_a) continue;
+        const ftr__value *y = &values[product->first_out];
+        if (y->dtype != FTR_F32 || values[product->in[1]].shape.rank != 2 || bias->shape.rank != 1 ||
+            bias->shape.dim[0] != y->shape.dim[y->shape.rank - 1] ||
+            !ftr__same_kind(f->graph, product->first_out, add->first_out))
+            continue;
+        const bool in_out = !product->attr.matmul.transpose_b;
+        if (!ftr__widen_inputs(f, product, 3)) return;
+        product->op = FTR_OP_linear;
+        product->attr = (ftr_op_attr){.linear = {.activation = FTR_ACT_NONE, .in_out = in_out}};
+        product->in[2] = add->in[1 - k];
+        product->fused = "matmul, add";
+        ftr__remove(f, add, product->first_out);
+        return;
+    }
+}
+
 /* relu(f(x)) and relu(batch_norm(x) + residual). */
 static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
@@ -82,7 +106,8 @@ static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
-    producer->fused = with_residual ? "add, relu" : "relu";
+    const bool was_product = producer->op == FTR_OP_linear && producer->fused;
+    producer->fused = with_residual ? "add, relu" : was_product ? "matmul, add, relu" : "relu";
     ftr__remove(f, relu, producer->first_out);
 }
 
@@ -292,6 +317,8 @@ ftr_status ftr__pass_fuse(ftr_plan *plan) {
             ftr__fuse_relu(&f, node);
         else if (node->op == FTR_OP_batch_norm_grad)
             ftr__fuse_relu_grad(&f, node);
+        else if (node->op == FTR_OP_add)
+            ftr__fuse_bias(&f, node);
         else if (node->op == FTR_OP_attention)
             ftr__fuse_attention(&f, node);
         else if (node->op == FTR_OP_attention_grad)
