@@ -10,6 +10,7 @@
 
 #define FTR__ATTENTION_QUERIES 64    /* of a tile; the last one takes up to half as many more */
 #define FTR__ATTENTION_KEYS 112      /* of a tile, at most */
+#define FTR__ATTENTION_AHEAD 6       /* rows that copying asks for before it needs them */
 #define FTR__ATTENTION_TASKS 32      /* wanted of the forward pass */
 #define FTR__ATTENTION_GRAD_TASKS 16 /* wanted of the gradient: more cost memory */
 
@@ -283,7 +284,12 @@ static void ftr__attention_copy(const ftr__attention *a, const float *x, int64_t
                                 float *to) {
     const int64_t padded = ftr__attention_pad(width, a->simd->gemm.nr);
     if (width == 0) return;
-    ftr__gemm_copy(count, width, padded, x, stride, to);
+    /* Rows of a head lie far apart; the machine does not see by itself which come next. */
+    for (int64_t r = 0; r < count; r++) {
+        const float *from = x + r * stride, *ahead = from + FTR__ATTENTION_AHEAD * stride;
+        for (int64_t i = 0; i < width && r + FTR__ATTENTION_AHEAD < count; i += 16) __builtin_prefetch(ahead + i);
+        memcpy(to + r * padded, from, (size_t)width * sizeof(float));
+    }
     ftr__gemm_clear(count, padded - width, padded, to + width);
 }
 
