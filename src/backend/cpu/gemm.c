@@ -11,6 +11,7 @@
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
+#define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
 #define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
 
@@ -80,7 +81,7 @@ static void ftr__gemm_grid_columns(ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr, nt = ftr__gemm_ceil(g->n, nr);
     p->tm = ftr__gemm_ceil(g->m, mr) * mr;
-    p->tn = ftr__gemm_ceil(nt, ftr__gemm_min(FTR__GEMM_TASKS, nt)) * nr;
+    p->tn = ftr__gemm_ceil(nt, ftr__gemm_min(FTR__GEMM_TASKS, ftr__gemm_ceil(nt, FTR__GEMM_PANELS))) * nr;
     p->mb = 1;
     p->nb = ftr__gemm_ceil(g->n, p->tn);
 }
@@ -104,7 +105,7 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
     const bool shared = g->batch == 1 && !g->split && g->m > 2 * mr;
-    p.shared_a = shared && g->m <= FTR__GEMM_FEW_ROWS && g->m < g->n && g->b.at && (g->a.at || g->a.segment == g->k);
+    p.shared_a = shared && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at && (g->a.at || g->a.segment == g->k);
     p.shared = shared && !p.shared_a;
     p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
@@ -296,6 +297,7 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
 static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
     const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
+    if (p->shared_a) return t->a + ((i - t->i0) / p->simd->mr + 1) * p->a_tile;
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
 
