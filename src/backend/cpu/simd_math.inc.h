@@ -422,10 +422,25 @@ static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t
 
 /* ------------------------------------------------------------------------------------------------ row reductions -- */
 
+/* Half a vector of floats, and the same as doubles. */
+typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
+typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
+
+/* In pairs, so that few additions wait for each other. */
 FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
-    double sum = 0;
-    for (int i = 0; i < FTR__W; i++) sum += (double)v[i];
-    return sum;
+    FTR__S(vf_half) half[2];
+    double lane[FTR__W / 2];
+    __builtin_memcpy(half, &v, sizeof v);
+    const FTR__S(vd) sums =
+        __builtin_convertvector(half[0], FTR__S(vd)) + __builtin_convertvector(half[1], FTR__S(vd));
+    __builtin_memcpy(lane, &sums, sizeof lane);
+#if FTR__W == 16
+    for (int i = 0; i < 4; i++) lane[i] += lane[i + 4];
+#endif
+#if FTR__W >= 8
+    for (int i = 0; i < 2; i++) lane[i] += lane[i + 2];
+#endif
+    return lane[0] + lane[1];
 }
 
 /* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left
@@ -474,10 +489,8 @@ static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out
                  FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
-/* Half a vector of floats as doubles. Element i of 16 goes to partial sum i, so that the width does not matter; the square
+/* Element i of 16 goes to partial sum i, so that the width does not matter; the square
  * of a float is exact in double, so that fusing does not matter either. */
-typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
-typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
 
 FTR__INLINE void FTR__S(add_squares)(const float *x, FTR__S(vd) sums[32 / FTR__W]) {
     FTR__UNROLL
