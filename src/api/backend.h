@@ -58,6 +58,7 @@ typedef union ftr_op_attr {
     } matmul;
     struct {
         ftr_activation activation;
+        bool in_out; /* the fuse pass: the weight is [in, out] instead of [out, in] */
     } linear;
     struct {
         int32_t stride[2], padding[4], dilation[2], groups; /* padding: top, bottom, left, right */
@@ -113,6 +114,9 @@ typedef union ftr_op_attr {
         uint64_t key;
         uint32_t wanted; /* of a gradient: bit i is set if output i is used; the others are of shape [0] */
         bool causal;
+        /* The fuse pass: query, key and value are one tensor (three times an input), each of whose rows has all heads'
+         * queries, then keys, then values; output 0 of the gradient is that tensor's, 1 and 2 are of shape [0]. */
+        bool packed;
     } attention;
     struct {
         double base;

@@ -481,6 +481,17 @@ static void build_linear(op_build *b) {
     output(b, p[2] ? ftr_relu(y) : y);
 }
 
+/* The same as a sum, which the fuse pass joins. p: case, weight as [in, out], relu, bias first */
+static void build_linear_sum(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape x = linear_cases[p[0]].x;
+    int64_t in = x.dim[x.rank - 1], out = linear_cases[p[0]].out;
+    ftr_tensor input = uniform_input(b, x), weight = uniform_input(b, p[1] ? FTR_SHAPE(in, out) : FTR_SHAPE(out, in));
+    ftr_tensor bias = uniform_input(b, FTR_SHAPE(out)), product = ftr_matmul(input, weight, false, !p[1]);
+    ftr_tensor y = p[3] ? ftr_add(bias, product) : ftr_add(product, bias);
+    output(b, p[2] ? ftr_relu(y) : y);
+}
+
 /* p: no bias */
 static void build_linear_layer(op_build *b) {
     ftr_linear_desc desc = {.no_bias = b->of->p[0]};
@@ -1615,6 +1626,13 @@ static void add_products(table *t) {
             static const char *const forms[] = {"no bias", "bias", "bias relu"};
             WITH(add(t, build_linear, linear_cases[i].flags, "linear %s %s", linear_cases[i].name, forms[form]), i,
                  form > 0, form > 1);
+        }
+    }
+    for (int32_t i = 0; i < LENGTH(linear_cases); i++) {
+        for (int32_t form = 0; form < 4 && linear_cases[i].x.rank > 1; form++) {
+            WITH(add(t, build_linear_sum, linear_cases[i].flags, "linear %s sum%s%s", linear_cases[i].name,
+                     form & 1 ? " in out" : "", form > 1 ? " relu" : ""),
+                 i, form & 1, form > 1, i & 1);
         }
     }
     WITH(add(t, build_linear_layer, 0, "linear layer"), 0);

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
+#define FTR__GEMM_KC 384              /* depth of a block: a panel of B about fills the L1 cache */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
@@ -14,6 +14,9 @@
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
 #define FTR__GEMM_DIRECT (1 << 14)    /* floats of a block of both operands that are read where they lie, at most */
 #define FTR__GEMM_DIRECT_DEPTH 64     /* least depth of such a block */
+#define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
+#define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
+#define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
@@ -26,17 +29,19 @@ typedef struct ftr__gemm_plan {
     int64_t piece;  /* depth of one */
     int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
     bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
+    bool shared_a;  /* a chunk of all of A is packed before the tasks start; each packs its columns of B for itself */
     bool in_place;  /* A is read through pointers */
     bool whole_b;   /* a task packs all its panels of B at once */
     bool direct;    /* both operands are read where they lie */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
-    size_t b_bytes;     /* the packed chunk */
+    int64_t a_tile;     /* floats from one packed tile of A to the next */
+    size_t b_bytes;     /* the packed chunk, of A if that is shared */
     size_t piece_bytes; /* the pieces' results */
     /* the chunk at work */
     int64_t j0, j1, k0, k1;
-    float *b_packed, *partial;
+    float *packed, *partial;
     unsigned char *scratch;
 } ftr__gemm_plan;
 
@@ -75,6 +80,16 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
     p->nb = ftr__gemm_ceil(p->nc, p->tn);
 }
 
+/* A packed for all: tasks are columns. */
+static void ftr__gemm_grid_columns(ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, nt = ftr__gemm_ceil(g->n, nr);
+    p->tm = ftr__gemm_ceil(g->m, mr) * mr;
+    p->tn = ftr__gemm_ceil(nt, ftr__gemm_min(FTR__GEMM_TASKS, ftr__gemm_ceil(nt, FTR__GEMM_PANELS))) * nr;
+    p->mb = 1;
+    p->nb = ftr__gemm_ceil(g->n, p->tn);
+}
+
 /* Cuts k when rows and columns alone do not make tasks enough. */
 static void ftr__gemm_split(ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
@@ -103,20 +118,27 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    p.shared = g->batch == 1 && !g->split && g->m > 2 * mr;
+    const bool shared = g->batch == 1 && !g->split && g->m > 2 * mr;
+    p.shared_a = shared && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at && (g->a.at || g->a.segment == g->k);
+    p.shared = shared && !p.shared_a;
+    p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
+    if (shared) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
     if (p.shared) {
-        const int64_t blocks = ftr__gemm_max(4096 / p.kc, 1);
-        p.ks = ftr__gemm_min(g->k, blocks * p.kc);
         const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
         p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
         p.b_bytes = ftr__gemm_align((size_t)(p.ks * ftr__gemm_ceil(p.nc, nr) * nr) * sizeof(float));
     }
-    ftr__gemm_grid(&p);
+    if (p.shared_a)
+        ftr__gemm_grid_columns(&p);
+    else
+        ftr__gemm_grid(&p);
+    p.a_tile = mr * (p.shared_a ? p.ks : p.kc);
+    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm * p.ks) * sizeof(float));
     const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
-    p.a_bytes = p.in_place || p.direct ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.a_bytes = p.in_place || p.direct || p.shared_a ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
     p.whole_b = !p.shared && !p.direct && g->b.at && g->m > mr;
     const int64_t b_columns = p.shared || p.direct ? 0 : p.whole_b ? p.tn : nr;
     p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
@@ -157,7 +179,7 @@ static void ftr__gemm_pack_task(void *arg, int64_t task, int32_t worker) {
     const int64_t nr = p->simd->nr, j = p->j0 + task * nr;
     const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
     ftr__gemm_pack(p, &p->gemm->b, 0, j, ftr__gemm_min(nr, p->j1 - j), nr, p->k0, p->k1 - p->k0, pointers,
-                   p->b_packed + task * p->ks * nr);
+                   p->packed + task * p->ks * nr);
 }
 
 /* One task at one block of k. */
@@ -197,14 +219,44 @@ static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int6
     ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
 }
 
+/* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
+static void ftr__gemm_pack_a_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gemm_plan *p = (const ftr__gemm_plan *)arg;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr;
+    if (g->a.at) {
+        const int64_t k = p->k0 + task * FTR__GEMM_PACK_DEPTH;
+        ftr__gemm_pack_tiles(&g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k), p->a_tile,
+                             p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
+    } else {
+        const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
+        ftr__gemm_pack(p, &g->a, 0, task * mr, ftr__gemm_min(mr, g->m - task * mr), mr, p->k0, p->k1 - p->k0, pointers,
+                       p->packed + task * p->a_tile);
+    }
+}
+
+/* Packs what all tasks read, if anything. */
+static void ftr__gemm_pack_shared(const ftr__cpu *cpu, ftr__gemm_plan *p) {
+    if (p->k1 <= p->k0) return;
+    if (p->shared) ftr__pool_run(cpu->pool, ftr__gemm_ceil(p->j1 - p->j0, p->simd->nr), ftr__gemm_pack_task, p);
+    if (p->shared_a) {
+        const int64_t tasks = p->gemm->a.at ? ftr__gemm_ceil(p->k1 - p->k0, FTR__GEMM_PACK_DEPTH) : p->tm / p->simd->mr;
+        ftr__pool_run(cpu->pool, tasks, ftr__gemm_pack_a_task, p);
+    }
+}
+
 /* The block of A: pointers to its runs, or a packed copy. */
 static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *a = &p->gemm->a;
     const int64_t mr = p->simd->mr;
     if (p->direct) return;
+    if (p->shared_a) {
+        t->a = p->packed + (t->k - p->k0) * mr;
+        return;
+    }
     if (a->at && t->depth > 0) {
-        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, mr * p->kc, t->a);
+        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
         return;
     }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
@@ -213,7 +265,7 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     for (int64_t i = t->i0; i < t->i1; i += mr) {
         const int64_t count = ftr__gemm_min(mr, t->i1 - i), tile = (i - t->i0) / mr;
         if (!p->in_place) {
-            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * mr * p->kc);
+            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * p->a_tile);
             continue;
         }
         if (t->segments == 0) continue;
@@ -246,7 +298,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         *stride = b->stride;
         return b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
-    if (p->shared) return p->b_packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
+    if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
     if (b->at && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) { /* read once: a copy does not pay */
         *stride = b->stride;
         return b->at(b->source, t->batch, t->k, j);
@@ -275,7 +327,7 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
         p->simd->tile(t->depth, a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride, b, b_stride,
                       tile);
     } else {
-        p->simd->tile(t->depth, t->a + index * mr * p->kc, mr, b, b_stride, tile);
+        p->simd->tile(t->depth, t->a + index * p->a_tile, mr, b, b_stride, tile);
     }
 }
 
@@ -297,6 +349,7 @@ static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t
     if (p->in_place && p->gemm->a.dense && j == t->j0)
         return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
+    if (p->shared_a) return t->a + ((i - t->i0) / p->simd->mr + 1) * p->a_tile;
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
 
@@ -320,8 +373,18 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
+    const bool regular = !p->direct && (!g->c_row || t->c);
+    const int64_t step = t->c ? g->n : g->c_stride;
     for (int64_t i = t->i0; i < t->i1; i += mr) {
         const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
+        if (regular && rows == mr && width == nr) { /* most tiles */
+            float *const row = ftr__gemm_row(t, i) + j;
+            for (int64_t r = 0; r < mr; r++) tile.c[r] = row + r * step;
+            tile.ahead = ftr__gemm_ahead(t, i, j, b);
+            ftr__gemm_multiply(t, i, b, b_stride, &tile);
+            if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, tile.c);
+            continue;
+        }
         float *c[FTR__GEMM_MAX_MR];
         for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r) + j;
         for (int64_t r = 0; r < mr; r++) {
@@ -389,16 +452,14 @@ void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
     ftr__gemm_plan p = ftr__gemm_make_plan(cpu, g);
     p.scratch = (unsigned char *)workspace;
     unsigned char *next = p.scratch + p.worker * (size_t)ftr__pool_threads(cpu->pool);
-    p.b_packed = g->kept ? g->kept : (float *)(void *)next;
+    p.packed = g->kept ? g->kept : (float *)(void *)next;
     p.partial = (float *)(void *)(next + p.b_bytes);
     for (p.j0 = 0; p.j0 < g->n; p.j0 = p.j1) {
         p.j1 = ftr__gemm_min(p.j0 + p.nc, g->n);
         p.k0 = 0;
         do {
             p.k1 = ftr__gemm_min(p.k0 + p.ks, g->k);
-            if (p.shared && p.k1 > p.k0 && !(g->kept && g->kept_is_made)) {
-                ftr__pool_run(cpu->pool, ftr__gemm_ceil(p.j1 - p.j0, p.simd->nr), ftr__gemm_pack_task, &p);
-            }
+            if (!(g->kept && g->kept_is_made)) ftr__gemm_pack_shared(cpu, &p);
             const int64_t nb = ftr__gemm_ceil(p.j1 - p.j0, p.tn);
             p.nb = nb;
             ftr__pool_run(cpu->pool, g->batch * p.pieces * p.mb * nb, ftr__gemm_task, &p);

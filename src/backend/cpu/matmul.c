@@ -148,17 +148,18 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
 /* The operands' descriptions must outlive the product's, so they are the caller's. */
 static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix *x, ftr__gemm_matrix *weight) {
     const ftr_shape *w = &call->in[1].shape, *y = &call->out[0].shape;
-    const int64_t n = w->dim[0], k = w->dim[1];
+    const bool in_out = call->attr->linear.in_out;
+    const int64_t n = w->dim[in_out ? 1 : 0], k = w->dim[in_out ? 0 : 1];
     int64_t m = 1;
     for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
     *x = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = k};
-    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = k};
+    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = in_out ? n : k};
     return (ftr__gemm){.batch = 1,
                        .m = m,
                        .n = n,
                        .k = k,
                        .a = ftr__gemm_k_together(x, k),
-                       .b = ftr__gemm_k_together(weight, k),
+                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__gemm_k_together(weight, k),
                        .c = (float *)call->out[0].data,
                        .c_stride = n,
                        .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
@@ -176,7 +177,8 @@ ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
     ftr__gemm_matrix x, weight;
     const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
     const bool relu = g.activation == FTR_ACT_RELU;
-    if (!ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+    const bool lines = !call->attr->linear.in_out || g.n == 1;
+    if (!lines || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
         ftr__gemm_run(cpu, &g, call->workspace);
     }
     return FTR_OK;

@@ -6,8 +6,8 @@
 #include <math.h>
 
 #define FTR__ROW_NORM_GRAIN 16384 /* elements of a task that computes rows */
-#define FTR__ROW_NORM_TILE 512    /* columns of a task that computes dgamma and dbeta */
-#define FTR__ROW_NORM_CHUNK 32768 /* elements of such a task */
+#define FTR__ROW_NORM_TILE 512    /* columns of a task that adds up dgamma and dbeta */
+#define FTR__ROW_NORM_CHUNK 32768 /* elements of a task that computes a gradient with its share of them */
 #define FTR__ROW_NORM_ROWS 256    /* rows of such a task, at most */
 
 typedef struct ftr__row_norm_job {
@@ -85,37 +85,36 @@ ftr_status ftr__cpu_row_norm(const ftr_kernel_call *call) {
 }
 
 /* With u = dy gamma and z = (x - mean) / std: dx = (u - mean of u - z mean of u z) / std; RMS norm has no mean of u. */
-static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__row_norm_job *job = arg;
+static void ftr__row_norm_grad_row(const ftr__row_norm_job *job, int64_t row, float *sum, float *product) {
     const ftr_kernel_call *call = job->call;
-    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
-    (void)worker;
-    for (int64_t row = begin; row < end; row++) {
-        const int64_t at = row * job->n;
-        const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
-        const float mean = job->rms ? 0.0f : job->mean[row];
-        const double invstd = (double)job->invstd[row], n = (double)job->n;
-        double sums[2];
-        job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
-        const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
-        job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
-                                 (float *)call->out[0].data + at);
-    }
+    const int64_t at = row * job->n;
+    const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
+    const float mean = job->rms ? 0.0f : job->mean[row];
+    const double invstd = (double)job->invstd[row], n = (double)job->n;
+    double sums[2];
+    /* First, for dx may lie in dy's memory. */
+    if (sum) job->math->row_norm_sums(job->n, dy, x, mean, job->invstd[row], sum, product);
+    job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
+    const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
+    job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
+                             (float *)call->out[0].data + at);
 }
 
-static void ftr__row_norm_sums_task(void *arg, int64_t task, int32_t worker) {
+static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__row_norm_job *job = arg;
-    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__ROW_NORM_TILE;
-    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
-    const int64_t width = ftr__row_norm_end(column, FTR__ROW_NORM_TILE, job->n) - column;
-    const float *dy = (const float *)job->call->in[0].data + column;
-    const float *x = (const float *)job->call->in[1].data + column;
-    float *sum = job->partial + chunk * 2 * job->n + column, *product = sum + job->n;
+    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
     (void)worker;
-    for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
-    for (int64_t row = begin; row < end; row++)
-        job->math->row_norm_sums(width, dy + row * job->n, x + row * job->n, job->rms ? 0.0f : job->mean[row],
-                                 job->invstd[row], sum, product);
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_grad_row(job, row, NULL, NULL);
+}
+
+/* The same of a chunk of rows, with its share of dgamma and dbeta. */
+static void ftr__row_norm_grad_chunk_task(void *arg, int64_t chunk, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
+    float *sum = job->partial + chunk * 2 * job->n, *product = sum + job->n;
+    (void)worker;
+    for (int64_t j = 0; j < 2 * job->n; j++) sum[j] = 0.0f;
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_grad_row(job, row, sum, product);
 }
 
 static void ftr__row_norm_combine_task(void *arg, int64_t task, int32_t worker) {
@@ -138,7 +137,6 @@ size_t ftr__cpu_row_norm_grad_workspace(const ftr_kernel_call *call) {
     return call->attr->row_norm.sums ? (size_t)(job.chunks * 2 * job.n) * sizeof(float) : 0;
 }
 
-/* The sums come first: dx may lie in dy's memory. */
 ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__row_norm_job job = ftr__row_norm_job_of(call, &call->in[1]);
@@ -148,8 +146,9 @@ ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     job.gamma = ftr__row_norm_data(call, job.rms ? 3 : 4);
     job.partial = call->workspace;
     if (call->attr->row_norm.sums) {
-        ftr__pool_run(pool, job.chunks * job.tiles, ftr__row_norm_sums_task, &job);
+        ftr__pool_run(pool, job.chunks, ftr__row_norm_grad_chunk_task, &job);
         ftr__pool_run(pool, job.tiles, ftr__row_norm_combine_task, &job);
+        return FTR_OK;
     }
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__row_norm_grad_task, &job);
     return FTR_OK;

@@ -66,6 +66,28 @@ FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELEC
 
 FTR__INLINE FTR__VF FTR__S(minimum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a < b) | (a != a), a, b); }
 
+/* 1 / x for x from 1 to 2, or NaN. An estimate of 14 bits and a step of Newton's: the division has less throughput. */
+FTR__INLINE FTR__VF FTR__S(reciprocal_near_one)(FTR__VF x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    const FTR__VF r = (FTR__VF)_mm512_rcp14_ps((__m512)x);
+    return FTR__FMA(FTR__FMA(-x, r, FTR__SPLAT(1.0f)), r, r);
+#else
+    return 1.0f / x;
+#endif
+}
+
+/* Limits to low..high, which NaN passes. */
+FTR__INLINE FTR__VF FTR__S(clamped)(FTR__VF x, float low, float high) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), (__m512)x));
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), (__m256)x));
+#else
+    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
+    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
+#endif
+}
+
 /* e^r - 1 for |r| <= ln(2) / 2: r + r^2 P(r), P a minimax polynomial (relative error of e^r 4e-9). */
 FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
     FTR__VF p = FTR__SPLAT(0.00138141739f);
@@ -80,19 +102,22 @@ FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
  * normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
-    x = FTR__SELECT(x < -104.0f, FTR__SPLAT(-104.0f), x);
+    x = FTR__S(clamped)(x, -104.0f, 89.0f);
     const FTR__VF shifted = FTR__FMA(x, FTR__SPLAT(1.44269504089f), round);
     const FTR__VF whole = shifted - round;
     /* ln 2 in two parts; the first has few bits, so that its product is exact. */
     FTR__VF r = FTR__FMA(whole, FTR__SPLAT(-0.693359375f), x);
     r = FTR__FMA(whole, FTR__SPLAT(2.12194440e-4f), r);
     const FTR__VF p = FTR__S(exponential_less_one)(r) + 1.0f;
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
     const FTR__VI n = (FTR__VI)((FTR__VU)shifted - (FTR__VU)round);
     const FTR__VI half = n >> 1;
     const FTR__VF first = (FTR__VF)(((FTR__VU)half + 127u) << 23);
     const FTR__VF second = (FTR__VF)(((FTR__VU)n - (FTR__VU)half + 127u) << 23);
     return p * first * second;
+#endif
 }
 
 /* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3
@@ -140,7 +165,7 @@ FTR__INLINE FTR__VF FTR__S(hyperbolic_tangent)(FTR__VF x) {
 /* With e = e^-|x|: 1 / (1 + e) for x >= 0, e / (1 + e) below, which keeps its precision toward 0. */
 FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
-    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
+    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) * FTR__S(reciprocal_near_one)(1.0f + e);
 }
 
 /* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax
@@ -183,8 +208,7 @@ FTR__INLINE FTR__VF FTR__S(error_function)(FTR__VF x) {
 }
 
 FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) {
-    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
-    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
+    return FTR__S(clamped)(x, low, high);
 }
 
 FTR__INLINE FTR__VF FTR__S(gelu)(FTR__VF x) {
@@ -210,7 +234,8 @@ FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
     x = FTR__S(limited)(x, -16.0f, 16.0f);
     const FTR__VF square = x * x;
     const FTR__VF twice_u = x * FTR__FMA(square, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f));
-    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u));
+    const FTR__VF part = FTR__S(reciprocal_near_one)(1.0f + e);
     const FTR__VF inner = x * FTR__FMA(square, FTR__SPLAT(0.214064449f), FTR__SPLAT(1.59576912f));
     return FTR__FMA(inner, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
 }
@@ -218,12 +243,14 @@ FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
 /* x / (1 + e^-x). For x < 0 x e^x / (1 + e^x), the exponential in two halves so that only the result may underflow. */
 FTR__INLINE FTR__VF FTR__S(silu)(FTR__VF x) {
     const FTR__VF half = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u) * 0.5f);
-    return FTR__SELECT(x < 0.0f, x * half * half, x) / FTR__FMA(half, half, FTR__SPLAT(1.0f));
+    return FTR__SELECT(x < 0.0f, x * half * half, x) *
+           FTR__S(reciprocal_near_one)(FTR__FMA(half, half, FTR__SPLAT(1.0f)));
 }
 
 /* s + x s (1 - s) with s = 1 / (1 + e^-x). */
 FTR__INLINE FTR__VF FTR__S(silu_slope)(FTR__VF x) {
-    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
+    const FTR__VF part = FTR__S(reciprocal_near_one)(1.0f + e);
     return FTR__FMA(x, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
 }
 
@@ -396,10 +423,25 @@ static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t
 
 /* ------------------------------------------------------------------------------------------------ row reductions -- */
 
+/* Half a vector of floats, and the same as doubles. */
+typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
+typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
+
+/* In pairs, so that few additions wait for each other. */
 FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
-    double sum = 0;
-    for (int i = 0; i < FTR__W; i++) sum += (double)v[i];
-    return sum;
+    FTR__S(vf_half) half[2];
+    double lane[FTR__W / 2];
+    __builtin_memcpy(half, &v, sizeof v);
+    const FTR__S(vd) sums =
+        __builtin_convertvector(half[0], FTR__S(vd)) + __builtin_convertvector(half[1], FTR__S(vd));
+    __builtin_memcpy(lane, &sums, sizeof lane);
+#if FTR__W == 16
+    for (int i = 0; i < 4; i++) lane[i] += lane[i + 4];
+#endif
+#if FTR__W >= 8
+    for (int i = 0; i < 2; i++) lane[i] += lane[i + 2];
+#endif
+    return lane[0] + lane[1];
 }
 
 /* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left
@@ -448,10 +490,8 @@ static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out
                  FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
-/* Half a vector of floats as doubles. Element i of 16 goes to partial sum i, so that the width does not matter; the square
+/* Element i of 16 goes to partial sum i, so that the width does not matter; the square
  * of a float is exact in double, so that fusing does not matter either. */
-typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
-typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
 
 FTR__INLINE void FTR__S(add_squares)(const float *x, FTR__S(vd) sums[32 / FTR__W]) {
     FTR__UNROLL
