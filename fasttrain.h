@@ -1930,7 +1930,7 @@ typedef struct ftr_memory {
     size_t optimizer_state; /* sums of gradients and averages included */
     size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
     size_t workspace;   /* scratch of the node that needs most; without gradients also the weights as kernels like them, which
-                         * are made anew only when the weights have changed */
+                         * are made anew only when the weights have changed; not with a memory_budget */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
     /* What recomputation costs a step: nodes that run a second time, their multiply-adds (matrix products, convolutions and
@@ -12284,6 +12284,7 @@ struct ftr_plan {
     unsigned char *memory[FTR__PLACE_COUNT];
     unsigned char *workspace, *packed; /* packed: what kernels keep of weights, see ftr_kernel_call.kept */
     size_t packed_bytes;
+    bool packs; /* nothing is kept where memory is limited */
     uint64_t packed_version; /* of the variables that it was made of; 0: of none */
     ftr__step *steps;
     int32_t step_count;
@@ -14427,6 +14428,7 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_graph *graph = plan->graph;
     plan->mode = desc->mode;
     plan->amp = desc->amp;
+    plan->packs = !desc->memory_budget;
     plan->loss = desc->loss.id;
     plan->debug_nonfinite = desc->debug_nonfinite;
     plan->cumulative_statistics = desc->cumulative_statistics;
@@ -14657,10 +14659,10 @@ static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
     return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
 }
 
-/* Whether a node's second input is a variable, or a cast of one, in a plan that changes none. */
+/* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
 static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
     const ftr_graph *graph = plan->graph;
-    if (plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
+    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
     const ftr__node *weight = &graph->nodes[graph->values[node->in[1]].node];
     if (weight->op == FTR_OP_cast) weight = &graph->nodes[graph->values[weight->in[0]].node];
     return weight->variable >= 0;

@@ -156,7 +156,7 @@ typedef struct ftr_memory {
     size_t optimizer_state; /* sums of gradients and averages included */
     size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
     size_t workspace;   /* scratch of the node that needs most; without gradients also the weights as kernels like them, which
-                         * are made anew only when the weights have changed */
+                         * are made anew only when the weights have changed; not with a memory_budget */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
     /* What recomputation costs a step: nodes that run a second time, their multiply-adds (matrix products, convolutions and

@@ -91,6 +91,7 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_graph *graph = plan->graph;
     plan->mode = desc->mode;
     plan->amp = desc->amp;
+    plan->packs = !desc->memory_budget;
     plan->loss = desc->loss.id;
     plan->debug_nonfinite = desc->debug_nonfinite;
     plan->cumulative_statistics = desc->cumulative_statistics;
@@ -321,10 +322,10 @@ static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
     return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
 }
 
-/* Whether a node's second input is a variable, or a cast of one, in a plan that changes none. */
+/* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
 static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
     const ftr_graph *graph = plan->graph;
-    if (plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
+    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
     const ftr__node *weight = &graph->nodes[graph->values[node->in[1]].node];
     if (weight->op == FTR_OP_cast) weight = &graph->nodes[graph->values[weight->in[0]].node];
     return weight->variable >= 0;

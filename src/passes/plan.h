@@ -70,6 +70,7 @@ struct ftr_plan {
     unsigned char *memory[FTR__PLACE_COUNT];
     unsigned char *workspace, *packed; /* packed: what kernels keep of weights, see ftr_kernel_call.kept */
     size_t packed_bytes;
+    bool packs; /* nothing is kept where memory is limited */
     uint64_t packed_version; /* of the variables that it was made of; 0: of none */
     ftr__step *steps;
     int32_t step_count;
