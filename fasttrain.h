@@ -32455,9 +32455,7 @@ FTR__INLINE FTR__VF FTR__S(error_function)(FTR__VF x) {
     return FTR__SELECT(size < 1.0f, p * x, (FTR__VF)((FTR__VU)large | sign));
 }
 
-FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) {
-    return FTR__S(clamped)(x, low, high);
-}
+FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) { return FTR__S(clamped)(x, low, high); }
 
 FTR__INLINE FTR__VF FTR__S(gelu)(FTR__VF x) {
     FTR__VF bell;
@@ -32680,8 +32678,7 @@ FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
     FTR__S(vf_half) half[2];
     double lane[FTR__W / 2];
     __builtin_memcpy(half, &v, sizeof v);
-    const FTR__S(vd) sums =
-        __builtin_convertvector(half[0], FTR__S(vd)) + __builtin_convertvector(half[1], FTR__S(vd));
+    const FTR__S(vd) sums = __builtin_convertvector(half[0], FTR__S(vd)) + __builtin_convertvector(half[1], FTR__S(vd));
     __builtin_memcpy(lane, &sums, sizeof lane);
 #if FTR__W == 16
     for (int i = 0; i < 4; i++) lane[i] += lane[i + 4];
@@ -33266,7 +33263,7 @@ FTR__INLINE FTR__VF FTR__S(widen_f16)(FTR__VH x) {
  * a carry goes into the exponent. Below the normal range the sum with 1/2, whose last bit is 2^-24, is what rounds. */
 FTR__INLINE FTR__VH FTR__S(narrow_f16)(FTR__VF x) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (FTR__VH)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (FTR__VH)_mm512_maskz_cvtps_ph((__mmask16)0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif FTR__SIMD_LEVEL == 2
     return (FTR__VH)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
 #else
