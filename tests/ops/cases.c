@@ -551,6 +551,7 @@ static const conv_case conv_cases[] = {
     {"large stride 2", {2, 23, 21, 9}, 33, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large 1x1", {2, 14, 15, 40}, 35, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 1x1, 16 to 20", {2, 14, 15, 16}, 20, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 1x1, 24 to 41", {2, 14, 15, 24}, 41, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 1x1, 48 to 17", {2, 21, 20, 48}, 17, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 7x7", {2, 21, 20, 3}, 16, {7, 7}, {.stride = {2, 2}, .padding = {3, 3, 3, 3}}, OP_LARGE},
     {"large depthwise", {2, 17, 16, 35}, 35, {3, 3}, {.groups = 35, .padding = {1, 1, 1, 1}}, OP_LARGE},

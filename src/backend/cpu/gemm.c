@@ -12,8 +12,8 @@
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
 #define FTR__GEMM_ROWS_AHEAD 32       /* rows of A that are asked for before they are needed */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
-#define FTR__GEMM_DIRECT (1 << 14)    /* floats of a block of both operands that are read where they lie, at most */
-#define FTR__GEMM_DIRECT_DEPTH 64     /* least depth of such a block */
+#define FTR__GEMM_DIRECT (3 << 15)    /* floats of a block of operands read where they lie, at most: the L2 cache */
+#define FTR__GEMM_DIRECT_DEPTH 84     /* least depth of such a block */
 #define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
 #define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
@@ -33,6 +33,7 @@ typedef struct ftr__gemm_plan {
     bool in_place;  /* A is read through pointers */
     bool whole_b;   /* a task packs all its panels of B at once */
     bool direct;    /* both operands are read where they lie */
+    int64_t panel;  /* columns of a panel: of a tile; half as many where fewer than those of a tile can be read */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
@@ -101,12 +102,12 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
     if (p->pieces > 1) p->piece_bytes = ftr__gemm_align((size_t)(g->batch * p->pieces * g->m * g->n) * sizeof(float));
 }
 
-/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the nearest cache, and a
+/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the L2 cache, and a
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
     return g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr && g->n >= p->simd->nr / 2 &&
-           (g->n >= p->simd->nr || g->n == p->simd->nr / 2) && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
+           g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
@@ -114,6 +115,7 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     p.direct = ftr__gemm_is_direct(&p);
+    p.panel = p.direct && g->n < nr ? nr / 2 : nr;
     if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
@@ -284,8 +286,8 @@ static int64_t ftr__gemm_direct_row(const ftr__gemm_plan *p, int64_t i) {
 }
 
 static int64_t ftr__gemm_direct_column(const ftr__gemm_plan *p, int64_t j) {
-    const int64_t nr = p->simd->nr, n = p->gemm->n;
-    return ftr__gemm_min(j, n - j <= nr / 2 ? n - nr / 2 : n - nr);
+    const int64_t half = p->simd->nr / 2, n = p->gemm->n;
+    return ftr__gemm_min(j, n - (n - j <= half ? half : p->panel));
 }
 
 /* The panel of B at columns j, and its stride. */
@@ -336,7 +338,7 @@ static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, 
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
     const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
-    const int64_t part = (j - t->j0) / p->simd->nr * tiles + (i - t->i0) / p->simd->mr;
+    const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
     if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
     if (part < of_b) return g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
     return g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
@@ -357,7 +359,7 @@ static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
     const size_t bytes = (size_t)width * sizeof(float);
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
     int64_t b_stride;
@@ -427,7 +429,7 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         if (p->whole_b && t.depth > 0)
             ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
                                  t.b);
-        for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
+        for (int64_t j = t.j0; j < t.j1; j += p->panel) ftr__gemm_panel(&t, j);
         t.k += t.depth;
     } while (t.k < end);
 }
