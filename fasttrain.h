@@ -265,6 +265,7 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *   FASTTRAIN_WINOGRAD         environment: off, to compute all convolutions as direct sums; see ftr_context_create()
+ *   FASTTRAIN_NO_FUSE          environment: fusions to leave out; see ftr_fusion
  *
  * 15  WHAT IT DOES NOT DO
  *
@@ -1867,6 +1868,22 @@ typedef enum ftr_mode {
     FTR_MODE_EVAL       /* running statistics, dropout off */
 } ftr_mode;
 
+/* What the fuse pass joins: each a switch for ftr_compile_desc.no_fuse and, by its name, for the environment variable
+ * FASTTRAIN_NO_FUSE. A fusion changes results by rounding alone. */
+typedef enum ftr_fusion {
+    FTR_FUSE_BIAS = 1 << 0,       /* "bias": a product and the sum with a bias, as a linear layer */
+    FTR_FUSE_RELU = 1 << 1,       /* "relu": ReLU in the linear layer, convolution or batch norm before it */
+    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": batch norm, residual addition and ReLU; of no use without "relu" */
+    FTR_FUSE_RELU_GRAD = 1 << 3,  /* "relu_grad": ReLU's gradient in that of batch norm */
+    FTR_FUSE_ACTIVATION = 1 << 4, /* "activation": SiLU, hardswish and ReLU6 in batch norm, their gradients in its gradient,
+                                   * which computes again what went into them */
+    FTR_FUSE_CONV_NORM = 1 << 5,  /* "conv_norm": batch norm with running statistics, and what it has taken over, in the
+                                   * convolution before it */
+    FTR_FUSE_ATTENTION = 1 << 6,  /* "attention": attention reads queries, keys and values, and writes their gradients,
+                                   * where they lie in one tensor */
+    FTR_FUSE_ALL = (1 << 7) - 1
+} ftr_fusion;
+
 /* Called after each pass with the graph as it then is (print it with ftr_graph_print()). */
 typedef void (*ftr_pass_fn)(void *user, const char *pass, const ftr_graph *graph);
 
@@ -1892,7 +1909,8 @@ typedef struct ftr_compile_desc {
     size_t memory_budget;           /* bytes that the plan may take (ftr_memory.total); 0: no limit. See below */
     const char *const *recompute;   /* scopes whose values are recomputed in the backward pass. See below */
     int32_t recompute_count;
-    bool no_fuse;                   /* leave the fuse pass out */
+    uint32_t no_fuse;               /* fusions to leave out: ftr_fusion, added up. The environment variable FASTTRAIN_NO_FUSE
+                                     * ("relu bias", names with spaces between them, or "all") leaves out more */
     ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
@@ -1915,7 +1933,8 @@ typedef struct ftr_compile_desc {
 /* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
  * gradients_of) lie in one arena in order of declaration.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
- * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing);
+ * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing, a word
+ * of FASTTRAIN_NO_FUSE that is no fusion);
  * FTR_ERROR_OUT_OF_MEMORY, also if memory_budget is too small. *plan is then NULL. */
 FTR_API ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan);
 
@@ -12304,9 +12323,8 @@ FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
 /* Mixed precision: casts by the classes of ops.def. Gradients have marks where their types follow from the forward graph. */
 FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 
-/* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
- * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
-FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
+/* Joins nodes, see ftr_fusion: all but those in `no_fuse` and in the environment. */
+FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse);
 
 /* What is to be recomputed. */
 typedef struct ftr__recompute_desc {
@@ -12728,9 +12746,12 @@ ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp) {
 typedef struct ftr__fuser {
     ftr_plan *plan;
     ftr_graph *graph;
+    uint32_t off; /* fusions that are left out */
     int32_t *uses; /* of each value; one more if it is kept */
     bool *needed;  /* nodes */
 } ftr__fuser;
+
+static bool ftr__may(const ftr__fuser *f, ftr_fusion fusion) { return (f->off & (uint32_t)fusion) == 0; }
 
 static void ftr__count_uses(ftr__fuser *f) {
     for (int32_t v = 0; v < f->graph->value_count; v++) f->uses[v] = 0;
@@ -12827,7 +12848,7 @@ static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
     if (!producer) return;
     const bool with_residual = producer->op == FTR_OP_add;
-    if (with_residual) producer = ftr__fuse_residual(f, producer);
+    if (with_residual) producer = ftr__may(f, FTR_FUSE_RESIDUAL) ? ftr__fuse_residual(f, producer) : NULL;
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
@@ -13051,34 +13072,66 @@ static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__plan_rename(f->plan, sum, grad->first_out);
 }
 
-ftr_status ftr__pass_fuse(ftr_plan *plan) {
+/* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
+static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
+    static const char *const names[] = {"bias", "relu", "residual", "relu_grad", "activation", "conv_norm", "attention"};
+    for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
+        const size_t length = strcspn(word, " ");
+        uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
+        for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++)
+            if (strlen(names[i]) == length && strncmp(word, names[i], length) == 0) found = 1u << i;
+        if (!found && length > 0)
+            return ftr__error(context, FTR_ERROR_NAME,
+                              "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
+                              "conv_norm or attention",
+                              (int)length, word);
+        *off |= found;
+        word += length + (word[length] == ' ');
+    }
+    return FTR_OK;
+}
+
+static void ftr__fuse_node(ftr__fuser *f, ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_relu:
+        if (ftr__may(f, FTR_FUSE_RELU)) ftr__fuse_relu(f, node);
+        break;
+    case FTR_OP_batch_norm_grad:
+        if (ftr__may(f, FTR_FUSE_RELU_GRAD)) ftr__fuse_relu_grad(f, node);
+        break;
+    case FTR_OP_add:
+        if (ftr__may(f, FTR_FUSE_BIAS)) ftr__fuse_bias(f, node);
+        break;
+    case FTR_OP_attention:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention(f, node);
+        break;
+    case FTR_OP_attention_grad:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention_grad(f, node);
+        break;
+    default:
+        if (!node->backward && ftr__may(f, FTR_FUSE_ACTIVATION) && ftr__smooth_of(node).activation != FTR_ACT_NONE)
+            ftr__fuse_smooth(f, node);
+        break;
+    }
+}
+
+ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse) {
     ftr_graph *graph = plan->graph;
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
-    ftr__fuser f = {.plan = plan, .graph = graph};
+    ftr__fuser f = {.plan = plan, .graph = graph, .off = no_fuse};
+    ftr_status status = ftr__fusions_off(plan->context, &f.off);
+    if (status) return status;
     f.uses = ftr__arena_alloc(&plan->arena, values * sizeof *f.uses);
     f.needed = ftr__arena_alloc(&plan->arena, nodes);
     if (!f.uses || !f.needed) return ftr__out_of_memory(plan->context, "fuse", values * sizeof *f.uses);
-    const ftr_status status = ftr__mark_needed(plan, f.needed);
+    status = ftr__mark_needed(plan, f.needed);
     if (status) return status;
     ftr__count_uses(&f);
-    for (int32_t n = 0; n < graph->node_count; n++) {
-        ftr__node *node = &graph->nodes[n];
-        if (!f.needed[n] || node->dead) continue;
-        if (node->op == FTR_OP_relu)
-            ftr__fuse_relu(&f, node);
-        else if (node->op == FTR_OP_batch_norm_grad)
-            ftr__fuse_relu_grad(&f, node);
-        else if (node->op == FTR_OP_add)
-            ftr__fuse_bias(&f, node);
-        else if (node->op == FTR_OP_attention)
-            ftr__fuse_attention(&f, node);
-        else if (node->op == FTR_OP_attention_grad)
-            ftr__fuse_attention_grad(&f, node);
-        else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
-            ftr__fuse_smooth(&f, node);
-    }
+    for (int32_t n = 0; n < graph->node_count; n++)
+        if (f.needed[n] && !graph->nodes[n].dead) ftr__fuse_node(&f, &graph->nodes[n]);
     for (int32_t n = 0; n < graph->node_count; n++) /* after everything that a batch norm takes over */
-        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm)
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm &&
+            ftr__may(&f, FTR_FUSE_CONV_NORM))
             ftr__fuse_conv_norm(&f, &graph->nodes[n]);
     return FTR_OK;
 }
@@ -14378,9 +14431,12 @@ static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, 
     return status;
 }
 
-/* What stands around the optimizer's step. */
-static ftr_status ftr__check_around(const ftr_plan *plan, const ftr_compile_desc *desc) {
+/* What needs no graph. */
+static ftr_status ftr__check_settings(const ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->no_fuse & ~(uint32_t)FTR_FUSE_ALL)
+        return ftr__error(plan->context, bad, "compile: no_fuse is %u, expected fusions that add up to %d at most",
+                          (unsigned)desc->no_fuse, (int)FTR_FUSE_ALL);
     if (desc->accumulate < 0)
         return ftr__error(plan->context, bad, "compile: accumulate is %lld, expected 0 or more",
                           (long long)desc->accumulate);
@@ -14419,7 +14475,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                             desc->recompute ? "given" : "NULL", (int)desc->recompute_count);
     if (!status) status = ftr__recompute_check(plan->source, desc->recompute, desc->recompute_count);
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
-    if (!status) status = ftr__check_around(plan, desc);
+    if (!status) status = ftr__check_settings(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
@@ -14630,7 +14686,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 0: status = ftr__pass_lower(plan); break;
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
-        case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 3: status = ftr__pass_fuse(plan, desc->no_fuse); break;
         case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
@@ -17740,8 +17796,8 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
 #define FTR__GEMM_ROWS_AHEAD 32       /* rows of A that are asked for before they are needed */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
-#define FTR__GEMM_DIRECT (1 << 14)    /* floats of a block of both operands that are read where they lie, at most */
-#define FTR__GEMM_DIRECT_DEPTH 64     /* least depth of such a block */
+#define FTR__GEMM_DIRECT (3 << 15)    /* floats of a block of operands read where they lie, at most: the L2 cache */
+#define FTR__GEMM_DIRECT_DEPTH 84     /* least depth of such a block */
 #define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
 #define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
@@ -17761,6 +17817,7 @@ typedef struct ftr__gemm_plan {
     bool in_place;  /* A is read through pointers */
     bool whole_b;   /* a task packs all its panels of B at once */
     bool direct;    /* both operands are read where they lie */
+    int64_t panel;  /* columns of a panel: of a tile; half as many where fewer than those of a tile can be read */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
@@ -17829,12 +17886,12 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
     if (p->pieces > 1) p->piece_bytes = ftr__gemm_align((size_t)(g->batch * p->pieces * g->m * g->n) * sizeof(float));
 }
 
-/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the nearest cache, and a
+/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the L2 cache, and a
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
     return g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr && g->n >= p->simd->nr / 2 &&
-           (g->n >= p->simd->nr || g->n == p->simd->nr / 2) && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
+           g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
@@ -17842,6 +17899,7 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     p.direct = ftr__gemm_is_direct(&p);
+    p.panel = p.direct && g->n < nr ? nr / 2 : nr;
     if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
@@ -18012,8 +18070,8 @@ static int64_t ftr__gemm_direct_row(const ftr__gemm_plan *p, int64_t i) {
 }
 
 static int64_t ftr__gemm_direct_column(const ftr__gemm_plan *p, int64_t j) {
-    const int64_t nr = p->simd->nr, n = p->gemm->n;
-    return ftr__gemm_min(j, n - j <= nr / 2 ? n - nr / 2 : n - nr);
+    const int64_t half = p->simd->nr / 2, n = p->gemm->n;
+    return ftr__gemm_min(j, n - (n - j <= half ? half : p->panel));
 }
 
 /* The panel of B at columns j, and its stride. */
@@ -18064,7 +18122,7 @@ static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, 
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
     const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
-    const int64_t part = (j - t->j0) / p->simd->nr * tiles + (i - t->i0) / p->simd->mr;
+    const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
     if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
     if (part < of_b) return g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
     return g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
@@ -18085,7 +18143,7 @@ static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
     const size_t bytes = (size_t)width * sizeof(float);
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
     int64_t b_stride;
@@ -18155,7 +18213,7 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         if (p->whole_b && t.depth > 0)
             ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
                                  t.b);
-        for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
+        for (int64_t j = t.j0; j < t.j1; j += p->panel) ftr__gemm_panel(&t, j);
         t.k += t.depth;
     } while (t.k < end);
 }
@@ -34088,6 +34146,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     return all;
 }
 
+#define FTR__TAP_AHEAD 16 /* pixels of dy and of the last row of taps that are asked for before they are needed */
 #define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
 #define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0}, more##s##t = {0};
 #define FTR__TAP_STEP(s, t)                                                                                            \
@@ -34111,6 +34170,10 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     for (; i < (end); i++, dy += dy_pixel, at += x_pixel) {                                                            \
         const FTR__VF d = FTR__TAP_LOAD(dy), e = two ? FTR__LOAD(dy + FTR__W) : (FTR__VF){0};                          \
         (void)e;                                                                                                       \
+        __builtin_prefetch(dy + FTR__TAP_AHEAD * dy_pixel);                                                            \
+        __builtin_prefetch(below + at + FTR__TAP_AHEAD * x_pixel);                                                     \
+        if (two) __builtin_prefetch(dy + FTR__W + FTR__TAP_AHEAD * dy_pixel);                                          \
+        if (two) __builtin_prefetch(below + FTR__W + at + FTR__TAP_AHEAD * x_pixel);                                   \
         taps(step)                                                                                                     \
     }
 /* A function for one shape, whose first row is row `row` of all taps. For two vectors of channels, a whole one, or the
@@ -34121,7 +34184,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
         const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
         const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
         const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
-        const float *const x4 = x3 + next;                                                                             \
+        const float *const x4 = x3 + next, *const below = x0 + (r->tap_rows - 1 - row) * next;                         \
         (void)x1, (void)x2, (void)x3, (void)x4;                                                                        \
         taps(FTR__TAP_START);                                                                                          \
         for (int64_t k = 0; k < r->rows; k++) {                                                                        \
@@ -34145,6 +34208,7 @@ FTR__TAP_SUMS(depthwise_sums_2x3, FTR__TAPS_2X3)
 FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 #endif
 #undef FTR__TAP_LOAD
+#undef FTR__TAP_AHEAD
 #undef FTR__TAP_START
 #undef FTR__TAP_STEP
 #undef FTR__TAP_EDGE

@@ -253,6 +253,7 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *   FASTTRAIN_WINOGRAD         environment: off, to compute all convolutions as direct sums; see ftr_context_create()
+ *   FASTTRAIN_NO_FUSE          environment: fusions to leave out; see ftr_fusion
  *
  * 15  WHAT IT DOES NOT DO
  *

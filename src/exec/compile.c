@@ -41,9 +41,12 @@ static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, 
     return status;
 }
 
-/* What stands around the optimizer's step. */
-static ftr_status ftr__check_around(const ftr_plan *plan, const ftr_compile_desc *desc) {
+/* What needs no graph. */
+static ftr_status ftr__check_settings(const ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->no_fuse & ~(uint32_t)FTR_FUSE_ALL)
+        return ftr__error(plan->context, bad, "compile: no_fuse is %u, expected fusions that add up to %d at most",
+                          (unsigned)desc->no_fuse, (int)FTR_FUSE_ALL);
     if (desc->accumulate < 0)
         return ftr__error(plan->context, bad, "compile: accumulate is %lld, expected 0 or more",
                           (long long)desc->accumulate);
@@ -82,7 +85,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                             desc->recompute ? "given" : "NULL", (int)desc->recompute_count);
     if (!status) status = ftr__recompute_check(plan->source, desc->recompute, desc->recompute_count);
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
-    if (!status) status = ftr__check_around(plan, desc);
+    if (!status) status = ftr__check_settings(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
@@ -293,7 +296,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 0: status = ftr__pass_lower(plan); break;
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
-        case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 3: status = ftr__pass_fuse(plan, desc->no_fuse); break;
         case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;

@@ -1,11 +1,18 @@
 #include "passes/plan.h"
 
+#include "core/platform.h"
+
+#include <string.h>
+
 typedef struct ftr__fuser {
     ftr_plan *plan;
     ftr_graph *graph;
+    uint32_t off; /* fusions that are left out */
     int32_t *uses; /* of each value; one more if it is kept */
     bool *needed;  /* nodes */
 } ftr__fuser;
+
+static bool ftr__may(const ftr__fuser *f, ftr_fusion fusion) { return (f->off & (uint32_t)fusion) == 0; }
 
 static void ftr__count_uses(ftr__fuser *f) {
     for (int32_t v = 0; v < f->graph->value_count; v++) f->uses[v] = 0;
@@ -102,7 +109,7 @@ static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
     if (!producer) return;
     const bool with_residual = producer->op == FTR_OP_add;
-    if (with_residual) producer = ftr__fuse_residual(f, producer);
+    if (with_residual) producer = ftr__may(f, FTR_FUSE_RESIDUAL) ? ftr__fuse_residual(f, producer) : NULL;
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
@@ -326,34 +333,66 @@ static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__plan_rename(f->plan, sum, grad->first_out);
 }
 
-ftr_status ftr__pass_fuse(ftr_plan *plan) {
+/* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
+static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
+    static const char *const names[] = {"bias", "relu", "residual", "relu_grad", "activation", "conv_norm", "attention"};
+    for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
+        const size_t length = strcspn(word, " ");
+        uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
+        for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++)
+            if (strlen(names[i]) == length && strncmp(word, names[i], length) == 0) found = 1u << i;
+        if (!found && length > 0)
+            return ftr__error(context, FTR_ERROR_NAME,
+                              "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
+                              "conv_norm or attention",
+                              (int)length, word);
+        *off |= found;
+        word += length + (word[length] == ' ');
+    }
+    return FTR_OK;
+}
+
+static void ftr__fuse_node(ftr__fuser *f, ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_relu:
+        if (ftr__may(f, FTR_FUSE_RELU)) ftr__fuse_relu(f, node);
+        break;
+    case FTR_OP_batch_norm_grad:
+        if (ftr__may(f, FTR_FUSE_RELU_GRAD)) ftr__fuse_relu_grad(f, node);
+        break;
+    case FTR_OP_add:
+        if (ftr__may(f, FTR_FUSE_BIAS)) ftr__fuse_bias(f, node);
+        break;
+    case FTR_OP_attention:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention(f, node);
+        break;
+    case FTR_OP_attention_grad:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention_grad(f, node);
+        break;
+    default:
+        if (!node->backward && ftr__may(f, FTR_FUSE_ACTIVATION) && ftr__smooth_of(node).activation != FTR_ACT_NONE)
+            ftr__fuse_smooth(f, node);
+        break;
+    }
+}
+
+ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse) {
     ftr_graph *graph = plan->graph;
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
-    ftr__fuser f = {.plan = plan, .graph = graph};
+    ftr__fuser f = {.plan = plan, .graph = graph, .off = no_fuse};
+    ftr_status status = ftr__fusions_off(plan->context, &f.off);
+    if (status) return status;
     f.uses = ftr__arena_alloc(&plan->arena, values * sizeof *f.uses);
     f.needed = ftr__arena_alloc(&plan->arena, nodes);
     if (!f.uses || !f.needed) return ftr__out_of_memory(plan->context, "fuse", values * sizeof *f.uses);
-    const ftr_status status = ftr__mark_needed(plan, f.needed);
+    status = ftr__mark_needed(plan, f.needed);
     if (status) return status;
     ftr__count_uses(&f);
-    for (int32_t n = 0; n < graph->node_count; n++) {
-        ftr__node *node = &graph->nodes[n];
-        if (!f.needed[n] || node->dead) continue;
-        if (node->op == FTR_OP_relu)
-            ftr__fuse_relu(&f, node);
-        else if (node->op == FTR_OP_batch_norm_grad)
-            ftr__fuse_relu_grad(&f, node);
-        else if (node->op == FTR_OP_add)
-            ftr__fuse_bias(&f, node);
-        else if (node->op == FTR_OP_attention)
-            ftr__fuse_attention(&f, node);
-        else if (node->op == FTR_OP_attention_grad)
-            ftr__fuse_attention_grad(&f, node);
-        else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
-            ftr__fuse_smooth(&f, node);
-    }
+    for (int32_t n = 0; n < graph->node_count; n++)
+        if (f.needed[n] && !graph->nodes[n].dead) ftr__fuse_node(&f, &graph->nodes[n]);
     for (int32_t n = 0; n < graph->node_count; n++) /* after everything that a batch norm takes over */
-        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm)
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm &&
+            ftr__may(&f, FTR_FUSE_CONV_NORM))
             ftr__fuse_conv_norm(&f, &graph->nodes[n]);
     return FTR_OK;
 }

@@ -90,9 +90,8 @@ FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
 /* Mixed precision: casts by the classes of ops.def. Gradients have marks where their types follow from the forward graph. */
 FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 
-/* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
- * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
-FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
+/* Joins nodes, see ftr_fusion: all but those in `no_fuse` and in the environment. */
+FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse);
 
 /* What is to be recomputed. */
 typedef struct ftr__recompute_desc {

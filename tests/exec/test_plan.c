@@ -143,7 +143,7 @@ static void a_bad_label_changes_nothing(void **state) {
 }
 
 /* Steps a network and gives back its weights; outputs keep values alive, which changes what may be reused and fused. */
-static float *train(const ftr_tensor *extra, int32_t extra_count, network *n, ftr_context *context, bool no_fuse,
+static float *train(const ftr_tensor *extra, int32_t extra_count, network *n, ftr_context *context, uint32_t no_fuse,
                     size_t *bytes) {
     const ftr_optimizer sgd = ftr_sgd(0.05);
     ftr_plan *plan;
@@ -176,7 +176,7 @@ static void fusing_and_reuse_change_no_numbers(void **state) {
             const ftr_tensor value = {n.graph, id};
             if (ftr_dtype_of(value) == FTR_F32) all[count++] = value;
         }
-        weights[variant] = train(all, count, &n, context, variant == 2, &bytes);
+        weights[variant] = train(all, count, &n, context, variant == 2 ? FTR_FUSE_ALL : 0, &bytes);
         ftr_graph_destroy(n.graph);
     }
     for (size_t i = 0; i < bytes / sizeof(float); i++) {
