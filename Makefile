@@ -167,6 +167,7 @@ endef
 $(foreach m,split single,$(eval $(call SUPPORT_LIBRARY,$m)))
 
 # A program of tests/core/ sees private functions: in the single build it holds the implementation itself.
+$(patsubst %.c,$B/single/%.o,$(filter tests/core/%,$(TESTS))): override TEST_FLAGS += -O0
 define TEST_PROGRAM # mode, source, library
 $B/$1/$(basename $(notdir $2)): $B/$1/$(2:.c=.o) \
         $(patsubst %.c,$B/$1/%.o,$(filter-out $(TESTS) $(SUPPORT),$(wildcard $(dir $2)*.c))) $B/$1/support.a $3
