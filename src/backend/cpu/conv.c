@@ -233,7 +233,8 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, c
                           .c_stride = v->o,
                           .bias = bias ? (const float *)bias->data : NULL,
                           .bias_batch = true,
-                          .activation = call->attr->conv.activation};
+                          .activation = call->attr->conv.activation,
+                          .whole = true};
     ftr__conv_use_gather(p);
 }
 
