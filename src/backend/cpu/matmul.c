@@ -90,23 +90,24 @@ static void ftr__skinny_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Rows of a [m, k] against rows of b [n, k], if one of the two has few; otherwise returns false and does nothing. */
-static bool ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
+/* Whether one of the two has so few rows that it is worth it. */
+static bool ftr__skinny_fits(int64_t m, int64_t n, int64_t k) {
+    return k >= 8 && (m <= FTR__SKINNY_LINES || n <= FTR__SKINNY_LINES);
+}
+
+/* Rows of a [m, k] against rows of b [n, k], one of which has few. */
+static void ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
                             const float *bias, bool relu, float *c) {
     ftr__skinny s = {.simd = &cpu->simd->gemm, .k = k, .bias = bias, .relu = relu, .c = c};
-    if (m == 0 || n == 0) return true;
-    if (k < 8) return false;
+    if (m == 0 || n == 0) return;
     if (m <= FTR__SKINNY_LINES) {
         s.x = a, s.y = b, s.count_x = m, s.count_y = n, s.c_x = n, s.c_y = 1, s.bias_y = true;
-    } else if (n <= FTR__SKINNY_LINES) {
-        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
     } else {
-        return false;
+        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
     }
     const int64_t lines = (1 << 16) / (k * s.count_x) + 4; /* of work worth a task */
     s.chunk = ftr__gemm_max(lines / 4 * 4, ftr__gemm_ceil(s.count_y, 256) * 4);
     ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.count_y, s.chunk), ftr__skinny_task, &s);
-    return true;
 }
 
 static size_t ftr__matmul_offset_bytes(const ftr__matmul *x) {
@@ -125,8 +126,8 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
     const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
     if (call->out[0].count == 0) return FTR_OK;
     const bool a_lines = !ta || x.m == 1, b_lines = tb || x.n == 1;
-    if (x.batch == 1 && a_lines && b_lines &&
-        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data)) {
+    if (x.batch == 1 && a_lines && b_lines && ftr__skinny_fits(x.m, x.n, x.k)) {
+        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data);
         return FTR_OK;
     }
     unsigned char *workspace = (unsigned char *)call->workspace;
@@ -163,7 +164,13 @@ static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix 
                        .c = (float *)call->out[0].data,
                        .c_stride = n,
                        .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
-                       .activation = call->attr->linear.activation};
+                       .activation = call->attr->linear.activation,
+                       .whole = !in_out};
+}
+
+/* Rows of x and of the weight, few of one of them. */
+static bool ftr__linear_is_skinny(const ftr_kernel_call *call, const ftr__gemm *g) {
+    return (!call->attr->linear.in_out || g->n == 1) && ftr__skinny_fits(g->m, g->n, g->k);
 }
 
 size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
@@ -172,14 +179,21 @@ size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
     return ftr__gemm_workspace(ftr__cpu_of(call), &g);
 }
 
+size_t ftr__cpu_linear_kept(const ftr_kernel_call *call) {
+    ftr__gemm_matrix x, weight;
+    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    return ftr__linear_is_skinny(call, &g) ? 0 : ftr__gemm_kept(ftr__cpu_of(call), &g);
+}
+
 ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
     const ftr__cpu *cpu = ftr__cpu_of(call);
     ftr__gemm_matrix x, weight;
-    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
-    const bool relu = g.activation == FTR_ACT_RELU;
-    const bool lines = !call->attr->linear.in_out || g.n == 1;
-    if (!lines || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+    ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    g.kept = call->kept;
+    g.kept_is_made = call->kept_is_made;
+    if (ftr__linear_is_skinny(call, &g))
+        ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, g.activation == FTR_ACT_RELU, g.c);
+    else
         ftr__gemm_run(cpu, &g, call->workspace);
-    }
     return FTR_OK;
 }
