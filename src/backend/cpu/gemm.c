@@ -121,7 +121,8 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
     const bool shared = g->batch == 1 && !g->split && (g->m > 2 * mr || g->whole);
-    p.shared_a = shared && !g->whole && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at && (g->a.at || g->a.segment == g->k);
+    p.shared_a = shared && !g->whole && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
+                 (g->a.at || g->a.segment == g->k);
     p.shared = shared && !p.shared_a;
     p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
