@@ -7,6 +7,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -135,6 +138,15 @@ ftr__simd_level ftr__simd_detect(void) {
     return FTR__SIMD_NEON;
 #else
     return FTR__SIMD_PORTABLE;
+#endif
+}
+
+void ftr__use_large_pages(void *memory, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    (void)madvise(memory, size, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)size;
 #endif
 }
 
