@@ -390,10 +390,8 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
-    const size_t bytes = (size_t)width * sizeof(float);
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
-    float *c[FTR__GEMM_MAX_MR];
-    const float *from[FTR__GEMM_MAX_MR];
+    float *c[FTR__GEMM_MAX_MR], *inside[FTR__GEMM_MAX_MR]; /* rows of the result, and those in the buffer */
     int64_t b_stride;
     const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
     ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
@@ -402,14 +400,14 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
     if (width < nr && t->load) memset(edge, 0, sizeof edge);
     if (t->last && g->bias) {
         memset(bias, 0, sizeof bias);
-        memcpy(bias, g->bias + (g->bias_batch ? t->batch * g->n : 0) + j, bytes);
+        memcpy(bias, g->bias + (g->bias_batch ? t->batch * g->n : 0) + j, (size_t)width * sizeof(float));
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
     const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
     const bool together = !g->c_row || t->c;
     if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? g->n : g->c_stride);
-    for (int64_t r = 0; r < mr; r++) from[r] = edge + r * nr;
+    for (int64_t r = 0; r < mr; r++) inside[r] = edge + r * nr + skip;
     for (int64_t i = i0; i < i1; i += mr) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
         const bool buffered = (finished && !t->load) || width < nr / 2 || (width < nr && !(whole && rows == mr));
@@ -418,16 +416,14 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
             const bool there = r >= above && r < above + rows;
             tile.c[r] = !there ? none : buffered ? edge + (r - above) * nr : c[r - above];
         }
-        if (buffered && t->load) {
-            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
-        }
+        if (buffered && t->load) p->simd->copy_tile(rows, width, (const float *const *)c, inside);
         tile.asks = !buffered;
         ftr__gemm_ask_ahead(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (finished) {
-            g->finish(g->finish_source, t->batch, rows, j, width, buffered ? from : (const float *const *)c, c);
+            g->finish(g->finish_source, t->batch, rows, j, width, (const float *const *)(buffered ? inside : c), c);
         } else if (buffered) {
-            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr + skip, bytes);
+            p->simd->copy_tile(rows, width, (const float *const *)inside, c);
         }
     }
 }

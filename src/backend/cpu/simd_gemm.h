@@ -41,6 +41,9 @@ typedef struct ftr__simd_gemm {
     /* out[j] = sum over k of x[k] * y[j][k], four of them. */
     void (*dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]);
 
+    /* to[i][j] = from[i][j] for i < rows, j < columns, which are nr at most. */
+    void (*copy_tile)(int64_t rows, int64_t columns, const float *const *from, float *const *to);
+
     /* y[i] += x[i]. */
     void (*accumulate)(int64_t count, const float *x, float *y);
 } ftr__simd_gemm;

@@ -186,6 +186,12 @@ static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const 
     }
 }
 
+static void FTR__S(gemm_copy_tile)(int64_t rows, int64_t columns, const float *const *from, float *const *to) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j += FTR__W)
+            FTR__S(store_some)(to[i] + j, FTR__S(load_some)(from[i] + j, columns - j), columns - j);
+}
+
 static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     int64_t i = 0;
     for (; i + FTR__W <= count; i += FTR__W) FTR__STORE(y + i, FTR__LOAD(y + i) + FTR__LOAD(x + i));
@@ -195,7 +201,8 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
 #define FTR__SIMD_GEMM_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
-        .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .accumulate = FTR__S(gemm_accumulate),       \
+        .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .copy_tile = FTR__S(gemm_copy_tile),         \
+        .accumulate = FTR__S(gemm_accumulate),                                                                         \
     }
 #undef FTR__SIMD_GEMM_MR
 #if FTR__MR == 14
