@@ -345,8 +345,9 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 /* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
+/* A call that keeps its bf16 tensors is a plain product: where Winograd's form pays, it comes with f32 ones. */
 static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv *v, ftr__winograd_pass pass) {
-    return call->in[0].dtype != FTR_BF16 && ftr__winograd_pays(ftr__cpu_of(call), v, pass);
+    return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
 }
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
@@ -459,14 +460,15 @@ static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
                                                   : FTR__WINOGRAD_WEIGHT;
 }
 
-/* The channels that are read as pairs must not be odd; a weight's gradient has pixels for pairs. */
+/* Dot products of pairs make the direct sum twice as fast. The channels that are read as pairs must not be odd; a weight's
+ * gradient has pixels for pairs. */
 bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
         call->out[0].dtype != FTR_BF16)
         return false;
     const ftr__conv v = ftr__conv_of(call, pass);
-    if (ftr__conv_is_depthwise(&v)) return false;
+    if (ftr__conv_is_depthwise(&v) || ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 2.0)) return false;
     return pass == FTR__WINOGRAD_WEIGHT || (pass == FTR__WINOGRAD_FORWARD ? v.cg : v.og) % 2 == 0;
 }
 
@@ -474,5 +476,6 @@ const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     const ftr__conv v = ftr__conv_of(call, pass);
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
-    return ftr__conv_use_winograd(call, &v, pass) ? "winograd 4x4" : "product";
+    const bool winograd = !ftr__cpu_conv2d_takes_bf16(call) && ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 1.0);
+    return winograd ? "winograd 4x4" : "product";
 }

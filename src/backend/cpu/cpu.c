@@ -17,6 +17,8 @@ static bool ftr__cpu_takes_half(const ftr_kernel_call *call) {
     case FTR_OP_conv2d:
     case FTR_OP_conv2d_grad_input:
     case FTR_OP_conv2d_grad_weight: return ftr__cpu_conv2d_takes_bf16(call);
+    case FTR_OP_batch_norm:
+    case FTR_OP_batch_norm_grad: return ftr__cpu_batch_norm_takes_half(call);
     default: return false;
     }
 }

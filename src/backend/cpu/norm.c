@@ -9,6 +9,7 @@
 
 #define FTR__NORM_CHUNK 32768 /* elements of such a task */
 #define FTR__NORM_GRAIN 16384 /* elements of a task that computes results */
+#define FTR__NORM_WIDE 3      /* tensors of f16 or bf16 that a task has widened at once */
 
 typedef struct ftr__norm_job {
     const ftr_kernel_call *call;
@@ -19,7 +20,13 @@ typedef struct ftr__norm_job {
     int64_t center;          /* the first row that counts */
     float *partial;          /* [chunks][2][channels] */
     float *coefficients;     /* [4][channels]; forward: scale and shift; gradient: a, b, c, zeros */
-    ftr__norm_gate gate;     /* of the gradient */
+    ftr__norm_gate gate;     /* of the gradient; its y is set by tasks */
+    const void *y;
+    /* Tensors laid out as x, and the gradient's, may be f16 or bf16: a task widens its part into its worker's scratch. */
+    ftr_dtype dtype;
+    int64_t wide;   /* floats of a widened part */
+    float *scratch; /* [threads][FTR__NORM_WIDE][wide] */
+    float *first;   /* the first row that counts, as f32 */
 } ftr__norm_job;
 
 /* The sizes; data pointers are not looked at. */
@@ -32,17 +39,48 @@ static ftr__norm_job ftr__norm_job_of(const ftr_kernel_call *call, const ftr_vie
     job.chunks = (job.rows + job.rows_per_chunk - 1) / job.rows_per_chunk;
     job.rows_per_task = 1 + FTR__NORM_GRAIN / (job.channels > 0 ? job.channels : 1);
     job.rows_per_sample = x->shape.dim[0] > 0 ? job.rows / x->shape.dim[0] : 1;
+    job.dtype = x->dtype;
+    const int64_t chunk = job.rows_per_chunk * width, task = job.rows_per_task * job.channels;
+    job.wide = ftr__is_half(x->dtype) ? (chunk > task ? chunk : task) : 0;
     return job;
 }
 
 static size_t ftr__norm_workspace(const ftr__norm_job *job) {
-    return (size_t)((job->chunks * 2 + 4) * job->channels) * sizeof(float);
+    const int64_t threads = ftr__pool_threads(ftr__cpu_of(job->call)->pool);
+    return (size_t)((job->chunks * 2 + 5) * job->channels + threads * FTR__NORM_WIDE * job->wide) * sizeof(float);
+}
+
+/* `rows` rows of `width` elements from element `at` of a tensor laid out as x, as f32: where they lie, or widened into part
+ * `part` of a worker's scratch. *stride: from row to row. */
+static const float *ftr__norm_load(const ftr__norm_job *job, const void *data, int64_t at, int64_t rows, int64_t width,
+                                   int32_t worker, int32_t part, int64_t *stride) {
+    *stride = job->channels;
+    if (!ftr__is_half(job->dtype)) return (const float *)data + at;
+    const uint16_t *from = (const uint16_t *)data + at;
+    float *to = job->scratch + (worker * FTR__NORM_WIDE + part) * job->wide;
+    *stride = width;
+    const int64_t pieces = width == job->channels ? 1 : rows, n = width == job->channels ? rows * width : width;
+    for (int64_t i = 0; i < pieces; i++)
+        job->math->widen[ftr__half_index(job->dtype)](n, from + i * job->channels, to + i * width);
+    return to;
+}
+
+/* Where a task's dense results go: the tensor, or part 0 of the scratch, which ftr__norm_store() then rounds. It may be an
+ * input's. */
+static float *ftr__norm_target(const ftr__norm_job *job, void *data, int64_t at, int32_t worker) {
+    return ftr__is_half(job->dtype) ? job->scratch + worker * FTR__NORM_WIDE * job->wide : (float *)data + at;
+}
+
+static void ftr__norm_store(const ftr__norm_job *job, void *data, int64_t at, int64_t count, const float *from) {
+    if (ftr__is_half(job->dtype)) job->math->narrow[ftr__half_index(job->dtype)](count, from, (uint16_t *)data + at);
 }
 
 static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
     job->math = &ftr__cpu_of(job->call)->simd->math;
     job->partial = job->call->workspace;
     job->coefficients = job->partial + job->chunks * 2 * job->channels;
+    job->first = job->coefficients + 4 * job->channels;
+    job->scratch = job->first + job->channels;
     job->mask = mask ? mask->data : NULL;
 }
 
@@ -84,10 +122,12 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
-    const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
-    const float *x = (const float *)job->call->in[0].data + column, *center = x + job->center * stride;
+    const int64_t width = ftr__norm_tile_width(job, column);
+    int64_t stride;
+    const float *x = ftr__norm_load(job, job->call->in[0].data, begin * job->channels + column, end - begin, width,
+                                    worker, 0, &stride);
+    const float *center = job->first + column;
     float *mean = job->partial + chunk * 2 * job->channels + column, *deviation = mean + job->channels;
-    (void)worker;
     for (int64_t j = 0; j < width; j++) mean[j] = deviation[j] = 0.0f;
     const int64_t count = ftr__norm_count(job, chunk);
     if (count == 0) return;
@@ -96,9 +136,10 @@ static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
             bool counts;
             const int64_t stop = ftr__norm_run(job, row, end, &counts);
             if (counts && pass == 0)
-                job->math->column_centered_sum(stop - row, width, x + row * stride, stride, center, mean);
+                job->math->column_centered_sum(stop - row, width, x + (row - begin) * stride, stride, center, mean);
             if (counts && pass == 1)
-                job->math->column_deviation(stop - row, width, x + row * stride, stride, center, mean, deviation);
+                job->math->column_deviation(stop - row, width, x + (row - begin) * stride, stride, center, mean,
+                                            deviation);
             row = stop;
         }
         if (pass == 0)
@@ -151,7 +192,7 @@ static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
         ftr__norm_use_running(job, column, width);
         return;
     }
-    const float *center = (const float *)job->call->in[0].data + job->center * job->channels + column;
+    const float *center = job->first + column;
     for (int64_t j = 0; j < width; j++)
         ftr__norm_finish(job, column + j, (double)center[j] + mean[j], deviation[j] / total,
                          deviation[j] / (total > 1 ? total - 1 : 1));
@@ -163,11 +204,25 @@ static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr_view *residual = ftr__optional_input(call, 6);
     const int64_t first = task * job->rows_per_task, at = first * job->channels;
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
-    (void)worker;
-    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data,
-                          job->coefficients, job->coefficients + job->channels,
-                          residual ? (const float *)residual->data + at : NULL, call->attr->norm.activation,
-                          (float *)call->out[0].data + at);
+    int64_t stride;
+    const float *x = ftr__norm_load(job, call->in[0].data, at, rows, job->channels, worker, 0, &stride);
+    const float *more =
+        residual ? ftr__norm_load(job, residual->data, at, rows, job->channels, worker, 1, &stride) : NULL;
+    float *y = ftr__norm_target(job, call->out[0].data, at, worker);
+    job->math->norm_apply(rows, job->channels, x, call->out[1].data, job->coefficients,
+                          job->coefficients + job->channels, more, call->attr->norm.activation, y);
+    ftr__norm_store(job, call->out[0].data, at, rows * job->channels, y);
+}
+
+/* What is laid out as x has x's type, everything else is f32. */
+bool ftr__cpu_batch_norm_takes_half(const ftr_kernel_call *call) {
+    const ftr_view *x = call->op == FTR_OP_batch_norm ? &call->in[0] : &call->in[1];
+    for (int32_t i = 0; i < call->in_count + call->out_count; i++) {
+        const ftr_view *view = i < call->in_count ? &call->in[i] : &call->out[i - call->in_count];
+        if (view->dtype == FTR_DTYPE_NONE) continue;
+        if (view->dtype != (ftr_shape_equal(&view->shape, &x->shape) ? x->dtype : FTR_F32)) return false;
+    }
+    return true;
 }
 
 size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
@@ -183,6 +238,14 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
         bool counts = true;
         const int64_t stop = ftr__norm_run(&job, 0, job.rows, &counts);
         job.center = counts || stop == job.rows ? 0 : stop;
+        const int64_t at = job.center * job.channels;
+        if (job.rows == 0)
+            memset(job.first, 0, (size_t)job.channels * sizeof(float));
+        else if (ftr__is_half(job.dtype))
+            job.math->widen[ftr__half_index(job.dtype)](job.channels, (const uint16_t *)call->in[0].data + at,
+                                                        job.first);
+        else
+            memcpy(job.first, (const float *)call->in[0].data + at, (size_t)job.channels * sizeof(float));
         ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_statistics_task, &job);
         ftr__pool_run(pool, job.tiles, ftr__norm_combine_task, &job);
     } else {
@@ -200,22 +263,36 @@ static void ftr__norm_grad_prepare(ftr__norm_job *job) {
     const ftr_view *y = ftr__optional_input(call, 6), *beta = ftr__optional_input(call, 7);
     const float *gamma = call->in[2].data, *invstd = call->in[4].data;
     for (int64_t c = 0; c < job->channels; c++) job->coefficients[c] = (float)((double)gamma[c] * (double)invstd[c]);
-    job->gate = (ftr__norm_gate){.activation = call->attr->norm.activation,
-                                 .y = y ? y->data : NULL,
-                                 .scale = job->coefficients,
-                                 .shift = beta ? beta->data : NULL};
-    if (job->gate.activation == FTR_ACT_SILU) job->gate.to = call->out[0].data; /* its slope is not computed twice */
+    job->y = y ? y->data : NULL;
+    job->gate = (ftr__norm_gate){
+        .activation = call->attr->norm.activation, .scale = job->coefficients, .shift = beta ? beta->data : NULL};
+    if (job->gate.activation == FTR_ACT_SILU && job->dtype == FTR_F32)
+        job->gate.to = call->out[0].data; /* its slope is not computed twice */
     if (!y && job->gate.activation == FTR_ACT_RELU) job->gate.activation = FTR_ACT_NONE;
 }
 
-/* The gate at an element of dy. */
-static ftr__norm_gate ftr__norm_gate_at(const ftr__norm_job *job, int64_t at, int64_t column) {
-    ftr__norm_gate gate = job->gate;
-    if (gate.y) gate.y += at;
-    if (gate.to) gate.to += at;
-    gate.scale += column;
-    if (gate.shift) gate.shift += column;
-    return gate;
+/* What a task of the gradient reads: rows of dy and x, and the gate there. */
+typedef struct ftr__norm_grad_part {
+    const float *dy, *x;
+    int64_t stride;
+    ftr__norm_gate gate;
+} ftr__norm_grad_part;
+
+/* `rows` rows of `width` channels from row `row` and channel `column` on. dy is `from`. */
+static ftr__norm_grad_part ftr__norm_grad_load(const ftr__norm_job *job, const void *from, int64_t row, int64_t rows,
+                                               int64_t column, int64_t width, int32_t worker) {
+    const int64_t at = row * job->channels + column;
+    ftr__norm_grad_part part = {.gate = job->gate};
+    part.dy = ftr__norm_load(job, from, at, rows, width, worker, 0, &part.stride);
+    part.x = ftr__norm_load(job, job->call->in[1].data, at, rows, width, worker, 1, &part.stride);
+    if (job->y && job->gate.activation == FTR_ACT_RELU)
+        part.gate.y = ftr__norm_load(job, job->y, at, rows, width, worker, 2, &part.stride);
+    if (part.gate.to) part.gate.to += at;
+    /* The sums of SiLU leave g somewhere: in place of the widened dy, which is read no more. */
+    if (ftr__is_half(job->dtype)) part.gate.to = ftr__norm_target(job, NULL, at, worker);
+    part.gate.scale += column;
+    if (part.gate.shift) part.gate.shift += column;
+    return part;
 }
 
 static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
@@ -223,15 +300,13 @@ static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr_kernel_call *call = job->call;
     const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
-    const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
-    const float *dy = (const float *)call->in[0].data + column, *x = (const float *)call->in[1].data + column;
+    const int64_t width = ftr__norm_tile_width(job, column);
     const float *mean = (const float *)call->in[3].data + column;
     float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
-    (void)worker;
     for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
-    const int64_t at = begin * stride;
-    const ftr__norm_gate gate = ftr__norm_gate_at(job, at + column, column);
-    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, &gate, mean, sum, product);
+    const ftr__norm_grad_part part =
+        ftr__norm_grad_load(job, call->in[0].data, begin, end - begin, column, width, worker);
+    job->math->norm_grad_sums(end - begin, width, part.stride, part.dy, part.x, &part.gate, mean, sum, product);
 }
 
 /* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
@@ -267,16 +342,16 @@ static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr_kernel_call *call = job->call;
     const int64_t begin = task * job->rows_per_task, channels = job->channels;
     const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
-    const float *dy = job->gate.to ? job->gate.to : call->in[0].data, *x = call->in[1].data, *a = job->coefficients;
-    const float *zeros = a + 3 * channels;
-    float *dx = call->out[0].data;
-    (void)worker;
+    const void *dy = job->gate.to ? job->gate.to : call->in[0].data;
+    const float *a = job->coefficients, *zeros = a + 3 * channels;
     for (int64_t row = begin; row < end;) {
         bool counts;
         const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
-        const ftr__norm_gate gate = ftr__norm_gate_at(job, at, 0);
-        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, &gate, call->in[3].data, a,
-                                   counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx + at);
+        const ftr__norm_grad_part part = ftr__norm_grad_load(job, dy, row, stop - row, 0, channels, worker);
+        float *dx = ftr__norm_target(job, call->out[0].data, at, worker);
+        job->math->norm_grad_apply(stop - row, channels, part.dy, part.x, &part.gate, call->in[3].data, a,
+                                   counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx);
+        ftr__norm_store(job, call->out[0].data, at, (stop - row) * channels, dx);
         row = stop;
     }
 }

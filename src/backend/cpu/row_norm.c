@@ -161,10 +161,10 @@ ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
 typedef struct ftr__group_norm_job {
     const ftr_kernel_call *call;
     const ftr__simd_math *math;
-    const float *gamma; /* NULL where missing */
+    const float *gamma;                          /* NULL where missing */
     int64_t samples, positions, channels, width; /* width: channels of a group */
     int64_t chunks, positions_per_chunk;         /* of a sample */
-    float *partial;      /* [samples][chunks][2][channels] */
+    float *partial;                              /* [samples][chunks][2][channels] */
     float *coefficients; /* [samples][4][channels]; forward: mean, scale, shift; gradient: mean, a, b, c */
 } ftr__group_norm_job;
 
@@ -247,8 +247,7 @@ static void ftr__group_norm_combine_task(void *arg, int64_t sample, int32_t work
             const double scale = job->gamma ? (double)job->gamma[c] * invstd : invstd;
             coefficients[c] = rounded;
             coefficients[channels + c] = (float)scale;
-            coefficients[2 * channels + c] =
-                (float)((beta ? (double)beta[c] : 0.0) + ((double)rounded - mean) * scale);
+            coefficients[2 * channels + c] = (float)((beta ? (double)beta[c] : 0.0) + ((double)rounded - mean) * scale);
         }
     }
 }
@@ -291,12 +290,17 @@ static void ftr__group_norm_mean_task(void *arg, int64_t sample, int32_t worker)
 static void ftr__group_norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__group_norm_job *job = arg;
     const float *mean = job->coefficients + task / job->chunks * 4 * job->channels;
+    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
     int64_t at;
     float *sum;
     (void)worker;
     const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum);
-    job->math->norm_grad_sums(count, job->channels, job->channels, (const float *)job->call->in[0].data + at,
-                              (const float *)job->call->in[1].data + at, NULL, mean, sum, sum + job->channels);
+    const float *dy = (const float *)job->call->in[0].data + at, *x = (const float *)job->call->in[1].data + at;
+    for (int64_t c = 0; c < job->channels; c += FTR__NORM_TILE) {
+        const int64_t width = job->channels - c < FTR__NORM_TILE ? job->channels - c : FTR__NORM_TILE;
+        job->math->norm_grad_sums(count, width, job->channels, dy + c, x + c, &none, mean + c, sum + c,
+                                  sum + job->channels + c);
+    }
 }
 
 /* Sums of dy and of dy (x - mean) of one channel of a sample. */
@@ -353,14 +357,15 @@ static void ftr__group_norm_parameters_task(void *arg, int64_t task, int32_t wor
 
 static void ftr__group_norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr__group_norm_job *job = arg;
+    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
     const int64_t sample = task / job->chunks, begin = task % job->chunks * job->positions_per_chunk;
     const int64_t count = ftr__row_norm_end(begin, job->positions_per_chunk, job->positions) - begin;
     const int64_t at = (sample * job->positions + begin) * job->channels, channels = job->channels;
     const float *mean = job->coefficients + sample * 4 * channels, *a = mean + channels;
     (void)worker;
     job->math->norm_grad_apply(count, channels, (const float *)job->call->in[0].data + at,
-                               (const float *)job->call->in[1].data + at, NULL, mean, a, a + channels, a + 2 * channels,
-                               (float *)job->call->out[0].data + at);
+                               (const float *)job->call->in[1].data + at, &none, mean, a, a + channels,
+                               a + 2 * channels, (float *)job->call->out[0].data + at);
 }
 
 size_t ftr__cpu_group_norm_grad_workspace(const ftr_kernel_call *call) {
