@@ -432,6 +432,8 @@ static const struct {
     {"tall", 2, 2, {0}, {0}, 1031, 19, 17, OP_LARGE},
     {"deep", 2, 2, {0}, {0}, 9, 2050, 13, OP_LARGE},
     {"large batched", 3, 3, {5}, {5}, 37, 65, 50, OP_LARGE},
+    {"deep and wide", 2, 2, {0}, {0}, 35, 1102, 550, OP_LARGE},
+    {"in pieces", 2, 2, {0}, {0}, 17, 8195, 34, OP_LARGE},
 };
 
 static ftr_shape matrix_shape(int32_t rank, const int64_t *batch, int64_t rows, int64_t columns) {
