@@ -167,6 +167,7 @@ endef
 $(foreach m,split single,$(eval $(call SUPPORT_LIBRARY,$m)))
 
 # A program of tests/core/ sees private functions: in the single build it holds the implementation itself.
+$(patsubst %.c,$B/single/%.o,$(filter tests/core/%,$(TESTS))): override TEST_FLAGS += -O0
 define TEST_PROGRAM # mode, source, library
 $B/$1/$(basename $(notdir $2)): $B/$1/$(2:.c=.o) \
         $(patsubst %.c,$B/$1/%.o,$(filter-out $(TESTS) $(SUPPORT),$(wildcard $(dir $2)*.c))) $B/$1/support.a $3
@@ -235,6 +236,9 @@ fuzz: $(FUZZERS) ## the fuzz targets, SECONDS (60) each
 build/fuzz/%: tests/fuzz/%.c build/fuzz/library $B/include/fasttrain.h
 	clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -Isrc -I$B/include $< \
 	    build/fuzzlib/libfasttrain.a -o $@ $(LIBS)
+
+# The kernels of instruction sets take minutes to instrument, and what is fuzzed is read before them.
+build/fuzzlib/split/src/backend/cpu/simd.o: override SPLIT_FLAGS := $(filter-out -fsanitize=%,$(SPLIT_FLAGS))
 
 build/fuzz/library: $(SRC_FILES)
 	@mkdir -p $(@D)

@@ -265,6 +265,7 @@
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
  *   FASTTRAIN_WINOGRAD         environment: off, to compute all convolutions as direct sums; see ftr_context_create()
+ *   FASTTRAIN_NO_FUSE          environment: fusions to leave out; see ftr_fusion
  *
  * 15  WHAT IT DOES NOT DO
  *
@@ -1867,6 +1868,22 @@ typedef enum ftr_mode {
     FTR_MODE_EVAL       /* running statistics, dropout off */
 } ftr_mode;
 
+/* What the fuse pass joins: each a switch for ftr_compile_desc.no_fuse and, by its name, for the environment variable
+ * FASTTRAIN_NO_FUSE. A fusion changes results by rounding alone. */
+typedef enum ftr_fusion {
+    FTR_FUSE_BIAS = 1 << 0,       /* "bias": a product and the sum with a bias, as a linear layer */
+    FTR_FUSE_RELU = 1 << 1,       /* "relu": ReLU in the linear layer, convolution or batch norm before it */
+    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": batch norm, residual addition and ReLU; of no use without "relu" */
+    FTR_FUSE_RELU_GRAD = 1 << 3,  /* "relu_grad": ReLU's gradient in that of batch norm */
+    FTR_FUSE_ACTIVATION = 1 << 4, /* "activation": SiLU, hardswish and ReLU6 in batch norm, their gradients in its gradient,
+                                   * which computes again what went into them */
+    FTR_FUSE_CONV_NORM = 1 << 5,  /* "conv_norm": batch norm with running statistics, and what it has taken over, in the
+                                   * convolution before it */
+    FTR_FUSE_ATTENTION = 1 << 6,  /* "attention": attention reads queries, keys and values, and writes their gradients,
+                                   * where they lie in one tensor */
+    FTR_FUSE_ALL = (1 << 7) - 1
+} ftr_fusion;
+
 /* Called after each pass with the graph as it then is (print it with ftr_graph_print()). */
 typedef void (*ftr_pass_fn)(void *user, const char *pass, const ftr_graph *graph);
 
@@ -1892,7 +1909,8 @@ typedef struct ftr_compile_desc {
     size_t memory_budget;           /* bytes that the plan may take (ftr_memory.total); 0: no limit. See below */
     const char *const *recompute;   /* scopes whose values are recomputed in the backward pass. See below */
     int32_t recompute_count;
-    bool no_fuse;                   /* leave the fuse pass out */
+    uint32_t no_fuse;               /* fusions to leave out: ftr_fusion, added up. The environment variable FASTTRAIN_NO_FUSE
+                                     * ("relu bias", names with spaces between them, or "all") leaves out more */
     ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
@@ -1915,7 +1933,8 @@ typedef struct ftr_compile_desc {
 /* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
  * gradients_of) lie in one arena in order of declaration.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
- * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing);
+ * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing, a word
+ * of FASTTRAIN_NO_FUSE that is no fusion);
  * FTR_ERROR_OUT_OF_MEMORY, also if memory_budget is too small. *plan is then NULL. */
 FTR_API ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan);
 
@@ -1929,7 +1948,8 @@ typedef struct ftr_memory {
     size_t gradients;
     size_t optimizer_state; /* sums of gradients and averages included */
     size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
-    size_t workspace;   /* scratch of the node that needs most */
+    size_t workspace;   /* scratch of the node that needs most; without gradients also the weights as kernels like them, which
+                         * are made anew only when the weights have changed; not with a memory_budget */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
     /* What recomputation costs a step: nodes that run a second time, their multiply-adds (matrix products, convolutions and
@@ -2866,7 +2886,7 @@ FTR_API ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc 
     D(matmul, matmul, 2, 2, 1, 0x3, 0x0, LOW) \
     D(linear, linear, 2, 3, 1, 0x7, 0x0, LOW) /* x, weight, bias */ \
     /* convolution */ \
-    D(conv2d, conv, 2, 3, 1, 0x7, 0x0, LOW)            /* x, weight, bias */ \
+    D(conv2d, conv, 2, 8, 1, 0x7, 0x0, LOW)            /* x, weight, bias; gamma, beta, mean, variance and residual of a batch norm that was joined to it */ \
     /* dy, weight; dy may have fewer rows and columns than conv2d gives: those that lack are 0. Transposed convolution
      * is this op, so it has a gradient of its own */ \
     D(conv2d_grad_input, conv, 2, 2, 1, 0x3, 0x0, LOW) \
@@ -3006,7 +3026,7 @@ FTR_API const char *ftr_op_name(ftr_op op);
 typedef enum ftr_activation {
     FTR_ACT_NONE = 0,
     FTR_ACT_RELU,
-    FTR_ACT_RELU6, /* of batch_norm only, as those below */
+    FTR_ACT_RELU6, /* behind batch_norm only, as those below */
     FTR_ACT_HARDSWISH,
     FTR_ACT_SILU
 } ftr_activation;
@@ -3031,12 +3051,14 @@ typedef union ftr_op_attr {
     } matmul;
     struct {
         ftr_activation activation;
+        bool in_out; /* the fuse pass: the weight is [in, out] instead of [out, in] */
     } linear;
     struct {
         int32_t stride[2], padding[4], dilation[2], groups; /* padding: top, bottom, left, right */
         int32_t kernel[2];
         int64_t input[2]; /* height and width of x */
         ftr_activation activation;
+        double eps; /* of a batch norm that was joined to it, with its running statistics */
     } conv;
     struct {
         double eps, momentum;
@@ -3085,6 +3107,9 @@ typedef union ftr_op_attr {
         uint64_t key;
         uint32_t wanted; /* of a gradient: bit i is set if output i is used; the others are of shape [0] */
         bool causal;
+        /* The fuse pass: query, key and value are one tensor (three times an input), each of whose rows has all heads'
+         * queries, then keys, then values; output 0 of the gradient is that tensor's, 1 and 2 are of shape [0]. */
+        bool packed;
     } attention;
     struct {
         double base;
@@ -3198,6 +3223,9 @@ typedef struct ftr_kernel_call {
     const ftr_view *out;
     int32_t out_count;
     void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
+    void *kept;      /* 64-byte aligned, of the size that kept() asked for: what the kernel makes of its second input, the
+                      * weight, for itself. NULL: the weight may be another in each step */
+    bool kept_is_made; /* the kernel has made it in an earlier step, and the weight is the same */
     uint64_t seed;   /* of the op's random numbers: one of ftr_context_seeds() */
     uint64_t step;   /* steps done by the plan before this one */
 } ftr_kernel_call;
@@ -3207,6 +3235,8 @@ typedef struct ftr_kernel {
     ftr_status (*run)(const ftr_kernel_call *call);
     ftr_status (*check)(const ftr_kernel_call *call); /* NULL: all; otherwise refuses through ftr_backend_error() */
     size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none. Data pointers are NULL */
+    size_t (*kept)(const ftr_kernel_call *call); /* bytes that may stay from step to step, see ftr_kernel_call.kept; NULL: none.
+                                                  * Data pointers are NULL */
     const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 
@@ -5456,6 +5486,7 @@ struct ftr_graph {
     ftr_status status;
     char message[FTR__MESSAGE_SIZE];
     unsigned char *variable_memory; /* NULL until the first compile, read or write */
+    uint64_t variable_version;      /* counts what may have changed it */
     size_t variable_bytes;          /* parameters first, then buffers */
 };
 
@@ -6180,6 +6211,7 @@ ftr_status ftr__graph_materialize(ftr_graph *graph) {
     if (status && memory) backend->release(context, context->backend_state, memory, bytes);
     if (status) return status;
     graph->variable_memory = memory;
+    graph->variable_version++;
     graph->variable_bytes = bytes;
     return FTR_OK;
 }
@@ -6217,6 +6249,7 @@ ftr_status ftr_variable_write(ftr_tensor tensor, const void *data, size_t bytes)
     if (bytes == 0) return FTR_OK;
     ftr_context *context = tensor.graph->context;
     if (!data) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "variable '%s': data is NULL", ftr_name_of(tensor));
+    tensor.graph->variable_version++;
     return context->backend->upload(context, context->backend_state, tensor.graph->variable_memory + variable->offset, data,
                                     bytes);
 }
@@ -6330,7 +6363,10 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, "%s%s", a->matmul.transpose_a ? " transpose_a" : "",
                    a->matmul.transpose_b ? " transpose_b" : "");
         break;
-    case FTR__ATTR_linear: ftr__print_activation(p, a->linear.activation); break;
+    case FTR__ATTR_linear:
+        if (a->linear.in_out) ftr__print(p->write, p->user, " weight [in, out]");
+        ftr__print_activation(p, a->linear.activation);
+        break;
     case FTR__ATTR_conv:
         ftr__print_window(p, a->conv.kernel, a->conv.stride, a->conv.padding);
         ftr__print(p->write, p->user, " dilation %dx%d groups %d", a->conv.dilation[0], a->conv.dilation[1], a->conv.groups);
@@ -6355,6 +6391,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_mix: ftr__print_mix(p, node); break;
     case FTR__ATTR_attention:
         ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
+        if (a->attention.packed) ftr__print(p->write, p->user, " packed");
         if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
         break;
     case FTR__ATTR_rotary:
@@ -6474,11 +6511,13 @@ static int64_t ftr__cost_count(const ftr_graph *graph, int32_t value) {
 }
 
 /* Queries times keys times the width of a head, for each of the `products` over them: half of it with a causal mask, which
- * leaves half of the pairs out. The inputs are [n, t, heads, width]. */
+ * leaves half of the pairs out. The inputs are [n, t, heads, width]; if they are packed, y or its gradient is. */
 static int64_t ftr__attention_multiply_adds(const ftr_graph *graph, const ftr__node *node, int32_t query,
                                             int64_t products) {
-    const int64_t rows = ftr__cost_count(graph, node->in[query]);
-    const int64_t keys = graph->values[node->in[query + 1]].shape.dim[1];
+    const int32_t alike = query > 0 ? node->in[0] : node->first_out;
+    const bool packed = node->attr.attention.packed;
+    const int64_t rows = ftr__cost_count(graph, packed ? alike : node->in[query]);
+    const int64_t keys = graph->values[packed ? alike : node->in[query + 1]].shape.dim[1];
     return rows * keys * products / (node->attr.attention.causal ? 2 : 1);
 }
 
@@ -6488,7 +6527,7 @@ int64_t ftr__node_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
     const ftr_shape *second = node->in_count > 1 ? &graph->values[node->in[1]].shape : NULL;
     switch (node->op) {
     case FTR_OP_matmul: return out * first->dim[first->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
-    case FTR_OP_linear: return out * second->dim[1];
+    case FTR_OP_linear: return out * second->dim[node->attr.linear.in_out ? 0 : 1];
     case FTR_OP_conv2d: return out * second->dim[1] * second->dim[2] * second->dim[3];
     /* a gradient of y [n, h, w, o] with a weight [o, kh, kw, c] */
     case FTR_OP_conv2d_grad_input:
@@ -7391,7 +7430,7 @@ ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpo
 
 static ftr_tensor ftr__linear_named(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const char *name) {
     ftr_tensor in[3] = {x, weight, bias};
-    ftr_op_attr attr = {.linear = {FTR_ACT_NONE}};
+    ftr_op_attr attr = {.linear = {.activation = FTR_ACT_NONE}};
     return ftr__emit(x.graph != NULL ? x.graph : weight.graph, FTR_OP_linear, name, &attr, in, 3);
 }
 
@@ -8366,6 +8405,9 @@ ftr_status ftr__infer_conv2d(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__check_conv_channels(s, x, weight);
     if (status == FTR_OK && s->in_count > 2 && s->in[2] != NULL)
         status = ftr__check_vector(s, 2, "bias", weight->dim[0]);
+    static const char *const words[] = {"gamma", "beta", "running mean", "running variance"};
+    for (int32_t i = 3; i < 7 && i < s->in_count && status == FTR_OK; i++)
+        if (s->in[i] != NULL) status = ftr__check_wide_vector(s, i, words[i - 3], weight->dim[0]);
     if (status == FTR_OK) status = ftr__conv_window(s, x, weight, &out);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &out);
 }
@@ -12218,6 +12260,7 @@ typedef struct ftr__slot {
 /* One kernel launch. */
 typedef struct ftr__step {
     ftr_kernel_call call;
+    size_t kept_offset, kept_bytes; /* of what stays from step to step; 0 bytes: nothing */
     ftr_status (*run)(const ftr_kernel_call *call);
     int32_t node;
 } ftr__step;
@@ -12258,7 +12301,10 @@ struct ftr_plan {
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
     unsigned char *memory[FTR__PLACE_COUNT];
-    unsigned char *workspace;
+    unsigned char *workspace, *packed; /* packed: what kernels keep of weights, see ftr_kernel_call.kept */
+    size_t packed_bytes;
+    bool packs; /* nothing is kept where memory is limited */
+    uint64_t packed_version; /* of the variables that it was made of; 0: of none */
     ftr__step *steps;
     int32_t step_count;
     int32_t micro_end, update_end; /* ends of what runs in each step, and in one that ends a group */
@@ -12277,9 +12323,8 @@ FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
 /* Mixed precision: casts by the classes of ops.def. Gradients have marks where their types follow from the forward graph. */
 FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 
-/* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
- * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
-FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
+/* Joins nodes, see ftr_fusion: all but those in `no_fuse` and in the environment. */
+FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse);
 
 /* What is to be recomputed. */
 typedef struct ftr__recompute_desc {
@@ -12701,9 +12746,12 @@ ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp) {
 typedef struct ftr__fuser {
     ftr_plan *plan;
     ftr_graph *graph;
+    uint32_t off; /* fusions that are left out */
     int32_t *uses; /* of each value; one more if it is kept */
     bool *needed;  /* nodes */
 } ftr__fuser;
+
+static bool ftr__may(const ftr__fuser *f, ftr_fusion fusion) { return (f->off & (uint32_t)fusion) == 0; }
 
 static void ftr__count_uses(ftr__fuser *f) {
     for (int32_t v = 0; v < f->graph->value_count; v++) f->uses[v] = 0;
@@ -12771,16 +12819,41 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
     return NULL;
 }
 
+/* x [.., in] w + bias with a matrix w, [in, out] or, transposed, [out, in], as a linear layer. In f32 alone: mixed precision
+ * has cast the products by then, not the sums. */
+static void ftr__fuse_bias(ftr__fuser *f, ftr__node *add) {
+    const ftr__value *values = f->graph->values;
+    for (int32_t k = 0; k < 2; k++) {
+        ftr__node *product = ftr__only_for_next(f, add->in[k]);
+        const ftr__value *bias = &values[add->in[1 - k]];
+        if (!product || product->op != FTR_OP_matmul || product->attr.matmul.transpose_a) continue;
+        const ftr__value *y = &values[product->first_out];
+        if (y->dtype != FTR_F32 || values[product->in[1]].shape.rank != 2 || bias->shape.rank != 1 ||
+            bias->shape.dim[0] != y->shape.dim[y->shape.rank - 1] ||
+            !ftr__same_kind(f->graph, product->first_out, add->first_out))
+            continue;
+        const bool in_out = !product->attr.matmul.transpose_b;
+        if (!ftr__widen_inputs(f, product, 3)) return;
+        product->op = FTR_OP_linear;
+        product->attr = (ftr_op_attr){.linear = {.activation = FTR_ACT_NONE, .in_out = in_out}};
+        product->in[2] = add->in[1 - k];
+        product->fused = "matmul, add";
+        ftr__remove(f, add, product->first_out);
+        return;
+    }
+}
+
 /* relu(f(x)) and relu(batch_norm(x) + residual). */
 static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
     if (!producer) return;
     const bool with_residual = producer->op == FTR_OP_add;
-    if (with_residual) producer = ftr__fuse_residual(f, producer);
+    if (with_residual) producer = ftr__may(f, FTR_FUSE_RESIDUAL) ? ftr__fuse_residual(f, producer) : NULL;
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
-    producer->fused = with_residual ? "add, relu" : "relu";
+    const bool was_product = producer->op == FTR_OP_linear && producer->fused;
+    producer->fused = with_residual ? "add, relu" : was_product ? "matmul, add, relu" : "relu";
     ftr__remove(f, relu, producer->first_out);
 }
 
@@ -12848,38 +12921,218 @@ static void ftr__fuse_smooth(ftr__fuser *f, ftr__node *act) {
     ftr__remove(f, act, before);
 }
 
-/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. */
+/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. Where y is relu(batch_norm(x)) and no more, it computes what
+ * went into the ReLU from x again, which it reads anyway. */
 static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
     if (!mask || mask->op != FTR_OP_relu_grad || grad->attr.norm.activation != FTR_ACT_NONE) return;
     const int32_t dy = mask->in[0], y = mask->in[1];
-    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
-    grad->in[6] = y;
+    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 8)) return;
+    const ftr__node *norm = &f->graph->nodes[f->graph->values[y].node];
+    const bool from_x = norm->op == FTR_OP_batch_norm && !norm->dead && norm->first_out == y &&
+                        norm->attr.norm.activation == FTR_ACT_RELU && !(norm->in_count > 6 && norm->in[6]) &&
+                        norm->in[0] == grad->in[1] && norm->in[1] == grad->in[2];
+    if (from_x)
+        grad->in[7] = norm->in[2], f->uses[norm->in[2]]++, f->uses[y]--;
+    else
+        grad->in[6] = y;
     grad->attr.norm.activation = FTR_ACT_RELU;
     grad->fused = "relu_grad";
     ftr__remove(f, mask, dy);
 }
 
-ftr_status ftr__pass_fuse(ftr_plan *plan) {
+/* batch_norm with running statistics, and all that it has taken over, behind a convolution: one node, so that the
+ * convolution's result is touched once. */
+static void ftr__fuse_conv_norm(ftr__fuser *f, ftr__node *norm) {
+    ftr__node *conv = ftr__only_for_next(f, norm->in[0]);
+    if (norm->attr.norm.training || !conv || conv->op != FTR_OP_conv2d || conv->in_count > 3 ||
+        conv->attr.conv.activation != FTR_ACT_NONE)
+        return;
+    for (int32_t i = 1; i < norm->out_count; i++)
+        if (f->uses[norm->first_out + i]) return;
+    if (!ftr__widen_inputs(f, conv, 8)) return;
+    for (int32_t i = 1; i < 5; i++) conv->in[i + 2] = norm->in[i];
+    conv->in[7] = norm->in_count > 6 ? norm->in[6] : 0;
+    conv->attr.conv.activation = norm->attr.norm.activation;
+    conv->attr.conv.eps = norm->attr.norm.eps;
+    conv->fused = norm->fused ? "batch_norm and what followed it" : "batch_norm";
+    ftr__remove(f, norm, conv->first_out);
+}
+
+/* Whether a slice or its gradient is about number `index` of three equal parts of the last dimension of x. */
+static bool ftr__is_third(const ftr__node *node, const ftr_shape *x, int32_t index) {
+    const int64_t width = x->rank > 0 ? x->dim[x->rank - 1] / 3 : 0;
+    return width > 0 && node->attr.slice.axis == x->rank - 1 && node->attr.slice.size == 3 * width &&
+           node->attr.slice.step == 1 && node->attr.slice.begin == index * width &&
+           node->attr.slice.end == (index + 1) * width;
+}
+
+/* The tensor that `value` is a third of, perhaps in another shape; 0 if it is not. */
+static int32_t ftr__third_of(const ftr_graph *graph, int32_t value, int32_t index) {
+    const ftr__node *node = &graph->nodes[graph->values[value].node];
+    if (node->op == FTR_OP_reshape) node = &graph->nodes[graph->values[node->in[0]].node];
+    if (node->op != FTR_OP_slice) return 0;
+    return ftr__is_third(node, &graph->values[node->in[0]].shape, index) ? node->in[0] : 0;
+}
+
+/* The tensor in whose rows a node's query, key and value lie one behind the other; 0 if there is none. Kernels read it so in
+ * f32 alone. */
+static int32_t ftr__packed_source(const ftr_graph *graph, const ftr__node *node, int32_t query) {
+    const int32_t x = ftr__third_of(graph, node->in[query], 0);
+    const ftr_shape *shape = &graph->values[node->in[query]].shape, *rows = &graph->values[x].shape;
+    if (!x || graph->values[x].dtype != FTR_F32) return 0;
+    for (int32_t i = 1; i < 3; i++)
+        if (ftr__third_of(graph, node->in[query + i], i) != x ||
+            !ftr_shape_equal(&graph->values[node->in[query + i]].shape, shape))
+            return 0;
+    return rows->dim[rows->rank - 1] == 3 * shape->dim[2] * shape->dim[3] ? x : 0;
+}
+
+/* attention(slice(x), slice(x), slice(x)) reads x. */
+static void ftr__read_packed(ftr__fuser *f, ftr__node *node, int32_t query, int32_t x) {
+    for (int32_t i = query; i < query + 3; i++) {
+        f->uses[node->in[i]]--;
+        node->in[i] = x;
+    }
+    f->uses[x] += 3;
+    node->attr.attention.packed = true;
+}
+
+static void ftr__fuse_attention(ftr__fuser *f, ftr__node *node) {
+    const int32_t x = node->attr.attention.packed ? 0 : ftr__packed_source(f->graph, node, 0);
+    if (!x) return;
+    ftr__read_packed(f, node, 0, x);
+    node->fused = "slice";
+}
+
+/* The sum a + b, the only use of both; NULL if there is none. */
+static ftr__node *ftr__sum_of(const ftr__fuser *f, int32_t a, int32_t b) {
+    ftr__node *add = ftr__user_of(f, FTR_OP_add, a, 0);
+    if (!add) add = ftr__user_of(f, FTR_OP_add, a, 1);
+    if (!add || f->uses[a] != 1 || f->uses[b] != 1) return NULL;
+    return (add->in[0] == a && add->in[1] == b) || (add->in[0] == b && add->in[1] == a) ? add : NULL;
+}
+
+/* The nodes that put the gradients of a third each into one of x. */
+typedef struct ftr__thirds {
+    ftr__node *node[8]; /* reshapes, slice_grads, two sums; the second sum is the last */
+    int32_t count;
+} ftr__thirds;
+
+/* Follows output `index` of attention's gradient to the result of its slice_grad; 0 if something else uses it. */
+static int32_t ftr__follow_third(const ftr__fuser *f, int32_t value, int32_t index, const ftr_shape *x,
+                                 ftr__thirds *thirds) {
+    ftr__node *reshape = ftr__user_of(f, FTR_OP_reshape, value, 0);
+    if (f->uses[value] != 1) return 0;
+    if (reshape) {
+        value = reshape->first_out;
+        thirds->node[thirds->count++] = reshape;
+    }
+    ftr__node *grad = ftr__user_of(f, FTR_OP_slice_grad, value, 0);
+    if (!grad || f->uses[value] != 1 || !ftr__is_third(grad, x, index) ||
+        !ftr_shape_equal(&f->graph->values[grad->first_out].shape, x))
+        return 0;
+    thirds->node[thirds->count++] = grad;
+    return grad->first_out;
+}
+
+/* Finds all of them, whichever two parts were added first. */
+static bool ftr__find_thirds(const ftr__fuser *f, const ftr__node *attention, const ftr_shape *x, ftr__thirds *thirds) {
+    int32_t part[3];
+    for (int32_t i = 0; i < 3; i++) {
+        part[i] = ftr__follow_third(f, attention->first_out + i, i, x, thirds);
+        if (!part[i]) return false;
+    }
+    for (int32_t i = 0; i < 3; i++) {
+        ftr__node *two = ftr__sum_of(f, part[i], part[(i + 1) % 3]);
+        ftr__node *all = two ? ftr__sum_of(f, two->first_out, part[(i + 2) % 3]) : NULL;
+        if (!all) continue;
+        thirds->node[thirds->count++] = two;
+        thirds->node[thirds->count++] = all;
+        return true;
+    }
+    return false;
+}
+
+/* The same of the gradient, which then writes that of x: no slices, no sum of their gradients. */
+static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
+    ftr_graph *graph = f->graph;
+    if (grad->attr.attention.packed || grad->attr.attention.wanted != 7u) return;
+    const int32_t x = ftr__packed_source(graph, grad, 1);
+    ftr__thirds thirds = {.count = 0};
+    if (!x || !ftr__find_thirds(f, grad, &graph->values[x].shape, &thirds)) return;
+    const int32_t sum = thirds.node[thirds.count - 1]->first_out;
+    for (int32_t i = 0; i < thirds.count; i++) thirds.node[i]->dead = true;
+    ftr__read_packed(f, grad, 1, x);
+    graph->values[grad->first_out].shape = graph->values[x].shape;
+    graph->values[grad->first_out + 1].shape = graph->values[grad->first_out + 2].shape = FTR_SHAPE(0);
+    grad->fused = "slice_grad, add";
+    f->uses[grad->first_out] = f->uses[sum];
+    f->uses[grad->first_out + 1] = f->uses[grad->first_out + 2] = 0;
+    ftr__plan_rename(f->plan, sum, grad->first_out);
+}
+
+/* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
+static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
+    static const char *const names[] = {"bias", "relu", "residual", "relu_grad", "activation", "conv_norm", "attention"};
+    for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
+        const size_t length = strcspn(word, " ");
+        uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
+        for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++)
+            if (strlen(names[i]) == length && strncmp(word, names[i], length) == 0) found = 1u << i;
+        if (!found && length > 0)
+            return ftr__error(context, FTR_ERROR_NAME,
+                              "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
+                              "conv_norm or attention",
+                              (int)length, word);
+        *off |= found;
+        word += length + (word[length] == ' ');
+    }
+    return FTR_OK;
+}
+
+static void ftr__fuse_node(ftr__fuser *f, ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_relu:
+        if (ftr__may(f, FTR_FUSE_RELU)) ftr__fuse_relu(f, node);
+        break;
+    case FTR_OP_batch_norm_grad:
+        if (ftr__may(f, FTR_FUSE_RELU_GRAD)) ftr__fuse_relu_grad(f, node);
+        break;
+    case FTR_OP_add:
+        if (ftr__may(f, FTR_FUSE_BIAS)) ftr__fuse_bias(f, node);
+        break;
+    case FTR_OP_attention:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention(f, node);
+        break;
+    case FTR_OP_attention_grad:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention_grad(f, node);
+        break;
+    default:
+        if (!node->backward && ftr__may(f, FTR_FUSE_ACTIVATION) && ftr__smooth_of(node).activation != FTR_ACT_NONE)
+            ftr__fuse_smooth(f, node);
+        break;
+    }
+}
+
+ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse) {
     ftr_graph *graph = plan->graph;
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
-    ftr__fuser f = {.plan = plan, .graph = graph};
+    ftr__fuser f = {.plan = plan, .graph = graph, .off = no_fuse};
+    ftr_status status = ftr__fusions_off(plan->context, &f.off);
+    if (status) return status;
     f.uses = ftr__arena_alloc(&plan->arena, values * sizeof *f.uses);
     f.needed = ftr__arena_alloc(&plan->arena, nodes);
     if (!f.uses || !f.needed) return ftr__out_of_memory(plan->context, "fuse", values * sizeof *f.uses);
-    const ftr_status status = ftr__mark_needed(plan, f.needed);
+    status = ftr__mark_needed(plan, f.needed);
     if (status) return status;
     ftr__count_uses(&f);
-    for (int32_t n = 0; n < graph->node_count; n++) {
-        ftr__node *node = &graph->nodes[n];
-        if (!f.needed[n] || node->dead) continue;
-        if (node->op == FTR_OP_relu)
-            ftr__fuse_relu(&f, node);
-        else if (node->op == FTR_OP_batch_norm_grad)
-            ftr__fuse_relu_grad(&f, node);
-        else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
-            ftr__fuse_smooth(&f, node);
-    }
+    for (int32_t n = 0; n < graph->node_count; n++)
+        if (f.needed[n] && !graph->nodes[n].dead) ftr__fuse_node(&f, &graph->nodes[n]);
+    for (int32_t n = 0; n < graph->node_count; n++) /* after everything that a batch norm takes over */
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm &&
+            ftr__may(&f, FTR_FUSE_CONV_NORM))
+            ftr__fuse_conv_norm(&f, &graph->nodes[n]);
     return FTR_OK;
 }
 
@@ -14149,6 +14402,7 @@ void ftr_plan_destroy(ftr_plan *plan) {
             context->backend->release(context, context->backend_state, plan->memory[place], plan->bytes[place]);
     if (plan->workspace)
         context->backend->release(context, context->backend_state, plan->workspace, plan->workspace_bytes);
+    if (plan->packed) context->backend->release(context, context->backend_state, plan->packed, plan->packed_bytes);
     ftr_graph_destroy(plan->graph);
     ftr__arena_free(&plan->arena);
     ftr__release(context, plan, sizeof *plan);
@@ -14177,9 +14431,12 @@ static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, 
     return status;
 }
 
-/* What stands around the optimizer's step. */
-static ftr_status ftr__check_around(const ftr_plan *plan, const ftr_compile_desc *desc) {
+/* What needs no graph. */
+static ftr_status ftr__check_settings(const ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->no_fuse & ~(uint32_t)FTR_FUSE_ALL)
+        return ftr__error(plan->context, bad, "compile: no_fuse is %u, expected fusions that add up to %d at most",
+                          (unsigned)desc->no_fuse, (int)FTR_FUSE_ALL);
     if (desc->accumulate < 0)
         return ftr__error(plan->context, bad, "compile: accumulate is %lld, expected 0 or more",
                           (long long)desc->accumulate);
@@ -14218,7 +14475,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                             desc->recompute ? "given" : "NULL", (int)desc->recompute_count);
     if (!status) status = ftr__recompute_check(plan->source, desc->recompute, desc->recompute_count);
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
-    if (!status) status = ftr__check_around(plan, desc);
+    if (!status) status = ftr__check_settings(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
@@ -14227,6 +14484,7 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_graph *graph = plan->graph;
     plan->mode = desc->mode;
     plan->amp = desc->amp;
+    plan->packs = !desc->memory_budget;
     plan->loss = desc->loss.id;
     plan->debug_nonfinite = desc->debug_nonfinite;
     plan->cumulative_statistics = desc->cumulative_statistics;
@@ -14428,7 +14686,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 0: status = ftr__pass_lower(plan); break;
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
-        case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 3: status = ftr__pass_fuse(plan, desc->no_fuse); break;
         case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
@@ -14455,6 +14713,15 @@ static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
 /* Of the op's random numbers, if it draws any. */
 static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
     return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+}
+
+/* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
+static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
+    const ftr_graph *graph = plan->graph;
+    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
+    const ftr__node *weight = &graph->nodes[graph->values[node->in[1]].node];
+    if (weight->op == FTR_OP_cast) weight = &graph->nodes[graph->values[weight->in[0]].node];
+    return weight->variable >= 0;
 }
 
 static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
@@ -14484,6 +14751,10 @@ static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *
     if (status) return status;
     const size_t workspace = kernel->workspace ? kernel->workspace(&step->call) : 0;
     if (workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
+    if (!kernel->kept || !ftr__weights_stay(plan, node)) return FTR_OK;
+    step->kept_offset = plan->packed_bytes;
+    step->kept_bytes = kernel->kept(&step->call);
+    plan->packed_bytes += (step->kept_bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
     return FTR_OK;
 }
 
@@ -14549,6 +14820,7 @@ static ftr_status ftr__allocate_memory(ftr_plan *plan) {
     static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "gradients", "activations"};
     plan->memory[FTR__PLACE_VARIABLE] = plan->source->variable_memory;
     ftr_status status = ftr__allocate_place(plan, "workspace", plan->workspace_bytes, &plan->workspace);
+    if (!status) status = ftr__allocate_place(plan, "weights of kernels", plan->packed_bytes, &plan->packed);
     for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT && !status; place++)
         status = ftr__allocate_place(plan, names[place], plan->bytes[place], &plan->memory[place]);
     for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT && !status; place++)
@@ -14567,6 +14839,7 @@ static void ftr__bind_steps(ftr_plan *plan) {
         for (int32_t i = 0; i < node->out_count; i++)
             view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
         step->call.workspace = plan->workspace;
+        step->call.kept = step->kept_bytes ? plan->packed + step->kept_offset : NULL;
     }
 }
 
@@ -14697,7 +14970,7 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
     memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
     memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
-    memory.workspace = plan->workspace_bytes;
+    memory.workspace = plan->workspace_bytes + plan->packed_bytes;
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
     memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
                    memory.workspace + memory.bookkeeping;
@@ -14957,6 +15230,7 @@ static ftr_status ftr__report_step(const ftr_plan *plan, bool ended, ftr_step_in
 
 static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
     step->call.step = plan->steps_done;
+    step->call.kept_is_made = plan->packed_version == plan->source->variable_version;
     const double start = plan->profiling ? ftr_time_seconds() : 0.0;
     const ftr_status status = step->run(&step->call);
     if (plan->profiling) plan->profile[step - plan->steps] += ftr_time_seconds() - start;
@@ -14972,8 +15246,10 @@ ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     ftr_status status = ftr__refuse_average(plan, "step");
     if (!status) status = ftr__check_fed(plan);
     if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
+    if (plan->mode == FTR_MODE_TRAIN) plan->source->variable_version++;
     for (int32_t i = 0; i < end && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
+    plan->packed_version = plan->source->variable_version;
     plan->steps_done++;
     plan->profiled_steps += plan->profiling;
     plan->has_run = true;
@@ -15178,6 +15454,7 @@ ftr_status ftr_plan_swap_average(ftr_plan *plan) {
         return ftr__error(plan->context, FTR_ERROR_STATE, "swap_average: the plan keeps no averages of weights");
     if (!plan->average_is_in && ftr_plan_average_count(plan) == 0)
         return ftr__error(plan->context, FTR_ERROR_STATE, "swap_average: no average was taken yet");
+    plan->source->variable_version++;
     for (int32_t i = plan->update_end; i < plan->step_count; i++) {
         const ftr_status status = plan->steps[i].run(&plan->steps[i].call);
         if (status) return status;
@@ -15444,13 +15721,13 @@ typedef struct ftr__random_stream {
 /* Channels, at most, whose statistics are computed at once. */
 #define FTR__NORM_TILE 256
 
-/* How dy gets through the activation behind a batch norm. ReLU: where y is positive. The others: times the slope at
- * (x - mean) * scale + shift. */
+/* How dy gets through the activation behind a batch norm: times the slope at (x - mean) * scale + shift, or, for ReLU with y,
+ * where y is positive. */
 typedef struct ftr__norm_gate {
     ftr_activation activation;
-    const float *y;             /* of ReLU, laid out as dy */
-    const float *scale, *shift; /* of the others */
-    float *to;                  /* where the sums leave g, laid out as dy, which it may overwrite; NULL: nowhere */
+    const float *y; /* laid out as dy, or NULL */
+    const float *scale, *shift;
+    float *to; /* where the sums leave g, laid out as dy, which it may overwrite; NULL: nowhere */
 } ftr__norm_gate;
 
 typedef struct ftr__simd_math {
@@ -15481,7 +15758,16 @@ typedef struct ftr__simd_math {
      * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, ftr_activation activation, float *y);
-    /* g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are `stride` apart. */
+    /* The same of rows that lie apart, in place: y[r][j] = activation((y[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]).
+     * `residual` may be NULL. */
+    void (*norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual, const float *mean,
+                      const float *scale, const float *shift, ftr_activation activation);
+    /* Of FTR__NORM_TILE columns at most: sum[j] += sum of x - center[j], squares[j] += sum of its square. Rows are `stride`
+     * apart. */
+    void (*norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center, float *sum,
+                         float *squares);
+    /* Of FTR__NORM_TILE columns at most, g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are
+     * `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                            const ftr__norm_gate *gate, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */
@@ -15561,8 +15847,9 @@ typedef struct ftr__gemm_tile {
 typedef struct ftr__simd_gemm {
     int64_t mr, nr; /* size of a tile */
 
-    /* Tile of packed A, a[k * mr + i], and B, b[k * b_stride + j]. */
-    void (*tile)(int64_t depth, const float *a, const float *b, int64_t b_stride, const ftr__gemm_tile *tile);
+    /* Tile of A, a[k * a_stride + i], which is mr when A is packed, and B, b[k * b_stride + j]. */
+    void (*tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
+                 const ftr__gemm_tile *tile);
 
     /* The same with A read in place: k runs over `segments` runs of `length` elements; run s of row i starts at
      * a[s * mr + i]. Only the first `rows` rows are needed. */
@@ -16043,6 +16330,9 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
+/* ftr_kernel.kept of a convolution. */
+FTR_LIB size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call);
+
 /* ftr_kernel.algorithm of a convolution or one of its gradients. */
 FTR_LIB const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call);
 
@@ -16133,6 +16423,7 @@ typedef struct ftr__gemm_operand {
                  int64_t segments, int64_t width, const float **to);
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
+    bool dense; /* of one run each, lines follow each other in memory */
     /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
     const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride;
@@ -16148,6 +16439,14 @@ typedef struct ftr__gemm {
     float *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
+    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. */
+    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
+    const void *finish_source;
+
+    /* B as it is packed, in memory of the caller's for the next time: ftr__gemm_kept(); NULL: it is packed each time. */
+    void *kept;
+    bool kept_is_made;
+
     const float *bias; /* n, or batch * n when there is one for each; NULL */
     bool bias_batch;
     ftr_activation activation;
@@ -16157,6 +16456,8 @@ typedef struct ftr__gemm {
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
 FTR_LIB size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm);
+/* Bytes of B packed as a whole; 0 if the product packs it piece by piece. */
+FTR_LIB size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm);
 FTR_LIB void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *gemm, void *workspace);
 
 /* Operands in memory, as lines of k elements. */
@@ -16195,12 +16496,34 @@ typedef struct ftr__conv {
     int64_t groups, cg, og, taps;
 } ftr__conv;
 
+/* A batch norm with running statistics that follows a convolution, and what follows it: done to results as soon as they are
+ * there, while they are near. */
+typedef struct ftr__conv_finish {
+    const ftr__simd_math *math;
+    const float *mean, *scale, *shift; /* by channel of the result */
+    const float *residual;             /* laid out as y; NULL: none */
+    float *y;
+    ftr_activation activation;
+} ftr__conv_finish;
+
+/* The bytes that ftr__conv_finish_open() needs; 0 if the call has no batch norm. */
+FTR_LIB size_t ftr__conv_finish_bytes(const ftr_kernel_call *call);
+
+/* Fills *finish, with scale and shift in `memory`; false if the call has no batch norm. */
+FTR_LIB bool ftr__conv_finish_open(const ftr_kernel_call *call, void *memory, ftr__conv_finish *finish);
+
+/* `columns` channels from `channel` on of pixels of y, up to FTR__CONV_FINISH_ROWS; those that are NULL are left out. */
+#define FTR__CONV_FINISH_ROWS 16
+FTR_LIB void ftr__conv_finish_rows(const ftr__conv_finish *finish, int64_t rows, int64_t channel, int64_t columns,
+                                   float *const *y);
+
 /* Whether depthwise.c is the one to compute it: few channels a group. */
 FTR_LIB bool ftr__conv_is_depthwise(const ftr__conv *v);
 
 /* For such a convolution: the op or its gradient of the input, and the gradient of the weight. */
 FTR_LIB size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v, bool gradient);
-FTR_LIB void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient);
+FTR_LIB void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient, void *workspace,
+                            const ftr__conv_finish *finish);
 FTR_LIB size_t ftr__depthwise_weight_workspace(const ftr_kernel_call *call, const ftr__conv *v);
 FTR_LIB void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v);
 
@@ -16223,15 +16546,25 @@ typedef enum ftr__winograd_pass {
     FTR__WINOGRAD_WEIGHT
 } ftr__winograd_pass;
 
+/* Where transforms go. `kept` has those of the filters, made already if `made`; NULL: in the workspace, made each time. */
+typedef struct ftr__winograd_memory {
+    void *workspace, *kept;
+    bool made;
+} ftr__winograd_memory;
+
 /* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of vector operations at
  * least a quarter cheaper than the direct sum. FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
 FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
 
 FTR_LIB size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
 
-/* y = x * weight + bias, activated; or, with `gradient`, dx of dy in x's place. `from` is [n, in, c], or dy. */
+/* Bytes of the transformed filters. */
+FTR_LIB size_t ftr__winograd_kept(const ftr__cpu *cpu, const ftr__conv *v);
+
+/* y = x * weight + bias, activated or finished; or, with `gradient`, dx of dy in x's place. `from` is [n, in, c], or dy. */
 FTR_LIB void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
-                               const float *weight, const float *bias, bool relu, float *to, void *workspace);
+                               const float *weight, const float *bias, bool relu, const ftr__conv_finish *finish,
+                               float *to, const ftr__winograd_memory *memory);
 
 /* dw of x and dy. */
 FTR_LIB void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x,
@@ -16341,6 +16674,10 @@ static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
     return kernel->workspace ? kernel->workspace(call) : 0;
 }
 
+static size_t ftr__cpu_kept(const ftr_kernel_call *call) {
+    return call->op == FTR_OP_conv2d && !ftr__cpu_needs_f32(call) ? ftr__cpu_conv2d_kept(call) : 0;
+}
+
 static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
     switch (call->op) {
     case FTR_OP_conv2d:
@@ -16352,7 +16689,11 @@ static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
 
 static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
 #define FTR__CPU_ENTRY(op, run_function, workspace_function)                                                           \
-    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace, .algorithm = ftr__cpu_algorithm},
+    [FTR_OP_##op] = {.run = ftr__cpu_run,                                                                              \
+                     .check = ftr__cpu_check,                                                                          \
+                     .workspace = ftr__cpu_workspace,                                                                  \
+                     .kept = ftr__cpu_kept,                                                                            \
+                     .algorithm = ftr__cpu_algorithm},
     FTR__CPU_KERNELS(FTR__CPU_ENTRY)
 #undef FTR__CPU_ENTRY
 };
@@ -16366,7 +16707,8 @@ static ftr_status ftr__winograd_choose(ftr_context *context, ftr__winograd_choic
         if (strcmp(word, words[i]) == 0) return FTR_OK;
     }
     if (!*word) return FTR_OK;
-    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_WINOGRAD is '%s', expected auto, on or off", word);
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_WINOGRAD is '%s', expected auto, on or off",
+                      word);
 }
 
 static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
@@ -16485,7 +16827,8 @@ static void ftr__machine_product(void *arg, int64_t task, int32_t worker) {
     ftr__gemm_tile tile = {.ahead = b};
     (void)task;
     for (int32_t i = 0; i < FTR__GEMM_MAX_MR; i++) tile.c[i] = c + i * FTR__GEMM_MAX_NR;
-    for (int32_t i = 0; i < FTR__MACHINE_TILES; i++) job->simd->tile(FTR__MACHINE_DEPTH, a, b, job->simd->nr, &tile);
+    for (int32_t i = 0; i < FTR__MACHINE_TILES; i++)
+        job->simd->tile(FTR__MACHINE_DEPTH, a, job->simd->mr, b, job->simd->nr, &tile);
 }
 
 static void ftr__machine_sum(void *arg, int64_t task, int32_t worker) {
@@ -17443,7 +17786,7 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 
 /* ---- src/backend/cpu/gemm.c ---- */
 
-#define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
+#define FTR__GEMM_KC 384              /* depth of a block: a panel of B about fills the L1 cache */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
@@ -17451,7 +17794,13 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
+#define FTR__GEMM_ROWS_AHEAD 32       /* rows of A that are asked for before they are needed */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
+#define FTR__GEMM_DIRECT (3 << 15)    /* floats of a block of operands read where they lie, at most: the L2 cache */
+#define FTR__GEMM_DIRECT_DEPTH 84     /* least depth of such a block */
+#define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
+#define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
+#define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
@@ -17464,16 +17813,20 @@ typedef struct ftr__gemm_plan {
     int64_t piece;  /* depth of one */
     int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
     bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
+    bool shared_a;  /* a chunk of all of A is packed before the tasks start; each packs its columns of B for itself */
     bool in_place;  /* A is read through pointers */
     bool whole_b;   /* a task packs all its panels of B at once */
+    bool direct;    /* both operands are read where they lie */
+    int64_t panel;  /* columns of a panel: of a tile; half as many where fewer than those of a tile can be read */
     size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
     size_t pointer_bytes, a_bytes;
     int64_t pointers_b; /* where B's pointers begin */
-    size_t b_bytes;     /* the packed chunk */
+    int64_t a_tile;     /* floats from one packed tile of A to the next */
+    size_t b_bytes;     /* the packed chunk, of A if that is shared */
     size_t piece_bytes; /* the pieces' results */
     /* the chunk at work */
     int64_t j0, j1, k0, k1;
-    float *b_packed, *partial;
+    float *packed, *partial;
     unsigned char *scratch;
 } ftr__gemm_plan;
 
@@ -17512,6 +17865,16 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
     p->nb = ftr__gemm_ceil(p->nc, p->tn);
 }
 
+/* A packed for all: tasks are columns. */
+static void ftr__gemm_grid_columns(ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, nt = ftr__gemm_ceil(g->n, nr);
+    p->tm = ftr__gemm_ceil(g->m, mr) * mr;
+    p->tn = ftr__gemm_ceil(nt, ftr__gemm_min(FTR__GEMM_TASKS, ftr__gemm_ceil(nt, FTR__GEMM_PANELS))) * nr;
+    p->mb = 1;
+    p->nb = ftr__gemm_ceil(g->n, p->tn);
+}
+
 /* Cuts k when rows and columns alone do not make tasks enough. */
 static void ftr__gemm_split(ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
@@ -17523,29 +17886,47 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
     if (p->pieces > 1) p->piece_bytes = ftr__gemm_align((size_t)(g->batch * p->pieces * g->m * g->n) * sizeof(float));
 }
 
+/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the L2 cache, and a
+ * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
+static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    return g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr && g->n >= p->simd->nr / 2 &&
+           g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
+}
+
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
     ftr__gemm_plan p = {.gemm = g, .simd = &cpu->simd->gemm, .pieces = 1, .piece = g->k, .ks = g->k, .nc = g->n};
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
+    p.direct = ftr__gemm_is_direct(&p);
+    p.panel = p.direct && g->n < nr ? nr / 2 : nr;
+    if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    p.shared = g->batch == 1 && !g->split && g->m > 2 * mr;
+    const bool shared = g->batch == 1 && !g->split && g->m > 2 * mr;
+    p.shared_a = shared && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at && (g->a.at || g->a.segment == g->k);
+    p.shared = shared && !p.shared_a;
+    p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
+    if (shared) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
     if (p.shared) {
-        const int64_t blocks = ftr__gemm_max(4096 / p.kc, 1);
-        p.ks = ftr__gemm_min(g->k, blocks * p.kc);
         const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
         p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
         p.b_bytes = ftr__gemm_align((size_t)(p.ks * ftr__gemm_ceil(p.nc, nr) * nr) * sizeof(float));
     }
-    ftr__gemm_grid(&p);
+    if (p.shared_a)
+        ftr__gemm_grid_columns(&p);
+    else
+        ftr__gemm_grid(&p);
+    p.a_tile = mr * (p.shared_a ? p.ks : p.kc);
+    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm * p.ks) * sizeof(float));
     const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
-    p.a_bytes = p.in_place ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
-    p.whole_b = !p.shared && g->b.at && g->m > mr;
-    const int64_t b_columns = p.shared ? 0 : p.whole_b ? p.tn : nr;
+    p.a_bytes = p.in_place || p.direct || p.shared_a ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.whole_b = !p.shared && !p.direct && g->b.at && g->m > mr;
+    const int64_t b_columns = p.shared || p.direct ? 0 : p.whole_b ? p.tn : nr;
     p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
@@ -17553,6 +17934,11 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
 size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
     return p.worker * (size_t)ftr__pool_threads(cpu->pool) + p.b_bytes + p.piece_bytes;
+}
+
+size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
+    const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
+    return p.shared && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
 }
 
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
@@ -17579,7 +17965,7 @@ static void ftr__gemm_pack_task(void *arg, int64_t task, int32_t worker) {
     const int64_t nr = p->simd->nr, j = p->j0 + task * nr;
     const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
     ftr__gemm_pack(p, &p->gemm->b, 0, j, ftr__gemm_min(nr, p->j1 - j), nr, p->k0, p->k1 - p->k0, pointers,
-                   p->b_packed + task * p->ks * nr);
+                   p->packed + task * p->ks * nr);
 }
 
 /* One task at one block of k. */
@@ -17619,13 +18005,44 @@ static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int6
     ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
 }
 
+/* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
+static void ftr__gemm_pack_a_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gemm_plan *p = (const ftr__gemm_plan *)arg;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr;
+    if (g->a.at) {
+        const int64_t k = p->k0 + task * FTR__GEMM_PACK_DEPTH;
+        ftr__gemm_pack_tiles(&g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k), p->a_tile,
+                             p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
+    } else {
+        const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
+        ftr__gemm_pack(p, &g->a, 0, task * mr, ftr__gemm_min(mr, g->m - task * mr), mr, p->k0, p->k1 - p->k0, pointers,
+                       p->packed + task * p->a_tile);
+    }
+}
+
+/* Packs what all tasks read, if anything. */
+static void ftr__gemm_pack_shared(const ftr__cpu *cpu, ftr__gemm_plan *p) {
+    if (p->k1 <= p->k0) return;
+    if (p->shared) ftr__pool_run(cpu->pool, ftr__gemm_ceil(p->j1 - p->j0, p->simd->nr), ftr__gemm_pack_task, p);
+    if (p->shared_a) {
+        const int64_t tasks = p->gemm->a.at ? ftr__gemm_ceil(p->k1 - p->k0, FTR__GEMM_PACK_DEPTH) : p->tm / p->simd->mr;
+        ftr__pool_run(cpu->pool, tasks, ftr__gemm_pack_a_task, p);
+    }
+}
+
 /* The block of A: pointers to its runs, or a packed copy. */
 static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *a = &p->gemm->a;
     const int64_t mr = p->simd->mr;
+    if (p->direct) return;
+    if (p->shared_a) {
+        t->a = p->packed + (t->k - p->k0) * mr;
+        return;
+    }
     if (a->at && t->depth > 0) {
-        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, mr * p->kc, t->a);
+        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
         return;
     }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
@@ -17634,7 +18051,7 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     for (int64_t i = t->i0; i < t->i1; i += mr) {
         const int64_t count = ftr__gemm_min(mr, t->i1 - i), tile = (i - t->i0) / mr;
         if (!p->in_place) {
-            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * mr * p->kc);
+            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * p->a_tile);
             continue;
         }
         if (t->segments == 0) continue;
@@ -17647,13 +18064,27 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     }
 }
 
+/* The row and the column where a tile of operands that are read where they lie begins. */
+static int64_t ftr__gemm_direct_row(const ftr__gemm_plan *p, int64_t i) {
+    return ftr__gemm_min(i, p->gemm->m - p->simd->mr);
+}
+
+static int64_t ftr__gemm_direct_column(const ftr__gemm_plan *p, int64_t j) {
+    const int64_t half = p->simd->nr / 2, n = p->gemm->n;
+    return ftr__gemm_min(j, n - (n - j <= half ? half : p->panel));
+}
+
 /* The panel of B at columns j, and its stride. */
 static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int64_t *stride) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *b = &p->gemm->b;
     const int64_t nr = p->simd->nr, count = ftr__gemm_min(nr, t->j1 - j);
     *stride = nr;
-    if (p->shared) return p->b_packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
+    if (p->direct) {
+        *stride = b->stride;
+        return b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
+    }
+    if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
     if (b->at && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) { /* read once: a copy does not pay */
         *stride = b->stride;
         return b->at(b->source, t->batch, t->k, j);
@@ -17677,15 +18108,34 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
     if (p->in_place) {
         p->simd->tile_rows(ftr__gemm_min(mr, t->i1 - i), t->segments, t->length, t->pointers + index * mr * t->segments,
                            b, b_stride, tile);
+    } else if (p->direct) {
+        const ftr__gemm_operand *a = &p->gemm->a;
+        p->simd->tile(t->depth, a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride, b, b_stride,
+                      tile);
     } else {
-        p->simd->tile(t->depth, t->a + index * mr * p->kc, b, b_stride, tile);
+        p->simd->tile(t->depth, t->a + index * p->a_tile, mr, b, b_stride, tile);
     }
+}
+
+/* A part of the next block of operands that are read where they lie, for each tile one: first of B, then of A. */
+static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
+    const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
+    if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
+    if (part < of_b) return g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
+    return g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
 /* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
 static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
+    if (p->direct) return ftr__gemm_direct_ahead(t, i, j, b);
+    if (p->in_place && p->gemm->a.dense && j == t->j0)
+        return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
+    if (p->shared_a) return t->a + ((i - t->i0) / p->simd->mr + 1) * p->a_tile;
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
 
@@ -17693,7 +18143,7 @@ static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
     const size_t bytes = (size_t)width * sizeof(float);
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
     int64_t b_stride;
@@ -17708,19 +18158,34 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         memcpy(bias, from, bytes);
         tile.bias = bias;
     }
+    const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
+    const bool regular = !p->direct && (!g->c_row || t->c);
+    const int64_t step = t->c ? g->n : g->c_stride;
     for (int64_t i = t->i0; i < t->i1; i += mr) {
-        const int64_t rows = ftr__gemm_min(mr, t->i1 - i);
+        const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
+        if (regular && rows == mr && width == nr) { /* most tiles */
+            float *const row = ftr__gemm_row(t, i) + j;
+            for (int64_t r = 0; r < mr; r++) tile.c[r] = row + r * step;
+            tile.ahead = ftr__gemm_ahead(t, i, j, b);
+            ftr__gemm_multiply(t, i, b, b_stride, &tile);
+            if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, tile.c);
+            continue;
+        }
         float *c[FTR__GEMM_MAX_MR];
         for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r) + j;
-        for (int64_t r = 0; r < mr; r++) tile.c[r] = r >= rows ? none : width < nr ? edge + r * nr : c[r];
+        for (int64_t r = 0; r < mr; r++) {
+            const bool there = r >= above && r < above + rows;
+            tile.c[r] = !there ? none : width < nr ? edge + (r - above) * nr : c[r - above];
+        }
         if (width < nr && t->load) {
-            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
+            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
         }
         tile.ahead = ftr__gemm_ahead(t, i, j, b);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (width < nr) {
-            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
+            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr + skip, bytes);
         }
+        if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, c);
     }
 }
 
@@ -17748,7 +18213,7 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         if (p->whole_b && t.depth > 0)
             ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
                                  t.b);
-        for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
+        for (int64_t j = t.j0; j < t.j1; j += p->panel) ftr__gemm_panel(&t, j);
         t.k += t.depth;
     } while (t.k < end);
 }
@@ -17773,16 +18238,14 @@ void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
     ftr__gemm_plan p = ftr__gemm_make_plan(cpu, g);
     p.scratch = (unsigned char *)workspace;
     unsigned char *next = p.scratch + p.worker * (size_t)ftr__pool_threads(cpu->pool);
-    p.b_packed = (float *)(void *)next;
+    p.packed = g->kept ? g->kept : (float *)(void *)next;
     p.partial = (float *)(void *)(next + p.b_bytes);
     for (p.j0 = 0; p.j0 < g->n; p.j0 = p.j1) {
         p.j1 = ftr__gemm_min(p.j0 + p.nc, g->n);
         p.k0 = 0;
         do {
             p.k1 = ftr__gemm_min(p.k0 + p.ks, g->k);
-            if (p.shared && p.k1 > p.k0) {
-                ftr__pool_run(cpu->pool, ftr__gemm_ceil(p.j1 - p.j0, p.simd->nr), ftr__gemm_pack_task, &p);
-            }
+            if (!(g->kept && g->kept_is_made)) ftr__gemm_pack_shared(cpu, &p);
             const int64_t nb = ftr__gemm_ceil(p.j1 - p.j0, p.tn);
             p.nb = nb;
             ftr__pool_run(cpu->pool, g->batch * p.pieces * p.mb * nb, ftr__gemm_task, &p);
@@ -17827,6 +18290,7 @@ void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *fr
         FTR__GEMM_COPY(4)
         FTR__GEMM_COPY(6)
         FTR__GEMM_COPY(8)
+        FTR__GEMM_COPY(9)
         FTR__GEMM_COPY(14)
         FTR__GEMM_COPY(16)
         FTR__GEMM_COPY(32)
@@ -17870,7 +18334,8 @@ static const float *ftr__gemm_matrix_in_place(const void *source, int64_t batch,
 }
 
 ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
-    return (ftr__gemm_operand){.source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows};
+    return (ftr__gemm_operand){
+        .source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows, .dense = matrix->stride == k};
 }
 
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
@@ -18028,17 +18493,18 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
 /* The operands' descriptions must outlive the product's, so they are the caller's. */
 static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix *x, ftr__gemm_matrix *weight) {
     const ftr_shape *w = &call->in[1].shape, *y = &call->out[0].shape;
-    const int64_t n = w->dim[0], k = w->dim[1];
+    const bool in_out = call->attr->linear.in_out;
+    const int64_t n = w->dim[in_out ? 1 : 0], k = w->dim[in_out ? 0 : 1];
     int64_t m = 1;
     for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
     *x = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = k};
-    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = k};
+    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = in_out ? n : k};
     return (ftr__gemm){.batch = 1,
                        .m = m,
                        .n = n,
                        .k = k,
                        .a = ftr__gemm_k_together(x, k),
-                       .b = ftr__gemm_k_together(weight, k),
+                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__gemm_k_together(weight, k),
                        .c = (float *)call->out[0].data,
                        .c_stride = n,
                        .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
@@ -18056,13 +18522,16 @@ ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
     ftr__gemm_matrix x, weight;
     const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
     const bool relu = g.activation == FTR_ACT_RELU;
-    if (!ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+    const bool lines = !call->attr->linear.in_out || g.n == 1;
+    if (!lines || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
         ftr__gemm_run(cpu, &g, call->workspace);
     }
     return FTR_OK;
 }
 
 /* ---- src/backend/cpu/conv.c ---- */
+
+#define FTR__CONV_THIN 8 /* channels below which runs are short */
 
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
@@ -18185,6 +18654,7 @@ typedef struct ftr__conv_product {
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
     const float *weight;
     float *dx;
+    const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
 
 static size_t ftr__conv_zeros(int64_t channels) { return ftr__gemm_align((size_t)channels * sizeof(float)); }
@@ -18212,10 +18682,72 @@ static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const fl
     return g;
 }
 
+/* Few channels make short runs. Of an image with its padding around it, the taps of a row are one run, and none of them lies
+ * outside: such images are copied first. */
+static bool ftr__conv_is_thin(const ftr__conv *v) {
+    return v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 && v->dilation[1] == 1 && v->out[0] > 0 &&
+           v->out[1] > 0;
+}
+
+/* Size of the padded image: what the taps reach. */
+static int64_t ftr__conv_padded(const ftr__conv *v, int32_t d) {
+    return (v->out[d] - 1) * v->stride[d] + (v->kernel[d] - 1) * v->dilation[d] + 1;
+}
+
+static size_t ftr__conv_thin_bytes(const ftr__conv *v) {
+    if (!ftr__conv_is_thin(v)) return 0;
+    return ftr__gemm_align((size_t)(v->n * ftr__conv_padded(v, 0) * ftr__conv_padded(v, 1) * v->c) * sizeof(float));
+}
+
+typedef struct ftr__conv_padding {
+    const ftr__conv *conv;
+    const float *x;
+    float *padded;
+} ftr__conv_padding;
+
+/* A row of the padded images. */
+static void ftr__conv_pad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_padding *job = (const ftr__conv_padding *)arg;
+    const ftr__conv *v = job->conv;
+    const int64_t rows = ftr__conv_padded(v, 0), width = ftr__conv_padded(v, 1);
+    const int64_t n = task / rows, y = task % rows - v->before[0];
+    const int64_t left = ftr__gemm_min(v->before[1], width), some = ftr__gemm_min(v->in[1], width - left);
+    float *to = job->padded + task * width * v->c;
+    (void)worker;
+    if (y < 0 || y >= v->in[0]) {
+        memset(to, 0, (size_t)(width * v->c) * sizeof(float));
+        return;
+    }
+    memset(to, 0, (size_t)(left * v->c) * sizeof(float));
+    memcpy(to + left * v->c, job->x + (n * v->in[0] + y) * v->in[1] * v->c, (size_t)(some * v->c) * sizeof(float));
+    memset(to + (left + some) * v->c, 0, (size_t)((width - left - some) * v->c) * sizeof(float));
+}
+
+static void ftr__conv_pad(const ftr__cpu *cpu, const ftr__conv *v, const float *x, float *padded) {
+    ftr__conv_padding job = {.conv = v, .x = x, .padded = padded};
+    ftr__pool_run(cpu->pool, v->n * ftr__conv_padded(v, 0), ftr__conv_pad_task, &job);
+}
+
+/* The gather of the forward direction from padded images. */
+static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded) {
+    ftr__gather g = {.data = padded, .zeros = padded, .channels = v->c, .run = v->kernel[1] * v->c};
+    for (int32_t d = 0; d < 2; d++) {
+        g.size[d] = ftr__conv_padded(v, d);
+        g.grid[d] = v->out[d];
+        g.step[d] = v->stride[d];
+        g.taps[d] = d == 0 ? v->kernel[d] : 1;
+        g.tap_step[d] = v->dilation[d];
+    }
+    return g;
+}
+
 /* y[pixel, o] = sum over (tap, c) of x[gathered pixel, c] * weight[o, (tap, c)]. */
-static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, ftr__conv_product *p) {
+static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros, const float *padded,
+                              ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_gather(v, (const float *)call->in[0].data, (const float *)call->workspace);
+    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
+                                     : ftr__conv_gather(v, (const float *)call->in[0].data, zeros);
+    const ftr_view *bias = ftr__optional_input(call, 2);
     const int64_t k = v->taps * v->cg;
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .batch = v->og * k, .stride = k};
     p->gemm = (ftr__gemm){.batch = v->groups,
@@ -18226,16 +18758,18 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, f
                           .c = (float *)call->out[0].data,
                           .c_batch = v->og,
                           .c_stride = v->o,
-                          .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
+                          .bias = bias ? (const float *)bias->data : NULL,
                           .bias_batch = true,
                           .activation = call->attr->conv.activation};
     ftr__conv_use_gather(p);
 }
 
 /* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, ftr__conv_product *p) {
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const float *padded,
+                                      ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
+    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
+                                     : ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
     p->other = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .batch = v->og, .stride = v->o};
     p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
     p->gemm = (ftr__gemm){.batch = v->groups,
@@ -18328,33 +18862,67 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 /* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
+/* ftr__gemm.finish */
+static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
+                                  float *const *c) {
+    const ftr__conv_product *p = (const ftr__conv_product *)source;
+    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, c);
+}
+
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD))
-        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    const size_t finish = ftr__conv_finish_bytes(call);
+    if (ftr__conv_is_depthwise(&v)) return finish + ftr__depthwise_workspace(call, &v, false);
+    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD))
+        return finish + ftr__winograd_workspace(cpu, &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, &p);
-    return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    ftr__conv_forward(call, &v, NULL, NULL, &p);
+    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(cpu, &p.gemm);
+}
+
+size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
+    const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    if (ftr__conv_is_depthwise(&v)) return 0;
+    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
+    ftr__conv_product p;
+    ftr__conv_forward(call, &v, NULL, NULL, &p);
+    return ftr__gemm_kept(cpu, &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    unsigned char *workspace = (unsigned char *)call->workspace + ftr__conv_finish_bytes(call);
+    ftr__conv_finish normed;
+    const ftr__conv_finish *finish = ftr__conv_finish_open(call, call->workspace, &normed) ? &normed : NULL;
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise(call, &v, false);
+        ftr__depthwise(call, &v, false, workspace, finish);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD)) {
-        const float *bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
-                          (const float *)call->in[1].data, bias, call->attr->conv.activation == FTR_ACT_RELU,
-                          (float *)call->out[0].data, call->workspace);
+    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) {
+        const ftr_view *bias = ftr__optional_input(call, 2);
+        ftr__winograd_run(cpu, &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, bias ? (const float *)bias->data : NULL,
+                          !finish && call->attr->conv.activation == FTR_ACT_RELU, finish, (float *)call->out[0].data,
+                          &(ftr__winograd_memory){workspace, call->kept, call->kept_is_made});
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, &p);
-    memset(call->workspace, 0, ftr__conv_zeros(v.cg));
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_zeros(v.cg));
+    float *padded = (float *)(void *)(workspace + ftr__conv_zeros(v.cg));
+    ftr__conv_forward(call, &v, workspace, padded, &p);
+    p.gemm.kept = call->kept;
+    p.gemm.kept_is_made = call->kept_is_made;
+    if (finish) {
+        p.finish = finish;
+        p.gemm.finish = ftr__conv_finish_tile;
+        p.gemm.finish_source = &p;
+        p.gemm.activation = FTR_ACT_NONE;
+    }
+    memset(workspace, 0, ftr__conv_zeros(v.cg));
+    if (ftr__conv_is_thin(&v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
+    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v));
     return FTR_OK;
 }
 
@@ -18378,12 +18946,13 @@ size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise(call, &v, true);
+        ftr__depthwise(call, &v, true, call->workspace, NULL);
         return FTR_OK;
     }
     if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
         ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
-                          (const float *)call->in[1].data, NULL, false, (float *)call->out[0].data, call->workspace);
+                          (const float *)call->in[1].data, NULL, false, NULL, (float *)call->out[0].data,
+                          &(ftr__winograd_memory){.workspace = call->workspace});
         return FTR_OK;
     }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));
@@ -18403,8 +18972,8 @@ size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
-    ftr__conv_weight_gradient(call, &v, &p);
-    return ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    ftr__conv_weight_gradient(call, &v, NULL, &p);
+    return ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
@@ -18419,8 +18988,10 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_weight_gradient(call, &v, &p);
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, call->workspace);
+    float *padded = (float *)call->workspace;
+    ftr__conv_weight_gradient(call, &v, padded, &p);
+    if (ftr__conv_is_thin(&v)) ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, padded);
+    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_thin_bytes(&v));
     return FTR_OK;
 }
 
@@ -18433,6 +19004,51 @@ const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, in[pass], out[pass]);
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
     return ftr__winograd_pays(ftr__cpu_of(call), &v, pass) ? "winograd 4x4" : "product";
+}
+
+/* ---- src/backend/cpu/conv_finish.c ---- */
+
+static bool ftr__conv_has_norm(const ftr_kernel_call *call) { return ftr__optional_input(call, 3) != NULL; }
+
+size_t ftr__conv_finish_bytes(const ftr_kernel_call *call) {
+    if (!ftr__conv_has_norm(call)) return 0;
+    return ftr__gemm_align((size_t)(2 * call->out[0].shape.dim[3]) * sizeof(float));
+}
+
+/* As batch_norm does it, so that the bits are the same. */
+bool ftr__conv_finish_open(const ftr_kernel_call *call, void *memory, ftr__conv_finish *finish) {
+    if (!ftr__conv_has_norm(call)) return false;
+    const int64_t channels = call->out[0].shape.dim[3];
+    const ftr_view *residual = ftr__optional_input(call, 7);
+    const float *gamma = call->in[3].data, *beta = call->in[4].data, *variance = call->in[6].data;
+    float *scale = memory, *shift = scale + channels;
+    for (int64_t c = 0; c < channels; c++) {
+        const double invstd = 1.0 / sqrt((double)variance[c] + call->attr->conv.eps);
+        scale[c] = (float)((double)gamma[c] * invstd);
+        shift[c] = beta[c];
+    }
+    *finish = (ftr__conv_finish){.math = &ftr__cpu_of(call)->simd->math,
+                                 .mean = call->in[5].data,
+                                 .scale = scale,
+                                 .shift = shift,
+                                 .residual = residual ? residual->data : NULL,
+                                 .y = call->out[0].data,
+                                 .activation = call->attr->conv.activation};
+    return true;
+}
+
+void ftr__conv_finish_rows(const ftr__conv_finish *f, int64_t rows, int64_t channel, int64_t columns, float *const *y) {
+    float *to[FTR__CONV_FINISH_ROWS];
+    const float *residual[FTR__CONV_FINISH_ROWS];
+    int64_t count = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        if (!y[i]) continue;
+        to[count] = y[i];
+        if (f->residual) residual[count] = f->residual + (y[i] - f->y);
+        count++;
+    }
+    f->math->norm_tile(count, columns, to, f->residual ? residual : NULL, f->mean + channel, f->scale + channel,
+                       f->shift + channel, f->activation);
 }
 
 /* ---- src/backend/cpu/depthwise.c ---- */
@@ -18482,6 +19098,7 @@ typedef struct ftr__depthwise_job {
     size_t weight_bytes, pixel_bytes, row_bytes, plane_bytes;
     const float *source, *given_weight, *bias, *dy;
     bool relu;
+    const ftr__conv_finish *finish; /* NULL: none */
     float *result;
     float *weight; /* [planes, taps, to_channels] */
     ftr__depthwise_span *pixel_spans;
@@ -18682,6 +19299,19 @@ static int64_t ftr__depthwise_make_spans(const ftr__depthwise_job *w, int32_t d,
     return count;
 }
 
+/* Channels c to c + channels - 1 of rows first to end - 1 of image n, which are complete. */
+static void ftr__depthwise_finish(const ftr__depthwise_job *w, int64_t n, int64_t first, int64_t end, int64_t c,
+                                  int64_t channels) {
+    const int64_t pixels = (end - first) * w->to[1];
+    float *from = w->result + (n * w->to[0] + first) * w->to[1] * w->to_channels + c;
+    float *y[FTR__CONV_FINISH_ROWS];
+    for (int64_t i = 0; i < pixels; i += FTR__CONV_FINISH_ROWS) {
+        const int64_t rows = ftr__gemm_min(FTR__CONV_FINISH_ROWS, pixels - i);
+        for (int64_t r = 0; r < rows; r++) y[r] = from + (i + r) * w->to_channels;
+        ftr__conv_finish_rows(w->finish, rows, c, channels, y);
+    }
+}
+
 static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
     const ftr__depthwise_job *w = (const ftr__depthwise_job *)arg;
     const ftr__conv *v = &w->conv;
@@ -18718,6 +19348,7 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
         .y_pixel = w->phases[1] * w->to_channels,
     };
     w->cpu->simd->depthwise.run(&run);
+    if (w->finish) ftr__depthwise_finish(w, n, first, end, c, channels);
 }
 
 /* Channels that go through a task's rows together: the pixels that a block meets fit the nearest cache. */
@@ -18734,11 +19365,13 @@ size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v,
     return w.weight_bytes + w.pixel_bytes + (w.row_bytes + w.plane_bytes) * ftr__depthwise_threads(&w);
 }
 
-void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient) {
+void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient, void *workspace,
+                    const ftr__conv_finish *finish) {
     if (call->out[0].count == 0) return;
     ftr__depthwise_job w;
     ftr__depthwise_open(call, v, gradient, &w);
-    unsigned char *next = (unsigned char *)call->workspace;
+    unsigned char *next = workspace;
+    w.finish = finish;
     w.weight = (float *)(void *)next;
     w.pixel_spans = (ftr__depthwise_span *)(void *)(next + w.weight_bytes);
     w.row_spans = next + w.weight_bytes + w.pixel_bytes;
@@ -18747,8 +19380,9 @@ void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradie
     w.given_weight = (const float *)call->in[1].data;
     w.result = (float *)call->out[0].data;
     if (!gradient) {
-        w.bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        w.relu = call->attr->conv.activation == FTR_ACT_RELU;
+        const ftr_view *bias = ftr__optional_input(call, 2);
+        w.bias = bias ? (const float *)bias->data : NULL;
+        w.relu = !finish && call->attr->conv.activation == FTR_ACT_RELU;
     }
     w.chunk = ftr__depthwise_chunk(&w);
     const int64_t pixel[3] = {w.pixel, w.to_channels, w.to_channels};
@@ -18889,7 +19523,7 @@ void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv
  * transpose: blocks of tiles of x and of dy are transformed by all, then each point sums its products over the block's tiles,
  * block after block, so that the order of the sums is that of the tiles. */
 
-#define FTR__WINOGRAD_LEAST 4           /* channels: with fewer the transforms are all that there is */
+#define FTR__WINOGRAD_LEAST 4         /* channels: with fewer the transforms are all that there is */
 #define FTR__WINOGRAD_TILES 56        /* of a block at most */
 #define FTR__WINOGRAD_BLOCK (3 << 18) /* floats of a block's transformed input at most */
 #define FTR__WINOGRAD_COLUMNS 128     /* of the output that a block has in hand */
@@ -18915,6 +19549,7 @@ typedef struct ftr__winograd {
     const float *from, *weight, *bias;
     float *to;
     bool relu;
+    const ftr__conv_finish *finish; /* NULL: none */
     float *filters, *zeros;
     unsigned char *scratch;
     size_t worker;
@@ -18957,7 +19592,9 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     for (int32_t d = 0; d < 2; d++)
         if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1 || v->before[d] > 2 || v->out[d] < 1)
             return false;
-    if (v->groups != 1 || v->c < FTR__WINOGRAD_LEAST || v->o < FTR__WINOGRAD_LEAST || v->n < 1 || cpu->winograd == FTR__WINOGRAD_OFF) return false;
+    if (v->groups != 1 || v->c < FTR__WINOGRAD_LEAST || v->o < FTR__WINOGRAD_LEAST || v->n < 1 ||
+        cpu->winograd == FTR__WINOGRAD_OFF)
+        return false;
     if (cpu->winograd == FTR__WINOGRAD_ON) return true;
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
     const double lanes = (double)w.simd->lanes, c = (double)w.wide_c,
@@ -18965,7 +19602,8 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     const double tiles = (double)w.count, pixels = (double)w.n * (double)w.out[0] * (double)w.out[1];
     const double direct = pixels * 9.0 * (double)w.c * o / lanes;
     const double transforms = tiles * (c * 280.0 + o * 200.0) / lanes + c * o * 100.0 / lanes;
-    return tiles * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct;
+    const double rows = tiles > (double)w.gemm->mr ? tiles : (double)w.gemm->mr; /* fewer wait for the filters */
+    return rows * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct;
 }
 
 static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
@@ -19015,6 +19653,11 @@ size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__win
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
     return ftr__winograd_bytes(w.wide_c) + ftr__winograd_filter_bytes(&w) +
            ftr__winograd_worker(&w) * (size_t)ftr__pool_threads(cpu->pool);
+}
+
+size_t ftr__winograd_kept(const ftr__cpu *cpu, const ftr__conv *v) {
+    const ftr__winograd w = ftr__winograd_make(cpu, v, FTR__WINOGRAD_FORWARD);
+    return ftr__winograd_filter_bytes(&w);
 }
 
 /* --------------------------------------------------------------------------------------------------------- tiles -- */
@@ -19147,6 +19790,7 @@ static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     }
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
                     w->relu, pixels);
+    if (w->finish) ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
@@ -19169,15 +19813,17 @@ static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
 }
 
 void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
-                       const float *weight, const float *bias, bool relu, float *to, void *workspace) {
+                       const float *weight, const float *bias, bool relu, const ftr__conv_finish *finish, float *to,
+                       const ftr__winograd_memory *memory) {
     ftr__winograd w = ftr__winograd_make(cpu, v, pass);
-    w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to;
-    w.zeros = workspace;
-    w.filters = (float *)(void *)((unsigned char *)workspace + ftr__winograd_bytes(w.wide_c));
-    w.scratch = (unsigned char *)w.filters + ftr__winograd_filter_bytes(&w);
+    unsigned char *next = (unsigned char *)memory->workspace + ftr__winograd_bytes(w.wide_c);
+    w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to, w.finish = finish;
+    w.zeros = memory->workspace;
+    w.filters = memory->kept ? memory->kept : (float *)(void *)next;
+    w.scratch = next + ftr__winograd_filter_bytes(&w);
     w.worker = ftr__winograd_worker(&w);
     memset(w.zeros, 0, (size_t)w.wide_c * sizeof(float));
-    ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
+    if (!memory->kept || !memory->made) ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
     ftr__pool_run(cpu->pool, w.blocks * w.splits, ftr__winograd_block_task, &w);
 }
 
@@ -19254,46 +19900,88 @@ void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, cons
 /* ---- src/backend/cpu/norm.c ---- */
 /* Batch normalization. Statistics: each chunk of rows gives a mean and a sum of squared deviations from it; chunks
  * are combined in order, in double (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing
- * Sample Variances, 1979). All of it is relative to the first row that counts, so that a mean far from 0 costs no
- * precision. */
+ * Sample Variances, 1979). All of it is relative to a center, the first row that counts or the mean of a chunk's first rows, so
+ * that a mean far from 0 costs no precision. */
 
 #define FTR__NORM_CHUNK 32768 /* elements of such a task */
 #define FTR__NORM_GRAIN 16384 /* elements of a task that computes results */
+#define FTR__NORM_FIRST 8     /* rows whose mean is a chunk's center */
+#define FTR__NORM_LANES 16    /* channels that every vector divides */
+#define FTR__NORM_WIDE 128    /* columns from which rows are long enough */
 
+/* Rows of few channels, or of a number that leaves vectors partly empty, are taken `fold` at a time: as rows of fold * channels
+ * columns, whose coefficients repeat. */
 typedef struct ftr__norm_job {
     const ftr_kernel_call *call;
     const ftr__simd_math *math;
-    int64_t rows, channels, tiles, chunks, rows_per_chunk, rows_per_task;
-    const float *mask;       /* NULL: all rows count */
-    int64_t rows_per_sample; /* a sample has one element of the mask */
-    int64_t center;          /* the first row that counts */
-    float *partial;          /* [chunks][2][channels] */
-    float *coefficients;     /* [4][channels]; forward: scale and shift; gradient: a, b, c, zeros */
-    ftr__norm_gate gate;     /* of the gradient */
+    int64_t channels, fold;
+    int64_t rows, columns, tiles, chunks, rows_per_chunk, rows_per_task; /* folded */
+    const float *mask;                                                   /* NULL: all rows count */
+    int64_t rows_per_sample;                                             /* a sample has one element of the mask */
+    float *partial;                                                      /* [chunks][2][columns] */
+    float *coefficients;                                                 /* [6][columns]: see below */
+    ftr__norm_gate gate;                                                 /* of the gradient */
 } ftr__norm_job;
+
+/* The coefficients' places. */
+enum {
+    FTR__NORM_MEAN,
+    FTR__NORM_SCALE, /* of the forward pass */
+    FTR__NORM_SHIFT,
+    FTR__NORM_CENTER,              /* the first row that counts */
+    FTR__NORM_A = FTR__NORM_SCALE, /* of the gradient */
+    FTR__NORM_B,
+    FTR__NORM_C,
+    FTR__NORM_ZEROS,
+    FTR__NORM_BETA,
+    FTR__NORM_COEFFICIENTS
+};
+
+static int64_t ftr__norm_fold(int64_t channels, int64_t rows_per_sample) {
+    int64_t fold = 1;
+    if (channels <= 0) return fold;
+    while (rows_per_sample % (2 * fold) == 0 &&
+           ((fold < FTR__NORM_LANES && channels * fold % FTR__NORM_LANES) || channels * fold < FTR__NORM_WIDE))
+        fold *= 2;
+    return fold;
+}
 
 /* The sizes; data pointers are not looked at. */
 static ftr__norm_job ftr__norm_job_of(const ftr_kernel_call *call, const ftr_view *x) {
     ftr__norm_job job = {.call = call, .channels = x->shape.dim[x->shape.rank - 1]};
-    job.rows = job.channels > 0 ? x->count / job.channels : 0;
-    const int64_t width = job.channels < FTR__NORM_TILE ? job.channels : FTR__NORM_TILE;
-    job.tiles = (job.channels + FTR__NORM_TILE - 1) / FTR__NORM_TILE;
+    const int64_t rows = job.channels > 0 ? x->count / job.channels : 0;
+    const int64_t rows_per_sample = x->shape.dim[0] > 0 ? rows / x->shape.dim[0] : 1;
+    job.fold = rows_per_sample > 0 ? ftr__norm_fold(job.channels, rows_per_sample) : 1;
+    job.rows = rows / job.fold;
+    job.columns = job.channels * job.fold;
+    job.rows_per_sample = rows_per_sample / job.fold;
+    const int64_t width = job.columns < FTR__NORM_TILE ? job.columns : FTR__NORM_TILE;
+    job.tiles = (job.columns + FTR__NORM_TILE - 1) / FTR__NORM_TILE;
     job.rows_per_chunk = width > 0 ? FTR__NORM_CHUNK / width : 1;
     job.chunks = (job.rows + job.rows_per_chunk - 1) / job.rows_per_chunk;
-    job.rows_per_task = 1 + FTR__NORM_GRAIN / (job.channels > 0 ? job.channels : 1);
-    job.rows_per_sample = x->shape.dim[0] > 0 ? job.rows / x->shape.dim[0] : 1;
+    job.rows_per_task = 1 + FTR__NORM_GRAIN / (job.columns > 0 ? job.columns : 1);
     return job;
 }
 
 static size_t ftr__norm_workspace(const ftr__norm_job *job) {
-    return (size_t)((job->chunks * 2 + 4) * job->channels) * sizeof(float);
+    return (size_t)((job->chunks * 2 + FTR__NORM_COEFFICIENTS) * job->columns) * sizeof(float);
 }
 
 static void ftr__norm_prepare(ftr__norm_job *job, const ftr_view *mask) {
     job->math = &ftr__cpu_of(job->call)->simd->math;
     job->partial = job->call->workspace;
-    job->coefficients = job->partial + job->chunks * 2 * job->channels;
+    job->coefficients = job->partial + job->chunks * 2 * job->columns;
     job->mask = mask ? mask->data : NULL;
+}
+
+static float *ftr__norm_coefficient(const ftr__norm_job *job, int64_t which) {
+    return job->coefficients + which * job->columns;
+}
+
+/* A coefficient of one channel, for each of its columns. */
+static void ftr__norm_set(const ftr__norm_job *job, int64_t which, int64_t channel, float value) {
+    float *to = ftr__norm_coefficient(job, which) + channel;
+    for (int64_t i = 0; i < job->fold; i++) to[i * job->channels] = value;
 }
 
 /* The end of the run of rows from `row` on that all count or all do not count; *counts says which. */
@@ -19310,8 +19998,13 @@ static int64_t ftr__norm_chunk_end(const ftr__norm_job *job, int64_t begin) {
     return job->rows - begin < job->rows_per_chunk ? job->rows : begin + job->rows_per_chunk;
 }
 
-static int64_t ftr__norm_tile_width(const ftr__norm_job *job, int64_t column) {
-    return job->channels - column < FTR__NORM_TILE ? job->channels - column : FTR__NORM_TILE;
+/* Of `count` columns or channels, those of the tile that begins at one. */
+static int64_t ftr__norm_tile_width(int64_t count, int64_t column) {
+    return count - column < FTR__NORM_TILE ? count - column : FTR__NORM_TILE;
+}
+
+static int64_t ftr__norm_channel_tiles(const ftr__norm_job *job) {
+    return (job->channels + FTR__NORM_TILE - 1) / FTR__NORM_TILE;
 }
 
 /* Rows of a chunk that count. */
@@ -19329,30 +20022,50 @@ static int64_t ftr__norm_count(const ftr__norm_job *job, int64_t chunk) {
 
 /* ------------------------------------------------------------------------------------------------------- forward -- */
 
-/* Mean and squared deviations of one chunk and tile: two passes over data that fit the cache. */
+/* The center of a chunk and tile: the mean, about, of its first rows that count. */
+static void ftr__norm_chunk_center(const ftr__norm_job *job, int64_t begin, int64_t end, int64_t column, int64_t width,
+                                   float *center) {
+    const float *x = (const float *)job->call->in[0].data + column;
+    const float *common = ftr__norm_coefficient(job, FTR__NORM_CENTER) + column;
+    float sum[FTR__NORM_TILE] = {0};
+    int64_t count = 0;
+    for (int64_t row = begin; row < end && count < FTR__NORM_FIRST;) {
+        bool counts;
+        const int64_t stop = ftr__norm_run(job, row, end, &counts);
+        const int64_t some = stop - row < FTR__NORM_FIRST - count ? stop - row : FTR__NORM_FIRST - count;
+        if (counts) {
+            job->math->column_centered_sum(some, width, x + row * job->columns, job->columns, common, sum);
+            count += some;
+        }
+        row = stop;
+    }
+    for (int64_t j = 0; j < width; j++) center[j] = common[j] + sum[j] / (float)(count > 0 ? count : 1);
+}
+
+/* Mean, less the common center, and squared deviations of one chunk and tile. The chunk's center is near its mean, so that little
+ * is lost when the square of the sum is taken off. */
 static void ftr__norm_statistics_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
-    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
-    const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
-    const float *x = (const float *)job->call->in[0].data + column, *center = x + job->center * stride;
-    float *mean = job->partial + chunk * 2 * job->channels + column, *deviation = mean + job->channels;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin), stride = job->columns;
+    const int64_t width = ftr__norm_tile_width(job->columns, column), count = ftr__norm_count(job, chunk);
+    const float *x = (const float *)job->call->in[0].data + column;
+    const float *common = ftr__norm_coefficient(job, FTR__NORM_CENTER) + column;
+    float *mean = job->partial + chunk * 2 * stride + column, *deviation = mean + stride, center[FTR__NORM_TILE];
     (void)worker;
     for (int64_t j = 0; j < width; j++) mean[j] = deviation[j] = 0.0f;
-    const int64_t count = ftr__norm_count(job, chunk);
     if (count == 0) return;
-    for (int pass = 0; pass < 2; pass++) {
-        for (int64_t row = begin; row < end;) {
-            bool counts;
-            const int64_t stop = ftr__norm_run(job, row, end, &counts);
-            if (counts && pass == 0)
-                job->math->column_centered_sum(stop - row, width, x + row * stride, stride, center, mean);
-            if (counts && pass == 1)
-                job->math->column_deviation(stop - row, width, x + row * stride, stride, center, mean, deviation);
-            row = stop;
-        }
-        if (pass == 0)
-            for (int64_t j = 0; j < width; j++) mean[j] /= (float)count;
+    ftr__norm_chunk_center(job, begin, end, column, width, center);
+    for (int64_t row = begin; row < end;) {
+        bool counts;
+        const int64_t stop = ftr__norm_run(job, row, end, &counts);
+        if (counts) job->math->norm_moments(stop - row, width, x + row * stride, stride, center, mean, deviation);
+        row = stop;
+    }
+    for (int64_t j = 0; j < width; j++) {
+        const float shift = mean[j] / (float)count, rest = deviation[j] - mean[j] * shift;
+        mean[j] = (center[j] - common[j]) + shift;
+        deviation[j] = rest < 0.0f ? 0.0f : rest; /* NaN stays */
     }
 }
 
@@ -19366,9 +20079,10 @@ static void ftr__norm_finish(const ftr__norm_job *job, int64_t channel, double m
     ((float *)call->out[1].data)[channel] = rounded;
     ((float *)call->out[2].data)[channel] = (float)unbiased;
     ((float *)call->out[3].data)[channel] = (float)invstd;
-    job->coefficients[channel] = (float)scale;
-    job->coefficients[job->channels + channel] =
-        (float)((double)((const float *)call->in[2].data)[channel] + ((double)rounded - mean) * scale);
+    const double shift = (double)((const float *)call->in[2].data)[channel] + ((double)rounded - mean) * scale;
+    ftr__norm_set(job, FTR__NORM_MEAN, channel, rounded);
+    ftr__norm_set(job, FTR__NORM_SCALE, channel, (float)scale);
+    ftr__norm_set(job, FTR__NORM_SHIFT, channel, (float)shift);
 }
 
 /* The running statistics stand in where they are asked for, and in training where no row counts. */
@@ -19378,17 +20092,18 @@ static void ftr__norm_use_running(const ftr__norm_job *job, int64_t column, int6
         ftr__norm_finish(job, c, (double)mean[c], (double)variance[c], (double)variance[c]);
 }
 
-/* Combines the chunks of one tile. */
+/* Combines the chunks of one tile of channels. */
 static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
-    const int64_t column = task * FTR__NORM_TILE, width = ftr__norm_tile_width(job, column);
+    const int64_t channel = task * FTR__NORM_TILE, width = ftr__norm_tile_width(job->channels, channel);
     double mean[FTR__NORM_TILE] = {0}, deviation[FTR__NORM_TILE] = {0}, total = 0;
     (void)worker;
-    for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
+    for (int64_t part = 0; part < job->chunks * job->fold; part++) {
+        const int64_t chunk = part / job->fold, column = part % job->fold * job->channels + channel;
         const double count = (double)ftr__norm_count(job, chunk);
         if (count == 0) continue;
-        const float *chunk_mean = job->partial + chunk * 2 * job->channels + column;
-        const float *chunk_deviation = chunk_mean + job->channels;
+        const float *chunk_mean = job->partial + chunk * 2 * job->columns + column;
+        const float *chunk_deviation = chunk_mean + job->columns;
         const double share = count / (total + count), between = total * share;
         for (int64_t j = 0; j < width; j++) {
             const double apart = (double)chunk_mean[j] - mean[j];
@@ -19398,26 +20113,40 @@ static void ftr__norm_combine_task(void *arg, int64_t task, int32_t worker) {
         total += count;
     }
     if (total == 0) {
-        ftr__norm_use_running(job, column, width);
+        ftr__norm_use_running(job, channel, width);
         return;
     }
-    const float *center = (const float *)job->call->in[0].data + job->center * job->channels + column;
+    const float *center = ftr__norm_coefficient(job, FTR__NORM_CENTER) + channel;
     for (int64_t j = 0; j < width; j++)
-        ftr__norm_finish(job, column + j, (double)center[j] + mean[j], deviation[j] / total,
+        ftr__norm_finish(job, channel + j, (double)center[j] + mean[j], deviation[j] / total,
                          deviation[j] / (total > 1 ? total - 1 : 1));
+}
+
+/* What comes last is still in a cache, when the pass before ended there: results are computed from the end on. */
+static int64_t ftr__norm_from_end(const ftr__norm_job *job, int64_t task) {
+    return ((job->rows - 1) / job->rows_per_task - task) * job->rows_per_task;
 }
 
 static void ftr__norm_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
     const ftr_view *residual = ftr__optional_input(call, 6);
-    const int64_t first = task * job->rows_per_task, at = first * job->channels;
+    const int64_t first = ftr__norm_from_end(job, task), at = first * job->columns;
     const int64_t rows = job->rows - first < job->rows_per_task ? job->rows - first : job->rows_per_task;
     (void)worker;
-    job->math->norm_apply(rows, job->channels, (const float *)call->in[0].data + at, call->out[1].data,
-                          job->coefficients, job->coefficients + job->channels,
+    job->math->norm_apply(rows, job->columns, (const float *)call->in[0].data + at,
+                          ftr__norm_coefficient(job, FTR__NORM_MEAN), ftr__norm_coefficient(job, FTR__NORM_SCALE),
+                          ftr__norm_coefficient(job, FTR__NORM_SHIFT),
                           residual ? (const float *)residual->data + at : NULL, call->attr->norm.activation,
                           (float *)call->out[0].data + at);
+}
+
+/* The common center: the first row that counts. */
+static void ftr__norm_set_center(const ftr__norm_job *job) {
+    bool counts = true;
+    const int64_t stop = ftr__norm_run(job, 0, job->rows, &counts);
+    const float *x = (const float *)job->call->in[0].data + (counts || stop == job->rows ? 0 : stop) * job->columns;
+    for (int64_t c = 0; c < job->channels && job->rows > 0; c++) ftr__norm_set(job, FTR__NORM_CENTER, c, x[c]);
 }
 
 size_t ftr__cpu_batch_norm_workspace(const ftr_kernel_call *call) {
@@ -19430,11 +20159,9 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
     ftr__norm_job job = ftr__norm_job_of(call, &call->in[0]);
     ftr__norm_prepare(&job, ftr__optional_input(call, 5));
     if (call->attr->norm.training) {
-        bool counts = true;
-        const int64_t stop = ftr__norm_run(&job, 0, job.rows, &counts);
-        job.center = counts || stop == job.rows ? 0 : stop;
+        ftr__norm_set_center(&job);
         ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_statistics_task, &job);
-        ftr__pool_run(pool, job.tiles, ftr__norm_combine_task, &job);
+        ftr__pool_run(pool, ftr__norm_channel_tiles(&job), ftr__norm_combine_task, &job);
     } else {
         ftr__norm_use_running(&job, 0, job.channels);
     }
@@ -19444,18 +20171,23 @@ ftr_status ftr__cpu_batch_norm(const ftr_kernel_call *call) {
 
 /* ------------------------------------------------------------------------------------------------------ gradient -- */
 
-/* What the sums need besides dy and x: the gate, whose scale is a. */
+/* What the sums need besides dy and x: the mean, and the gate, whose scale is a. */
 static void ftr__norm_grad_prepare(ftr__norm_job *job) {
     const ftr_kernel_call *call = job->call;
     const ftr_view *y = ftr__optional_input(call, 6), *beta = ftr__optional_input(call, 7);
-    const float *gamma = call->in[2].data, *invstd = call->in[4].data;
-    for (int64_t c = 0; c < job->channels; c++) job->coefficients[c] = (float)((double)gamma[c] * (double)invstd[c]);
+    const float *gamma = call->in[2].data, *mean = call->in[3].data, *invstd = call->in[4].data;
+    for (int64_t c = 0; c < job->channels; c++) {
+        ftr__norm_set(job, FTR__NORM_MEAN, c, mean[c]);
+        ftr__norm_set(job, FTR__NORM_A, c, (float)((double)gamma[c] * (double)invstd[c]));
+        ftr__norm_set(job, FTR__NORM_ZEROS, c, 0.0f);
+        if (beta) ftr__norm_set(job, FTR__NORM_BETA, c, ((const float *)beta->data)[c]);
+    }
     job->gate = (ftr__norm_gate){.activation = call->attr->norm.activation,
                                  .y = y ? y->data : NULL,
-                                 .scale = job->coefficients,
-                                 .shift = beta ? beta->data : NULL};
+                                 .scale = ftr__norm_coefficient(job, FTR__NORM_A),
+                                 .shift = ftr__norm_coefficient(job, FTR__NORM_BETA)};
     if (job->gate.activation == FTR_ACT_SILU) job->gate.to = call->out[0].data; /* its slope is not computed twice */
-    if (!y && job->gate.activation == FTR_ACT_RELU) job->gate.activation = FTR_ACT_NONE;
+    if (!y && !beta) job->gate.activation = FTR_ACT_NONE;
 }
 
 /* The gate at an element of dy. */
@@ -19464,69 +20196,70 @@ static ftr__norm_gate ftr__norm_gate_at(const ftr__norm_job *job, int64_t at, in
     if (gate.y) gate.y += at;
     if (gate.to) gate.to += at;
     gate.scale += column;
-    if (gate.shift) gate.shift += column;
+    gate.shift += column;
     return gate;
 }
 
 static void ftr__norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
-    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE;
+    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__NORM_TILE, stride = job->columns;
     const int64_t begin = chunk * job->rows_per_chunk, end = ftr__norm_chunk_end(job, begin);
-    const int64_t width = ftr__norm_tile_width(job, column), stride = job->channels;
+    const int64_t width = ftr__norm_tile_width(stride, column);
     const float *dy = (const float *)call->in[0].data + column, *x = (const float *)call->in[1].data + column;
-    const float *mean = (const float *)call->in[3].data + column;
-    float *sum = job->partial + chunk * 2 * job->channels + column, *product = sum + job->channels;
+    float *sum = job->partial + chunk * 2 * stride + column, *product = sum + stride;
     (void)worker;
     for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
     const int64_t at = begin * stride;
     const ftr__norm_gate gate = ftr__norm_gate_at(job, at + column, column);
-    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, &gate, mean, sum, product);
+    job->math->norm_grad_sums(end - begin, width, stride, dy + at, x + at, &gate,
+                              ftr__norm_coefficient(job, FTR__NORM_MEAN) + column, sum, product);
 }
 
-/* dgamma and dbeta of one tile, and the coefficients of dx = g a + (x - mean) b + c. In training
+/* dgamma and dbeta of one tile of channels, and the coefficients of dx = g a + (x - mean) b + c. In training
  * dx = gamma / std * (g - dbeta / n - xhat * dgamma / n) over the n rows that count (Ioffe, Szegedy, 2015). Rows that do not
  * count are normalized by the others' statistics: they give to dgamma and dbeta, and for their own dx b and c are 0. */
 static void ftr__norm_grad_combine_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
-    const int64_t column = task * FTR__NORM_TILE, width = ftr__norm_tile_width(job, column);
+    const int64_t channel = task * FTR__NORM_TILE, width = ftr__norm_tile_width(job->channels, channel);
     double sum[FTR__NORM_TILE] = {0}, product[FTR__NORM_TILE] = {0}, total = 0;
     (void)worker;
-    for (int64_t chunk = 0; chunk < job->chunks; chunk++) {
-        const float *chunk_sum = job->partial + chunk * 2 * job->channels + column;
+    for (int64_t part = 0; part < job->chunks * job->fold; part++) {
+        const int64_t chunk = part / job->fold, column = part % job->fold * job->channels + channel;
+        const float *chunk_sum = job->partial + chunk * 2 * job->columns + column;
         for (int64_t j = 0; j < width; j++) sum[j] += (double)chunk_sum[j];
-        for (int64_t j = 0; j < width; j++) product[j] += (double)chunk_sum[job->channels + j];
+        for (int64_t j = 0; j < width; j++) product[j] += (double)chunk_sum[job->columns + j];
         total += (double)ftr__norm_count(job, chunk);
     }
     const double share = call->attr->norm.training && total > 0 ? 1.0 / total : 0.0;
     for (int64_t j = 0; j < width; j++) {
-        const int64_t c = column + j;
+        const int64_t c = channel + j;
         const double invstd = (double)((const float *)call->in[4].data)[c], dgamma = product[j] * invstd;
         const double a = (double)((const float *)call->in[2].data)[c] * invstd; /* the gate has it already */
         ((float *)call->out[1].data)[c] = (float)dgamma;
         ((float *)call->out[2].data)[c] = (float)sum[j];
-        job->coefficients[job->channels + c] = (float)(-a * invstd * dgamma * share);
-        job->coefficients[2 * job->channels + c] = (float)(-a * sum[j] * share);
-        job->coefficients[3 * job->channels + c] = 0.0f;
+        ftr__norm_set(job, FTR__NORM_B, c, (float)(-a * invstd * dgamma * share));
+        ftr__norm_set(job, FTR__NORM_C, c, (float)(-a * sum[j] * share));
     }
 }
 
 static void ftr__norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr__norm_job *job = arg;
     const ftr_kernel_call *call = job->call;
-    const int64_t begin = task * job->rows_per_task, channels = job->channels;
+    const int64_t begin = ftr__norm_from_end(job, task), columns = job->columns;
     const int64_t end = job->rows - begin < job->rows_per_task ? job->rows : begin + job->rows_per_task;
-    const float *dy = job->gate.to ? job->gate.to : call->in[0].data, *x = call->in[1].data, *a = job->coefficients;
-    const float *zeros = a + 3 * channels;
+    const float *dy = job->gate.to ? job->gate.to : call->in[0].data, *x = call->in[1].data;
     float *dx = call->out[0].data;
     (void)worker;
     for (int64_t row = begin; row < end;) {
         bool counts;
-        const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * channels;
+        const int64_t stop = ftr__norm_run(job, row, end, &counts), at = row * columns;
         const ftr__norm_gate gate = ftr__norm_gate_at(job, at, 0);
-        job->math->norm_grad_apply(stop - row, channels, dy + at, x + at, &gate, call->in[3].data, a,
-                                   counts ? a + channels : zeros, counts ? a + 2 * channels : zeros, dx + at);
+        job->math->norm_grad_apply(stop - row, columns, dy + at, x + at, &gate,
+                                   ftr__norm_coefficient(job, FTR__NORM_MEAN), ftr__norm_coefficient(job, FTR__NORM_A),
+                                   ftr__norm_coefficient(job, counts ? FTR__NORM_B : FTR__NORM_ZEROS),
+                                   ftr__norm_coefficient(job, counts ? FTR__NORM_C : FTR__NORM_ZEROS), dx + at);
         row = stop;
     }
 }
@@ -19543,7 +20276,7 @@ ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
     ftr__norm_prepare(&job, call->attr->norm.training ? ftr__optional_input(call, 5) : NULL);
     ftr__norm_grad_prepare(&job);
     ftr__pool_run(pool, job.chunks * job.tiles, ftr__norm_grad_sums_task, &job);
-    ftr__pool_run(pool, job.tiles, ftr__norm_grad_combine_task, &job);
+    ftr__pool_run(pool, ftr__norm_channel_tiles(&job), ftr__norm_grad_combine_task, &job);
     if (job.gate.to) job.gate.activation = FTR_ACT_NONE; /* dy is g by now */
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__norm_grad_apply_task, &job);
     return FTR_OK;
@@ -19555,8 +20288,8 @@ ftr_status ftr__cpu_batch_norm_grad(const ftr_kernel_call *call) {
  * within a chunk of rows; chunks are added in order, in double. */
 
 #define FTR__ROW_NORM_GRAIN 16384 /* elements of a task that computes rows */
-#define FTR__ROW_NORM_TILE 512    /* columns of a task that computes dgamma and dbeta */
-#define FTR__ROW_NORM_CHUNK 32768 /* elements of such a task */
+#define FTR__ROW_NORM_TILE 512    /* columns of a task that adds up dgamma and dbeta */
+#define FTR__ROW_NORM_CHUNK 32768 /* elements of a task that computes a gradient with its share of them */
 #define FTR__ROW_NORM_ROWS 256    /* rows of such a task, at most */
 
 typedef struct ftr__row_norm_job {
@@ -19634,37 +20367,36 @@ ftr_status ftr__cpu_row_norm(const ftr_kernel_call *call) {
 }
 
 /* With u = dy gamma and z = (x - mean) / std: dx = (u - mean of u - z mean of u z) / std; RMS norm has no mean of u. */
-static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__row_norm_job *job = arg;
+static void ftr__row_norm_grad_row(const ftr__row_norm_job *job, int64_t row, float *sum, float *product) {
     const ftr_kernel_call *call = job->call;
-    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
-    (void)worker;
-    for (int64_t row = begin; row < end; row++) {
-        const int64_t at = row * job->n;
-        const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
-        const float mean = job->rms ? 0.0f : job->mean[row];
-        const double invstd = (double)job->invstd[row], n = (double)job->n;
-        double sums[2];
-        job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
-        const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
-        job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
-                                 (float *)call->out[0].data + at);
-    }
+    const int64_t at = row * job->n;
+    const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
+    const float mean = job->rms ? 0.0f : job->mean[row];
+    const double invstd = (double)job->invstd[row], n = (double)job->n;
+    double sums[2];
+    /* First, for dx may lie in dy's memory. */
+    if (sum) job->math->row_norm_sums(job->n, dy, x, mean, job->invstd[row], sum, product);
+    job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
+    const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
+    job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
+                             (float *)call->out[0].data + at);
 }
 
-static void ftr__row_norm_sums_task(void *arg, int64_t task, int32_t worker) {
+static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__row_norm_job *job = arg;
-    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__ROW_NORM_TILE;
-    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
-    const int64_t width = ftr__row_norm_end(column, FTR__ROW_NORM_TILE, job->n) - column;
-    const float *dy = (const float *)job->call->in[0].data + column;
-    const float *x = (const float *)job->call->in[1].data + column;
-    float *sum = job->partial + chunk * 2 * job->n + column, *product = sum + job->n;
+    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
     (void)worker;
-    for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
-    for (int64_t row = begin; row < end; row++)
-        job->math->row_norm_sums(width, dy + row * job->n, x + row * job->n, job->rms ? 0.0f : job->mean[row],
-                                 job->invstd[row], sum, product);
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_grad_row(job, row, NULL, NULL);
+}
+
+/* The same of a chunk of rows, with its share of dgamma and dbeta. */
+static void ftr__row_norm_grad_chunk_task(void *arg, int64_t chunk, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
+    float *sum = job->partial + chunk * 2 * job->n, *product = sum + job->n;
+    (void)worker;
+    for (int64_t j = 0; j < 2 * job->n; j++) sum[j] = 0.0f;
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_grad_row(job, row, sum, product);
 }
 
 static void ftr__row_norm_combine_task(void *arg, int64_t task, int32_t worker) {
@@ -19687,7 +20419,6 @@ size_t ftr__cpu_row_norm_grad_workspace(const ftr_kernel_call *call) {
     return call->attr->row_norm.sums ? (size_t)(job.chunks * 2 * job.n) * sizeof(float) : 0;
 }
 
-/* The sums come first: dx may lie in dy's memory. */
 ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__row_norm_job job = ftr__row_norm_job_of(call, &call->in[1]);
@@ -19697,8 +20428,9 @@ ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     job.gamma = ftr__row_norm_data(call, job.rms ? 3 : 4);
     job.partial = call->workspace;
     if (call->attr->row_norm.sums) {
-        ftr__pool_run(pool, job.chunks * job.tiles, ftr__row_norm_sums_task, &job);
+        ftr__pool_run(pool, job.chunks, ftr__row_norm_grad_chunk_task, &job);
         ftr__pool_run(pool, job.tiles, ftr__row_norm_combine_task, &job);
+        return FTR_OK;
     }
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__row_norm_grad_task, &job);
     return FTR_OK;
@@ -19710,10 +20442,10 @@ ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
 typedef struct ftr__group_norm_job {
     const ftr_kernel_call *call;
     const ftr__simd_math *math;
-    const float *gamma; /* NULL where missing */
+    const float *gamma;                          /* NULL where missing */
     int64_t samples, positions, channels, width; /* width: channels of a group */
     int64_t chunks, positions_per_chunk;         /* of a sample */
-    float *partial;      /* [samples][chunks][2][channels] */
+    float *partial;                              /* [samples][chunks][2][channels] */
     float *coefficients; /* [samples][4][channels]; forward: mean, scale, shift; gradient: mean, a, b, c */
 } ftr__group_norm_job;
 
@@ -19796,8 +20528,7 @@ static void ftr__group_norm_combine_task(void *arg, int64_t sample, int32_t work
             const double scale = job->gamma ? (double)job->gamma[c] * invstd : invstd;
             coefficients[c] = rounded;
             coefficients[channels + c] = (float)scale;
-            coefficients[2 * channels + c] =
-                (float)((beta ? (double)beta[c] : 0.0) + ((double)rounded - mean) * scale);
+            coefficients[2 * channels + c] = (float)((beta ? (double)beta[c] : 0.0) + ((double)rounded - mean) * scale);
         }
     }
 }
@@ -19840,12 +20571,16 @@ static void ftr__group_norm_mean_task(void *arg, int64_t sample, int32_t worker)
 static void ftr__group_norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__group_norm_job *job = arg;
     const float *mean = job->coefficients + task / job->chunks * 4 * job->channels;
+    const ftr__norm_gate open = {.activation = FTR_ACT_NONE};
     int64_t at;
     float *sum;
     (void)worker;
-    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum);
-    job->math->norm_grad_sums(count, job->channels, job->channels, (const float *)job->call->in[0].data + at,
-                              (const float *)job->call->in[1].data + at, NULL, mean, sum, sum + job->channels);
+    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum), channels = job->channels;
+    const float *dy = (const float *)job->call->in[0].data + at, *x = (const float *)job->call->in[1].data + at;
+    for (int64_t c = 0; c < channels; c += FTR__NORM_TILE) {
+        const int64_t width = channels - c < FTR__NORM_TILE ? channels - c : FTR__NORM_TILE;
+        job->math->norm_grad_sums(count, width, channels, dy + c, x + c, &open, mean + c, sum + c, sum + channels + c);
+    }
 }
 
 /* Sums of dy and of dy (x - mean) of one channel of a sample. */
@@ -19906,10 +20641,11 @@ static void ftr__group_norm_grad_apply_task(void *arg, int64_t task, int32_t wor
     const int64_t count = ftr__row_norm_end(begin, job->positions_per_chunk, job->positions) - begin;
     const int64_t at = (sample * job->positions + begin) * job->channels, channels = job->channels;
     const float *mean = job->coefficients + sample * 4 * channels, *a = mean + channels;
+    const ftr__norm_gate open = {.activation = FTR_ACT_NONE};
     (void)worker;
     job->math->norm_grad_apply(count, channels, (const float *)job->call->in[0].data + at,
-                               (const float *)job->call->in[1].data + at, NULL, mean, a, a + channels, a + 2 * channels,
-                               (float *)job->call->out[0].data + at);
+                               (const float *)job->call->in[1].data + at, &open, mean, a, a + channels,
+                               a + 2 * channels, (float *)job->call->out[0].data + at);
 }
 
 size_t ftr__cpu_group_norm_grad_workspace(const ftr_kernel_call *call) {
@@ -20716,6 +21452,7 @@ ftr_status ftr__cpu_mix_grad(const ftr_kernel_call *call) {
 
 #define FTR__ATTENTION_QUERIES 64    /* of a tile; the last one takes up to half as many more */
 #define FTR__ATTENTION_KEYS 112      /* of a tile, at most */
+#define FTR__ATTENTION_AHEAD 6       /* rows that copying asks for before it needs them */
 #define FTR__ATTENTION_TASKS 32      /* wanted of the forward pass */
 #define FTR__ATTENTION_GRAD_TASKS 16 /* wanted of the gradient: more cost memory */
 
@@ -20727,9 +21464,11 @@ typedef struct ftr__attention {
     const ftr__simd *simd;
     int64_t n, tq, tk, heads, kv_heads, group, d, dv; /* group: query heads of one head of key and value */
     const float *query, *key, *value, *mask;
-    bool masked;                   /* there is a mask, also while a plan is made */
-    const float *dy, *y, *log_sum; /* gradient */
-    int64_t mask_step[4];          /* over n, heads, tq, tk; 0 where it is broadcast */
+    bool masked;                              /* there is a mask, also while a plan is made */
+    int64_t query_step, key_step, value_step; /* floats from one place to the next */
+    const float *dy, *y, *log_sum;            /* gradient */
+    float *dquery, *dkey, *dvalue;
+    int64_t mask_step[4]; /* over n, heads, tq, tk; 0 where it is broadcast */
     bool causal;
     float scale;
     double p;
@@ -20818,11 +21557,25 @@ static void ftr__attention_cut(ftr__attention *a) {
     a->piece_tiles = ftr__gemm_ceil(a->key_tiles, a->pieces);
 }
 
+/* Operands that lie in one tensor [n, t, 3 heads d], one behind the other in each row. */
+static void ftr__attention_set_packed(ftr__attention *a) {
+    const int64_t width = a->heads * a->d;
+    a->query_step = a->key_step = a->value_step = 3 * width;
+    if (!a->query) return; /* a plan is being made */
+    a->key = a->query + width;
+    a->value = a->query + 2 * width;
+    if (!a->dquery) return;
+    a->dkey = a->dquery + width;
+    a->dvalue = a->dquery + 2 * width;
+}
+
 static ftr__attention ftr__attention_of(const ftr_kernel_call *call) {
     const bool grad = call->op == FTR_OP_attention_grad;
+    const bool packed = call->attr->attention.packed;
     const ftr_view *q = &call->in[grad ? 1 : 0], *k = q + 1, *v = q + 2;
     ftr__attention a = {.call = call, .simd = ftr__cpu_of(call)->simd, .grad = grad};
     a.query = (const float *)q->data, a.key = (const float *)k->data, a.value = (const float *)v->data;
+    if (packed) q = k = v = grad ? &call->in[0] : &call->out[0]; /* for their shape */
     a.n = q->shape.dim[0], a.tq = q->shape.dim[1], a.heads = q->shape.dim[2], a.d = q->shape.dim[3];
     a.tk = k->shape.dim[1], a.kv_heads = k->shape.dim[2], a.dv = v->shape.dim[3];
     a.group = a.heads / a.kv_heads;
@@ -20832,7 +21585,12 @@ static ftr__attention ftr__attention_of(const ftr_kernel_call *call) {
         a.dy = (const float *)call->in[0].data;
         a.y = (const float *)call->in[4].data;
         a.log_sum = (const float *)call->in[5].data;
+        a.dquery = (float *)call->out[0].data;
+        a.dkey = (float *)call->out[1].data;
+        a.dvalue = (float *)call->out[2].data;
     }
+    a.query_step = a.heads * a.d, a.key_step = a.kv_heads * a.d, a.value_step = a.kv_heads * a.dv;
+    if (packed) ftr__attention_set_packed(&a);
     ftr__attention_set_mask(&a, ftr__optional_input(call, grad ? 6 : 3));
     ftr__attention_set_dropout(&a);
     ftr__attention_cut(&a);
@@ -20968,7 +21726,12 @@ static void ftr__attention_copy(const ftr__attention *a, const float *x, int64_t
                                 float *to) {
     const int64_t padded = ftr__attention_pad(width, a->simd->gemm.nr);
     if (width == 0) return;
-    ftr__gemm_copy(count, width, padded, x, stride, to);
+    /* Rows of a head lie far apart; the machine does not see by itself which come next. */
+    for (int64_t r = 0; r < count; r++) {
+        const float *from = x + r * stride, *ahead = from + FTR__ATTENTION_AHEAD * stride;
+        for (int64_t i = 0; i < width && r + FTR__ATTENTION_AHEAD < count; i += 16) __builtin_prefetch(ahead + i);
+        memcpy(to + r * padded, from, (size_t)width * sizeof(float));
+    }
     ftr__gemm_clear(count, padded - width, padded, to + width);
 }
 
@@ -20988,6 +21751,15 @@ static bool ftr__attention_key_tile(const ftr__attention *a, int64_t index, ftr_
     t->keys = ftr__gemm_min(t->keys, t->q0 + t->queries - t->k0);
     t->diagonal = t->k0 + t->keys - 1 > t->q0;
     return t->keys > 0;
+}
+
+/* Key and value of place k, in head g of them. */
+static const float *ftr__attention_key(const ftr__attention *a, int64_t b, int64_t k, int64_t g) {
+    return a->key + (b * a->tk + k) * a->key_step + g * a->d;
+}
+
+static const float *ftr__attention_value(const ftr__attention *a, int64_t b, int64_t k, int64_t g) {
+    return a->value + (b * a->tk + k) * a->value_step + g * a->dv;
 }
 
 static int64_t ftr__attention_row(const ftr__attention *a, const ftr__attention_tile *t) {
@@ -21047,8 +21819,8 @@ static const ftr__attention_dropout *ftr__attention_dropout_of(const ftr__attent
  * scores in units of log 2. */
 static void ftr__attention_load_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                         const ftr__attention_tile *t) {
-    const float *query = a->query + ftr__attention_row(a, t) * a->d;
-    ftr__attention_copy(a, query, a->heads * a->d, t->queries, a->d, m->queries);
+    const float *query = a->query + (t->b * a->tq + t->q0) * a->query_step + t->h * a->d;
+    ftr__attention_copy(a, query, a->query_step, t->queries, a->d, m->queries);
     ftr__attention_pack(a, m, m->queries, t->queries, a->d, a->scale * ftr__attention_log2_e, m->query_panels);
 }
 
@@ -21083,9 +21855,9 @@ static void ftr__attention_task(void *arg, int64_t task, int32_t worker) {
     const int64_t piece = task % a->pieces, g = task / a->pieces % a->kv_heads, b = task / a->pieces / a->kv_heads;
     ftr__attention_memory m;
     ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
-    const int64_t first = b * a->tk * a->kv_heads + g, seen = a->causal ? ftr__gemm_min(a->tq, a->tk) : a->tk;
-    ftr__attention_copy(a, a->key + first * a->d, a->kv_heads * a->d, seen, a->d, m.keys);
-    ftr__attention_copy(a, a->value + first * a->dv, a->kv_heads * a->dv, seen, a->dv, m.values);
+    const int64_t seen = a->causal ? ftr__gemm_min(a->tq, a->tk) : a->tk;
+    ftr__attention_copy(a, ftr__attention_key(a, b, 0, g), a->key_step, seen, a->d, m.keys);
+    ftr__attention_copy(a, ftr__attention_value(a, b, 0, g), a->value_step, seen, a->dv, m.values);
     for (int64_t i = piece; i < a->group * a->query_tiles; i += a->pieces) {
         ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
         ftr__attention_forward_tile(a, &m, &t);
@@ -21151,16 +21923,17 @@ static void ftr__attention_backward_tile(const ftr__attention *a, const ftr__att
     }
     if (!ftr__attention_wants(a, 0)) return;
     if (!begun) ftr__gemm_clear(t->queries, a->d_pad, a->d_pad, m->result);
-    float *dquery = a->pieces > 1 ? a->partial + piece * size : (float *)a->call->out[0].data;
-    a->simd->attention.scale_rows(t->queries, a->d, &a->scale, 0, m->result, a->d_pad, dquery + row * a->d,
-                                  a->heads * a->d);
+    float *dquery = a->partial + piece * size + row * a->d;
+    int64_t step = a->heads * a->d;
+    if (a->pieces == 1) step = a->query_step, dquery = a->dquery + (t->b * a->tq + t->q0) * step + t->h * a->d;
+    a->simd->attention.scale_rows(t->queries, a->d, &a->scale, 0, m->result, a->d_pad, dquery, step);
 }
 
 /* Some of the keys of one head, against all queries. */
 static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__attention *a = (const ftr__attention *)arg;
     const int64_t piece = task % a->pieces, g = task / a->pieces % a->kv_heads, b = task / a->pieces / a->kv_heads;
-    const int64_t keys = a->piece_tiles * a->keys, stride = a->kv_heads * a->d, v_stride = a->kv_heads * a->dv;
+    const int64_t keys = a->piece_tiles * a->keys;
     ftr__attention_memory m;
     ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
     /* Otherwise the first tile of queries reaches all keys. */
@@ -21171,9 +21944,9 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
         const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), to = i / a->pieces * a->keys;
-        const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
-        ftr__attention_copy(a, a->key + first * a->d, stride, count, a->d, m.keys + to * a->d_pad);
-        ftr__attention_copy(a, a->value + first * a->dv, v_stride, count, a->dv, m.values + to * a->dv_pad);
+        const float *key = ftr__attention_key(a, b, k0, g), *value = ftr__attention_value(a, b, k0, g);
+        ftr__attention_copy(a, key, a->key_step, count, a->d, m.keys + to * a->d_pad);
+        ftr__attention_copy(a, value, a->value_step, count, a->dv, m.values + to * a->dv_pad);
     }
     for (int64_t i = 0; i < a->group * a->query_tiles; i++) {
         ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
@@ -21182,28 +21955,31 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
         const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), from = i / a->pieces * a->keys;
-        const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
+        const int64_t row = b * a->tk + k0;
         const float one = 1.0f;
         if (ftr__attention_wants(a, 1))
             a->simd->attention.scale_rows(count, a->d, &a->scale, 0, m.dkeys + from * a->d_pad, a->d_pad,
-                                          (float *)a->call->out[1].data + first * a->d, stride);
+                                          a->dkey + row * a->key_step + g * a->d, a->key_step);
         if (ftr__attention_wants(a, 2))
             a->simd->attention.scale_rows(count, a->dv, &one, 0, m.dvalues + from * a->dv_pad, a->dv_pad,
-                                          (float *)a->call->out[2].data + first * a->dv, v_stride);
+                                          a->dvalue + row * a->value_step + g * a->dv, a->value_step);
     }
 }
 
-#define FTR__ATTENTION_SUM_CHUNK 4096
+#define FTR__ATTENTION_SUM_ROWS 16
 
 /* Adds the pieces of the queries' gradient in their order. */
 static void ftr__attention_sum_task(void *arg, int64_t task, int32_t worker) {
     const ftr__attention *a = (const ftr__attention *)arg;
-    const int64_t size = a->n * a->tq * a->heads * a->d, first = task * FTR__ATTENTION_SUM_CHUNK;
-    const int64_t count = ftr__gemm_min(FTR__ATTENTION_SUM_CHUNK, size - first);
-    float *to = (float *)a->call->out[0].data + first;
+    const int64_t width = a->heads * a->d, rows = a->n * a->tq, first = task * FTR__ATTENTION_SUM_ROWS;
+    const int64_t end = ftr__gemm_min(first + FTR__ATTENTION_SUM_ROWS, rows);
     (void)worker;
-    memcpy(to, a->partial + first, (size_t)count * sizeof(float));
-    for (int64_t p = 1; p < a->pieces; p++) a->simd->gemm.accumulate(count, a->partial + p * size + first, to);
+    for (int64_t row = first; row < end; row++) {
+        const float *from = a->partial + row * width;
+        float *to = a->dquery + row * a->query_step;
+        memcpy(to, from, (size_t)width * sizeof(float));
+        for (int64_t p = 1; p < a->pieces; p++) a->simd->gemm.accumulate(width, from + p * rows * width, to);
+    }
 }
 
 /* A part of the mask: of one sample and head, or all of them, and of a tile of queries and keys, or all tiles, as the
@@ -21236,9 +22012,9 @@ static void ftr__attention_mask_tile(const ftr__attention *a, const ftr__attenti
                                      const ftr__attention_part *part, ftr__attention_tile *t) {
     ftr__attention_load_rows(a, m, t);
     for (int64_t j = part->begin[3]; j < part->end[3] && ftr__attention_key_tile(a, j, t); j++) {
-        const int64_t first = (t->b * a->tk + t->k0) * a->kv_heads + t->h / a->group;
-        ftr__attention_copy(a, a->key + first * a->d, a->kv_heads * a->d, t->keys, a->d, m->keys);
-        ftr__attention_copy(a, a->value + first * a->dv, a->kv_heads * a->dv, t->keys, a->dv, m->values);
+        const int64_t g = t->h / a->group;
+        ftr__attention_copy(a, ftr__attention_key(a, t->b, t->k0, g), a->key_step, t->keys, a->d, m->keys);
+        ftr__attention_copy(a, ftr__attention_value(a, t->b, t->k0, g), a->value_step, t->keys, a->dv, m->values);
         ftr__attention_slopes(a, m, t, m->keys, m->values);
         for (int64_t k = 0; k < t->keys; k++)
             a->simd->gemm.accumulate(t->queries, m->dscores + k * a->stride, m->dmask + k * a->stride);
@@ -21295,7 +22071,7 @@ ftr_status ftr__cpu_attention_grad(const ftr_kernel_call *call) {
     if ((call->attr->attention.wanted & 7u) != 0)
         ftr__pool_run(pool, a.n * a.kv_heads * a.pieces, ftr__attention_grad_task, &a);
     if (ftr__attention_partial_bytes(&a) > 0)
-        ftr__pool_run(pool, ftr__gemm_ceil(call->out[0].count, FTR__ATTENTION_SUM_CHUNK), ftr__attention_sum_task, &a);
+        ftr__pool_run(pool, ftr__gemm_ceil(a.n * a.tq, FTR__ATTENTION_SUM_ROWS), ftr__attention_sum_task, &a);
     if (call->out[3].count > 0) ftr__pool_run(pool, ftr__attention_part_count(&a), ftr__attention_mask_task, &a);
     return FTR_OK;
 }
@@ -31596,6 +32372,28 @@ FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELEC
 
 FTR__INLINE FTR__VF FTR__S(minimum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a < b) | (a != a), a, b); }
 
+/* 1 / x for x from 1 to 2, or NaN. An estimate of 14 bits and a step of Newton's: the division has less throughput. */
+FTR__INLINE FTR__VF FTR__S(reciprocal_near_one)(FTR__VF x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    const FTR__VF r = (FTR__VF)_mm512_rcp14_ps((__m512)x);
+    return FTR__FMA(FTR__FMA(-x, r, FTR__SPLAT(1.0f)), r, r);
+#else
+    return 1.0f / x;
+#endif
+}
+
+/* Limits to low..high, which NaN passes. */
+FTR__INLINE FTR__VF FTR__S(clamped)(FTR__VF x, float low, float high) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), (__m512)x));
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), (__m256)x));
+#else
+    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
+    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
+#endif
+}
+
 /* e^r - 1 for |r| <= ln(2) / 2: r + r^2 P(r), P a minimax polynomial (relative error of e^r 4e-9). */
 FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
     FTR__VF p = FTR__SPLAT(0.00138141739f);
@@ -31610,19 +32408,22 @@ FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
  * normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
-    x = FTR__SELECT(x < -104.0f, FTR__SPLAT(-104.0f), x);
+    x = FTR__S(clamped)(x, -104.0f, 89.0f);
     const FTR__VF shifted = FTR__FMA(x, FTR__SPLAT(1.44269504089f), round);
     const FTR__VF whole = shifted - round;
     /* ln 2 in two parts; the first has few bits, so that its product is exact. */
     FTR__VF r = FTR__FMA(whole, FTR__SPLAT(-0.693359375f), x);
     r = FTR__FMA(whole, FTR__SPLAT(2.12194440e-4f), r);
     const FTR__VF p = FTR__S(exponential_less_one)(r) + 1.0f;
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
     const FTR__VI n = (FTR__VI)((FTR__VU)shifted - (FTR__VU)round);
     const FTR__VI half = n >> 1;
     const FTR__VF first = (FTR__VF)(((FTR__VU)half + 127u) << 23);
     const FTR__VF second = (FTR__VF)(((FTR__VU)n - (FTR__VU)half + 127u) << 23);
     return p * first * second;
+#endif
 }
 
 /* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3
@@ -31670,7 +32471,7 @@ FTR__INLINE FTR__VF FTR__S(hyperbolic_tangent)(FTR__VF x) {
 /* With e = e^-|x|: 1 / (1 + e) for x >= 0, e / (1 + e) below, which keeps its precision toward 0. */
 FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
-    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
+    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) * FTR__S(reciprocal_near_one)(1.0f + e);
 }
 
 /* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax
@@ -31712,10 +32513,7 @@ FTR__INLINE FTR__VF FTR__S(error_function)(FTR__VF x) {
     return FTR__SELECT(size < 1.0f, p * x, (FTR__VF)((FTR__VU)large | sign));
 }
 
-FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) {
-    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
-    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
-}
+FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) { return FTR__S(clamped)(x, low, high); }
 
 FTR__INLINE FTR__VF FTR__S(gelu)(FTR__VF x) {
     FTR__VF bell;
@@ -31740,7 +32538,8 @@ FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
     x = FTR__S(limited)(x, -16.0f, 16.0f);
     const FTR__VF square = x * x;
     const FTR__VF twice_u = x * FTR__FMA(square, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f));
-    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u));
+    const FTR__VF part = FTR__S(reciprocal_near_one)(1.0f + e);
     const FTR__VF inner = x * FTR__FMA(square, FTR__SPLAT(0.214064449f), FTR__SPLAT(1.59576912f));
     return FTR__FMA(inner, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
 }
@@ -31748,12 +32547,14 @@ FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
 /* x / (1 + e^-x). For x < 0 x e^x / (1 + e^x), the exponential in two halves so that only the result may underflow. */
 FTR__INLINE FTR__VF FTR__S(silu)(FTR__VF x) {
     const FTR__VF half = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u) * 0.5f);
-    return FTR__SELECT(x < 0.0f, x * half * half, x) / FTR__FMA(half, half, FTR__SPLAT(1.0f));
+    return FTR__SELECT(x < 0.0f, x * half * half, x) *
+           FTR__S(reciprocal_near_one)(FTR__FMA(half, half, FTR__SPLAT(1.0f)));
 }
 
 /* s + x s (1 - s) with s = 1 / (1 + e^-x). */
 FTR__INLINE FTR__VF FTR__S(silu_slope)(FTR__VF x) {
-    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
+    const FTR__VF part = FTR__S(reciprocal_near_one)(1.0f + e);
     return FTR__FMA(x, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
 }
 
@@ -31792,6 +32593,7 @@ FTR__INLINE FTR__VF FTR__S(softplus)(FTR__VF x, float beta, float threshold) {
         FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }
 
+#define FTR__ROW_AHEAD 1024 /* elements that are asked for before they are needed */
 #define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
 
 #define FTR__BINARY_FUNCTION(name, body)                                                                               \
@@ -31925,10 +32727,24 @@ static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t
 
 /* ------------------------------------------------------------------------------------------------ row reductions -- */
 
+/* Half a vector of floats, and the same as doubles. */
+typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
+typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
+
+/* In pairs, so that few additions wait for each other. */
 FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
-    double sum = 0;
-    for (int i = 0; i < FTR__W; i++) sum += (double)v[i];
-    return sum;
+    FTR__S(vf_half) half[2];
+    double lane[FTR__W / 2];
+    __builtin_memcpy(half, &v, sizeof v);
+    const FTR__S(vd) sums = __builtin_convertvector(half[0], FTR__S(vd)) + __builtin_convertvector(half[1], FTR__S(vd));
+    __builtin_memcpy(lane, &sums, sizeof lane);
+#if FTR__W == 16
+    for (int i = 0; i < 4; i++) lane[i] += lane[i + 4];
+#endif
+#if FTR__W >= 8
+    for (int i = 0; i < 2; i++) lane[i] += lane[i + 2];
+#endif
+    return lane[0] + lane[1];
 }
 
 /* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left
@@ -31977,10 +32793,8 @@ static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out
                  FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
-/* Half a vector of floats as doubles. Element i of 16 goes to partial sum i, so that the width does not matter; the square
+/* Element i of 16 goes to partial sum i, so that the width does not matter; the square
  * of a float is exact in double, so that fusing does not matter either. */
-typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
-typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
 
 FTR__INLINE void FTR__S(add_squares)(const float *x, FTR__S(vd) sums[32 / FTR__W]) {
     FTR__UNROLL
@@ -32170,6 +32984,7 @@ FTR__INLINE FTR__VF FTR__S(norm_activate)(ftr_activation activation, FTR__VF u) 
 
 FTR__INLINE FTR__VF FTR__S(norm_slope)(ftr_activation activation, FTR__VF d, FTR__VF u) {
     switch (activation) {
+    case FTR_ACT_RELU: return FTR__SELECT(u <= 0.0f, FTR__SPLAT(0.0f), d);
     case FTR_ACT_RELU6: return FTR__SELECT((u > 0.0f) & (u < 6.0f), d, FTR__SPLAT(0.0f));
     case FTR_ACT_HARDSWISH: return FTR__S(hardswish_grad)(d, u);
     case FTR_ACT_SILU: return d * FTR__S(silu_slope)(u);
@@ -32183,8 +32998,8 @@ FTR__INLINE void FTR__S(norm_rows)(bool with_residual, ftr_activation activation
                                    const float *residual, float *y) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
-                      FTR__VF t = FTR__FMA(v - m, a, b);
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD); FTR__ROW(v, x + row); FTR__ROW(m, mean);
+                      FTR__ROW(a, scale); FTR__ROW(b, shift); FTR__VF t = FTR__FMA(v - m, a, b);
                       if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
                       FTR__S(norm_activate)(activation, t), y + row)
     }
@@ -32213,22 +33028,62 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
 #undef FTR__NORM_APPLY
 }
 
+/* As norm_rows, a vector of all rows at a time. */
+FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
+                                        float *const *y, const float *const *residual, const float *mean,
+                                        const float *scale, const float *shift) {
+    for (int64_t j = 0; j < columns; j += FTR__W) {
+        const int64_t left = columns - j;
+        const FTR__VF m = FTR__LOAD_SOME(mean + j, left), a = FTR__LOAD_SOME(scale + j, left);
+        const FTR__VF b = FTR__LOAD_SOME(shift + j, left);
+        for (int64_t r = 0; r < rows; r++) {
+            FTR__VF t = FTR__FMA(FTR__LOAD_SOME(y[r] + j, left) - m, a, b);
+            if (with_residual) t += FTR__LOAD_SOME(residual[r] + j, left);
+            FTR__STORE_SOME(y[r] + j, FTR__S(norm_activate)(activation, t), left);
+        }
+    }
+}
+
+static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual,
+                              const float *mean, const float *scale, const float *shift, ftr_activation activation) {
+#define FTR__NORM_TILE_ROWS(with_residual, act)                                                                        \
+    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, y, residual, mean, scale, shift)
+    switch (activation) {
+    case FTR_ACT_RELU:
+        if (residual)
+            FTR__NORM_TILE_ROWS(true, FTR_ACT_RELU);
+        else
+            FTR__NORM_TILE_ROWS(false, FTR_ACT_RELU);
+        break;
+    case FTR_ACT_RELU6: FTR__NORM_TILE_ROWS(false, FTR_ACT_RELU6); break;
+    case FTR_ACT_HARDSWISH: FTR__NORM_TILE_ROWS(false, FTR_ACT_HARDSWISH); break;
+    case FTR_ACT_SILU: FTR__NORM_TILE_ROWS(false, FTR_ACT_SILU); break;
+    default:
+        if (residual)
+            FTR__NORM_TILE_ROWS(true, FTR_ACT_NONE);
+        else
+            FTR__NORM_TILE_ROWS(false, FTR_ACT_NONE);
+    }
+#undef FTR__NORM_TILE_ROWS
+}
+
 /* g of a vector of dy. `at` is its place in dy, x and y, j that in the channels. */
-FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, const ftr__norm_gate *gate, FTR__VF d,
+FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, bool by_y, const ftr__norm_gate *gate, FTR__VF d,
                                        FTR__VF centered, int64_t at, int64_t j, int64_t lanes) {
     if (activation == FTR_ACT_NONE) return d;
-    if (activation == FTR_ACT_RELU)
-        return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
+    if (by_y) return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
     const FTR__VF scale = FTR__LOAD_SOME(gate->scale + j, lanes), shift = FTR__LOAD_SOME(gate->shift + j, lanes);
     return FTR__S(norm_slope)(activation, d, FTR__FMA(centered, scale, shift));
 }
 
 /* Sums of up to FTR__COLUMN_BLOCK rows, in `block`, which is added at the end: vectors of a row one after the other, as they
- * lie in memory, four rows at a time. */
+ * lie in memory, four rows at a time. Without dy, g is x - mean. `activation`, by_y and whether there is dy are constants
+ * where this is inlined. */
 #define FTR__NORM_ROWS 4
-FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
-                                         const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
-                                         float *block) {
+#define FTR__NORM_AHEAD 8 /* rows that are asked for before they are needed */
+FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                         int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
+                                         const float *mean, float *block) {
     int64_t r = 0;
     for (; r < rows; r += FTR__NORM_ROWS) {
         const int64_t some = rows - r < FTR__NORM_ROWS ? rows - r : FTR__NORM_ROWS;
@@ -32238,8 +33093,12 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows
             FTR__VF sum = FTR__LOAD(block + 2 * j), product = FTR__LOAD(block + 2 * j + FTR__W);
             for (int64_t i = 0; i < some; i++) {
                 const int64_t at = (r + i) * stride + j;
+                __builtin_prefetch(x + at + FTR__NORM_AHEAD * stride);
+                if (dy) __builtin_prefetch(dy + at + FTR__NORM_AHEAD * stride);
                 const FTR__VF v = FTR__LOAD_SOME(x + at, lanes) - center;
-                const FTR__VF g = FTR__S(norm_gated)(activation, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes);
+                const FTR__VF g =
+                    dy ? FTR__S(norm_gated)(activation, by_y, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes)
+                       : v;
                 if (activation == FTR_ACT_SILU) FTR__STORE_SOME(gate->to + at, g, lanes);
                 sum += g;
                 product = FTR__FMA(g, v, product);
@@ -32250,18 +33109,19 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows
     }
 }
 
-FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
-                                           const float *dy, const float *x, const ftr__norm_gate *gate,
+FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                           int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
                                            const float *mean, float *sum, float *product) {
     float block[2 * FTR__NORM_TILE];
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
         const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK, at = begin * stride;
         ftr__norm_gate here = *gate;
-        if (activation == FTR_ACT_RELU) here.y += at;
+        if (by_y) here.y += at;
         if (activation == FTR_ACT_SILU) here.to += at;
         for (int64_t j = 0; j < 2 * columns; j += FTR__W) FTR__STORE(block + j, FTR__SPLAT(0.0f));
         if (columns % FTR__W) FTR__STORE(block + 2 * (columns - columns % FTR__W) + FTR__W, FTR__SPLAT(0.0f));
-        FTR__S(norm_grad_block)(activation, some, columns, stride, dy + at, x + at, &here, mean, block);
+        FTR__S(norm_grad_block)
+        (activation, by_y, some, columns, stride, dy ? dy + at : NULL, x + at, &here, mean, block);
         for (int64_t j = 0; j < columns; j += FTR__W) {
             const int64_t lanes = columns - j;
             FTR__STORE_SOME(sum + j, FTR__LOAD_SOME(sum + j, lanes) + FTR__LOAD(block + 2 * j), lanes);
@@ -32270,32 +33130,47 @@ FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t ro
     }
 }
 #undef FTR__NORM_ROWS
+#undef FTR__NORM_AHEAD
 
-FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, int64_t rows, int64_t columns, const float *dy,
-                                        const float *x, const ftr__norm_gate *gate, const float *mean, const float *a,
-                                        const float *b, const float *c, float *dx) {
+FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                        const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
+                                        const float *a, const float *b, const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
-                      FTR__ROW(fc, c); const FTR__VF centered = v - m;
-                      const FTR__VF g = FTR__S(norm_gated)(activation, gate, d, centered, row + i, i, left),
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD);
+                      __builtin_prefetch(dy + row + i + FTR__ROW_AHEAD); FTR__ROW(d, dy + row); FTR__ROW(v, x + row);
+                      FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b); FTR__ROW(fc, c);
+                      const FTR__VF centered = v - m;
+                      const FTR__VF g = FTR__S(norm_gated)(activation, by_y, gate, d, centered, row + i, i, left),
                       FTR__FMA(g, fa, FTR__FMA(centered, fb, fc)), dx + row)
     }
 }
 
-/* FUNCTION(activation) with a constant. */
+/* FUNCTION(activation, by_y) with constants. */
 #define FTR__BY_ACTIVATION(function)                                                                                   \
     switch (gate->activation) {                                                                                        \
-    case FTR_ACT_RELU: function(FTR_ACT_RELU); break;                                                                  \
-    case FTR_ACT_RELU6: function(FTR_ACT_RELU6); break;                                                                \
-    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH); break;                                                        \
-    case FTR_ACT_SILU: function(FTR_ACT_SILU); break;                                                                  \
-    default: function(FTR_ACT_NONE); break;                                                                            \
+    case FTR_ACT_RELU:                                                                                                 \
+        if (gate->y)                                                                                                   \
+            function(FTR_ACT_RELU, true);                                                                              \
+        else                                                                                                           \
+            function(FTR_ACT_RELU, false);                                                                             \
+        break;                                                                                                         \
+    case FTR_ACT_RELU6: function(FTR_ACT_RELU6, false); break;                                                         \
+    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH, false); break;                                                 \
+    case FTR_ACT_SILU: function(FTR_ACT_SILU, false); break;                                                           \
+    default: function(FTR_ACT_NONE, false); break;                                                                     \
     }
+
+static void FTR__S(norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                                 float *sum, float *squares) {
+    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
+    FTR__S(norm_grad_columns)(FTR_ACT_NONE, false, rows, columns, stride, NULL, x, &none, center, sum, squares);
+}
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                                    const ftr__norm_gate *gate, const float *mean, float *sum, float *product) {
-#define FTR__NORM_SUMS(act) FTR__S(norm_grad_columns)(act, rows, columns, stride, dy, x, gate, mean, sum, product)
+#define FTR__NORM_SUMS(act, by_y)                                                                                      \
+    FTR__S(norm_grad_columns)(act, by_y, rows, columns, stride, dy, x, gate, mean, sum, product)
     FTR__BY_ACTIVATION(FTR__NORM_SUMS)
 #undef FTR__NORM_SUMS
 }
@@ -32303,7 +33178,7 @@ static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride
 static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x,
                                     const ftr__norm_gate *gate, const float *mean, const float *a, const float *b,
                                     const float *c, float *dx) {
-#define FTR__NORM_APPLY(act) FTR__S(norm_grad_rows)(act, rows, columns, dy, x, gate, mean, a, b, c, dx)
+#define FTR__NORM_APPLY(act, by_y) FTR__S(norm_grad_rows)(act, by_y, rows, columns, dy, x, gate, mean, a, b, c, dx)
     FTR__BY_ACTIVATION(FTR__NORM_APPLY)
 #undef FTR__NORM_APPLY
 }
@@ -32446,7 +33321,7 @@ FTR__INLINE FTR__VF FTR__S(widen_f16)(FTR__VH x) {
  * a carry goes into the exponent. Below the normal range the sum with 1/2, whose last bit is 2^-24, is what rounds. */
 FTR__INLINE FTR__VH FTR__S(narrow_f16)(FTR__VF x) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (FTR__VH)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (FTR__VH)_mm512_maskz_cvtps_ph((__mmask16)0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif FTR__SIMD_LEVEL == 2
     return (FTR__VH)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
 #else
@@ -32572,7 +33447,8 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         bytes -= head, x += head, out += head;
         for (; bytes >= 64; bytes -= 64, x += 64, out += 64) {
             _mm256_stream_si256((__m256i *)(void *)out, _mm256_loadu_si256((const __m256i *)(const void *)x));
-            _mm256_stream_si256((__m256i *)(void *)(out + 32), _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
+            _mm256_stream_si256((__m256i *)(void *)(out + 32),
+                                _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
         }
         _mm_sfence(); /* such writes wait for no lock */
     }
@@ -32599,9 +33475,10 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .sum_squares = FTR__S(sum_squares),                            \
         .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
         .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
-        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
-        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
-        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
+        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply), .norm_tile = FTR__S(norm_tile),    \
+        .norm_moments = FTR__S(norm_moments), .norm_grad_sums = FTR__S(norm_grad_sums),                                \
+        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
+        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
@@ -32619,6 +33496,7 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
+#undef FTR__ROW_AHEAD
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION
@@ -32651,6 +33529,11 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
     FTR__STORE(c, sum);
 }
 
+/* The result's memory is asked for before the sums are made. */
+#define FTR__TILE_ASK(i)                                                                                               \
+    __builtin_prefetch(tile->c[i], 1);                                                                                 \
+    if (FTR__W == 16 && !narrow) __builtin_prefetch(tile->c[i] + FTR__W, 1);
+
 /* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
 #define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
 #define FTR__TILE_STORE(i)                                                                                             \
@@ -32659,10 +33542,11 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
         if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
     }
 
-FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
-                                     const ftr__gemm_tile *tile) {
+FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                     int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
     const float *const ahead = tile->ahead;
+    FTR__ROWS(FTR__TILE_ASK)
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
@@ -32675,7 +33559,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
     }
         FTR__ROWS(FTR__TILE_STEP)
 #undef FTR__TILE_STEP
-        a += FTR__MR;
+        a += a_stride;
         b += b_stride;
     }
     FTR__ROWS(FTR__TILE_STORE)
@@ -32708,12 +33592,12 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
     FTR__ROWS(FTR__TILE_STORE)
 }
 
-static void FTR__S(gemm_tile)(int64_t depth, const float *a, const float *b, int64_t b_stride,
+static void FTR__S(gemm_tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
                               const ftr__gemm_tile *tile) {
     if (tile->narrow)
-        FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
+        FTR__S(gemm_packed)(true, depth, a, a_stride, b, b_stride, tile);
     else
-        FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
+        FTR__S(gemm_packed)(false, depth, a, a_stride, b, b_stride, tile);
 }
 
 static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a,
@@ -32733,6 +33617,7 @@ static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t lengt
     else
         FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
 }
+#undef FTR__TILE_ASK
 #undef FTR__TILE_ZERO
 #undef FTR__TILE_STORE
 
@@ -33033,6 +33918,8 @@ static void FTR__S(attention_scale_rows)(int64_t rows, int64_t columns, const fl
     for (int64_t r = 0; r < rows; r++, factor += factor_step, x += x_stride, y += y_stride) {
         const FTR__VF scale = FTR__SPLAT(*factor);
         int64_t c = *factor == 1.0f && x == y ? columns : 0;
+        for (int64_t i = 0; i < columns && x != y && r + 6 < rows; i += 16) /* rows that are written lie far apart */
+            __builtin_prefetch(y + 6 * y_stride + i, 1);
         for (; c + FTR__W <= columns; c += FTR__W) FTR__STORE(y + c, FTR__LOAD(x + c) * scale);
         for (; c < columns; c++) y[c] = x[c] * *factor;
     }
@@ -33259,6 +34146,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     return all;
 }
 
+#define FTR__TAP_AHEAD 16 /* pixels of dy and of the last row of taps that are asked for before they are needed */
 #define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
 #define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0}, more##s##t = {0};
 #define FTR__TAP_STEP(s, t)                                                                                            \
@@ -33282,6 +34170,10 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     for (; i < (end); i++, dy += dy_pixel, at += x_pixel) {                                                            \
         const FTR__VF d = FTR__TAP_LOAD(dy), e = two ? FTR__LOAD(dy + FTR__W) : (FTR__VF){0};                          \
         (void)e;                                                                                                       \
+        __builtin_prefetch(dy + FTR__TAP_AHEAD * dy_pixel);                                                            \
+        __builtin_prefetch(below + at + FTR__TAP_AHEAD * x_pixel);                                                     \
+        if (two) __builtin_prefetch(dy + FTR__W + FTR__TAP_AHEAD * dy_pixel);                                          \
+        if (two) __builtin_prefetch(below + FTR__W + at + FTR__TAP_AHEAD * x_pixel);                                   \
         taps(step)                                                                                                     \
     }
 /* A function for one shape, whose first row is row `row` of all taps. For two vectors of channels, a whole one, or the
@@ -33292,7 +34184,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
         const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
         const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
         const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
-        const float *const x4 = x3 + next;                                                                             \
+        const float *const x4 = x3 + next, *const below = x0 + (r->tap_rows - 1 - row) * next;                         \
         (void)x1, (void)x2, (void)x3, (void)x4;                                                                        \
         taps(FTR__TAP_START);                                                                                          \
         for (int64_t k = 0; k < r->rows; k++) {                                                                        \
@@ -33316,6 +34208,7 @@ FTR__TAP_SUMS(depthwise_sums_2x3, FTR__TAPS_2X3)
 FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 #endif
 #undef FTR__TAP_LOAD
+#undef FTR__TAP_AHEAD
 #undef FTR__TAP_START
 #undef FTR__TAP_STEP
 #undef FTR__TAP_EDGE

@@ -247,7 +247,7 @@ static ftr_status gradients(bench *b, op *o, pass which, double *result) {
     ftr_status status = FTR_OK;
     for (int k = 0; k < 2 && !status; k++) {
         const ftr_compile_desc desc = {
-            .loss = loss, .gradients_of = wanted, .gradient_count = k ? count : 1, .no_fuse = true};
+            .loss = loss, .gradients_of = wanted, .gradient_count = k ? count : 1, .no_fuse = FTR_FUSE_ALL};
         status = ftr_compile(o->graph, &desc, &plan[k]);
         for (int i = 0; i < o->inputs && !status; i++) status = fill(plan[k], o->input[i]);
         if (!status) status = fill(plan[k], r);

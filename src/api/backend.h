@@ -33,7 +33,7 @@ FTR_API const char *ftr_op_name(ftr_op op);
 typedef enum ftr_activation {
     FTR_ACT_NONE = 0,
     FTR_ACT_RELU,
-    FTR_ACT_RELU6, /* of batch_norm only, as those below */
+    FTR_ACT_RELU6, /* behind batch_norm only, as those below */
     FTR_ACT_HARDSWISH,
     FTR_ACT_SILU
 } ftr_activation;
@@ -58,12 +58,14 @@ typedef union ftr_op_attr {
     } matmul;
     struct {
         ftr_activation activation;
+        bool in_out; /* the fuse pass: the weight is [in, out] instead of [out, in] */
     } linear;
     struct {
         int32_t stride[2], padding[4], dilation[2], groups; /* padding: top, bottom, left, right */
         int32_t kernel[2];
         int64_t input[2]; /* height and width of x */
         ftr_activation activation;
+        double eps; /* of a batch norm that was joined to it, with its running statistics */
     } conv;
     struct {
         double eps, momentum;
@@ -112,6 +114,9 @@ typedef union ftr_op_attr {
         uint64_t key;
         uint32_t wanted; /* of a gradient: bit i is set if output i is used; the others are of shape [0] */
         bool causal;
+        /* The fuse pass: query, key and value are one tensor (three times an input), each of whose rows has all heads'
+         * queries, then keys, then values; output 0 of the gradient is that tensor's, 1 and 2 are of shape [0]. */
+        bool packed;
     } attention;
     struct {
         double base;
@@ -225,6 +230,9 @@ typedef struct ftr_kernel_call {
     const ftr_view *out;
     int32_t out_count;
     void *workspace; /* 64-byte aligned; of the size that workspace() asked for */
+    void *kept;      /* 64-byte aligned, of the size that kept() asked for: what the kernel makes of its second input, the
+                      * weight, for itself. NULL: the weight may be another in each step */
+    bool kept_is_made; /* the kernel has made it in an earlier step, and the weight is the same */
     uint64_t seed;   /* of the op's random numbers: one of ftr_context_seeds() */
     uint64_t step;   /* steps done by the plan before this one */
 } ftr_kernel_call;
@@ -234,6 +242,8 @@ typedef struct ftr_kernel {
     ftr_status (*run)(const ftr_kernel_call *call);
     ftr_status (*check)(const ftr_kernel_call *call); /* NULL: all; otherwise refuses through ftr_backend_error() */
     size_t (*workspace)(const ftr_kernel_call *call); /* NULL: none. Data pointers are NULL */
+    size_t (*kept)(const ftr_kernel_call *call); /* bytes that may stay from step to step, see ftr_kernel_call.kept; NULL: none.
+                                                  * Data pointers are NULL */
     const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 

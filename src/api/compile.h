@@ -94,6 +94,22 @@ typedef enum ftr_mode {
     FTR_MODE_EVAL       /* running statistics, dropout off */
 } ftr_mode;
 
+/* What the fuse pass joins: each a switch for ftr_compile_desc.no_fuse and, by its name, for the environment variable
+ * FASTTRAIN_NO_FUSE. A fusion changes results by rounding alone. */
+typedef enum ftr_fusion {
+    FTR_FUSE_BIAS = 1 << 0,       /* "bias": a product and the sum with a bias, as a linear layer */
+    FTR_FUSE_RELU = 1 << 1,       /* "relu": ReLU in the linear layer, convolution or batch norm before it */
+    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": batch norm, residual addition and ReLU; of no use without "relu" */
+    FTR_FUSE_RELU_GRAD = 1 << 3,  /* "relu_grad": ReLU's gradient in that of batch norm */
+    FTR_FUSE_ACTIVATION = 1 << 4, /* "activation": SiLU, hardswish and ReLU6 in batch norm, their gradients in its gradient,
+                                   * which computes again what went into them */
+    FTR_FUSE_CONV_NORM = 1 << 5,  /* "conv_norm": batch norm with running statistics, and what it has taken over, in the
+                                   * convolution before it */
+    FTR_FUSE_ATTENTION = 1 << 6,  /* "attention": attention reads queries, keys and values, and writes their gradients,
+                                   * where they lie in one tensor */
+    FTR_FUSE_ALL = (1 << 7) - 1
+} ftr_fusion;
+
 /* Called after each pass with the graph as it then is (print it with ftr_graph_print()). */
 typedef void (*ftr_pass_fn)(void *user, const char *pass, const ftr_graph *graph);
 
@@ -119,7 +135,8 @@ typedef struct ftr_compile_desc {
     size_t memory_budget;           /* bytes that the plan may take (ftr_memory.total); 0: no limit. See below */
     const char *const *recompute;   /* scopes whose values are recomputed in the backward pass. See below */
     int32_t recompute_count;
-    bool no_fuse;                   /* leave the fuse pass out */
+    uint32_t no_fuse;               /* fusions to leave out: ftr_fusion, added up. The environment variable FASTTRAIN_NO_FUSE
+                                     * ("relu bias", names with spaces between them, or "all") leaves out more */
     ftr_pass_fn on_pass;            /* "lower", "autodiff", "amp", "fuse", "recompute", "schedule", "memplan" */
     void *on_pass_user;
 } ftr_compile_desc;
@@ -142,7 +159,8 @@ typedef struct ftr_compile_desc {
 /* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
  * gradients_of) lie in one arena in order of declaration.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
- * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing);
+ * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing, a word
+ * of FASTTRAIN_NO_FUSE that is no fusion);
  * FTR_ERROR_OUT_OF_MEMORY, also if memory_budget is too small. *plan is then NULL. */
 FTR_API ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan);
 
@@ -156,7 +174,8 @@ typedef struct ftr_memory {
     size_t gradients;
     size_t optimizer_state; /* sums of gradients and averages included */
     size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
-    size_t workspace;   /* scratch of the node that needs most */
+    size_t workspace;   /* scratch of the node that needs most; without gradients also the weights as kernels like them, which
+                         * are made anew only when the weights have changed; not with a memory_budget */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
     /* What recomputation costs a step: nodes that run a second time, their multiply-adds (matrix products, convolutions and

@@ -18,6 +18,7 @@ ftr_status ftr_plan_swap_average(ftr_plan *plan) {
         return ftr__error(plan->context, FTR_ERROR_STATE, "swap_average: the plan keeps no averages of weights");
     if (!plan->average_is_in && ftr_plan_average_count(plan) == 0)
         return ftr__error(plan->context, FTR_ERROR_STATE, "swap_average: no average was taken yet");
+    plan->source->variable_version++;
     for (int32_t i = plan->update_end; i < plan->step_count; i++) {
         const ftr_status status = plan->steps[i].run(&plan->steps[i].call);
         if (status) return status;

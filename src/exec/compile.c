@@ -12,6 +12,7 @@ void ftr_plan_destroy(ftr_plan *plan) {
             context->backend->release(context, context->backend_state, plan->memory[place], plan->bytes[place]);
     if (plan->workspace)
         context->backend->release(context, context->backend_state, plan->workspace, plan->workspace_bytes);
+    if (plan->packed) context->backend->release(context, context->backend_state, plan->packed, plan->packed_bytes);
     ftr_graph_destroy(plan->graph);
     ftr__arena_free(&plan->arena);
     ftr__release(context, plan, sizeof *plan);
@@ -40,9 +41,12 @@ static ftr_status ftr__check_list(const ftr_plan *plan, const ftr_tensor *list, 
     return status;
 }
 
-/* What stands around the optimizer's step. */
-static ftr_status ftr__check_around(const ftr_plan *plan, const ftr_compile_desc *desc) {
+/* What needs no graph. */
+static ftr_status ftr__check_settings(const ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_status bad = FTR_ERROR_INVALID_ARGUMENT;
+    if (desc->no_fuse & ~(uint32_t)FTR_FUSE_ALL)
+        return ftr__error(plan->context, bad, "compile: no_fuse is %u, expected fusions that add up to %d at most",
+                          (unsigned)desc->no_fuse, (int)FTR_FUSE_ALL);
     if (desc->accumulate < 0)
         return ftr__error(plan->context, bad, "compile: accumulate is %lld, expected 0 or more",
                           (long long)desc->accumulate);
@@ -81,7 +85,7 @@ static ftr_status ftr__check_desc(const ftr_plan *plan, const ftr_compile_desc *
                             desc->recompute ? "given" : "NULL", (int)desc->recompute_count);
     if (!status) status = ftr__recompute_check(plan->source, desc->recompute, desc->recompute_count);
     if (!status && desc->optimizer) status = ftr__optimizer_check(plan->source, desc->optimizer);
-    if (!status) status = ftr__check_around(plan, desc);
+    if (!status) status = ftr__check_settings(plan, desc);
     if (!status && desc->scaler) status = ftr__scaler_check(plan->context, desc->scaler);
     return status;
 }
@@ -90,6 +94,7 @@ static ftr_status ftr__take_desc(ftr_plan *plan, const ftr_compile_desc *desc) {
     const ftr_graph *graph = plan->graph;
     plan->mode = desc->mode;
     plan->amp = desc->amp;
+    plan->packs = !desc->memory_budget;
     plan->loss = desc->loss.id;
     plan->debug_nonfinite = desc->debug_nonfinite;
     plan->cumulative_statistics = desc->cumulative_statistics;
@@ -291,7 +296,7 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 0: status = ftr__pass_lower(plan); break;
         case 1: status = ftr__pass_autodiff(plan, desc); break;
         case 2: status = desc->amp == FTR_AMP_OFF ? FTR_OK : ftr__pass_amp(plan, desc->amp); break;
-        case 3: status = desc->no_fuse ? FTR_OK : ftr__pass_fuse(plan); break;
+        case 3: status = ftr__pass_fuse(plan, desc->no_fuse); break;
         case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
         default: status = ftr__pass_memplan(plan); break;
@@ -318,6 +323,15 @@ static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
 /* Of the op's random numbers, if it draws any. */
 static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
     return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+}
+
+/* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
+static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
+    const ftr_graph *graph = plan->graph;
+    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
+    const ftr__node *weight = &graph->nodes[graph->values[node->in[1]].node];
+    if (weight->op == FTR_OP_cast) weight = &graph->nodes[graph->values[weight->in[0]].node];
+    return weight->variable >= 0;
 }
 
 static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
@@ -347,6 +361,10 @@ static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *
     if (status) return status;
     const size_t workspace = kernel->workspace ? kernel->workspace(&step->call) : 0;
     if (workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
+    if (!kernel->kept || !ftr__weights_stay(plan, node)) return FTR_OK;
+    step->kept_offset = plan->packed_bytes;
+    step->kept_bytes = kernel->kept(&step->call);
+    plan->packed_bytes += (step->kept_bytes + FTR__ALIGNMENT - 1) / FTR__ALIGNMENT * FTR__ALIGNMENT;
     return FTR_OK;
 }
 
@@ -412,6 +430,7 @@ static ftr_status ftr__allocate_memory(ftr_plan *plan) {
     static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "gradients", "activations"};
     plan->memory[FTR__PLACE_VARIABLE] = plan->source->variable_memory;
     ftr_status status = ftr__allocate_place(plan, "workspace", plan->workspace_bytes, &plan->workspace);
+    if (!status) status = ftr__allocate_place(plan, "weights of kernels", plan->packed_bytes, &plan->packed);
     for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT && !status; place++)
         status = ftr__allocate_place(plan, names[place], plan->bytes[place], &plan->memory[place]);
     for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT && !status; place++)
@@ -430,6 +449,7 @@ static void ftr__bind_steps(ftr_plan *plan) {
         for (int32_t i = 0; i < node->out_count; i++)
             view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
         step->call.workspace = plan->workspace;
+        step->call.kept = step->kept_bytes ? plan->packed + step->kept_offset : NULL;
     }
 }
 
@@ -560,7 +580,7 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
     memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
     memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
-    memory.workspace = plan->workspace_bytes;
+    memory.workspace = plan->workspace_bytes + plan->packed_bytes;
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
     memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
                    memory.workspace + memory.bookkeeping;

@@ -132,6 +132,7 @@ static ftr_status ftr__report_step(const ftr_plan *plan, bool ended, ftr_step_in
 
 static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
     step->call.step = plan->steps_done;
+    step->call.kept_is_made = plan->packed_version == plan->source->variable_version;
     const double start = plan->profiling ? ftr_time_seconds() : 0.0;
     const ftr_status status = step->run(&step->call);
     if (plan->profiling) plan->profile[step - plan->steps] += ftr_time_seconds() - start;
@@ -147,8 +148,10 @@ ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     ftr_status status = ftr__refuse_average(plan, "step");
     if (!status) status = ftr__check_fed(plan);
     if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
+    if (plan->mode == FTR_MODE_TRAIN) plan->source->variable_version++;
     for (int32_t i = 0; i < end && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
     if (status) return status;
+    plan->packed_version = plan->source->variable_version;
     plan->steps_done++;
     plan->profiled_steps += plan->profiling;
     plan->has_run = true;

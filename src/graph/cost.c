@@ -6,11 +6,13 @@ static int64_t ftr__cost_count(const ftr_graph *graph, int32_t value) {
 }
 
 /* Queries times keys times the width of a head, for each of the `products` over them: half of it with a causal mask, which
- * leaves half of the pairs out. The inputs are [n, t, heads, width]. */
+ * leaves half of the pairs out. The inputs are [n, t, heads, width]; if they are packed, y or its gradient is. */
 static int64_t ftr__attention_multiply_adds(const ftr_graph *graph, const ftr__node *node, int32_t query,
                                             int64_t products) {
-    const int64_t rows = ftr__cost_count(graph, node->in[query]);
-    const int64_t keys = graph->values[node->in[query + 1]].shape.dim[1];
+    const int32_t alike = query > 0 ? node->in[0] : node->first_out;
+    const bool packed = node->attr.attention.packed;
+    const int64_t rows = ftr__cost_count(graph, packed ? alike : node->in[query]);
+    const int64_t keys = graph->values[packed ? alike : node->in[query + 1]].shape.dim[1];
     return rows * keys * products / (node->attr.attention.causal ? 2 : 1);
 }
 
@@ -20,7 +22,7 @@ int64_t ftr__node_multiply_adds(const ftr_graph *graph, const ftr__node *node) {
     const ftr_shape *second = node->in_count > 1 ? &graph->values[node->in[1]].shape : NULL;
     switch (node->op) {
     case FTR_OP_matmul: return out * first->dim[first->rank - (node->attr.matmul.transpose_a ? 2 : 1)];
-    case FTR_OP_linear: return out * second->dim[1];
+    case FTR_OP_linear: return out * second->dim[node->attr.linear.in_out ? 0 : 1];
     case FTR_OP_conv2d: return out * second->dim[1] * second->dim[2] * second->dim[3];
     /* a gradient of y [n, h, w, o] with a weight [o, kh, kw, c] */
     case FTR_OP_conv2d_grad_input:

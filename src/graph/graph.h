@@ -68,6 +68,7 @@ struct ftr_graph {
     ftr_status status;
     char message[FTR__MESSAGE_SIZE];
     unsigned char *variable_memory; /* NULL until the first compile, read or write */
+    uint64_t variable_version;      /* counts what may have changed it */
     size_t variable_bytes;          /* parameters first, then buffers */
 };
 

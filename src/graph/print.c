@@ -94,7 +94,10 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
         ftr__print(p->write, p->user, "%s%s", a->matmul.transpose_a ? " transpose_a" : "",
                    a->matmul.transpose_b ? " transpose_b" : "");
         break;
-    case FTR__ATTR_linear: ftr__print_activation(p, a->linear.activation); break;
+    case FTR__ATTR_linear:
+        if (a->linear.in_out) ftr__print(p->write, p->user, " weight [in, out]");
+        ftr__print_activation(p, a->linear.activation);
+        break;
     case FTR__ATTR_conv:
         ftr__print_window(p, a->conv.kernel, a->conv.stride, a->conv.padding);
         ftr__print(p->write, p->user, " dilation %dx%d groups %d", a->conv.dilation[0], a->conv.dilation[1], a->conv.groups);
@@ -119,6 +122,7 @@ static void ftr__print_attr(const ftr__printer *p, const ftr__node *node) {
     case FTR__ATTR_mix: ftr__print_mix(p, node); break;
     case FTR__ATTR_attention:
         ftr__print(p->write, p->user, "%s scale %g", a->attention.causal ? " causal" : "", a->attention.scale);
+        if (a->attention.packed) ftr__print(p->write, p->user, " packed");
         if (a->attention.dropout > 0.0) ftr__print(p->write, p->user, " dropout %g", a->attention.dropout);
         break;
     case FTR__ATTR_rotary:

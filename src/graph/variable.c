@@ -206,6 +206,7 @@ ftr_status ftr__graph_materialize(ftr_graph *graph) {
     if (status && memory) backend->release(context, context->backend_state, memory, bytes);
     if (status) return status;
     graph->variable_memory = memory;
+    graph->variable_version++;
     graph->variable_bytes = bytes;
     return FTR_OK;
 }
@@ -243,6 +244,7 @@ ftr_status ftr_variable_write(ftr_tensor tensor, const void *data, size_t bytes)
     if (bytes == 0) return FTR_OK;
     ftr_context *context = tensor.graph->context;
     if (!data) return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "variable '%s': data is NULL", ftr_name_of(tensor));
+    tensor.graph->variable_version++;
     return context->backend->upload(context, context->backend_state, tensor.graph->variable_memory + variable->offset, data,
                                     bytes);
 }

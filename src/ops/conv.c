@@ -438,6 +438,9 @@ ftr_status ftr__infer_conv2d(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__check_conv_channels(s, x, weight);
     if (status == FTR_OK && s->in_count > 2 && s->in[2] != NULL)
         status = ftr__check_vector(s, 2, "bias", weight->dim[0]);
+    static const char *const words[] = {"gamma", "beta", "running mean", "running variance"};
+    for (int32_t i = 3; i < 7 && i < s->in_count && status == FTR_OK; i++)
+        if (s->in[i] != NULL) status = ftr__check_wide_vector(s, i, words[i - 3], weight->dim[0]);
     if (status == FTR_OK) status = ftr__conv_window(s, x, weight, &out);
     return status != FTR_OK ? status : ftr__set_output(s, 0, s->in[0]->dtype, &out);
 }

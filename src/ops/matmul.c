@@ -12,7 +12,7 @@ ftr_tensor ftr_matmul(ftr_tensor a, ftr_tensor b, bool transpose_a, bool transpo
 
 static ftr_tensor ftr__linear_named(ftr_tensor x, ftr_tensor weight, ftr_tensor bias, const char *name) {
     ftr_tensor in[3] = {x, weight, bias};
-    ftr_op_attr attr = {.linear = {FTR_ACT_NONE}};
+    ftr_op_attr attr = {.linear = {.activation = FTR_ACT_NONE}};
     return ftr__emit(x.graph != NULL ? x.graph : weight.graph, FTR_OP_linear, name, &attr, in, 3);
 }
 

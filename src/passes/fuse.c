@@ -1,11 +1,18 @@
 #include "passes/plan.h"
 
+#include "core/platform.h"
+
+#include <string.h>
+
 typedef struct ftr__fuser {
     ftr_plan *plan;
     ftr_graph *graph;
+    uint32_t off; /* fusions that are left out */
     int32_t *uses; /* of each value; one more if it is kept */
     bool *needed;  /* nodes */
 } ftr__fuser;
+
+static bool ftr__may(const ftr__fuser *f, ftr_fusion fusion) { return (f->off & (uint32_t)fusion) == 0; }
 
 static void ftr__count_uses(ftr__fuser *f) {
     for (int32_t v = 0; v < f->graph->value_count; v++) f->uses[v] = 0;
@@ -73,16 +80,41 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
     return NULL;
 }
 
+/* x [.., in] w + bias with a matrix w, [in, out] or, transposed, [out, in], as a linear layer. In f32 alone: mixed precision
+ * has cast the products by then, not the sums. */
+static void ftr__fuse_bias(ftr__fuser *f, ftr__node *add) {
+    const ftr__value *values = f->graph->values;
+    for (int32_t k = 0; k < 2; k++) {
+        ftr__node *product = ftr__only_for_next(f, add->in[k]);
+        const ftr__value *bias = &values[add->in[1 - k]];
+        if (!product || product->op != FTR_OP_matmul || product->attr.matmul.transpose_a) continue;
+        const ftr__value *y = &values[product->first_out];
+        if (y->dtype != FTR_F32 || values[product->in[1]].shape.rank != 2 || bias->shape.rank != 1 ||
+            bias->shape.dim[0] != y->shape.dim[y->shape.rank - 1] ||
+            !ftr__same_kind(f->graph, product->first_out, add->first_out))
+            continue;
+        const bool in_out = !product->attr.matmul.transpose_b;
+        if (!ftr__widen_inputs(f, product, 3)) return;
+        product->op = FTR_OP_linear;
+        product->attr = (ftr_op_attr){.linear = {.activation = FTR_ACT_NONE, .in_out = in_out}};
+        product->in[2] = add->in[1 - k];
+        product->fused = "matmul, add";
+        ftr__remove(f, add, product->first_out);
+        return;
+    }
+}
+
 /* relu(f(x)) and relu(batch_norm(x) + residual). */
 static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
     if (!producer) return;
     const bool with_residual = producer->op == FTR_OP_add;
-    if (with_residual) producer = ftr__fuse_residual(f, producer);
+    if (with_residual) producer = ftr__may(f, FTR_FUSE_RESIDUAL) ? ftr__fuse_residual(f, producer) : NULL;
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
-    producer->fused = with_residual ? "add, relu" : "relu";
+    const bool was_product = producer->op == FTR_OP_linear && producer->fused;
+    producer->fused = with_residual ? "add, relu" : was_product ? "matmul, add, relu" : "relu";
     ftr__remove(f, relu, producer->first_out);
 }
 
@@ -150,37 +182,217 @@ static void ftr__fuse_smooth(ftr__fuser *f, ftr__node *act) {
     ftr__remove(f, act, before);
 }
 
-/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. */
+/* batch_norm_grad(relu_grad(dy, y)): the gradient masks dy itself. Where y is relu(batch_norm(x)) and no more, it computes what
+ * went into the ReLU from x again, which it reads anyway. */
 static void ftr__fuse_relu_grad(ftr__fuser *f, ftr__node *grad) {
     ftr__node *mask = ftr__only_for_next(f, grad->in[0]);
     if (!mask || mask->op != FTR_OP_relu_grad || grad->attr.norm.activation != FTR_ACT_NONE) return;
     const int32_t dy = mask->in[0], y = mask->in[1];
-    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 7)) return;
-    grad->in[6] = y;
+    if (!ftr__same_kind(f->graph, dy, grad->in[1]) || !ftr__widen_inputs(f, grad, 8)) return;
+    const ftr__node *norm = &f->graph->nodes[f->graph->values[y].node];
+    const bool from_x = norm->op == FTR_OP_batch_norm && !norm->dead && norm->first_out == y &&
+                        norm->attr.norm.activation == FTR_ACT_RELU && !(norm->in_count > 6 && norm->in[6]) &&
+                        norm->in[0] == grad->in[1] && norm->in[1] == grad->in[2];
+    if (from_x)
+        grad->in[7] = norm->in[2], f->uses[norm->in[2]]++, f->uses[y]--;
+    else
+        grad->in[6] = y;
     grad->attr.norm.activation = FTR_ACT_RELU;
     grad->fused = "relu_grad";
     ftr__remove(f, mask, dy);
 }
 
-ftr_status ftr__pass_fuse(ftr_plan *plan) {
+/* batch_norm with running statistics, and all that it has taken over, behind a convolution: one node, so that the
+ * convolution's result is touched once. */
+static void ftr__fuse_conv_norm(ftr__fuser *f, ftr__node *norm) {
+    ftr__node *conv = ftr__only_for_next(f, norm->in[0]);
+    if (norm->attr.norm.training || !conv || conv->op != FTR_OP_conv2d || conv->in_count > 3 ||
+        conv->attr.conv.activation != FTR_ACT_NONE)
+        return;
+    for (int32_t i = 1; i < norm->out_count; i++)
+        if (f->uses[norm->first_out + i]) return;
+    if (!ftr__widen_inputs(f, conv, 8)) return;
+    for (int32_t i = 1; i < 5; i++) conv->in[i + 2] = norm->in[i];
+    conv->in[7] = norm->in_count > 6 ? norm->in[6] : 0;
+    conv->attr.conv.activation = norm->attr.norm.activation;
+    conv->attr.conv.eps = norm->attr.norm.eps;
+    conv->fused = norm->fused ? "batch_norm and what followed it" : "batch_norm";
+    ftr__remove(f, norm, conv->first_out);
+}
+
+/* Whether a slice or its gradient is about number `index` of three equal parts of the last dimension of x. */
+static bool ftr__is_third(const ftr__node *node, const ftr_shape *x, int32_t index) {
+    const int64_t width = x->rank > 0 ? x->dim[x->rank - 1] / 3 : 0;
+    return width > 0 && node->attr.slice.axis == x->rank - 1 && node->attr.slice.size == 3 * width &&
+           node->attr.slice.step == 1 && node->attr.slice.begin == index * width &&
+           node->attr.slice.end == (index + 1) * width;
+}
+
+/* The tensor that `value` is a third of, perhaps in another shape; 0 if it is not. */
+static int32_t ftr__third_of(const ftr_graph *graph, int32_t value, int32_t index) {
+    const ftr__node *node = &graph->nodes[graph->values[value].node];
+    if (node->op == FTR_OP_reshape) node = &graph->nodes[graph->values[node->in[0]].node];
+    if (node->op != FTR_OP_slice) return 0;
+    return ftr__is_third(node, &graph->values[node->in[0]].shape, index) ? node->in[0] : 0;
+}
+
+/* The tensor in whose rows a node's query, key and value lie one behind the other; 0 if there is none. Kernels read it so in
+ * f32 alone. */
+static int32_t ftr__packed_source(const ftr_graph *graph, const ftr__node *node, int32_t query) {
+    const int32_t x = ftr__third_of(graph, node->in[query], 0);
+    const ftr_shape *shape = &graph->values[node->in[query]].shape, *rows = &graph->values[x].shape;
+    if (!x || graph->values[x].dtype != FTR_F32) return 0;
+    for (int32_t i = 1; i < 3; i++)
+        if (ftr__third_of(graph, node->in[query + i], i) != x ||
+            !ftr_shape_equal(&graph->values[node->in[query + i]].shape, shape))
+            return 0;
+    return rows->dim[rows->rank - 1] == 3 * shape->dim[2] * shape->dim[3] ? x : 0;
+}
+
+/* attention(slice(x), slice(x), slice(x)) reads x. */
+static void ftr__read_packed(ftr__fuser *f, ftr__node *node, int32_t query, int32_t x) {
+    for (int32_t i = query; i < query + 3; i++) {
+        f->uses[node->in[i]]--;
+        node->in[i] = x;
+    }
+    f->uses[x] += 3;
+    node->attr.attention.packed = true;
+}
+
+static void ftr__fuse_attention(ftr__fuser *f, ftr__node *node) {
+    const int32_t x = node->attr.attention.packed ? 0 : ftr__packed_source(f->graph, node, 0);
+    if (!x) return;
+    ftr__read_packed(f, node, 0, x);
+    node->fused = "slice";
+}
+
+/* The sum a + b, the only use of both; NULL if there is none. */
+static ftr__node *ftr__sum_of(const ftr__fuser *f, int32_t a, int32_t b) {
+    ftr__node *add = ftr__user_of(f, FTR_OP_add, a, 0);
+    if (!add) add = ftr__user_of(f, FTR_OP_add, a, 1);
+    if (!add || f->uses[a] != 1 || f->uses[b] != 1) return NULL;
+    return (add->in[0] == a && add->in[1] == b) || (add->in[0] == b && add->in[1] == a) ? add : NULL;
+}
+
+/* The nodes that put the gradients of a third each into one of x. */
+typedef struct ftr__thirds {
+    ftr__node *node[8]; /* reshapes, slice_grads, two sums; the second sum is the last */
+    int32_t count;
+} ftr__thirds;
+
+/* Follows output `index` of attention's gradient to the result of its slice_grad; 0 if something else uses it. */
+static int32_t ftr__follow_third(const ftr__fuser *f, int32_t value, int32_t index, const ftr_shape *x,
+                                 ftr__thirds *thirds) {
+    ftr__node *reshape = ftr__user_of(f, FTR_OP_reshape, value, 0);
+    if (f->uses[value] != 1) return 0;
+    if (reshape) {
+        value = reshape->first_out;
+        thirds->node[thirds->count++] = reshape;
+    }
+    ftr__node *grad = ftr__user_of(f, FTR_OP_slice_grad, value, 0);
+    if (!grad || f->uses[value] != 1 || !ftr__is_third(grad, x, index) ||
+        !ftr_shape_equal(&f->graph->values[grad->first_out].shape, x))
+        return 0;
+    thirds->node[thirds->count++] = grad;
+    return grad->first_out;
+}
+
+/* Finds all of them, whichever two parts were added first. */
+static bool ftr__find_thirds(const ftr__fuser *f, const ftr__node *attention, const ftr_shape *x, ftr__thirds *thirds) {
+    int32_t part[3];
+    for (int32_t i = 0; i < 3; i++) {
+        part[i] = ftr__follow_third(f, attention->first_out + i, i, x, thirds);
+        if (!part[i]) return false;
+    }
+    for (int32_t i = 0; i < 3; i++) {
+        ftr__node *two = ftr__sum_of(f, part[i], part[(i + 1) % 3]);
+        ftr__node *all = two ? ftr__sum_of(f, two->first_out, part[(i + 2) % 3]) : NULL;
+        if (!all) continue;
+        thirds->node[thirds->count++] = two;
+        thirds->node[thirds->count++] = all;
+        return true;
+    }
+    return false;
+}
+
+/* The same of the gradient, which then writes that of x: no slices, no sum of their gradients. */
+static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
+    ftr_graph *graph = f->graph;
+    if (grad->attr.attention.packed || grad->attr.attention.wanted != 7u) return;
+    const int32_t x = ftr__packed_source(graph, grad, 1);
+    ftr__thirds thirds = {.count = 0};
+    if (!x || !ftr__find_thirds(f, grad, &graph->values[x].shape, &thirds)) return;
+    const int32_t sum = thirds.node[thirds.count - 1]->first_out;
+    for (int32_t i = 0; i < thirds.count; i++) thirds.node[i]->dead = true;
+    ftr__read_packed(f, grad, 1, x);
+    graph->values[grad->first_out].shape = graph->values[x].shape;
+    graph->values[grad->first_out + 1].shape = graph->values[grad->first_out + 2].shape = FTR_SHAPE(0);
+    grad->fused = "slice_grad, add";
+    f->uses[grad->first_out] = f->uses[sum];
+    f->uses[grad->first_out + 1] = f->uses[grad->first_out + 2] = 0;
+    ftr__plan_rename(f->plan, sum, grad->first_out);
+}
+
+/* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
+static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
+    static const char *const names[] = {"bias", "relu", "residual", "relu_grad", "activation", "conv_norm", "attention"};
+    for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
+        const size_t length = strcspn(word, " ");
+        uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
+        for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++)
+            if (strlen(names[i]) == length && strncmp(word, names[i], length) == 0) found = 1u << i;
+        if (!found && length > 0)
+            return ftr__error(context, FTR_ERROR_NAME,
+                              "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
+                              "conv_norm or attention",
+                              (int)length, word);
+        *off |= found;
+        word += length + (word[length] == ' ');
+    }
+    return FTR_OK;
+}
+
+static void ftr__fuse_node(ftr__fuser *f, ftr__node *node) {
+    switch (node->op) {
+    case FTR_OP_relu:
+        if (ftr__may(f, FTR_FUSE_RELU)) ftr__fuse_relu(f, node);
+        break;
+    case FTR_OP_batch_norm_grad:
+        if (ftr__may(f, FTR_FUSE_RELU_GRAD)) ftr__fuse_relu_grad(f, node);
+        break;
+    case FTR_OP_add:
+        if (ftr__may(f, FTR_FUSE_BIAS)) ftr__fuse_bias(f, node);
+        break;
+    case FTR_OP_attention:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention(f, node);
+        break;
+    case FTR_OP_attention_grad:
+        if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention_grad(f, node);
+        break;
+    default:
+        if (!node->backward && ftr__may(f, FTR_FUSE_ACTIVATION) && ftr__smooth_of(node).activation != FTR_ACT_NONE)
+            ftr__fuse_smooth(f, node);
+        break;
+    }
+}
+
+ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse) {
     ftr_graph *graph = plan->graph;
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
-    ftr__fuser f = {.plan = plan, .graph = graph};
+    ftr__fuser f = {.plan = plan, .graph = graph, .off = no_fuse};
+    ftr_status status = ftr__fusions_off(plan->context, &f.off);
+    if (status) return status;
     f.uses = ftr__arena_alloc(&plan->arena, values * sizeof *f.uses);
     f.needed = ftr__arena_alloc(&plan->arena, nodes);
     if (!f.uses || !f.needed) return ftr__out_of_memory(plan->context, "fuse", values * sizeof *f.uses);
-    const ftr_status status = ftr__mark_needed(plan, f.needed);
+    status = ftr__mark_needed(plan, f.needed);
     if (status) return status;
     ftr__count_uses(&f);
-    for (int32_t n = 0; n < graph->node_count; n++) {
-        ftr__node *node = &graph->nodes[n];
-        if (!f.needed[n] || node->dead) continue;
-        if (node->op == FTR_OP_relu)
-            ftr__fuse_relu(&f, node);
-        else if (node->op == FTR_OP_batch_norm_grad)
-            ftr__fuse_relu_grad(&f, node);
-        else if (!node->backward && ftr__smooth_of(node).activation != FTR_ACT_NONE)
-            ftr__fuse_smooth(&f, node);
-    }
+    for (int32_t n = 0; n < graph->node_count; n++)
+        if (f.needed[n] && !graph->nodes[n].dead) ftr__fuse_node(&f, &graph->nodes[n]);
+    for (int32_t n = 0; n < graph->node_count; n++) /* after everything that a batch norm takes over */
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm &&
+            ftr__may(&f, FTR_FUSE_CONV_NORM))
+            ftr__fuse_conv_norm(&f, &graph->nodes[n]);
     return FTR_OK;
 }

@@ -27,6 +27,7 @@ typedef struct ftr__slot {
 /* One kernel launch. */
 typedef struct ftr__step {
     ftr_kernel_call call;
+    size_t kept_offset, kept_bytes; /* of what stays from step to step; 0 bytes: nothing */
     ftr_status (*run)(const ftr_kernel_call *call);
     int32_t node;
 } ftr__step;
@@ -67,7 +68,10 @@ struct ftr_plan {
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
     unsigned char *memory[FTR__PLACE_COUNT];
-    unsigned char *workspace;
+    unsigned char *workspace, *packed; /* packed: what kernels keep of weights, see ftr_kernel_call.kept */
+    size_t packed_bytes;
+    bool packs; /* nothing is kept where memory is limited */
+    uint64_t packed_version; /* of the variables that it was made of; 0: of none */
     ftr__step *steps;
     int32_t step_count;
     int32_t micro_end, update_end; /* ends of what runs in each step, and in one that ends a group */
@@ -86,9 +90,8 @@ FTR_LIB ftr_status ftr__pass_lower(ftr_plan *plan);
 /* Mixed precision: casts by the classes of ops.def. Gradients have marks where their types follow from the forward graph. */
 FTR_LIB ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp);
 
-/* Joins nodes: activations into the node that feeds them, residual additions into batch norm, activation gradients into
- * batch norm's gradient. Each pattern leaves the result the same up to rounding of a fused multiply. */
-FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan);
+/* Joins nodes, see ftr_fusion: all but those in `no_fuse` and in the environment. */
+FTR_LIB ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse);
 
 /* What is to be recomputed. */
 typedef struct ftr__recompute_desc {

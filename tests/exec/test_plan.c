@@ -16,7 +16,8 @@ static ftr_tensor block(ftr_tensor x, const char *name, int64_t channels, int32_
     ftr_scope_push(x.graph, name);
     ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(x, "conv1", channels, 3, &conv), "bn1", NULL));
     h = ftr_batch_norm(ftr_conv2d(h, "conv2", channels, 3, &(ftr_conv2d_desc){.padding = {1, 1, 1, 1}}), "bn2", NULL);
-    const ftr_tensor skip = stride == 1 ? x : ftr_batch_norm(ftr_conv2d(x, "down", channels, 1, &shortcut), "bnd", NULL);
+    const ftr_tensor skip =
+        stride == 1 ? x : ftr_batch_norm(ftr_conv2d(x, "down", channels, 1, &shortcut), "bnd", NULL);
     h = ftr_relu(ftr_add(h, skip));
     ftr_scope_pop(x.graph);
     return h;
@@ -78,7 +79,8 @@ static void memory_is_what_the_plan_says(void **state) {
                                                              .optimizer = train ? &adamw : NULL},
                                          &plan));
         const ftr_memory m = ftr_plan_memory(plan);
-        assert_int_equal(m.total, m.parameters + m.gradients + m.optimizer_state + m.activations + m.workspace + m.bookkeeping);
+        assert_int_equal(m.total,
+                         m.parameters + m.gradients + m.optimizer_state + m.activations + m.workspace + m.bookkeeping);
         assert_int_equal(memory.live - before, m.total);
         assert_true(m.parameters > 0 && m.activations > 0);
         assert_int_equal(m.gradients > 0, train);
@@ -141,17 +143,17 @@ static void a_bad_label_changes_nothing(void **state) {
 }
 
 /* Steps a network and gives back its weights; outputs keep values alive, which changes what may be reused and fused. */
-static float *train(const ftr_tensor *extra, int32_t extra_count, network *n, ftr_context *context, bool no_fuse,
+static float *train(const ftr_tensor *extra, int32_t extra_count, network *n, ftr_context *context, uint32_t no_fuse,
                     size_t *bytes) {
     const ftr_optimizer sgd = ftr_sgd(0.05);
     ftr_plan *plan;
-    FTR_TEST_OK(context, ftr_compile(n->graph,
-                                     &(ftr_compile_desc){.loss = n->loss,
-                                                         .optimizer = &sgd,
-                                                         .outputs = extra,
-                                                         .output_count = extra_count,
-                                                         .no_fuse = no_fuse},
-                                     &plan));
+    FTR_TEST_OK(
+        context,
+        ftr_compile(
+            n->graph,
+            &(ftr_compile_desc){
+                .loss = n->loss, .optimizer = &sgd, .outputs = extra, .output_count = extra_count, .no_fuse = no_fuse},
+            &plan));
     for (uint64_t step = 0; step < 4; step++) {
         feed(context, n, plan, step);
         FTR_TEST_OK(context, ftr_step(plan, NULL));
@@ -174,7 +176,7 @@ static void fusing_and_reuse_change_no_numbers(void **state) {
             const ftr_tensor value = {n.graph, id};
             if (ftr_dtype_of(value) == FTR_F32) all[count++] = value;
         }
-        weights[variant] = train(all, count, &n, context, variant == 2, &bytes);
+        weights[variant] = train(all, count, &n, context, variant == 2 ? FTR_FUSE_ALL : 0, &bytes);
         ftr_graph_destroy(n.graph);
     }
     for (size_t i = 0; i < bytes / sizeof(float); i++) {
@@ -221,8 +223,9 @@ static void passes_are_reported_in_order(void **state) {
     network n = build(context, 0.0);
     ftr_test_text *text = calloc(1, sizeof *text);
     ftr_plan *plan;
-    FTR_TEST_OK(context, ftr_compile(n.graph,
-                                     &(ftr_compile_desc){.loss = n.loss, .on_pass = note_pass, .on_pass_user = text}, &plan));
+    FTR_TEST_OK(
+        context,
+        ftr_compile(n.graph, &(ftr_compile_desc){.loss = n.loss, .on_pass = note_pass, .on_pass_user = text}, &plan));
     assert_string_equal(text->text, "lower autodiff amp fuse recompute schedule memplan ");
     ftr_plan_destroy(plan);
     free(text);
@@ -243,8 +246,8 @@ static void shared_gradients_are_apart(void **state) {
     const ftr_optimizer sgd = ftr_sgd(0.25);
     ftr_plan *plan;
     FTR_TEST_OK(context, ftr_compile(graph,
-                                     &(ftr_compile_desc){.loss = loss, .optimizer = &sgd, .gradients_of = &x,
-                                                         .gradient_count = 1},
+                                     &(ftr_compile_desc){
+                                         .loss = loss, .optimizer = &sgd, .gradients_of = &x, .gradient_count = 1},
                                      &plan));
     const float data[3] = {1, 2, 3};
     float value[3];
@@ -352,11 +355,60 @@ static void attention_memory_has_no_scores(void **state) {
     const ftr_tensor loss = ftr_sum(ftr_mul(y, y), ftr_all_axes(), false);
     const ftr_tensor wanted[] = {in[0], in[1], in[2], desc.mask};
     ftr_plan *plan;
-    FTR_TEST_OK(context, ftr_compile(graph, &(ftr_compile_desc){.loss = loss, .gradients_of = wanted, .gradient_count = 4},
-                                     &plan));
+    FTR_TEST_OK(
+        context,
+        ftr_compile(graph, &(ftr_compile_desc){.loss = loss, .gradients_of = wanted, .gradient_count = 4}, &plan));
     const ftr_memory m = ftr_plan_memory(plan);
     assert_in_range(m.activations + m.workspace, 1, sizeof(float) * LENGTH * LENGTH / 16);
     ftr_plan_destroy(plan);
+    ftr_graph_destroy(graph);
+    ftr_context_destroy(context);
+}
+
+/* Kernels keep what they made of weights from one evaluation to the next, but not when the weights have changed: by hand,
+ * or by a training plan. */
+static void evaluations_see_new_weights(void **state) {
+    (void)state;
+    enum { SIDE = 16, IN = 16, OUT = 32 };
+    static float x[2 * SIDE * SIDE * IN], weight[OUT * 9 * IN];
+    ftr_context *context = ftr_test_context();
+    ftr_graph *graph = ftr_graph_create(context);
+    ftr_test_rng rng = {7};
+    ftr_test_fill_f32(x, 2 * SIDE * SIDE * IN, &rng, -1.0, 1.0);
+    const ftr_tensor in = ftr_input(graph, "x", FTR_F32, FTR_SHAPE(2, SIDE, SIDE, IN));
+    const ftr_conv2d_desc same = {.padding = {1, 1, 1, 1}};
+    const ftr_tensor h = ftr_batch_norm(ftr_conv2d(in, "conv1", OUT, 3, &same), "bn", NULL);
+    const ftr_tensor loss = ftr_mean(ftr_conv2d(h, "conv2", OUT, 1, NULL), FTR_AXES(0, 1, 2, 3), false);
+    FTR_TEST_GRAPH_OK(graph);
+    const ftr_optimizer optimizer = ftr_sgd(0.5);
+    ftr_plan *train, *eval, *fresh;
+    FTR_TEST_OK(context, ftr_compile(graph, &(ftr_compile_desc){.loss = loss, .optimizer = &optimizer}, &train));
+    FTR_TEST_OK(context, ftr_compile(graph, &(ftr_compile_desc){.mode = FTR_MODE_EVAL, .loss = loss}, &eval));
+    FTR_TEST_OK(context, ftr_feed(train, in, x, sizeof x));
+    FTR_TEST_OK(context, ftr_feed(eval, in, x, sizeof x));
+    double before = -1;
+    for (int32_t change = 0; change < 4; change++) {
+        ftr_step_info info, again, expected;
+        if (change == 1) {
+            FTR_TEST_OK(context, ftr_step(train, NULL));
+        } else if (change > 1) {
+            ftr_test_fill_f32(weight, OUT * 9 * IN, &rng, -0.2, 0.2);
+            const ftr_tensor written = ftr_variable_find(graph, change == 2 ? "conv1.weight" : "conv2.weight");
+            FTR_TEST_OK(context,
+                        ftr_variable_write(written, weight, (change == 2 ? 9 * IN : OUT) * OUT * sizeof *weight));
+        }
+        FTR_TEST_OK(context, ftr_step(eval, &info));
+        FTR_TEST_OK(context, ftr_step(eval, &again));
+        FTR_TEST_OK(context, ftr_compile(graph, &(ftr_compile_desc){.mode = FTR_MODE_EVAL, .loss = loss}, &fresh));
+        FTR_TEST_OK(context, ftr_feed(fresh, in, x, sizeof x));
+        FTR_TEST_OK(context, ftr_step(fresh, &expected));
+        ftr_plan_destroy(fresh);
+        assert_true(info.loss == expected.loss && again.loss == expected.loss);
+        assert_true(info.loss != before);
+        before = info.loss;
+    }
+    ftr_plan_destroy(eval);
+    ftr_plan_destroy(train);
     ftr_graph_destroy(graph);
     ftr_context_destroy(context);
 }
@@ -373,6 +425,7 @@ int main(void) {
         cmocka_unit_test(evaluation_needs_no_batch_mask),
         cmocka_unit_test(deep_graphs_need_no_stack_and_little_memory),
         cmocka_unit_test(attention_memory_has_no_scores),
+        cmocka_unit_test(evaluations_see_new_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

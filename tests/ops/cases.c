@@ -483,6 +483,17 @@ static void build_linear(op_build *b) {
     output(b, p[2] ? ftr_relu(y) : y);
 }
 
+/* The same as a sum, which the fuse pass joins. p: case, weight as [in, out], relu, bias first */
+static void build_linear_sum(op_build *b) {
+    const int32_t *p = b->of->p;
+    ftr_shape x = linear_cases[p[0]].x;
+    int64_t in = x.dim[x.rank - 1], out = linear_cases[p[0]].out;
+    ftr_tensor input = uniform_input(b, x), weight = uniform_input(b, p[1] ? FTR_SHAPE(in, out) : FTR_SHAPE(out, in));
+    ftr_tensor bias = uniform_input(b, FTR_SHAPE(out)), product = ftr_matmul(input, weight, false, !p[1]);
+    ftr_tensor y = p[3] ? ftr_add(bias, product) : ftr_add(product, bias);
+    output(b, p[2] ? ftr_relu(y) : y);
+}
+
 /* p: no bias */
 static void build_linear_layer(op_build *b) {
     ftr_linear_desc desc = {.no_bias = b->of->p[0]};
@@ -541,6 +552,9 @@ static const conv_case conv_cases[] = {
     {"large 3x3", {3, 17, 19, 16}, 24, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large stride 2", {2, 23, 21, 9}, 33, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large 1x1", {2, 14, 15, 40}, 35, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 1x1, 16 to 20", {2, 14, 15, 16}, 20, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 1x1, 24 to 41", {2, 14, 15, 24}, 41, {1, 1}, {.groups = 0}, OP_LARGE},
+    {"large 1x1, 48 to 17", {2, 21, 20, 48}, 17, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 7x7", {2, 21, 20, 3}, 16, {7, 7}, {.stride = {2, 2}, .padding = {3, 3, 3, 3}}, OP_LARGE},
     {"large depthwise", {2, 17, 16, 35}, 35, {3, 3}, {.groups = 35, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
@@ -597,7 +611,7 @@ static const struct {
 } norm_cases[] = {
     {"rank 2", {2, {7, 3}}, 0},         {"rank 4", {4, {4, 3, 2, 5}}, 0},    {"rank 3", {3, {4, 5, 2}}, 0},
     {"19 channels", {2, {6, 19}}, 0},   {"1 channel", {4, {4, 2, 3, 1}}, 0}, {"large", {4, {13, 16, 15, 35}}, OP_LARGE},
-    {"tall", {2, {3001, 9}}, OP_LARGE},
+    {"tall", {2, {3001, 9}}, OP_LARGE},  {"wide", {4, {5, 4, 6, 272}}, OP_LARGE},
 };
 
 /* Behind a batch norm, for the fusion of both. */
@@ -628,6 +642,42 @@ static void build_norm(op_build *b) {
     ftr_tensor y = ftr_batch_norm_with(x, gamma, beta, mean, var, NULL);
     if (p[3]) {
         y = ftr_add(y, uniform_input(b, shape));
+    }
+    output(b, norm_activation(p[2], y));
+}
+
+/* Convolutions that a batch norm with running statistics is joined to. */
+static const struct {
+    const char *name;
+    ftr_shape x;
+    int64_t out;
+    int32_t kernel, stride, groups;
+} conv_norm_cases[] = {
+    {"3x3", {4, {2, 9, 7, 6}}, 5, 3, 1, 1},        {"3x3 wide", {4, {2, 13, 12, 33}}, 37, 3, 1, 1},
+    {"1x1", {4, {2, 5, 6, 7}}, 19, 1, 1, 1},       {"1x1 wide", {4, {3, 9, 8, 40}}, 70, 1, 1, 1},
+    {"3x3 stride 2", {4, {2, 9, 8, 5}}, 18, 3, 2, 1}, {"groups", {4, {2, 6, 5, 24}}, 36, 3, 1, 2},
+    {"depthwise", {4, {2, 7, 9, 21}}, 21, 3, 1, 21}, {"depthwise 5x5 stride 2", {4, {2, 11, 9, 35}}, 35, 5, 2, 35},
+};
+
+/* p: case, bias, activation, residual */
+static void build_conv_norm(op_build *b) {
+    const int32_t *p = b->of->p, kernel = conv_norm_cases[p[0]].kernel, pad = kernel / 2;
+    const int64_t out = conv_norm_cases[p[0]].out, groups = conv_norm_cases[p[0]].groups;
+    const ftr_shape shape = conv_norm_cases[p[0]].x, channels = FTR_SHAPE(out);
+    ftr_conv2d_desc desc = {.stride = {conv_norm_cases[p[0]].stride, conv_norm_cases[p[0]].stride},
+                            .padding = {pad, pad, pad, pad},
+                            .groups = (int32_t)groups};
+    ftr_tensor x = real_input(b, shape, FILL_UNIFORM, -1, 1);
+    ftr_tensor weight = real_input(b, FTR_SHAPE(out, kernel, kernel, shape.dim[3] / groups), FILL_UNIFORM, -0.5, 0.5);
+    ftr_tensor bias = p[1] ? real_input(b, channels, FILL_UNIFORM, -1, 1) : (ftr_tensor){NULL, 0};
+    ftr_tensor y = ftr_conv2d_with(x, weight, bias, &desc);
+    ftr_tensor gamma = wide_input(b, channels, FILL_UNIFORM, 0.5, 2);
+    ftr_tensor beta = wide_input(b, channels, FILL_UNIFORM, -1, 1);
+    ftr_tensor mean = ftr_buffer(b->graph, "running_mean", wide_type(b), channels, (ftr_init){FTR_INIT_UNIFORM, -1, 1});
+    ftr_tensor var = ftr_buffer(b->graph, "running_var", wide_type(b), channels, (ftr_init){FTR_INIT_UNIFORM, 0.5, 2});
+    y = ftr_batch_norm_with(y, gamma, beta, mean, var, NULL);
+    if (p[3]) {
+        y = ftr_add(y, uniform_input(b, ftr_shape_of(y)));
     }
     output(b, norm_activation(p[2], y));
 }
@@ -1581,6 +1631,13 @@ static void add_products(table *t) {
                  form > 0, form > 1);
         }
     }
+    for (int32_t i = 0; i < LENGTH(linear_cases); i++) {
+        for (int32_t form = 0; form < 4 && linear_cases[i].x.rank > 1; form++) {
+            WITH(add(t, build_linear_sum, linear_cases[i].flags, "linear %s sum%s%s", linear_cases[i].name,
+                     form & 1 ? " in out" : "", form > 1 ? " relu" : ""),
+                 i, form & 1, form > 1, i & 1);
+        }
+    }
     WITH(add(t, build_linear_layer, 0, "linear layer"), 0);
     WITH(add(t, build_linear_layer, 0, "linear layer no bias"), 1);
 }
@@ -1620,6 +1677,15 @@ static void add_norms(table *t) {
             WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s %s", norm_cases[i].name,
                      eval ? " eval" : " train", mask ? " mask" : "", words[activation - NORM_RELU6]),
                  i, mask, activation, 0);
+        }
+    }
+    for (int32_t i = 0; i < LENGTH(conv_norm_cases); i++) {
+        for (int32_t form = 0; form < 6; form++) {
+            static const char *const words[] = {"", " relu", " relu6", " hardswish", " silu", " residual relu"};
+            int32_t bias = (i + form) & 1, residual = form == 5, activation = residual ? NORM_RELU : form;
+            WITH(add(t, build_conv_norm, OP_EVAL | OP_NO_LOSS, "conv2d batch_norm %s%s%s", conv_norm_cases[i].name,
+                     bias ? " bias" : "", words[form]),
+                 i, bias, activation, residual);
         }
     }
     for (int32_t form = 0; form < 4; form++) {

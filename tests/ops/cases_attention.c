@@ -77,6 +77,46 @@ static void build_attention_self(op_build *b) {
     output(b, ftr_attention(x, x, x, NULL));
 }
 
+/* Query, key and value are thirds of the rows of one tensor, as in transformers, which the fuse pass reads and writes as it
+ * lies. */
+typedef enum packed_form {
+    PACKED_ROWS,    /* rows of a matrix */
+    PACKED_SAMPLES, /* [n, t, 3 heads d] */
+    PACKED_DROPOUT, /* and a mask */
+    PACKED_PIECES,  /* one head: tiles of keys are tasks of their own */
+    PACKED_SHARED,  /* the thirds are read by something else too, and the tensor is */
+    PACKED_SWAPPED, /* key and query change places: not what the pass looks for */
+    PACKED_FORMS
+} packed_form;
+
+static const char *const packed_names[PACKED_FORMS] = {"rows", "samples", "dropout", "pieces", "shared", "swapped"};
+
+/* p: packed_form, causal. */
+static void build_attention_packed(op_build *b) {
+    const int32_t *p = b->of->p;
+    const int64_t n = p[0] == PACKED_PIECES ? 1 : 2, t = p[0] == PACKED_PIECES ? 250 : 9;
+    const int64_t heads = p[0] == PACKED_PIECES ? 1 : 3, d = p[0] == PACKED_ROWS ? 16 : 5, width = heads * d;
+    const bool matrix = p[0] == PACKED_ROWS || p[0] == PACKED_SWAPPED;
+    ftr_tensor x = uniform_input(b, matrix ? FTR_SHAPE(n * t, 3 * width) : FTR_SHAPE(n, t, 3 * width));
+    ftr_tensor rows = ftr_neg(x), part[3], heads_of[3];
+    ftr_attention_desc desc = ftr_attention_defaults();
+    desc.causal = p[1];
+    if (p[0] == PACKED_DROPOUT) {
+        desc.dropout = 0.25;
+        desc.mask = uniform_input(b, FTR_SHAPE(t, t));
+    }
+    ftr_split(rows, -1, NULL, 3, part);
+    for (int32_t i = 0; i < 3; i++) {
+        heads_of[i] = ftr_reshape(part[i], FTR_SHAPE(n, t, heads, d));
+    }
+    int32_t first = p[0] == PACKED_SWAPPED ? 1 : 0;
+    output(b, ftr_attention(heads_of[first], heads_of[1 - first], heads_of[2], &desc));
+    if (p[0] == PACKED_SHARED) {
+        output(b, ftr_exp(part[1]));
+        output(b, ftr_exp(rows));
+    }
+}
+
 /* p: tenths of the scale. */
 static void build_attention_scale(op_build *b) {
     ftr_attention_desc desc = ftr_attention_defaults();
@@ -194,6 +234,13 @@ void add_attention(table *t) {
         WITH(add(t, build_attention, attention_cases[i].flags | OP_EVAL, "attention %s dropout eval",
                  attention_cases[i].name),
              i, 0, MASK_NONE, 50);
+    }
+    for (int32_t form = 0; form < PACKED_FORMS; form++) {
+        for (int32_t causal = 0; causal < 2; causal++) {
+            WITH(add(t, build_attention_packed, form == PACKED_PIECES ? OP_LARGE : OP_FRESH, "attention packed %s%s",
+                     packed_names[form], causal ? " causal" : ""),
+                 form, causal);
+        }
     }
     add(t, build_attention_self, 0, "attention of one tensor");
     add(t, build_attention_twice, OP_FRESH, "attention twice");

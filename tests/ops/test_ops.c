@@ -119,7 +119,7 @@ static ftr_compile_desc compile_desc(const op_build *b, const ftr_tensor *wanted
         .scaler = b->scaler.cookie ? &b->scaler : NULL,
         .accumulate = b->accumulate,
         .average = b->average.cookie ? &b->average : NULL,
-        .no_fuse = no_fuse,
+        .no_fuse = no_fuse ? FTR_FUSE_ALL : 0,
     };
 }
 

@@ -363,12 +363,13 @@ static ftr_status oracle_matmul(const ftr_kernel_call *call) {
 
 static ftr_status oracle_linear(const ftr_kernel_call *call) {
     const ftr_view *x = &call->in[0], *weight = &call->in[1], *bias = optional_input(call, 2), *y = &call->out[0];
-    int64_t in = weight->shape.dim[1], out = weight->shape.dim[0];
+    bool in_out = call->attr->linear.in_out;
+    int64_t in = weight->shape.dim[in_out ? 0 : 1], out = weight->shape.dim[in_out ? 1 : 0];
     for (int64_t i = 0; i < y->count; i++) {
         int64_t row = i / out, o = i % out;
         double sum = bias ? get(bias, o) : 0;
         for (int64_t k = 0; k < in; k++) {
-            sum += get(x, row * in + k) * get(weight, o * in + k);
+            sum += get(x, row * in + k) * get(weight, in_out ? k * out + o : o * in + k);
         }
         set(y, i, activate(call->attr->linear.activation, sum));
     }
@@ -433,7 +434,14 @@ static ftr_status oracle_conv2d(const ftr_kernel_call *call) {
         s.sum[i] = bias ? get(bias, i % out->shape.dim[3]) : 0.0;
     }
     conv_walk(call->attr, &out->shape, &call->in[0].shape, &call->in[1].shape, conv_forward, &s);
+    const ftr_view *gamma = optional_input(call, 3), *residual = optional_input(call, 7); /* of a joined batch norm */
     for (int64_t i = 0; i < out->count; i++) {
+        const int64_t c = i % out->shape.dim[3];
+        if (gamma) {
+            const double centered = s.sum[i] - get(&call->in[5], c);
+            s.sum[i] = centered / sqrt(get(&call->in[6], c) + call->attr->conv.eps) * get(gamma, c) + get(&call->in[4], c);
+            s.sum[i] += residual ? get(residual, i) : 0.0;
+        }
         set(out, i, activate(call->attr->conv.activation, s.sum[i]));
     }
     return FTR_OK;

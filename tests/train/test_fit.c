@@ -452,9 +452,9 @@ static void test_early_stop_start_and_threshold(void **state) {
     desc.epochs = 400;
     desc.early_stop.metric = "loss";
     desc.early_stop.patience = 400;
-    desc.early_stop.threshold = 0.3;
+    desc.early_stop.threshold = 0.4;
     FTR_TEST_OK(context, ftr_fit(m.graph, &desc, &result));
-    assert_true(result.stopped_early && result.epochs < 400 && result.eval_loss <= 0.3);
+    assert_true(result.stopped_early && result.epochs < 400 && result.eval_loss <= 0.4);
     assert_int_equal(result.best_epoch, result.epochs - 1);
     ftr_graph_destroy(m.graph);
     m = make_model(context, 8, false, 0.0);
@@ -462,10 +462,10 @@ static void test_early_stop_start_and_threshold(void **state) {
     desc.epochs = 400;
     desc.early_stop.metric = "loss";
     desc.early_stop.patience = 400;
-    desc.early_stop.threshold = 0.3;
+    desc.early_stop.threshold = 0.4;
     desc.early_stop.min_delta = 1e9; /* the threshold counts all the same */
     FTR_TEST_OK(context, ftr_fit(m.graph, &desc, &result));
-    assert_true(result.stopped_early && result.epochs < 400 && result.eval_loss <= 0.3);
+    assert_true(result.stopped_early && result.epochs < 400 && result.eval_loss <= 0.4);
     ftr_source_destroy(train);
     ftr_source_destroy(eval);
     ftr_graph_destroy(m.graph);

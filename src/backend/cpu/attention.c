@@ -10,6 +10,7 @@
 
 #define FTR__ATTENTION_QUERIES 64    /* of a tile; the last one takes up to half as many more */
 #define FTR__ATTENTION_KEYS 112      /* of a tile, at most */
+#define FTR__ATTENTION_AHEAD 6       /* rows that copying asks for before it needs them */
 #define FTR__ATTENTION_TASKS 32      /* wanted of the forward pass */
 #define FTR__ATTENTION_GRAD_TASKS 16 /* wanted of the gradient: more cost memory */
 
@@ -21,9 +22,11 @@ typedef struct ftr__attention {
     const ftr__simd *simd;
     int64_t n, tq, tk, heads, kv_heads, group, d, dv; /* group: query heads of one head of key and value */
     const float *query, *key, *value, *mask;
-    bool masked;                   /* there is a mask, also while a plan is made */
-    const float *dy, *y, *log_sum; /* gradient */
-    int64_t mask_step[4];          /* over n, heads, tq, tk; 0 where it is broadcast */
+    bool masked;                              /* there is a mask, also while a plan is made */
+    int64_t query_step, key_step, value_step; /* floats from one place to the next */
+    const float *dy, *y, *log_sum;            /* gradient */
+    float *dquery, *dkey, *dvalue;
+    int64_t mask_step[4]; /* over n, heads, tq, tk; 0 where it is broadcast */
     bool causal;
     float scale;
     double p;
@@ -112,11 +115,25 @@ static void ftr__attention_cut(ftr__attention *a) {
     a->piece_tiles = ftr__gemm_ceil(a->key_tiles, a->pieces);
 }
 
+/* Operands that lie in one tensor [n, t, 3 heads d], one behind the other in each row. */
+static void ftr__attention_set_packed(ftr__attention *a) {
+    const int64_t width = a->heads * a->d;
+    a->query_step = a->key_step = a->value_step = 3 * width;
+    if (!a->query) return; /* a plan is being made */
+    a->key = a->query + width;
+    a->value = a->query + 2 * width;
+    if (!a->dquery) return;
+    a->dkey = a->dquery + width;
+    a->dvalue = a->dquery + 2 * width;
+}
+
 static ftr__attention ftr__attention_of(const ftr_kernel_call *call) {
     const bool grad = call->op == FTR_OP_attention_grad;
+    const bool packed = call->attr->attention.packed;
     const ftr_view *q = &call->in[grad ? 1 : 0], *k = q + 1, *v = q + 2;
     ftr__attention a = {.call = call, .simd = ftr__cpu_of(call)->simd, .grad = grad};
     a.query = (const float *)q->data, a.key = (const float *)k->data, a.value = (const float *)v->data;
+    if (packed) q = k = v = grad ? &call->in[0] : &call->out[0]; /* for their shape */
     a.n = q->shape.dim[0], a.tq = q->shape.dim[1], a.heads = q->shape.dim[2], a.d = q->shape.dim[3];
     a.tk = k->shape.dim[1], a.kv_heads = k->shape.dim[2], a.dv = v->shape.dim[3];
     a.group = a.heads / a.kv_heads;
@@ -126,7 +143,12 @@ static ftr__attention ftr__attention_of(const ftr_kernel_call *call) {
         a.dy = (const float *)call->in[0].data;
         a.y = (const float *)call->in[4].data;
         a.log_sum = (const float *)call->in[5].data;
+        a.dquery = (float *)call->out[0].data;
+        a.dkey = (float *)call->out[1].data;
+        a.dvalue = (float *)call->out[2].data;
     }
+    a.query_step = a.heads * a.d, a.key_step = a.kv_heads * a.d, a.value_step = a.kv_heads * a.dv;
+    if (packed) ftr__attention_set_packed(&a);
     ftr__attention_set_mask(&a, ftr__optional_input(call, grad ? 6 : 3));
     ftr__attention_set_dropout(&a);
     ftr__attention_cut(&a);
@@ -262,7 +284,12 @@ static void ftr__attention_copy(const ftr__attention *a, const float *x, int64_t
                                 float *to) {
     const int64_t padded = ftr__attention_pad(width, a->simd->gemm.nr);
     if (width == 0) return;
-    ftr__gemm_copy(count, width, padded, x, stride, to);
+    /* Rows of a head lie far apart; the machine does not see by itself which come next. */
+    for (int64_t r = 0; r < count; r++) {
+        const float *from = x + r * stride, *ahead = from + FTR__ATTENTION_AHEAD * stride;
+        for (int64_t i = 0; i < width && r + FTR__ATTENTION_AHEAD < count; i += 16) __builtin_prefetch(ahead + i);
+        memcpy(to + r * padded, from, (size_t)width * sizeof(float));
+    }
     ftr__gemm_clear(count, padded - width, padded, to + width);
 }
 
@@ -282,6 +309,15 @@ static bool ftr__attention_key_tile(const ftr__attention *a, int64_t index, ftr_
     t->keys = ftr__gemm_min(t->keys, t->q0 + t->queries - t->k0);
     t->diagonal = t->k0 + t->keys - 1 > t->q0;
     return t->keys > 0;
+}
+
+/* Key and value of place k, in head g of them. */
+static const float *ftr__attention_key(const ftr__attention *a, int64_t b, int64_t k, int64_t g) {
+    return a->key + (b * a->tk + k) * a->key_step + g * a->d;
+}
+
+static const float *ftr__attention_value(const ftr__attention *a, int64_t b, int64_t k, int64_t g) {
+    return a->value + (b * a->tk + k) * a->value_step + g * a->dv;
 }
 
 static int64_t ftr__attention_row(const ftr__attention *a, const ftr__attention_tile *t) {
@@ -341,8 +377,8 @@ static const ftr__attention_dropout *ftr__attention_dropout_of(const ftr__attent
  * scores in units of log 2. */
 static void ftr__attention_load_queries(const ftr__attention *a, const ftr__attention_memory *m,
                                         const ftr__attention_tile *t) {
-    const float *query = a->query + ftr__attention_row(a, t) * a->d;
-    ftr__attention_copy(a, query, a->heads * a->d, t->queries, a->d, m->queries);
+    const float *query = a->query + (t->b * a->tq + t->q0) * a->query_step + t->h * a->d;
+    ftr__attention_copy(a, query, a->query_step, t->queries, a->d, m->queries);
     ftr__attention_pack(a, m, m->queries, t->queries, a->d, a->scale * ftr__attention_log2_e, m->query_panels);
 }
 
@@ -377,9 +413,9 @@ static void ftr__attention_task(void *arg, int64_t task, int32_t worker) {
     const int64_t piece = task % a->pieces, g = task / a->pieces % a->kv_heads, b = task / a->pieces / a->kv_heads;
     ftr__attention_memory m;
     ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
-    const int64_t first = b * a->tk * a->kv_heads + g, seen = a->causal ? ftr__gemm_min(a->tq, a->tk) : a->tk;
-    ftr__attention_copy(a, a->key + first * a->d, a->kv_heads * a->d, seen, a->d, m.keys);
-    ftr__attention_copy(a, a->value + first * a->dv, a->kv_heads * a->dv, seen, a->dv, m.values);
+    const int64_t seen = a->causal ? ftr__gemm_min(a->tq, a->tk) : a->tk;
+    ftr__attention_copy(a, ftr__attention_key(a, b, 0, g), a->key_step, seen, a->d, m.keys);
+    ftr__attention_copy(a, ftr__attention_value(a, b, 0, g), a->value_step, seen, a->dv, m.values);
     for (int64_t i = piece; i < a->group * a->query_tiles; i += a->pieces) {
         ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
         ftr__attention_forward_tile(a, &m, &t);
@@ -445,16 +481,17 @@ static void ftr__attention_backward_tile(const ftr__attention *a, const ftr__att
     }
     if (!ftr__attention_wants(a, 0)) return;
     if (!begun) ftr__gemm_clear(t->queries, a->d_pad, a->d_pad, m->result);
-    float *dquery = a->pieces > 1 ? a->partial + piece * size : (float *)a->call->out[0].data;
-    a->simd->attention.scale_rows(t->queries, a->d, &a->scale, 0, m->result, a->d_pad, dquery + row * a->d,
-                                  a->heads * a->d);
+    float *dquery = a->partial + piece * size + row * a->d;
+    int64_t step = a->heads * a->d;
+    if (a->pieces == 1) step = a->query_step, dquery = a->dquery + (t->b * a->tq + t->q0) * step + t->h * a->d;
+    a->simd->attention.scale_rows(t->queries, a->d, &a->scale, 0, m->result, a->d_pad, dquery, step);
 }
 
 /* Some of the keys of one head, against all queries. */
 static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__attention *a = (const ftr__attention *)arg;
     const int64_t piece = task % a->pieces, g = task / a->pieces % a->kv_heads, b = task / a->pieces / a->kv_heads;
-    const int64_t keys = a->piece_tiles * a->keys, stride = a->kv_heads * a->d, v_stride = a->kv_heads * a->dv;
+    const int64_t keys = a->piece_tiles * a->keys;
     ftr__attention_memory m;
     ftr__attention_divide(a, a->scratch + (size_t)worker * a->scratch_bytes, &m);
     /* Otherwise the first tile of queries reaches all keys. */
@@ -465,9 +502,9 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
         const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), to = i / a->pieces * a->keys;
-        const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
-        ftr__attention_copy(a, a->key + first * a->d, stride, count, a->d, m.keys + to * a->d_pad);
-        ftr__attention_copy(a, a->value + first * a->dv, v_stride, count, a->dv, m.values + to * a->dv_pad);
+        const float *key = ftr__attention_key(a, b, k0, g), *value = ftr__attention_value(a, b, k0, g);
+        ftr__attention_copy(a, key, a->key_step, count, a->d, m.keys + to * a->d_pad);
+        ftr__attention_copy(a, value, a->value_step, count, a->dv, m.values + to * a->dv_pad);
     }
     for (int64_t i = 0; i < a->group * a->query_tiles; i++) {
         ftr__attention_tile t = ftr__attention_query_tile(a, b, g * a->group + i / a->query_tiles, i % a->query_tiles);
@@ -476,28 +513,31 @@ static void ftr__attention_grad_task(void *arg, int64_t task, int32_t worker) {
     }
     for (int64_t i = piece; i < a->key_tiles; i += a->pieces) {
         const int64_t k0 = i * a->keys, count = ftr__gemm_min(a->keys, a->tk - k0), from = i / a->pieces * a->keys;
-        const int64_t first = (b * a->tk + k0) * a->kv_heads + g;
+        const int64_t row = b * a->tk + k0;
         const float one = 1.0f;
         if (ftr__attention_wants(a, 1))
             a->simd->attention.scale_rows(count, a->d, &a->scale, 0, m.dkeys + from * a->d_pad, a->d_pad,
-                                          (float *)a->call->out[1].data + first * a->d, stride);
+                                          a->dkey + row * a->key_step + g * a->d, a->key_step);
         if (ftr__attention_wants(a, 2))
             a->simd->attention.scale_rows(count, a->dv, &one, 0, m.dvalues + from * a->dv_pad, a->dv_pad,
-                                          (float *)a->call->out[2].data + first * a->dv, v_stride);
+                                          a->dvalue + row * a->value_step + g * a->dv, a->value_step);
     }
 }
 
-#define FTR__ATTENTION_SUM_CHUNK 4096
+#define FTR__ATTENTION_SUM_ROWS 16
 
 /* Adds the pieces of the queries' gradient in their order. */
 static void ftr__attention_sum_task(void *arg, int64_t task, int32_t worker) {
     const ftr__attention *a = (const ftr__attention *)arg;
-    const int64_t size = a->n * a->tq * a->heads * a->d, first = task * FTR__ATTENTION_SUM_CHUNK;
-    const int64_t count = ftr__gemm_min(FTR__ATTENTION_SUM_CHUNK, size - first);
-    float *to = (float *)a->call->out[0].data + first;
+    const int64_t width = a->heads * a->d, rows = a->n * a->tq, first = task * FTR__ATTENTION_SUM_ROWS;
+    const int64_t end = ftr__gemm_min(first + FTR__ATTENTION_SUM_ROWS, rows);
     (void)worker;
-    memcpy(to, a->partial + first, (size_t)count * sizeof(float));
-    for (int64_t p = 1; p < a->pieces; p++) a->simd->gemm.accumulate(count, a->partial + p * size + first, to);
+    for (int64_t row = first; row < end; row++) {
+        const float *from = a->partial + row * width;
+        float *to = a->dquery + row * a->query_step;
+        memcpy(to, from, (size_t)width * sizeof(float));
+        for (int64_t p = 1; p < a->pieces; p++) a->simd->gemm.accumulate(width, from + p * rows * width, to);
+    }
 }
 
 /* A part of the mask: of one sample and head, or all of them, and of a tile of queries and keys, or all tiles, as the
@@ -530,9 +570,9 @@ static void ftr__attention_mask_tile(const ftr__attention *a, const ftr__attenti
                                      const ftr__attention_part *part, ftr__attention_tile *t) {
     ftr__attention_load_rows(a, m, t);
     for (int64_t j = part->begin[3]; j < part->end[3] && ftr__attention_key_tile(a, j, t); j++) {
-        const int64_t first = (t->b * a->tk + t->k0) * a->kv_heads + t->h / a->group;
-        ftr__attention_copy(a, a->key + first * a->d, a->kv_heads * a->d, t->keys, a->d, m->keys);
-        ftr__attention_copy(a, a->value + first * a->dv, a->kv_heads * a->dv, t->keys, a->dv, m->values);
+        const int64_t g = t->h / a->group;
+        ftr__attention_copy(a, ftr__attention_key(a, t->b, t->k0, g), a->key_step, t->keys, a->d, m->keys);
+        ftr__attention_copy(a, ftr__attention_value(a, t->b, t->k0, g), a->value_step, t->keys, a->dv, m->values);
         ftr__attention_slopes(a, m, t, m->keys, m->values);
         for (int64_t k = 0; k < t->keys; k++)
             a->simd->gemm.accumulate(t->queries, m->dscores + k * a->stride, m->dmask + k * a->stride);
@@ -589,7 +629,7 @@ ftr_status ftr__cpu_attention_grad(const ftr_kernel_call *call) {
     if ((call->attr->attention.wanted & 7u) != 0)
         ftr__pool_run(pool, a.n * a.kv_heads * a.pieces, ftr__attention_grad_task, &a);
     if (ftr__attention_partial_bytes(&a) > 0)
-        ftr__pool_run(pool, ftr__gemm_ceil(call->out[0].count, FTR__ATTENTION_SUM_CHUNK), ftr__attention_sum_task, &a);
+        ftr__pool_run(pool, ftr__gemm_ceil(a.n * a.tq, FTR__ATTENTION_SUM_ROWS), ftr__attention_sum_task, &a);
     if (call->out[3].count > 0) ftr__pool_run(pool, ftr__attention_part_count(&a), ftr__attention_mask_task, &a);
     return FTR_OK;
 }

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define FTR__CONV_THIN 8 /* channels below which runs are short */
+
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
     for (int32_t d = 0; d < 2; d++) {
@@ -30,7 +32,7 @@ typedef struct ftr__gather {
     int64_t size[2], channels;  /* of the image */
     int64_t run;                /* channels of a group */
     int64_t grid[2], step[2], origin[2], taps[2], tap_step[2];
-    int64_t points; /* of all images' grids */
+    int64_t points; /* of all images' grids; of pairs */
 } ftr__gather;
 
 static bool ftr__gather_is_plain(const ftr__gather *g) {
@@ -46,11 +48,12 @@ static void ftr__gather_point(const ftr__gather *g, const char *image, int64_t y
     const int64_t last_y = y + (g->taps[0] - 1) * g->tap_step[0], last_x = x + (g->taps[1] - 1) * g->tap_step[1];
     const bool inside = ftr__gemm_min(y, last_y) >= 0 && ftr__gemm_max(y, last_y) < g->size[0] &&
                         ftr__gemm_min(x, last_x) >= 0 && ftr__gemm_max(x, last_x) < g->size[1];
+    const int64_t pixel = g->channels * g->element;
     int64_t s = first_tap / g->taps[1], t = first_tap % g->taps[1];
     for (int64_t i = 0; i < count; i++) {
         const int64_t py = y + s * g->tap_step[0], px = x + t * g->tap_step[1];
         const bool hit = inside || (py >= 0 && py < g->size[0] && px >= 0 && px < g->size[1]);
-        const void *from = hit ? image + (py * g->size[1] + px) * g->channels * g->element : g->zeros;
+        const void *from = hit ? image + (py * g->size[1] + px) * pixel : g->zeros;
         to[i * width] = (const float *)from;
         if (++t == g->taps[1]) {
             t = 0;
@@ -158,6 +161,7 @@ typedef struct ftr__conv_product {
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
     const void *weight;
     void *dx;
+    const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
 
 /* A call that keeps its bf16 tensors has passed ftr__cpu_conv2d_takes_bf16(). */
@@ -185,7 +189,8 @@ static void ftr__conv_use_gather(ftr__conv_product *p) {
 
 /* The gather of the forward direction. */
 static ftr__gather ftr__conv_gather(const ftr__conv *v, const void *x, const void *zeros, const ftr__simd_bf16 *bf16) {
-    ftr__gather g = {.data = x, .zeros = zeros, .bf16 = bf16, .element = bf16 ? 2 : 4, .channels = v->c, .run = v->cg};
+    ftr__gather g = {.data = x, .zeros = zeros, .bf16 = bf16, .channels = v->c, .run = v->cg};
+    g.element = bf16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float);
     g.points = v->n * v->out[0] * v->out[1];
     for (int32_t d = 0; d < 2; d++) {
         g.size[d] = v->in[d];
@@ -198,13 +203,75 @@ static ftr__gather ftr__conv_gather(const ftr__conv *v, const void *x, const voi
     return g;
 }
 
+/* Few channels make short runs. Of an image with its padding around it, the taps of a row are one run, and none of them lies
+ * outside: such images are copied first. Not those of bf16, whose runs might be odd. */
+static bool ftr__conv_is_thin(const ftr_kernel_call *call, const ftr__conv *v) {
+    return call->in[0].dtype == FTR_F32 && v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 &&
+           v->dilation[1] == 1 && v->out[0] > 0 && v->out[1] > 0;
+}
+
+/* Size of the padded image: what the taps reach. */
+static int64_t ftr__conv_padded(const ftr__conv *v, int32_t d) {
+    return (v->out[d] - 1) * v->stride[d] + (v->kernel[d] - 1) * v->dilation[d] + 1;
+}
+
+static size_t ftr__conv_thin_bytes(const ftr_kernel_call *call, const ftr__conv *v) {
+    if (!ftr__conv_is_thin(call, v)) return 0;
+    return ftr__gemm_align((size_t)(v->n * ftr__conv_padded(v, 0) * ftr__conv_padded(v, 1) * v->c) * sizeof(float));
+}
+
+typedef struct ftr__conv_padding {
+    const ftr__conv *conv;
+    const float *x;
+    float *padded;
+} ftr__conv_padding;
+
+/* A row of the padded images. */
+static void ftr__conv_pad_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_padding *job = (const ftr__conv_padding *)arg;
+    const ftr__conv *v = job->conv;
+    const int64_t rows = ftr__conv_padded(v, 0), width = ftr__conv_padded(v, 1);
+    const int64_t n = task / rows, y = task % rows - v->before[0];
+    const int64_t left = ftr__gemm_min(v->before[1], width), some = ftr__gemm_min(v->in[1], width - left);
+    float *to = job->padded + task * width * v->c;
+    (void)worker;
+    if (y < 0 || y >= v->in[0]) {
+        memset(to, 0, (size_t)(width * v->c) * sizeof(float));
+        return;
+    }
+    memset(to, 0, (size_t)(left * v->c) * sizeof(float));
+    memcpy(to + left * v->c, job->x + (n * v->in[0] + y) * v->in[1] * v->c, (size_t)(some * v->c) * sizeof(float));
+    memset(to + (left + some) * v->c, 0, (size_t)((width - left - some) * v->c) * sizeof(float));
+}
+
+static void ftr__conv_pad(const ftr__cpu *cpu, const ftr__conv *v, const float *x, float *padded) {
+    ftr__conv_padding job = {.conv = v, .x = x, .padded = padded};
+    ftr__pool_run(cpu->pool, v->n * ftr__conv_padded(v, 0), ftr__conv_pad_task, &job);
+}
+
+/* The gather of the forward direction from padded images. */
+static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded) {
+    ftr__gather g = {.data = padded, .zeros = padded, .channels = v->c, .run = v->kernel[1] * v->c};
+    g.element = (int64_t)sizeof(float);
+    for (int32_t d = 0; d < 2; d++) {
+        g.size[d] = ftr__conv_padded(v, d);
+        g.grid[d] = v->out[d];
+        g.step[d] = v->stride[d];
+        g.taps[d] = d == 0 ? v->kernel[d] : 1;
+        g.tap_step[d] = v->dilation[d];
+    }
+    return g;
+}
+
 /* y[pixel, o] = sum over (tap, c) of x[gathered pixel, c] * weight[o, (tap, c)]. */
-static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, ftr__conv_product *p) {
+static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros, const float *padded,
+                              ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_gather(v, call->in[0].data, call->workspace, ftr__conv_bf16(call));
+    p->gather = ftr__conv_is_thin(call, v) ? ftr__conv_thin_gather(v, padded)
+                                           : ftr__conv_gather(v, call->in[0].data, zeros, ftr__conv_bf16(call));
     const bool pairs = p->gather.bf16 != NULL;
-    const int64_t k = v->taps * v->cg;
     const ftr_view *bias = ftr__optional_input(call, 2);
+    const int64_t k = v->taps * v->cg;
     p->other = (ftr__gemm_matrix){.data = call->in[1].data, .batch = v->og * k, .stride = k};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->n * v->out[0] * v->out[1],
@@ -222,12 +289,14 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, f
     ftr__conv_use_gather(p);
 }
 
-/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, ftr__conv_product *p) {
+/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros. */
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const void *memory,
+                                      ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
     const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
-    p->gather = ftr__conv_gather(v, call->in[1].data, call->workspace, bf16);
-    const int64_t k = p->gather.points;
+    p->gather = ftr__conv_is_thin(call, v) ? ftr__conv_thin_gather(v, (const float *)memory)
+                                           : ftr__conv_gather(v, call->in[1].data, memory, bf16);
+    const int64_t k = v->n * v->out[0] * v->out[1];
     p->other =
         (ftr__gemm_matrix){.data = call->in[0].data, .batch = v->og, .stride = v->o, .elements = k, .bf16 = bf16};
     p->plain = (ftr__gemm_matrix){
@@ -319,7 +388,7 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
     p->gather = (ftr__gather){.data = call->in[0].data,
                               .zeros = call->workspace,
                               .bf16 = bf16,
-                              .element = bf16 ? 2 : 4,
+                              .element = bf16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float),
                               .channels = v->o,
                               .run = v->og};
     ftr__conv_phase(v, 0, phase_y, p);
@@ -350,33 +419,67 @@ static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv 
     return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
 }
 
+/* ftr__gemm.finish */
+static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
+                                  float *const *c) {
+    const ftr__conv_product *p = (const ftr__conv_product *)source;
+    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, c);
+}
+
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, false);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    const size_t finish = ftr__conv_finish_bytes(call);
+    if (ftr__conv_is_depthwise(&v)) return finish + ftr__depthwise_workspace(call, &v, false);
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD))
-        return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD);
+        return finish + ftr__winograd_workspace(cpu, &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, &p);
-    return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    ftr__conv_forward(call, &v, NULL, NULL, &p);
+    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(call, &v) + ftr__gemm_workspace(cpu, &p.gemm);
+}
+
+size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
+    const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    if (ftr__conv_is_depthwise(&v)) return 0;
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
+    ftr__conv_product p;
+    ftr__conv_forward(call, &v, NULL, NULL, &p);
+    return ftr__gemm_kept(cpu, &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
+    const ftr__cpu *cpu = ftr__cpu_of(call);
+    unsigned char *workspace = (unsigned char *)call->workspace + ftr__conv_finish_bytes(call);
+    ftr__conv_finish normed;
+    const ftr__conv_finish *finish = ftr__conv_finish_open(call, call->workspace, &normed) ? &normed : NULL;
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise(call, &v, false);
+        ftr__depthwise(call, &v, false, workspace, finish);
         return FTR_OK;
     }
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD)) {
-        const float *bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
-                          (const float *)call->in[1].data, bias, call->attr->conv.activation == FTR_ACT_RELU,
-                          (float *)call->out[0].data, call->workspace);
+        const ftr_view *bias = ftr__optional_input(call, 2);
+        ftr__winograd_run(cpu, &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
+                          (const float *)call->in[1].data, bias ? (const float *)bias->data : NULL,
+                          !finish && call->attr->conv.activation == FTR_ACT_RELU, finish, (float *)call->out[0].data,
+                          &(ftr__winograd_memory){workspace, call->kept, call->kept_is_made});
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_forward(call, &v, &p);
-    memset(call->workspace, 0, ftr__conv_zeros(v.cg));
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_zeros(v.cg));
+    float *padded = (float *)(void *)(workspace + ftr__conv_zeros(v.cg));
+    ftr__conv_forward(call, &v, workspace, padded, &p);
+    p.gemm.kept = call->kept;
+    p.gemm.kept_is_made = call->kept_is_made;
+    if (finish) {
+        p.finish = finish;
+        p.gemm.finish = ftr__conv_finish_tile;
+        p.gemm.finish_source = &p;
+        p.gemm.activation = FTR_ACT_NONE;
+    }
+    memset(workspace, 0, ftr__conv_zeros(v.cg));
+    if (ftr__conv_is_thin(call, &v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
+    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(call, &v));
     return FTR_OK;
 }
 
@@ -400,12 +503,13 @@ size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
 ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) {
-        ftr__depthwise(call, &v, true);
+        ftr__depthwise(call, &v, true, call->workspace, NULL);
         return FTR_OK;
     }
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_INPUT)) {
         ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
-                          (const float *)call->in[1].data, NULL, false, (float *)call->out[0].data, call->workspace);
+                          (const float *)call->in[1].data, NULL, false, NULL, (float *)call->out[0].data,
+                          &(ftr__winograd_memory){.workspace = call->workspace});
         return FTR_OK;
     }
     memset(call->workspace, 0, ftr__conv_zeros(v.og));
@@ -419,14 +523,19 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* Bytes of padded images, or of zeros for bf16. */
+static size_t ftr__conv_weight_memory(const ftr_kernel_call *call, const ftr__conv *v) {
+    return ftr__conv_bf16(call) ? ftr__conv_zeros(v->cg) : ftr__conv_thin_bytes(call, v);
+}
+
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
-    ftr__conv_weight_gradient(call, &v, &p);
-    return ftr__conv_zeros(v.cg) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    ftr__conv_weight_gradient(call, &v, NULL, &p);
+    return ftr__conv_weight_memory(call, &v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
@@ -441,9 +550,12 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
         return FTR_OK;
     }
     ftr__conv_product p;
-    ftr__conv_weight_gradient(call, &v, &p);
-    memset(call->workspace, 0, ftr__conv_zeros(v.cg));
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_zeros(v.cg));
+    const size_t bytes = ftr__conv_weight_memory(call, &v);
+    ftr__conv_weight_gradient(call, &v, call->workspace, &p);
+    if (p.gemm.pairs) memset(call->workspace, 0, bytes);
+    if (ftr__conv_is_thin(call, &v))
+        ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, (float *)call->workspace);
+    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + bytes);
     return FTR_OK;
 }
 
@@ -461,14 +573,16 @@ static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
 }
 
 /* Dot products of pairs make the direct sum twice as fast. The channels that are read as pairs must not be odd; a weight's
- * gradient has pixels for pairs. */
+ * gradient has pixels for pairs. A batch norm that follows needs results in f32. */
 bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
         call->out[0].dtype != FTR_BF16)
         return false;
     const ftr__conv v = ftr__conv_of(call, pass);
-    if (ftr__conv_is_depthwise(&v) || ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 2.0)) return false;
+    if (ftr__conv_is_depthwise(&v) || (pass == FTR__WINOGRAD_FORWARD && ftr__conv_finish_bytes(call) > 0) ||
+        ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 2.0))
+        return false;
     return pass == FTR__WINOGRAD_WEIGHT || (pass == FTR__WINOGRAD_FORWARD ? v.cg : v.og) % 2 == 0;
 }
 

@@ -17,8 +17,6 @@ static bool ftr__cpu_takes_half(const ftr_kernel_call *call) {
     case FTR_OP_conv2d:
     case FTR_OP_conv2d_grad_input:
     case FTR_OP_conv2d_grad_weight: return ftr__cpu_conv2d_takes_bf16(call);
-    case FTR_OP_batch_norm:
-    case FTR_OP_batch_norm_grad: return ftr__cpu_batch_norm_takes_half(call);
     default: return false;
     }
 }
@@ -62,6 +60,10 @@ static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
     return kernel->workspace ? kernel->workspace(call) : 0;
 }
 
+static size_t ftr__cpu_kept(const ftr_kernel_call *call) {
+    return call->op == FTR_OP_conv2d && !ftr__cpu_needs_f32(call) ? ftr__cpu_conv2d_kept(call) : 0;
+}
+
 static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
     switch (call->op) {
     case FTR_OP_conv2d:
@@ -73,7 +75,11 @@ static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
 
 static const ftr_kernel ftr__cpu_kernels[FTR_OP_COUNT] = {
 #define FTR__CPU_ENTRY(op, run_function, workspace_function)                                                           \
-    [FTR_OP_##op] = {.run = ftr__cpu_run, .check = ftr__cpu_check, .workspace = ftr__cpu_workspace, .algorithm = ftr__cpu_algorithm},
+    [FTR_OP_##op] = {.run = ftr__cpu_run,                                                                              \
+                     .check = ftr__cpu_check,                                                                          \
+                     .workspace = ftr__cpu_workspace,                                                                  \
+                     .kept = ftr__cpu_kept,                                                                            \
+                     .algorithm = ftr__cpu_algorithm},
     FTR__CPU_KERNELS(FTR__CPU_ENTRY)
 #undef FTR__CPU_ENTRY
 };
@@ -87,7 +93,8 @@ static ftr_status ftr__winograd_choose(ftr_context *context, ftr__winograd_choic
         if (strcmp(word, words[i]) == 0) return FTR_OK;
     }
     if (!*word) return FTR_OK;
-    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_WINOGRAD is '%s', expected auto, on or off", word);
+    return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_WINOGRAD is '%s', expected auto, on or off",
+                      word);
 }
 
 /* Whether products of bf16 use the CPU's instructions for them: where they are faster than f32's, or, if FASTTRAIN_BF16 is on,

@@ -53,10 +53,9 @@ FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*wor
     X(clamp_grad) X(gelu_grad) X(silu_grad) X(hardswish_grad) X(leaky_relu_grad) X(elu_grad) X(softplus_grad)          \
     X(tanh_grad) X(sigmoid_grad) X(relu_grad)
 
-/* Whether a kernel takes this call's bf16, or f16 and bf16, tensors as they are (matmul.c, conv.c, norm.c). */
+/* Whether a kernel takes this call's bf16 tensors as they are (matmul.c, conv.c). */
 FTR_LIB bool ftr__cpu_matmul_takes_bf16(const ftr_kernel_call *call);
 FTR_LIB bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call);
-FTR_LIB bool ftr__cpu_batch_norm_takes_half(const ftr_kernel_call *call);
 
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
@@ -254,6 +253,9 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
+/* ftr_kernel.kept of a convolution. */
+FTR_LIB size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call);
+
 /* ftr_kernel.algorithm of a convolution or one of its gradients. */
 FTR_LIB const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call);
 

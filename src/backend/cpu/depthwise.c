@@ -48,6 +48,7 @@ typedef struct ftr__depthwise_job {
     size_t weight_bytes, pixel_bytes, row_bytes, plane_bytes;
     const float *source, *given_weight, *bias, *dy;
     bool relu;
+    const ftr__conv_finish *finish; /* NULL: none */
     float *result;
     float *weight; /* [planes, taps, to_channels] */
     ftr__depthwise_span *pixel_spans;
@@ -248,6 +249,19 @@ static int64_t ftr__depthwise_make_spans(const ftr__depthwise_job *w, int32_t d,
     return count;
 }
 
+/* Channels c to c + channels - 1 of rows first to end - 1 of image n, which are complete. */
+static void ftr__depthwise_finish(const ftr__depthwise_job *w, int64_t n, int64_t first, int64_t end, int64_t c,
+                                  int64_t channels) {
+    const int64_t pixels = (end - first) * w->to[1];
+    float *from = w->result + (n * w->to[0] + first) * w->to[1] * w->to_channels + c;
+    float *y[FTR__CONV_FINISH_ROWS];
+    for (int64_t i = 0; i < pixels; i += FTR__CONV_FINISH_ROWS) {
+        const int64_t rows = ftr__gemm_min(FTR__CONV_FINISH_ROWS, pixels - i);
+        for (int64_t r = 0; r < rows; r++) y[r] = from + (i + r) * w->to_channels;
+        ftr__conv_finish_rows(w->finish, rows, c, channels, y);
+    }
+}
+
 static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
     const ftr__depthwise_job *w = (const ftr__depthwise_job *)arg;
     const ftr__conv *v = &w->conv;
@@ -284,6 +298,7 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
         .y_pixel = w->phases[1] * w->to_channels,
     };
     w->cpu->simd->depthwise.run(&run);
+    if (w->finish) ftr__depthwise_finish(w, n, first, end, c, channels);
 }
 
 /* Channels that go through a task's rows together: the pixels that a block meets fit the nearest cache. */
@@ -300,11 +315,13 @@ size_t ftr__depthwise_workspace(const ftr_kernel_call *call, const ftr__conv *v,
     return w.weight_bytes + w.pixel_bytes + (w.row_bytes + w.plane_bytes) * ftr__depthwise_threads(&w);
 }
 
-void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient) {
+void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradient, void *workspace,
+                    const ftr__conv_finish *finish) {
     if (call->out[0].count == 0) return;
     ftr__depthwise_job w;
     ftr__depthwise_open(call, v, gradient, &w);
-    unsigned char *next = (unsigned char *)call->workspace;
+    unsigned char *next = workspace;
+    w.finish = finish;
     w.weight = (float *)(void *)next;
     w.pixel_spans = (ftr__depthwise_span *)(void *)(next + w.weight_bytes);
     w.row_spans = next + w.weight_bytes + w.pixel_bytes;
@@ -313,8 +330,9 @@ void ftr__depthwise(const ftr_kernel_call *call, const ftr__conv *v, bool gradie
     w.given_weight = (const float *)call->in[1].data;
     w.result = (float *)call->out[0].data;
     if (!gradient) {
-        w.bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL;
-        w.relu = call->attr->conv.activation == FTR_ACT_RELU;
+        const ftr_view *bias = ftr__optional_input(call, 2);
+        w.bias = bias ? (const float *)bias->data : NULL;
+        w.relu = !finish && call->attr->conv.activation == FTR_ACT_RELU;
     }
     w.chunk = ftr__depthwise_chunk(&w);
     const int64_t pixel[3] = {w.pixel, w.to_channels, w.to_channels};

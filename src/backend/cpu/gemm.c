@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#define FTR__GEMM_KC 256              /* depth of a block: a panel of B fits the L1 cache */
+#define FTR__GEMM_KC 384              /* depth of a block: a panel of B about fills the L1 cache */
 #define FTR__GEMM_PAIRS_KC 512        /* of pairs: rounding waits for the last block, so one block is best */
 #define FTR__GEMM_PAIRS_TN 512        /* columns of a task whose sums wait in its scratch */
 #define FTR__GEMM_PAIRS_SHARED 16384  /* pairs of k up to which B is packed at once */
@@ -14,7 +14,13 @@
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
 #define FTR__GEMM_AHEAD 6             /* rows that packing asks for before it needs them */
+#define FTR__GEMM_ROWS_AHEAD 32       /* rows of A that are asked for before they are needed */
 #define FTR__GEMM_PIECE 512           /* least depth of a piece of k */
+#define FTR__GEMM_DIRECT (3 << 15)    /* floats of a block of operands read where they lie, at most: the L2 cache */
+#define FTR__GEMM_DIRECT_DEPTH 84     /* least depth of such a block */
+#define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
+#define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
+#define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
@@ -28,18 +34,22 @@ typedef struct ftr__gemm_plan {
     int64_t piece;  /* depth of one */
     int64_t ks, nc; /* a chunk of B: ks deep, nc wide */
     bool shared;    /* a chunk of B is packed by all before the tasks start; otherwise tasks pack for themselves */
+    bool shared_a;  /* a chunk of all of A is packed before the tasks start; each packs its columns of B for itself */
     bool in_place;  /* A is read through pointers */
     bool whole_b;   /* a task packs all its panels of B at once */
-    bool rounded;   /* tasks round sums to bf16 when the last block of k has been added */
+    bool direct;    /* both operands are read where they lie */
+    int64_t panel;  /* columns of a panel: of a tile; half as many where fewer than those of a tile can be read */
+    bool rounded;   /* of pairs: tasks round sums to bf16 when the last block of k has been added */
     bool sums;      /* those of more than one block wait in the task's scratch */
-    size_t worker;  /* bytes of scratch a worker: pointers, a block of A, f32 sums, a panel of B */
+    size_t worker;  /* bytes of scratch a worker: pointers, a block of A, sums that wait, a panel of B */
     size_t pointer_bytes, a_bytes, sum_bytes;
     int64_t pointers_b; /* where B's pointers begin */
-    size_t b_bytes;     /* the packed chunk */
+    int64_t a_tile;     /* floats from one packed tile of A to the next */
+    size_t b_bytes;     /* the packed chunk, of A if that is shared */
     size_t piece_bytes; /* the pieces' results */
     /* the chunk at work */
     int64_t j0, j1, k0, k1;
-    float *b_packed, *partial;
+    float *packed, *partial;
     unsigned char *scratch;
 } ftr__gemm_plan;
 
@@ -80,6 +90,16 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
     p->nb = ftr__gemm_ceil(p->nc, p->tn);
 }
 
+/* A packed for all: tasks are columns. */
+static void ftr__gemm_grid_columns(ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, nt = ftr__gemm_ceil(g->n, nr);
+    p->tm = ftr__gemm_ceil(g->m, mr) * mr;
+    p->tn = ftr__gemm_ceil(nt, ftr__gemm_min(FTR__GEMM_TASKS, ftr__gemm_ceil(nt, FTR__GEMM_PANELS))) * nr;
+    p->mb = 1;
+    p->nb = ftr__gemm_ceil(g->n, p->tn);
+}
+
 /* Cuts k when rows and columns alone do not make tasks enough. */
 static void ftr__gemm_split(ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
@@ -89,6 +109,14 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
     p->piece = ftr__gemm_ceil(ftr__gemm_ceil(g->k, pieces), 8) * 8;
     p->pieces = ftr__gemm_max(ftr__gemm_ceil(g->k, ftr__gemm_max(p->piece, 1)), 1);
     if (p->pieces > 1) p->piece_bytes = ftr__gemm_align((size_t)(g->batch * p->pieces * g->m * g->n) * sizeof(float));
+}
+
+/* Of a deep product of few rows and columns whose lines lie together, a block of all of A and B fits the L2 cache, and a
+ * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
+static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
+    const ftr__gemm *g = p->gemm;
+    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr &&
+           g->n >= p->simd->nr / 2 && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
@@ -101,28 +129,39 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
                         .nc = g->n};
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
+    p.direct = ftr__gemm_is_direct(&p);
+    p.panel = p.direct && g->n < nr ? nr / 2 : nr;
+    if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    p.shared = g->batch == 1 && !g->split && g->m > 2 * mr && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
+    const bool shared = g->batch == 1 && !g->split && g->m > 2 * mr && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
+    p.shared_a = shared && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
+                 (g->a.at || g->a.segment == g->k);
+    p.shared = shared && !p.shared_a;
+    p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
     p.rounded = g->pairs && p.pieces == 1;
     p.sums = p.rounded && p.kc < g->k;
+    if (shared && !g->pairs) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
     if (p.shared) {
-        const int64_t blocks = ftr__gemm_max(4096 / p.kc, 1);
-        p.ks = g->pairs ? g->k : ftr__gemm_min(g->k, blocks * p.kc);
         const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
         p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
         p.b_bytes = ftr__gemm_align((size_t)(p.ks * ftr__gemm_ceil(p.nc, nr) * nr) * sizeof(float));
     }
-    ftr__gemm_grid(&p);
+    if (p.shared_a)
+        ftr__gemm_grid_columns(&p);
+    else
+        ftr__gemm_grid(&p);
+    p.a_tile = mr * (p.shared_a ? p.ks : p.kc);
+    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm * p.ks) * sizeof(float));
     const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
-    p.a_bytes = p.in_place ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.a_bytes = p.in_place || p.direct || p.shared_a ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
     p.sum_bytes = p.sums ? ftr__gemm_align((size_t)(p.tm * p.tn) * sizeof(float)) : 0;
-    p.whole_b = !p.shared && g->b.at && g->m > mr;
-    const int64_t b_columns = p.shared ? 0 : p.whole_b ? p.tn : nr;
+    p.whole_b = !p.shared && !p.direct && g->b.at && g->m > mr;
+    const int64_t b_columns = p.shared || p.direct ? 0 : p.whole_b ? p.tn : nr;
     p.worker = p.pointer_bytes + p.a_bytes + p.sum_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
@@ -130,6 +169,11 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
 size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
     return p.worker * (size_t)ftr__pool_threads(cpu->pool) + p.b_bytes + p.piece_bytes;
+}
+
+size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
+    const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
+    return p.shared && !gemm->pairs && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
 }
 
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
@@ -156,7 +200,7 @@ static void ftr__gemm_pack_task(void *arg, int64_t task, int32_t worker) {
     const int64_t nr = p->simd->nr, j = p->j0 + task * nr;
     const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
     ftr__gemm_pack(p, &p->gemm->b, 0, j, ftr__gemm_min(nr, p->j1 - j), nr, p->k0, p->k1 - p->k0, pointers,
-                   p->b_packed + task * p->ks * nr);
+                   p->packed + task * p->ks * nr);
 }
 
 /* One task at one block of k. */
@@ -219,11 +263,37 @@ static void ftr__gemm_zip_tiles(const ftr__gemm_plan *p, const ftr__gemm_operand
 }
 
 static void ftr__gemm_pack_lines(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
-                                 int64_t count, int64_t width, int64_t k, int64_t depth, float *to) {
+                                 int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
     if (p->gemm->pairs)
-        ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, width * p->kc, to);
+        ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, tile, to);
     else
-        ftr__gemm_pack_tiles(x, batch, first, count, width, k, depth, width * p->kc, to);
+        ftr__gemm_pack_tiles(x, batch, first, count, width, k, depth, tile, to);
+}
+
+/* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
+static void ftr__gemm_pack_a_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__gemm_plan *p = (const ftr__gemm_plan *)arg;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr;
+    if (g->a.at) {
+        const int64_t k = p->k0 + task * FTR__GEMM_PACK_DEPTH;
+        ftr__gemm_pack_tiles(&g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k), p->a_tile,
+                             p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
+    } else {
+        const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
+        ftr__gemm_pack(p, &g->a, 0, task * mr, ftr__gemm_min(mr, g->m - task * mr), mr, p->k0, p->k1 - p->k0, pointers,
+                       p->packed + task * p->a_tile);
+    }
+}
+
+/* Packs what all tasks read, if anything. */
+static void ftr__gemm_pack_shared(const ftr__cpu *cpu, ftr__gemm_plan *p) {
+    if (p->k1 <= p->k0) return;
+    if (p->shared) ftr__pool_run(cpu->pool, ftr__gemm_ceil(p->j1 - p->j0, p->simd->nr), ftr__gemm_pack_task, p);
+    if (p->shared_a) {
+        const int64_t tasks = p->gemm->a.at ? ftr__gemm_ceil(p->k1 - p->k0, FTR__GEMM_PACK_DEPTH) : p->tm / p->simd->mr;
+        ftr__pool_run(cpu->pool, tasks, ftr__gemm_pack_a_task, p);
+    }
 }
 
 /* The block of A: pointers to its runs, or a packed copy. */
@@ -231,8 +301,13 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *a = &p->gemm->a;
     const int64_t mr = p->simd->mr;
+    if (p->direct) return;
+    if (p->shared_a) {
+        t->a = p->packed + (t->k - p->k0) * mr;
+        return;
+    }
     if (a->at && t->depth > 0) {
-        ftr__gemm_pack_lines(p, a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, t->a);
+        ftr__gemm_pack_lines(p, a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
         return;
     }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
@@ -241,7 +316,7 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     for (int64_t i = t->i0; i < t->i1; i += mr) {
         const int64_t count = ftr__gemm_min(mr, t->i1 - i), tile = (i - t->i0) / mr;
         if (!p->in_place) {
-            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * mr * p->kc);
+            ftr__gemm_pack(p, a, t->batch, i, count, mr, t->k, t->depth, t->pointers, t->a + tile * p->a_tile);
             continue;
         }
         if (t->segments == 0) continue;
@@ -254,13 +329,27 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
     }
 }
 
+/* The row and the column where a tile of operands that are read where they lie begins. */
+static int64_t ftr__gemm_direct_row(const ftr__gemm_plan *p, int64_t i) {
+    return ftr__gemm_min(i, p->gemm->m - p->simd->mr);
+}
+
+static int64_t ftr__gemm_direct_column(const ftr__gemm_plan *p, int64_t j) {
+    const int64_t half = p->simd->nr / 2, n = p->gemm->n;
+    return ftr__gemm_min(j, n - (n - j <= half ? half : p->panel));
+}
+
 /* The panel of B at columns j, and its stride. */
 static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int64_t *stride) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm_operand *b = &p->gemm->b;
     const int64_t nr = p->simd->nr, count = ftr__gemm_min(nr, t->j1 - j);
     *stride = nr;
-    if (p->shared) return p->b_packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
+    if (p->direct) {
+        *stride = b->stride;
+        return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
+    }
+    if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
     if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
         *stride = b->stride; /* read once: a copy does not pay */
         return (const float *)b->at(b->source, t->batch, t->k, j);
@@ -293,9 +382,11 @@ static void ftr__gemm_round(const ftr__gemm_block *t, int64_t i, int64_t rows, i
 static void ftr__gemm_bias(const ftr__gemm_block *t, int64_t j, int64_t count, float *to) {
     const ftr__gemm *g = t->plan->gemm;
     const int64_t at = (g->bias_batch ? t->batch * g->n : 0) + j;
-    for (int64_t i = 0; i < count; i++)
-        to[i] = g->bias_bf16 ? ftr__half_value(FTR_BF16, ((const uint16_t *)g->bias)[at + i])
-                             : ((const float *)g->bias)[at + i];
+    if (!g->bias_bf16) {
+        memcpy(to, (const float *)g->bias + at, (size_t)count * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) to[i] = ftr__half_value(FTR_BF16, ((const uint16_t *)g->bias)[at + i]);
 }
 
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
@@ -305,53 +396,108 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
     if (p->in_place) {
         p->simd->tile_rows(ftr__gemm_min(mr, t->i1 - i), t->segments, t->length, t->pointers + index * mr * t->segments,
                            b, b_stride, tile);
+    } else if (p->direct) {
+        const ftr__gemm_operand *a = &p->gemm->a;
+        p->simd->tile(t->depth, (const float *)a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride,
+                      b, b_stride, tile);
     } else {
-        p->simd->tile(t->depth, t->a + index * mr * p->kc, b, b_stride, tile);
+        p->simd->tile(t->depth, t->a + index * p->a_tile, mr, b, b_stride, tile);
     }
+}
+
+/* A part of the next block of operands that are read where they lie, for each tile one: first of B, then of A. */
+static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
+    const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
+    if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
+    if (part < of_b) return (const float *)g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
+    return (const float *)g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
 /* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
 static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
+    if (p->direct) return ftr__gemm_direct_ahead(t, i, j, b);
+    if (p->in_place && p->gemm->a.dense && j == t->j0)
+        return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
+    if (p->shared_a) return t->a + ((i - t->i0) / p->simd->mr + 1) * p->a_tile;
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
+}
+
+/* Of pairs whose sums this task rounds: a panel of B against all its rows. Sums wait in its scratch or, of one block of k, pass
+ * through a buffer. */
+static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    float buffer[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR] = {0}, bias[FTR__GEMM_MAX_NR] = {0};
+    int64_t b_stride;
+    const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
+    ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
+    tile.narrow = width <= nr / 2;
+    if (t->last && g->bias) {
+        ftr__gemm_bias(t, j, width, bias);
+        tile.bias = bias;
+    }
+    for (int64_t i = t->i0; i < t->i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, t->i1 - i);
+        for (int64_t r = 0; r < mr; r++)
+            tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
+        tile.ahead = ftr__gemm_ahead(t, i, j, b);
+        ftr__gemm_multiply(t, i, b, b_stride, &tile);
+        if (t->last) ftr__gemm_round(t, i, rows, j, width, tile.c);
+    }
 }
 
 /* A panel of B against all rows of the task. Tiles that stick out at the right go through a buffer. */
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
     const size_t bytes = (size_t)width * sizeof(float);
-    const bool passing = p->rounded && !p->sums; /* results are rounded out of the buffer */
-    const bool buffered = width < nr && !passing;
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
     int64_t b_stride;
     const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
     ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
     tile.narrow = width <= nr / 2;
     memset(none, 0, sizeof none);
-    if (buffered) memset(edge, 0, sizeof edge);
+    if (width < nr) memset(edge, 0, sizeof edge);
     if (t->last && g->bias) {
         memset(bias, 0, sizeof bias);
         ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
+    const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
+    const bool regular = !p->direct && (!g->c_row || t->c);
+    const int64_t step = t->c ? t->c_stride : g->c_stride;
     for (int64_t i = t->i0; i < t->i1; i += mr) {
-        const int64_t rows = ftr__gemm_min(mr, t->i1 - i);
+        const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
+        if (regular && rows == mr && width == nr) { /* most tiles */
+            float *const row = ftr__gemm_row(t, i, j);
+            for (int64_t r = 0; r < mr; r++) tile.c[r] = row + r * step;
+            tile.ahead = ftr__gemm_ahead(t, i, j, b);
+            ftr__gemm_multiply(t, i, b, b_stride, &tile);
+            if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, tile.c);
+            continue;
+        }
         float *c[FTR__GEMM_MAX_MR];
-        for (int64_t r = 0; r < rows; r++) c[r] = passing ? edge + r * nr : ftr__gemm_row(t, i + r, j);
-        for (int64_t r = 0; r < mr; r++) tile.c[r] = r >= rows ? none : buffered ? edge + r * nr : c[r];
-        if (buffered && t->load) {
-            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr, c[r], bytes);
+        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r, j);
+        for (int64_t r = 0; r < mr; r++) {
+            const bool there = r >= above && r < above + rows;
+            tile.c[r] = !there ? none : width < nr ? edge + (r - above) * nr : c[r - above];
+        }
+        if (width < nr && t->load) {
+            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
         }
         tile.ahead = ftr__gemm_ahead(t, i, j, b);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
-        if (p->rounded && t->last) {
-            ftr__gemm_round(t, i, rows, j, width, tile.c);
-        } else if (buffered) {
-            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr, bytes);
+        if (width < nr) {
+            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr + skip, bytes);
         }
+        if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, c);
     }
 }
 
@@ -383,8 +529,14 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         t.last = t.k + t.depth >= g->k;
         ftr__gemm_prepare_a(&t);
         if (p->whole_b && t.depth > 0)
-            ftr__gemm_pack_lines(p, &g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, t.b);
-        for (int64_t j = t.j0; j < t.j1; j += p->simd->nr) ftr__gemm_panel(&t, j);
+            ftr__gemm_pack_lines(p, &g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
+                                 t.b);
+        for (int64_t j = t.j0; j < t.j1; j += p->panel) {
+            if (p->rounded)
+                ftr__gemm_panel_rounded(&t, j);
+            else
+                ftr__gemm_panel(&t, j);
+        }
         t.k += t.depth;
     } while (t.k < end);
 }
@@ -410,16 +562,14 @@ void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
     ftr__gemm_plan p = ftr__gemm_make_plan(cpu, g);
     p.scratch = (unsigned char *)workspace;
     unsigned char *next = p.scratch + p.worker * (size_t)ftr__pool_threads(cpu->pool);
-    p.b_packed = (float *)(void *)next;
+    p.packed = g->kept ? g->kept : (float *)(void *)next;
     p.partial = (float *)(void *)(next + p.b_bytes);
     for (p.j0 = 0; p.j0 < g->n; p.j0 = p.j1) {
         p.j1 = ftr__gemm_min(p.j0 + p.nc, g->n);
         p.k0 = 0;
         do {
             p.k1 = ftr__gemm_min(p.k0 + p.ks, g->k);
-            if (p.shared && p.k1 > p.k0) {
-                ftr__pool_run(cpu->pool, ftr__gemm_ceil(p.j1 - p.j0, p.simd->nr), ftr__gemm_pack_task, &p);
-            }
+            if (!(g->kept && g->kept_is_made)) ftr__gemm_pack_shared(cpu, &p);
             const int64_t nb = ftr__gemm_ceil(p.j1 - p.j0, p.tn);
             p.nb = nb;
             ftr__pool_run(cpu->pool, g->batch * p.pieces * p.mb * nb, ftr__gemm_task, &p);
@@ -464,6 +614,7 @@ void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *fr
         FTR__GEMM_COPY(4)
         FTR__GEMM_COPY(6)
         FTR__GEMM_COPY(8)
+        FTR__GEMM_COPY(9)
         FTR__GEMM_COPY(14)
         FTR__GEMM_COPY(16)
         FTR__GEMM_COPY(32)
@@ -507,7 +658,8 @@ static const void *ftr__gemm_matrix_in_place(const void *source, int64_t batch, 
 }
 
 ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
-    return (ftr__gemm_operand){.source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows};
+    return (ftr__gemm_operand){
+        .source = matrix, .segment = k, .rows = ftr__gemm_matrix_rows, .dense = matrix->stride == k};
 }
 
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {

@@ -20,6 +20,7 @@ typedef struct ftr__gemm_operand {
                  int64_t segments, int64_t width, const float **to);
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
+    bool dense; /* of one run each, lines follow each other in memory */
     /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. Of pairs: the first of
      * pair k, and the second `stride` further on, if there is one: `elements` are all. */
     const void *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
@@ -31,7 +32,8 @@ typedef struct ftr__gemm {
     ftr__gemm_operand a, b;
 
     /* Operands and result are bf16. An element of an operand is then a pair of neighbours of k, a word of 32 bits that lies where
-     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16. */
+     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `finish`
+     * and nothing is `kept`. */
     bool pairs;
 
     /* The result: row i of batch b at c + b * c_batch + i * c_stride, or where c_row says. */
@@ -40,8 +42,16 @@ typedef struct ftr__gemm {
     void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
+    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. */
+    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
+    const void *finish_source;
+
+    /* B as it is packed, in memory of the caller's for the next time: ftr__gemm_kept(); NULL: it is packed each time. */
+    void *kept;
+    bool kept_is_made;
+
     const void *bias; /* n, or batch * n when there is one for each; NULL */
-    bool bias_bf16;   /* not f32 */
+    bool bias_bf16;   /* not f32; of pairs */
     bool bias_batch;
     ftr_activation activation;
     bool
@@ -50,6 +60,8 @@ typedef struct ftr__gemm {
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
 FTR_LIB size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm);
+/* Bytes of B packed as a whole; 0 if the product packs it piece by piece, or has pairs. */
+FTR_LIB size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm);
 FTR_LIB void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *gemm, void *workspace);
 
 /* Operands in memory, as lines of k elements. */
@@ -58,7 +70,7 @@ typedef struct ftr__gemm_matrix {
     int64_t batch;  /* elements from one matrix to the next */
     int64_t stride; /* elements from one line to the next (k together), or from one k to the next (lines together) */
     const int64_t *batch_offset; /* instead of `batch`, or NULL */
-    int64_t elements;            /* of k */
+    int64_t elements;            /* of k; of pairs with lines together */
     const ftr__simd_bf16 *bf16;
 } ftr__gemm_matrix;
 

@@ -25,7 +25,8 @@ static void ftr__machine_product(void *arg, int64_t task, int32_t worker) {
     ftr__gemm_tile tile = {.ahead = b};
     (void)task;
     for (int32_t i = 0; i < FTR__GEMM_MAX_MR; i++) tile.c[i] = c + i * FTR__GEMM_MAX_NR;
-    for (int32_t i = 0; i < FTR__MACHINE_TILES; i++) job->simd->tile(FTR__MACHINE_DEPTH, a, b, job->simd->nr, &tile);
+    for (int32_t i = 0; i < FTR__MACHINE_TILES; i++)
+        job->simd->tile(FTR__MACHINE_DEPTH, a, job->simd->mr, b, job->simd->nr, &tile);
 }
 
 static void ftr__machine_sum(void *arg, int64_t task, int32_t worker) {

@@ -167,19 +167,21 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
 /* The operands' descriptions must outlive the product's, so they are the caller's. */
 static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix *x, ftr__gemm_matrix *weight) {
     const ftr_shape *w = &call->in[1].shape, *y = &call->out[0].shape;
-    const int64_t n = w->dim[0], k = w->dim[1];
+    const bool in_out = call->attr->linear.in_out;
+    const int64_t n = w->dim[in_out ? 1 : 0], k = w->dim[in_out ? 0 : 1];
     int64_t m = 1;
     for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
     const bool pairs = call->in[0].dtype == FTR_BF16;
     const ftr_view *bias = ftr__optional_input(call, 2);
+    const ftr__simd_bf16 *bf16 = ftr__cpu_of(call)->bf16;
     *x = (ftr__gemm_matrix){.data = call->in[0].data, .stride = k};
-    *weight = (ftr__gemm_matrix){.data = call->in[1].data, .stride = k};
+    *weight = (ftr__gemm_matrix){.data = call->in[1].data, .stride = in_out ? n : k, .elements = k, .bf16 = bf16};
     return (ftr__gemm){.batch = 1,
                        .m = m,
                        .n = n,
                        .k = pairs ? k / 2 : k,
                        .a = ftr__matmul_operand(x, k, true, pairs),
-                       .b = ftr__matmul_operand(weight, k, true, pairs),
+                       .b = ftr__matmul_operand(weight, k, !in_out, pairs),
                        .pairs = pairs,
                        .c = call->out[0].data,
                        .c_stride = n,
@@ -199,7 +201,8 @@ ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
     ftr__gemm_matrix x, weight;
     const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
     const bool relu = g.activation == FTR_ACT_RELU;
-    if (g.pairs || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+    const bool lines = !g.pairs && (!call->attr->linear.in_out || g.n == 1);
+    if (!lines || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
         ftr__gemm_run(cpu, &g, call->workspace);
     }
     return FTR_OK;

@@ -6,8 +6,8 @@
 #include <math.h>
 
 #define FTR__ROW_NORM_GRAIN 16384 /* elements of a task that computes rows */
-#define FTR__ROW_NORM_TILE 512    /* columns of a task that computes dgamma and dbeta */
-#define FTR__ROW_NORM_CHUNK 32768 /* elements of such a task */
+#define FTR__ROW_NORM_TILE 512    /* columns of a task that adds up dgamma and dbeta */
+#define FTR__ROW_NORM_CHUNK 32768 /* elements of a task that computes a gradient with its share of them */
 #define FTR__ROW_NORM_ROWS 256    /* rows of such a task, at most */
 
 typedef struct ftr__row_norm_job {
@@ -85,37 +85,36 @@ ftr_status ftr__cpu_row_norm(const ftr_kernel_call *call) {
 }
 
 /* With u = dy gamma and z = (x - mean) / std: dx = (u - mean of u - z mean of u z) / std; RMS norm has no mean of u. */
-static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
-    const ftr__row_norm_job *job = arg;
+static void ftr__row_norm_grad_row(const ftr__row_norm_job *job, int64_t row, float *sum, float *product) {
     const ftr_kernel_call *call = job->call;
-    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
-    (void)worker;
-    for (int64_t row = begin; row < end; row++) {
-        const int64_t at = row * job->n;
-        const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
-        const float mean = job->rms ? 0.0f : job->mean[row];
-        const double invstd = (double)job->invstd[row], n = (double)job->n;
-        double sums[2];
-        job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
-        const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
-        job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
-                                 (float *)call->out[0].data + at);
-    }
+    const int64_t at = row * job->n;
+    const float *dy = (const float *)call->in[0].data + at, *x = (const float *)call->in[1].data + at;
+    const float mean = job->rms ? 0.0f : job->mean[row];
+    const double invstd = (double)job->invstd[row], n = (double)job->n;
+    double sums[2];
+    /* First, for dx may lie in dy's memory. */
+    if (sum) job->math->row_norm_sums(job->n, dy, x, mean, job->invstd[row], sum, product);
+    job->math->row_moments(job->n, x, mean, dy, job->gamma, sums);
+    const double b = -invstd * invstd * sums[1] / n, c = job->rms ? 0.0 : -sums[0] / n;
+    job->math->row_norm_grad(job->n, dy, x, mean, job->gamma, (float)invstd, (float)b, (float)c,
+                             (float *)call->out[0].data + at);
 }
 
-static void ftr__row_norm_sums_task(void *arg, int64_t task, int32_t worker) {
+static void ftr__row_norm_grad_task(void *arg, int64_t task, int32_t worker) {
     const ftr__row_norm_job *job = arg;
-    const int64_t chunk = task / job->tiles, column = task % job->tiles * FTR__ROW_NORM_TILE;
-    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
-    const int64_t width = ftr__row_norm_end(column, FTR__ROW_NORM_TILE, job->n) - column;
-    const float *dy = (const float *)job->call->in[0].data + column;
-    const float *x = (const float *)job->call->in[1].data + column;
-    float *sum = job->partial + chunk * 2 * job->n + column, *product = sum + job->n;
+    const int64_t begin = task * job->rows_per_task, end = ftr__row_norm_end(begin, job->rows_per_task, job->rows);
     (void)worker;
-    for (int64_t j = 0; j < width; j++) sum[j] = product[j] = 0.0f;
-    for (int64_t row = begin; row < end; row++)
-        job->math->row_norm_sums(width, dy + row * job->n, x + row * job->n, job->rms ? 0.0f : job->mean[row],
-                                 job->invstd[row], sum, product);
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_grad_row(job, row, NULL, NULL);
+}
+
+/* The same of a chunk of rows, with its share of dgamma and dbeta. */
+static void ftr__row_norm_grad_chunk_task(void *arg, int64_t chunk, int32_t worker) {
+    const ftr__row_norm_job *job = arg;
+    const int64_t begin = chunk * job->rows_per_chunk, end = ftr__row_norm_end(begin, job->rows_per_chunk, job->rows);
+    float *sum = job->partial + chunk * 2 * job->n, *product = sum + job->n;
+    (void)worker;
+    for (int64_t j = 0; j < 2 * job->n; j++) sum[j] = 0.0f;
+    for (int64_t row = begin; row < end; row++) ftr__row_norm_grad_row(job, row, sum, product);
 }
 
 static void ftr__row_norm_combine_task(void *arg, int64_t task, int32_t worker) {
@@ -138,7 +137,6 @@ size_t ftr__cpu_row_norm_grad_workspace(const ftr_kernel_call *call) {
     return call->attr->row_norm.sums ? (size_t)(job.chunks * 2 * job.n) * sizeof(float) : 0;
 }
 
-/* The sums come first: dx may lie in dy's memory. */
 ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     ftr__pool *pool = ftr__cpu_of(call)->pool;
     ftr__row_norm_job job = ftr__row_norm_job_of(call, &call->in[1]);
@@ -148,8 +146,9 @@ ftr_status ftr__cpu_row_norm_grad(const ftr_kernel_call *call) {
     job.gamma = ftr__row_norm_data(call, job.rms ? 3 : 4);
     job.partial = call->workspace;
     if (call->attr->row_norm.sums) {
-        ftr__pool_run(pool, job.chunks * job.tiles, ftr__row_norm_sums_task, &job);
+        ftr__pool_run(pool, job.chunks, ftr__row_norm_grad_chunk_task, &job);
         ftr__pool_run(pool, job.tiles, ftr__row_norm_combine_task, &job);
+        return FTR_OK;
     }
     ftr__pool_run(pool, (job.rows + job.rows_per_task - 1) / job.rows_per_task, ftr__row_norm_grad_task, &job);
     return FTR_OK;
@@ -290,16 +289,15 @@ static void ftr__group_norm_mean_task(void *arg, int64_t sample, int32_t worker)
 static void ftr__group_norm_grad_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__group_norm_job *job = arg;
     const float *mean = job->coefficients + task / job->chunks * 4 * job->channels;
-    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
+    const ftr__norm_gate open = {.activation = FTR_ACT_NONE};
     int64_t at;
     float *sum;
     (void)worker;
-    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum);
+    const int64_t count = ftr__group_norm_chunk(job, task, &at, &sum), channels = job->channels;
     const float *dy = (const float *)job->call->in[0].data + at, *x = (const float *)job->call->in[1].data + at;
-    for (int64_t c = 0; c < job->channels; c += FTR__NORM_TILE) {
-        const int64_t width = job->channels - c < FTR__NORM_TILE ? job->channels - c : FTR__NORM_TILE;
-        job->math->norm_grad_sums(count, width, job->channels, dy + c, x + c, &none, mean + c, sum + c,
-                                  sum + job->channels + c);
+    for (int64_t c = 0; c < channels; c += FTR__NORM_TILE) {
+        const int64_t width = channels - c < FTR__NORM_TILE ? channels - c : FTR__NORM_TILE;
+        job->math->norm_grad_sums(count, width, channels, dy + c, x + c, &open, mean + c, sum + c, sum + channels + c);
     }
 }
 
@@ -357,14 +355,14 @@ static void ftr__group_norm_parameters_task(void *arg, int64_t task, int32_t wor
 
 static void ftr__group_norm_grad_apply_task(void *arg, int64_t task, int32_t worker) {
     const ftr__group_norm_job *job = arg;
-    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
     const int64_t sample = task / job->chunks, begin = task % job->chunks * job->positions_per_chunk;
     const int64_t count = ftr__row_norm_end(begin, job->positions_per_chunk, job->positions) - begin;
     const int64_t at = (sample * job->positions + begin) * job->channels, channels = job->channels;
     const float *mean = job->coefficients + sample * 4 * channels, *a = mean + channels;
+    const ftr__norm_gate open = {.activation = FTR_ACT_NONE};
     (void)worker;
     job->math->norm_grad_apply(count, channels, (const float *)job->call->in[0].data + at,
-                               (const float *)job->call->in[1].data + at, &none, mean, a, a + channels,
+                               (const float *)job->call->in[1].data + at, &open, mean, a, a + channels,
                                a + 2 * channels, (float *)job->call->out[0].data + at);
 }
 

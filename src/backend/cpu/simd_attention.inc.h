@@ -210,6 +210,8 @@ static void FTR__S(attention_scale_rows)(int64_t rows, int64_t columns, const fl
     for (int64_t r = 0; r < rows; r++, factor += factor_step, x += x_stride, y += y_stride) {
         const FTR__VF scale = FTR__SPLAT(*factor);
         int64_t c = *factor == 1.0f && x == y ? columns : 0;
+        for (int64_t i = 0; i < columns && x != y && r + 6 < rows; i += 16) /* rows that are written lie far apart */
+            __builtin_prefetch(y + 6 * y_stride + i, 1);
         for (; c + FTR__W <= columns; c += FTR__W) FTR__STORE(y + c, FTR__LOAD(x + c) * scale);
         for (; c < columns; c++) y[c] = x[c] * *factor;
     }

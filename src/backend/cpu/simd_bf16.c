@@ -37,8 +37,8 @@ FTR__BF16_INLINE void ftr__bf16_store(const ftr__gemm_tile *tile, int32_t row, i
         if (!narrow) ftr__bf16_store(tile, i, 1, hi##i);                                                               \
     }
 
-FTR__BF16_INLINE void ftr__bf16_packed(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
-                                       const ftr__gemm_tile *tile) {
+FTR__BF16_INLINE void ftr__bf16_packed(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                       int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__BF16_MR;
     const float *const ahead = tile->ahead;
     FTR__BF16_ROWS(FTR__BF16_ZERO)
@@ -53,7 +53,7 @@ FTR__BF16_INLINE void ftr__bf16_packed(bool narrow, int64_t depth, const float *
     }
         FTR__BF16_ROWS(FTR__BF16_STEP)
 #undef FTR__BF16_STEP
-        a += FTR__BF16_MR;
+        a += a_stride;
         b += b_stride;
     }
     FTR__BF16_ROWS(FTR__BF16_STORE)
@@ -86,12 +86,12 @@ FTR__BF16_INLINE void ftr__bf16_in_place(int32_t rows, bool narrow, int64_t segm
     FTR__BF16_ROWS(FTR__BF16_STORE)
 }
 
-FTR__BF16_TARGET static void ftr__bf16_tile(int64_t depth, const float *a, const float *b, int64_t b_stride,
-                                            const ftr__gemm_tile *tile) {
+FTR__BF16_TARGET static void ftr__bf16_tile(int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                            int64_t b_stride, const ftr__gemm_tile *tile) {
     if (tile->narrow)
-        ftr__bf16_packed(true, depth, a, b, b_stride, tile);
+        ftr__bf16_packed(true, depth, a, a_stride, b, b_stride, tile);
     else
-        ftr__bf16_packed(false, depth, a, b, b_stride, tile);
+        ftr__bf16_packed(false, depth, a, a_stride, b, b_stride, tile);
 }
 
 FTR__BF16_TARGET static void ftr__bf16_tile_rows(int64_t rows, int64_t segments, int64_t length, const float *const *a,

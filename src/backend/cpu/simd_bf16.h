@@ -10,7 +10,8 @@
 typedef struct ftr__simd_bf16 {
     /* As in ftr__simd_gemm, for words: sums are f32, two products added at a time. Subnormal numbers count as 0. The tile has
      * 14 x 32 elements. */
-    void (*tile)(int64_t depth, const float *a, const float *b, int64_t b_stride, const ftr__gemm_tile *tile);
+    void (*tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
+                 const ftr__gemm_tile *tile);
     void (*tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a, const float *b,
                       int64_t b_stride, const ftr__gemm_tile *tile);
 

@@ -186,6 +186,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     return all;
 }
 
+#define FTR__TAP_AHEAD 16 /* pixels of dy and of the last row of taps that are asked for before they are needed */
 #define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
 #define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0}, more##s##t = {0};
 #define FTR__TAP_STEP(s, t)                                                                                            \
@@ -209,6 +210,10 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
     for (; i < (end); i++, dy += dy_pixel, at += x_pixel) {                                                            \
         const FTR__VF d = FTR__TAP_LOAD(dy), e = two ? FTR__LOAD(dy + FTR__W) : (FTR__VF){0};                          \
         (void)e;                                                                                                       \
+        __builtin_prefetch(dy + FTR__TAP_AHEAD * dy_pixel);                                                            \
+        __builtin_prefetch(below + at + FTR__TAP_AHEAD * x_pixel);                                                     \
+        if (two) __builtin_prefetch(dy + FTR__W + FTR__TAP_AHEAD * dy_pixel);                                          \
+        if (two) __builtin_prefetch(below + FTR__W + at + FTR__TAP_AHEAD * x_pixel);                                   \
         taps(step)                                                                                                     \
     }
 /* A function for one shape, whose first row is row `row` of all taps. For two vectors of channels, a whole one, or the
@@ -219,7 +224,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
         const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
         const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
         const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
-        const float *const x4 = x3 + next;                                                                             \
+        const float *const x4 = x3 + next, *const below = x0 + (r->tap_rows - 1 - row) * next;                         \
         (void)x1, (void)x2, (void)x3, (void)x4;                                                                        \
         taps(FTR__TAP_START);                                                                                          \
         for (int64_t k = 0; k < r->rows; k++) {                                                                        \
@@ -243,6 +248,7 @@ FTR__TAP_SUMS(depthwise_sums_2x3, FTR__TAPS_2X3)
 FTR__TAP_SUMS(depthwise_sums_3x3, FTR__TAPS_3X3)
 #endif
 #undef FTR__TAP_LOAD
+#undef FTR__TAP_AHEAD
 #undef FTR__TAP_START
 #undef FTR__TAP_STEP
 #undef FTR__TAP_EDGE

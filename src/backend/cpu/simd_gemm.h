@@ -22,8 +22,9 @@ typedef struct ftr__gemm_tile {
 typedef struct ftr__simd_gemm {
     int64_t mr, nr; /* size of a tile */
 
-    /* Tile of packed A, a[k * mr + i], and B, b[k * b_stride + j]. */
-    void (*tile)(int64_t depth, const float *a, const float *b, int64_t b_stride, const ftr__gemm_tile *tile);
+    /* Tile of A, a[k * a_stride + i], which is mr when A is packed, and B, b[k * b_stride + j]. */
+    void (*tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
+                 const ftr__gemm_tile *tile);
 
     /* The same with A read in place: k runs over `segments` runs of `length` elements; run s of row i starts at
      * a[s * mr + i]. Only the first `rows` rows are needed. */

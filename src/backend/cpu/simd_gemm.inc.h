@@ -22,6 +22,11 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
     FTR__STORE(c, sum);
 }
 
+/* The result's memory is asked for before the sums are made. */
+#define FTR__TILE_ASK(i)                                                                                               \
+    __builtin_prefetch(tile->c[i], 1);                                                                                 \
+    if (FTR__W == 16 && !narrow) __builtin_prefetch(tile->c[i] + FTR__W, 1);
+
 /* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
 #define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
 #define FTR__TILE_STORE(i)                                                                                             \
@@ -30,10 +35,11 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
         if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
     }
 
-FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, const float *b, int64_t b_stride,
-                                     const ftr__gemm_tile *tile) {
+FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                     int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
     const float *const ahead = tile->ahead;
+    FTR__ROWS(FTR__TILE_ASK)
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
@@ -46,7 +52,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
     }
         FTR__ROWS(FTR__TILE_STEP)
 #undef FTR__TILE_STEP
-        a += FTR__MR;
+        a += a_stride;
         b += b_stride;
     }
     FTR__ROWS(FTR__TILE_STORE)
@@ -79,12 +85,12 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
     FTR__ROWS(FTR__TILE_STORE)
 }
 
-static void FTR__S(gemm_tile)(int64_t depth, const float *a, const float *b, int64_t b_stride,
+static void FTR__S(gemm_tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
                               const ftr__gemm_tile *tile) {
     if (tile->narrow)
-        FTR__S(gemm_packed)(true, depth, a, b, b_stride, tile);
+        FTR__S(gemm_packed)(true, depth, a, a_stride, b, b_stride, tile);
     else
-        FTR__S(gemm_packed)(false, depth, a, b, b_stride, tile);
+        FTR__S(gemm_packed)(false, depth, a, a_stride, b, b_stride, tile);
 }
 
 static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a,
@@ -104,6 +110,7 @@ static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t lengt
     else
         FTR__S(gemm_in_place)(FTR__MR, false, segments, length, a, b, b_stride, tile);
 }
+#undef FTR__TILE_ASK
 #undef FTR__TILE_ZERO
 #undef FTR__TILE_STORE
 

@@ -75,13 +75,13 @@ typedef struct ftr__random_stream {
 /* Channels, at most, whose statistics are computed at once. */
 #define FTR__NORM_TILE 256
 
-/* How dy gets through the activation behind a batch norm. ReLU: where y is positive. The others: times the slope at
- * (x - mean) * scale + shift. */
+/* How dy gets through the activation behind a batch norm: times the slope at (x - mean) * scale + shift, or, for ReLU with y,
+ * where y is positive. */
 typedef struct ftr__norm_gate {
     ftr_activation activation;
-    const float *y;             /* of ReLU, laid out as dy */
-    const float *scale, *shift; /* of the others */
-    float *to;                  /* where the sums leave g, laid out as dy, which it may overwrite; NULL: nowhere */
+    const float *y; /* laid out as dy, or NULL */
+    const float *scale, *shift;
+    float *to; /* where the sums leave g, laid out as dy, which it may overwrite; NULL: nowhere */
 } ftr__norm_gate;
 
 typedef struct ftr__simd_math {
@@ -112,7 +112,16 @@ typedef struct ftr__simd_math {
      * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, ftr_activation activation, float *y);
-    /* g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are `stride` apart. */
+    /* The same of rows that lie apart, in place: y[r][j] = activation((y[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]).
+     * `residual` may be NULL. */
+    void (*norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual, const float *mean,
+                      const float *scale, const float *shift, ftr_activation activation);
+    /* Of FTR__NORM_TILE columns at most: sum[j] += sum of x - center[j], squares[j] += sum of its square. Rows are `stride`
+     * apart. */
+    void (*norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center, float *sum,
+                         float *squares);
+    /* Of FTR__NORM_TILE columns at most, g of the gate: sum[j] += sum of g, product[j] += sum of g * (x - mean[j]). Rows are
+     * `stride` apart. */
     void (*norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                            const ftr__norm_gate *gate, const float *mean, float *sum, float *product);
     /* dx = g * a[j] + (x - mean[j]) * b[j] + c[j]. Rows are dense. */

@@ -66,6 +66,28 @@ FTR__INLINE FTR__VF FTR__S(maximum_of)(FTR__VF a, FTR__VF b) { return FTR__SELEC
 
 FTR__INLINE FTR__VF FTR__S(minimum_of)(FTR__VF a, FTR__VF b) { return FTR__SELECT((a < b) | (a != a), a, b); }
 
+/* 1 / x for x from 1 to 2, or NaN. An estimate of 14 bits and a step of Newton's: the division has less throughput. */
+FTR__INLINE FTR__VF FTR__S(reciprocal_near_one)(FTR__VF x) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    const FTR__VF r = (FTR__VF)_mm512_rcp14_ps((__m512)x);
+    return FTR__FMA(FTR__FMA(-x, r, FTR__SPLAT(1.0f)), r, r);
+#else
+    return 1.0f / x;
+#endif
+}
+
+/* Limits to low..high, which NaN passes. */
+FTR__INLINE FTR__VF FTR__S(clamped)(FTR__VF x, float low, float high) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), (__m512)x));
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), (__m256)x));
+#else
+    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
+    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
+#endif
+}
+
 /* e^r - 1 for |r| <= ln(2) / 2: r + r^2 P(r), P a minimax polynomial (relative error of e^r 4e-9). */
 FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
     FTR__VF p = FTR__SPLAT(0.00138141739f);
@@ -80,19 +102,22 @@ FTR__INLINE FTR__VF FTR__S(exponential_less_one)(FTR__VF r) {
  * normal range are rounded once. */
 FTR__INLINE FTR__VF FTR__S(exponential)(FTR__VF x) {
     const FTR__VF round = FTR__SPLAT(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    x = FTR__SELECT(x > 89.0f, FTR__SPLAT(89.0f), x);
-    x = FTR__SELECT(x < -104.0f, FTR__SPLAT(-104.0f), x);
+    x = FTR__S(clamped)(x, -104.0f, 89.0f);
     const FTR__VF shifted = FTR__FMA(x, FTR__SPLAT(1.44269504089f), round);
     const FTR__VF whole = shifted - round;
     /* ln 2 in two parts; the first has few bits, so that its product is exact. */
     FTR__VF r = FTR__FMA(whole, FTR__SPLAT(-0.693359375f), x);
     r = FTR__FMA(whole, FTR__SPLAT(2.12194440e-4f), r);
     const FTR__VF p = FTR__S(exponential_less_one)(r) + 1.0f;
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
     const FTR__VI n = (FTR__VI)((FTR__VU)shifted - (FTR__VU)round);
     const FTR__VI half = n >> 1;
     const FTR__VF first = (FTR__VF)(((FTR__VU)half + 127u) << 23);
     const FTR__VF second = (FTR__VF)(((FTR__VU)n - (FTR__VU)half + 127u) << 23);
     return p * first * second;
+#endif
 }
 
 /* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); ln(1 + f) = f - f^2 / 2 + f^3
@@ -140,7 +165,7 @@ FTR__INLINE FTR__VF FTR__S(hyperbolic_tangent)(FTR__VF x) {
 /* With e = e^-|x|: 1 / (1 + e) for x >= 0, e / (1 + e) below, which keeps its precision toward 0. */
 FTR__INLINE FTR__VF FTR__S(logistic)(FTR__VF x) {
     const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
-    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) / (1.0f + e);
+    return FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f)) * FTR__S(reciprocal_near_one)(1.0f + e);
 }
 
 /* Phi(-|x|) of the normal distribution, and e^(-x^2 / 2): the first is the second times N(|x|) / D(|x|), a minimax
@@ -182,10 +207,7 @@ FTR__INLINE FTR__VF FTR__S(error_function)(FTR__VF x) {
     return FTR__SELECT(size < 1.0f, p * x, (FTR__VF)((FTR__VU)large | sign));
 }
 
-FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) {
-    x = FTR__SELECT(x < low, FTR__SPLAT(low), x);
-    return FTR__SELECT(x > high, FTR__SPLAT(high), x);
-}
+FTR__INLINE FTR__VF FTR__S(limited)(FTR__VF x, float low, float high) { return FTR__S(clamped)(x, low, high); }
 
 FTR__INLINE FTR__VF FTR__S(gelu)(FTR__VF x) {
     FTR__VF bell;
@@ -210,7 +232,8 @@ FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
     x = FTR__S(limited)(x, -16.0f, 16.0f);
     const FTR__VF square = x * x;
     const FTR__VF twice_u = x * FTR__FMA(square, FTR__SPLAT(0.0713548163f), FTR__SPLAT(1.59576912f));
-    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)twice_u | 0x80000000u));
+    const FTR__VF part = FTR__S(reciprocal_near_one)(1.0f + e);
     const FTR__VF inner = x * FTR__FMA(square, FTR__SPLAT(0.214064449f), FTR__SPLAT(1.59576912f));
     return FTR__FMA(inner, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
 }
@@ -218,12 +241,14 @@ FTR__INLINE FTR__VF FTR__S(gelu_tanh_slope)(FTR__VF x) {
 /* x / (1 + e^-x). For x < 0 x e^x / (1 + e^x), the exponential in two halves so that only the result may underflow. */
 FTR__INLINE FTR__VF FTR__S(silu)(FTR__VF x) {
     const FTR__VF half = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u) * 0.5f);
-    return FTR__SELECT(x < 0.0f, x * half * half, x) / FTR__FMA(half, half, FTR__SPLAT(1.0f));
+    return FTR__SELECT(x < 0.0f, x * half * half, x) *
+           FTR__S(reciprocal_near_one)(FTR__FMA(half, half, FTR__SPLAT(1.0f)));
 }
 
 /* s + x s (1 - s) with s = 1 / (1 + e^-x). */
 FTR__INLINE FTR__VF FTR__S(silu_slope)(FTR__VF x) {
-    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u)), part = 1.0f / (1.0f + e);
+    const FTR__VF e = FTR__S(exponential)((FTR__VF)((FTR__VU)x | 0x80000000u));
+    const FTR__VF part = FTR__S(reciprocal_near_one)(1.0f + e);
     return FTR__FMA(x, e * part, FTR__SELECT(x < 0.0f, e, FTR__SPLAT(1.0f))) * part;
 }
 
@@ -262,6 +287,7 @@ FTR__INLINE FTR__VF FTR__S(softplus)(FTR__VF x, float beta, float threshold) {
         FTR__STORE_SOME((out) + i, made, left);                                                                        \
     }
 
+#define FTR__ROW_AHEAD 1024 /* elements that are asked for before they are needed */
 #define FTR__ROW(name, p) const FTR__VF name = FTR__LOAD_SOME((p) + i, left)
 
 #define FTR__BINARY_FUNCTION(name, body)                                                                               \
@@ -395,10 +421,24 @@ static void FTR__S(scatter_add)(int64_t channels, const float *dy, const int32_t
 
 /* ------------------------------------------------------------------------------------------------ row reductions -- */
 
+/* Half a vector of floats, and the same as doubles. */
+typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
+typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
+
+/* In pairs, so that few additions wait for each other. */
 FTR__INLINE double FTR__S(lanes_sum)(FTR__VF v) {
-    double sum = 0;
-    for (int i = 0; i < FTR__W; i++) sum += (double)v[i];
-    return sum;
+    FTR__S(vf_half) half[2];
+    double lane[FTR__W / 2];
+    __builtin_memcpy(half, &v, sizeof v);
+    const FTR__S(vd) sums = __builtin_convertvector(half[0], FTR__S(vd)) + __builtin_convertvector(half[1], FTR__S(vd));
+    __builtin_memcpy(lane, &sums, sizeof lane);
+#if FTR__W == 16
+    for (int i = 0; i < 4; i++) lane[i] += lane[i + 4];
+#endif
+#if FTR__W >= 8
+    for (int i = 0; i < 2; i++) lane[i] += lane[i + 2];
+#endif
+    return lane[0] + lane[1];
 }
 
 /* Adds `body`, made of what is loaded at element i, over a row. An element that is not there must give 0 or be left
@@ -447,10 +487,8 @@ static double FTR__S(exp_sum)(int64_t n, const float *x, float shift, float *out
                  FTR__STORE_SOME(out + i, e, left), FTR__S(first_lanes)(e, left));
 }
 
-/* Half a vector of floats as doubles. Element i of 16 goes to partial sum i, so that the width does not matter; the square
+/* Element i of 16 goes to partial sum i, so that the width does not matter; the square
  * of a float is exact in double, so that fusing does not matter either. */
-typedef float FTR__S(vf_half) __attribute__((vector_size(2 * FTR__W)));
-typedef double FTR__S(vd) __attribute__((vector_size(4 * FTR__W)));
 
 FTR__INLINE void FTR__S(add_squares)(const float *x, FTR__S(vd) sums[32 / FTR__W]) {
     FTR__UNROLL
@@ -640,6 +678,7 @@ FTR__INLINE FTR__VF FTR__S(norm_activate)(ftr_activation activation, FTR__VF u) 
 
 FTR__INLINE FTR__VF FTR__S(norm_slope)(ftr_activation activation, FTR__VF d, FTR__VF u) {
     switch (activation) {
+    case FTR_ACT_RELU: return FTR__SELECT(u <= 0.0f, FTR__SPLAT(0.0f), d);
     case FTR_ACT_RELU6: return FTR__SELECT((u > 0.0f) & (u < 6.0f), d, FTR__SPLAT(0.0f));
     case FTR_ACT_HARDSWISH: return FTR__S(hardswish_grad)(d, u);
     case FTR_ACT_SILU: return d * FTR__S(silu_slope)(u);
@@ -653,8 +692,8 @@ FTR__INLINE void FTR__S(norm_rows)(bool with_residual, ftr_activation activation
                                    const float *residual, float *y) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(a, scale); FTR__ROW(b, shift);
-                      FTR__VF t = FTR__FMA(v - m, a, b);
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD); FTR__ROW(v, x + row); FTR__ROW(m, mean);
+                      FTR__ROW(a, scale); FTR__ROW(b, shift); FTR__VF t = FTR__FMA(v - m, a, b);
                       if (with_residual) t += FTR__LOAD_SOME(residual + row + i, left),
                       FTR__S(norm_activate)(activation, t), y + row)
     }
@@ -683,22 +722,62 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
 #undef FTR__NORM_APPLY
 }
 
+/* As norm_rows, a vector of all rows at a time. */
+FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
+                                        float *const *y, const float *const *residual, const float *mean,
+                                        const float *scale, const float *shift) {
+    for (int64_t j = 0; j < columns; j += FTR__W) {
+        const int64_t left = columns - j;
+        const FTR__VF m = FTR__LOAD_SOME(mean + j, left), a = FTR__LOAD_SOME(scale + j, left);
+        const FTR__VF b = FTR__LOAD_SOME(shift + j, left);
+        for (int64_t r = 0; r < rows; r++) {
+            FTR__VF t = FTR__FMA(FTR__LOAD_SOME(y[r] + j, left) - m, a, b);
+            if (with_residual) t += FTR__LOAD_SOME(residual[r] + j, left);
+            FTR__STORE_SOME(y[r] + j, FTR__S(norm_activate)(activation, t), left);
+        }
+    }
+}
+
+static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual,
+                              const float *mean, const float *scale, const float *shift, ftr_activation activation) {
+#define FTR__NORM_TILE_ROWS(with_residual, act)                                                                        \
+    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, y, residual, mean, scale, shift)
+    switch (activation) {
+    case FTR_ACT_RELU:
+        if (residual)
+            FTR__NORM_TILE_ROWS(true, FTR_ACT_RELU);
+        else
+            FTR__NORM_TILE_ROWS(false, FTR_ACT_RELU);
+        break;
+    case FTR_ACT_RELU6: FTR__NORM_TILE_ROWS(false, FTR_ACT_RELU6); break;
+    case FTR_ACT_HARDSWISH: FTR__NORM_TILE_ROWS(false, FTR_ACT_HARDSWISH); break;
+    case FTR_ACT_SILU: FTR__NORM_TILE_ROWS(false, FTR_ACT_SILU); break;
+    default:
+        if (residual)
+            FTR__NORM_TILE_ROWS(true, FTR_ACT_NONE);
+        else
+            FTR__NORM_TILE_ROWS(false, FTR_ACT_NONE);
+    }
+#undef FTR__NORM_TILE_ROWS
+}
+
 /* g of a vector of dy. `at` is its place in dy, x and y, j that in the channels. */
-FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, const ftr__norm_gate *gate, FTR__VF d,
+FTR__INLINE FTR__VF FTR__S(norm_gated)(ftr_activation activation, bool by_y, const ftr__norm_gate *gate, FTR__VF d,
                                        FTR__VF centered, int64_t at, int64_t j, int64_t lanes) {
     if (activation == FTR_ACT_NONE) return d;
-    if (activation == FTR_ACT_RELU)
-        return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
+    if (by_y) return FTR__SELECT(FTR__LOAD_SOME(gate->y + at, lanes) <= 0.0f, FTR__SPLAT(0.0f), d);
     const FTR__VF scale = FTR__LOAD_SOME(gate->scale + j, lanes), shift = FTR__LOAD_SOME(gate->shift + j, lanes);
     return FTR__S(norm_slope)(activation, d, FTR__FMA(centered, scale, shift));
 }
 
 /* Sums of up to FTR__COLUMN_BLOCK rows, in `block`, which is added at the end: vectors of a row one after the other, as they
- * lie in memory, four rows at a time. */
+ * lie in memory, four rows at a time. Without dy, g is x - mean. `activation`, by_y and whether there is dy are constants
+ * where this is inlined. */
 #define FTR__NORM_ROWS 4
-FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
-                                         const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
-                                         float *block) {
+#define FTR__NORM_AHEAD 8 /* rows that are asked for before they are needed */
+FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                         int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
+                                         const float *mean, float *block) {
     int64_t r = 0;
     for (; r < rows; r += FTR__NORM_ROWS) {
         const int64_t some = rows - r < FTR__NORM_ROWS ? rows - r : FTR__NORM_ROWS;
@@ -708,8 +787,12 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows
             FTR__VF sum = FTR__LOAD(block + 2 * j), product = FTR__LOAD(block + 2 * j + FTR__W);
             for (int64_t i = 0; i < some; i++) {
                 const int64_t at = (r + i) * stride + j;
+                __builtin_prefetch(x + at + FTR__NORM_AHEAD * stride);
+                if (dy) __builtin_prefetch(dy + at + FTR__NORM_AHEAD * stride);
                 const FTR__VF v = FTR__LOAD_SOME(x + at, lanes) - center;
-                const FTR__VF g = FTR__S(norm_gated)(activation, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes);
+                const FTR__VF g =
+                    dy ? FTR__S(norm_gated)(activation, by_y, gate, FTR__LOAD_SOME(dy + at, lanes), v, at, j, lanes)
+                       : v;
                 if (activation == FTR_ACT_SILU) FTR__STORE_SOME(gate->to + at, g, lanes);
                 sum += g;
                 product = FTR__FMA(g, v, product);
@@ -720,18 +803,19 @@ FTR__INLINE void FTR__S(norm_grad_block)(ftr_activation activation, int64_t rows
     }
 }
 
-FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t rows, int64_t columns, int64_t stride,
-                                           const float *dy, const float *x, const ftr__norm_gate *gate,
+FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                           int64_t stride, const float *dy, const float *x, const ftr__norm_gate *gate,
                                            const float *mean, float *sum, float *product) {
     float block[2 * FTR__NORM_TILE];
     for (int64_t begin = 0; begin < rows; begin += FTR__COLUMN_BLOCK) {
         const int64_t some = rows - begin < FTR__COLUMN_BLOCK ? rows - begin : FTR__COLUMN_BLOCK, at = begin * stride;
         ftr__norm_gate here = *gate;
-        if (activation == FTR_ACT_RELU) here.y += at;
+        if (by_y) here.y += at;
         if (activation == FTR_ACT_SILU) here.to += at;
         for (int64_t j = 0; j < 2 * columns; j += FTR__W) FTR__STORE(block + j, FTR__SPLAT(0.0f));
         if (columns % FTR__W) FTR__STORE(block + 2 * (columns - columns % FTR__W) + FTR__W, FTR__SPLAT(0.0f));
-        FTR__S(norm_grad_block)(activation, some, columns, stride, dy + at, x + at, &here, mean, block);
+        FTR__S(norm_grad_block)
+        (activation, by_y, some, columns, stride, dy ? dy + at : NULL, x + at, &here, mean, block);
         for (int64_t j = 0; j < columns; j += FTR__W) {
             const int64_t lanes = columns - j;
             FTR__STORE_SOME(sum + j, FTR__LOAD_SOME(sum + j, lanes) + FTR__LOAD(block + 2 * j), lanes);
@@ -740,32 +824,47 @@ FTR__INLINE void FTR__S(norm_grad_columns)(ftr_activation activation, int64_t ro
     }
 }
 #undef FTR__NORM_ROWS
+#undef FTR__NORM_AHEAD
 
-FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, int64_t rows, int64_t columns, const float *dy,
-                                        const float *x, const ftr__norm_gate *gate, const float *mean, const float *a,
-                                        const float *b, const float *c, float *dx) {
+FTR__INLINE void FTR__S(norm_grad_rows)(ftr_activation activation, bool by_y, int64_t rows, int64_t columns,
+                                        const float *dy, const float *x, const ftr__norm_gate *gate, const float *mean,
+                                        const float *a, const float *b, const float *c, float *dx) {
     for (int64_t r = 0; r < rows; r++) {
         const int64_t n = columns, row = r * columns;
-        FTR__ROW_LOOP(FTR__ROW(d, dy + row); FTR__ROW(v, x + row); FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b);
-                      FTR__ROW(fc, c); const FTR__VF centered = v - m;
-                      const FTR__VF g = FTR__S(norm_gated)(activation, gate, d, centered, row + i, i, left),
+        FTR__ROW_LOOP(__builtin_prefetch(x + row + i + FTR__ROW_AHEAD);
+                      __builtin_prefetch(dy + row + i + FTR__ROW_AHEAD); FTR__ROW(d, dy + row); FTR__ROW(v, x + row);
+                      FTR__ROW(m, mean); FTR__ROW(fa, a); FTR__ROW(fb, b); FTR__ROW(fc, c);
+                      const FTR__VF centered = v - m;
+                      const FTR__VF g = FTR__S(norm_gated)(activation, by_y, gate, d, centered, row + i, i, left),
                       FTR__FMA(g, fa, FTR__FMA(centered, fb, fc)), dx + row)
     }
 }
 
-/* FUNCTION(activation) with a constant. */
+/* FUNCTION(activation, by_y) with constants. */
 #define FTR__BY_ACTIVATION(function)                                                                                   \
     switch (gate->activation) {                                                                                        \
-    case FTR_ACT_RELU: function(FTR_ACT_RELU); break;                                                                  \
-    case FTR_ACT_RELU6: function(FTR_ACT_RELU6); break;                                                                \
-    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH); break;                                                        \
-    case FTR_ACT_SILU: function(FTR_ACT_SILU); break;                                                                  \
-    default: function(FTR_ACT_NONE); break;                                                                            \
+    case FTR_ACT_RELU:                                                                                                 \
+        if (gate->y)                                                                                                   \
+            function(FTR_ACT_RELU, true);                                                                              \
+        else                                                                                                           \
+            function(FTR_ACT_RELU, false);                                                                             \
+        break;                                                                                                         \
+    case FTR_ACT_RELU6: function(FTR_ACT_RELU6, false); break;                                                         \
+    case FTR_ACT_HARDSWISH: function(FTR_ACT_HARDSWISH, false); break;                                                 \
+    case FTR_ACT_SILU: function(FTR_ACT_SILU, false); break;                                                           \
+    default: function(FTR_ACT_NONE, false); break;                                                                     \
     }
+
+static void FTR__S(norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center,
+                                 float *sum, float *squares) {
+    const ftr__norm_gate none = {.activation = FTR_ACT_NONE};
+    FTR__S(norm_grad_columns)(FTR_ACT_NONE, false, rows, columns, stride, NULL, x, &none, center, sum, squares);
+}
 
 static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride, const float *dy, const float *x,
                                    const ftr__norm_gate *gate, const float *mean, float *sum, float *product) {
-#define FTR__NORM_SUMS(act) FTR__S(norm_grad_columns)(act, rows, columns, stride, dy, x, gate, mean, sum, product)
+#define FTR__NORM_SUMS(act, by_y)                                                                                      \
+    FTR__S(norm_grad_columns)(act, by_y, rows, columns, stride, dy, x, gate, mean, sum, product)
     FTR__BY_ACTIVATION(FTR__NORM_SUMS)
 #undef FTR__NORM_SUMS
 }
@@ -773,7 +872,7 @@ static void FTR__S(norm_grad_sums)(int64_t rows, int64_t columns, int64_t stride
 static void FTR__S(norm_grad_apply)(int64_t rows, int64_t columns, const float *dy, const float *x,
                                     const ftr__norm_gate *gate, const float *mean, const float *a, const float *b,
                                     const float *c, float *dx) {
-#define FTR__NORM_APPLY(act) FTR__S(norm_grad_rows)(act, rows, columns, dy, x, gate, mean, a, b, c, dx)
+#define FTR__NORM_APPLY(act, by_y) FTR__S(norm_grad_rows)(act, by_y, rows, columns, dy, x, gate, mean, a, b, c, dx)
     FTR__BY_ACTIVATION(FTR__NORM_APPLY)
 #undef FTR__NORM_APPLY
 }
@@ -916,7 +1015,7 @@ FTR__INLINE FTR__VF FTR__S(widen_f16)(FTR__VH x) {
  * a carry goes into the exponent. Below the normal range the sum with 1/2, whose last bit is 2^-24, is what rounds. */
 FTR__INLINE FTR__VH FTR__S(narrow_f16)(FTR__VF x) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (FTR__VH)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (FTR__VH)_mm512_maskz_cvtps_ph((__mmask16)0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif FTR__SIMD_LEVEL == 2
     return (FTR__VH)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
 #else
@@ -1042,7 +1141,8 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         bytes -= head, x += head, out += head;
         for (; bytes >= 64; bytes -= 64, x += 64, out += 64) {
             _mm256_stream_si256((__m256i *)(void *)out, _mm256_loadu_si256((const __m256i *)(const void *)x));
-            _mm256_stream_si256((__m256i *)(void *)(out + 32), _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
+            _mm256_stream_si256((__m256i *)(void *)(out + 32),
+                                _mm256_loadu_si256((const __m256i *)(const void *)(x + 32)));
         }
         _mm_sfence(); /* such writes wait for no lock */
     }
@@ -1069,9 +1169,10 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
         .sum = FTR__S(row_sum), .dot = FTR__S(row_dot), .sum_squares = FTR__S(sum_squares),                            \
         .maximum = FTR__S(row_maximum), .column_sum = FTR__S(column_sum),                                              \
         .column_centered_sum = FTR__S(column_centered_sum), .column_deviation = FTR__S(column_deviation),              \
-        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply),                                    \
-        .norm_grad_sums = FTR__S(norm_grad_sums), .norm_grad_apply = FTR__S(norm_grad_apply),                          \
-        .exp_sum = FTR__S(exp_sum), .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),  \
+        .column_maximum = FTR__S(column_maximum), .norm_apply = FTR__S(norm_apply), .norm_tile = FTR__S(norm_tile),    \
+        .norm_moments = FTR__S(norm_moments), .norm_grad_sums = FTR__S(norm_grad_sums),                                \
+        .norm_grad_apply = FTR__S(norm_grad_apply), .exp_sum = FTR__S(exp_sum),                                        \
+        .exp_scale_add = FTR__S(exp_scale_add), .subtract_twice = FTR__S(subtract_twice),                              \
         .softmax_grad = FTR__S(softmax_grad), .log_softmax_grad = FTR__S(log_softmax_grad), .axpy = FTR__S(axpy),      \
         .blend = FTR__S(blend), .mix = FTR__S(mix), .window_maximum = FTR__S(window_maximum),                          \
         .window_mean = FTR__S(window_mean), .scatter_add = FTR__S(scatter_add), .dropout = FTR__S(dropout),            \
@@ -1089,6 +1190,7 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
+#undef FTR__ROW_AHEAD
 #undef FTR__BINARY_FUNCTION
 #undef FTR__UNARY_FUNCTION
 #undef FTR__GRAD_FUNCTION

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#define FTR__WINOGRAD_LEAST 4           /* channels: with fewer the transforms are all that there is */
+#define FTR__WINOGRAD_LEAST 4         /* channels: with fewer the transforms are all that there is */
 #define FTR__WINOGRAD_TILES 56        /* of a block at most */
 #define FTR__WINOGRAD_BLOCK (3 << 18) /* floats of a block's transformed input at most */
 #define FTR__WINOGRAD_COLUMNS 128     /* of the output that a block has in hand */
@@ -34,6 +34,7 @@ typedef struct ftr__winograd {
     const float *from, *weight, *bias;
     float *to;
     bool relu;
+    const ftr__conv_finish *finish; /* NULL: none */
     float *filters, *zeros;
     unsigned char *scratch;
     size_t worker;
@@ -76,7 +77,9 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     for (int32_t d = 0; d < 2; d++)
         if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1 || v->before[d] > 2 || v->out[d] < 1)
             return false;
-    if (v->groups != 1 || v->c < FTR__WINOGRAD_LEAST || v->o < FTR__WINOGRAD_LEAST || v->n < 1 || cpu->winograd == FTR__WINOGRAD_OFF) return false;
+    if (v->groups != 1 || v->c < FTR__WINOGRAD_LEAST || v->o < FTR__WINOGRAD_LEAST || v->n < 1 ||
+        cpu->winograd == FTR__WINOGRAD_OFF)
+        return false;
     if (cpu->winograd == FTR__WINOGRAD_ON) return true;
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
     const double lanes = (double)w.simd->lanes, c = (double)w.wide_c,
@@ -84,7 +87,8 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     const double tiles = (double)w.count, pixels = (double)w.n * (double)w.out[0] * (double)w.out[1];
     const double direct = pixels * 9.0 * (double)w.c * o / lanes;
     const double transforms = tiles * (c * 280.0 + o * 200.0) / lanes + c * o * 100.0 / lanes;
-    return tiles * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct / direct_speed;
+    const double rows = tiles > (double)w.gemm->mr ? tiles : (double)w.gemm->mr; /* fewer wait for the filters */
+    return rows * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct / direct_speed;
 }
 
 static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
@@ -134,6 +138,11 @@ size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__win
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
     return ftr__winograd_bytes(w.wide_c) + ftr__winograd_filter_bytes(&w) +
            ftr__winograd_worker(&w) * (size_t)ftr__pool_threads(cpu->pool);
+}
+
+size_t ftr__winograd_kept(const ftr__cpu *cpu, const ftr__conv *v) {
+    const ftr__winograd w = ftr__winograd_make(cpu, v, FTR__WINOGRAD_FORWARD);
+    return ftr__winograd_filter_bytes(&w);
 }
 
 /* --------------------------------------------------------------------------------------------------------- tiles -- */
@@ -266,6 +275,7 @@ static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     }
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
                     w->relu, pixels);
+    if (w->finish) ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
@@ -288,15 +298,17 @@ static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
 }
 
 void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, const float *from,
-                       const float *weight, const float *bias, bool relu, float *to, void *workspace) {
+                       const float *weight, const float *bias, bool relu, const ftr__conv_finish *finish, float *to,
+                       const ftr__winograd_memory *memory) {
     ftr__winograd w = ftr__winograd_make(cpu, v, pass);
-    w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to;
-    w.zeros = workspace;
-    w.filters = (float *)(void *)((unsigned char *)workspace + ftr__winograd_bytes(w.wide_c));
-    w.scratch = (unsigned char *)w.filters + ftr__winograd_filter_bytes(&w);
+    unsigned char *next = (unsigned char *)memory->workspace + ftr__winograd_bytes(w.wide_c);
+    w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to, w.finish = finish;
+    w.zeros = memory->workspace;
+    w.filters = memory->kept ? memory->kept : (float *)(void *)next;
+    w.scratch = next + ftr__winograd_filter_bytes(&w);
     w.worker = ftr__winograd_worker(&w);
     memset(w.zeros, 0, (size_t)w.wide_c * sizeof(float));
-    ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
+    if (!memory->kept || !memory->made) ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
     ftr__pool_run(cpu->pool, w.blocks * w.splits, ftr__winograd_block_task, &w);
 }
 
