@@ -186,9 +186,9 @@ parity: $B/parity ## all against PyTorch (PYTHON=/path/to/python; PARITY="optimi
 $B/parity: $B/split/tests/parity/parity.o $B/split/tests/parity/steps.o $B/split/support.a $B/libfasttrain.a
 	$(CC) $(SANITIZE) $^ -o $@ $(LIBS)
 
-# The op cases, goldens, models and whole runs with what is otherwise chosen by cost or by the CPU. Fusions: the op cases run
-# with and without them by themselves, and at each instruction set.
-ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_runs %/test_recompute %/test_plan,$(SPLIT_PROGRAMS))
+# The op cases, goldens (whole runs among them) and models with what is otherwise chosen by cost or by the CPU. Fusions: the op
+# cases run with and without all of them by themselves, and at each instruction set.
+ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_recompute %/test_plan,$(SPLIT_PROGRAMS))
 algorithms: $(SPLIT_PROGRAMS) ## the tests with each algorithm forced in turn; ends with the count
 	@WRAP="$(WRAP)" tests/algorithms $B/split/test_ops $(ALGORITHM_TESTS)
 

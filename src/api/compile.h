@@ -99,7 +99,7 @@ typedef enum ftr_mode {
 typedef enum ftr_fusion {
     FTR_FUSE_BIAS = 1 << 0,       /* "bias": a product and the sum with a bias, as a linear layer */
     FTR_FUSE_RELU = 1 << 1,       /* "relu": ReLU in the linear layer, convolution or batch norm before it */
-    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": batch norm, residual addition and ReLU; of no use without "relu" */
+    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": the sum with a residual in the batch norm before it */
     FTR_FUSE_RELU_GRAD = 1 << 3,  /* "relu_grad": ReLU's gradient in that of batch norm */
     FTR_FUSE_ACTIVATION = 1 << 4, /* "activation": SiLU, hardswish and ReLU6 in batch norm, their gradients in its gradient,
                                    * which computes again what went into them */

@@ -141,8 +141,12 @@ ftr__simd_level ftr__simd_detect(void) {
 
 bool ftr__has_bf16(void) {
 #if defined(__x86_64__) && !defined(FASTTRAIN_EMULATE_AVX512)
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return ftr__simd_detect() == FTR__SIMD_AVX512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1u);
+    unsigned a, b, c, d;
+    if (ftr__simd_detect() != FTR__SIMD_AVX512) return false; /* which is told in leaf 7 */
+    __cpuid_count(7, 0, a, b, c, d);
+    if (a < 1) return false; /* the last subleaf */
+    __cpuid_count(7, 1, a, b, c, d);
+    return a >> 5 & 1u;
 #else
     return false;
 #endif

@@ -64,7 +64,7 @@ static bool ftr__widen_inputs(ftr__fuser *f, ftr__node *node, int32_t count) {
 
 /* batch_norm(x) + residual, the residual being the sum's other operand. It cannot depend on the batch norm, whose only user
  * is the sum; it may come from a later node, which the schedule takes care of. */
-static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
+static void ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
     for (int32_t k = 0; k < 2; k++) {
         ftr__node *norm = ftr__only_for_next(f, add->in[k]);
         const int32_t residual = add->in[1 - k];
@@ -72,12 +72,12 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
         if (norm->in_count == 7 && norm->in[6]) continue;
         if (!ftr__same_kind(f->graph, residual, add->first_out) || !ftr__same_kind(f->graph, add->in[k], residual))
             continue;
-        if (!ftr__widen_inputs(f, norm, 7)) return NULL;
+        if (!ftr__widen_inputs(f, norm, 7)) return;
         norm->in[6] = residual;
+        norm->fused = "add";
         ftr__remove(f, add, norm->first_out);
-        return norm;
+        return;
     }
-    return NULL;
 }
 
 /* x [.., in] w + bias with a matrix w, [in, out] or, transposed, [out, in], as a linear layer. In f32 alone: mixed precision
@@ -107,14 +107,11 @@ static void ftr__fuse_bias(ftr__fuser *f, ftr__node *add) {
 /* relu(f(x)) and relu(batch_norm(x) + residual). */
 static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
-    if (!producer) return;
-    const bool with_residual = producer->op == FTR_OP_add;
-    if (with_residual) producer = ftr__may(f, FTR_FUSE_RESIDUAL) ? ftr__fuse_residual(f, producer) : NULL;
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
-    const bool was_product = producer->op == FTR_OP_linear && producer->fused;
-    producer->fused = with_residual ? "add, relu" : was_product ? "matmul, add, relu" : "relu";
+    const bool with_more = producer->fused != NULL;
+    producer->fused = !with_more ? "relu" : producer->op == FTR_OP_linear ? "matmul, add, relu" : "add, relu";
     ftr__remove(f, relu, producer->first_out);
 }
 
@@ -362,6 +359,7 @@ static void ftr__fuse_node(ftr__fuser *f, ftr__node *node) {
         break;
     case FTR_OP_add:
         if (ftr__may(f, FTR_FUSE_BIAS)) ftr__fuse_bias(f, node);
+        if (ftr__may(f, FTR_FUSE_RESIDUAL) && !node->dead) ftr__fuse_residual(f, node);
         break;
     case FTR_OP_attention:
         if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention(f, node);

@@ -378,7 +378,10 @@ static void evaluations_see_new_weights(void **state) {
     const ftr_tensor in = ftr_input(graph, "x", FTR_F32, FTR_SHAPE(2, SIDE, SIDE, IN));
     const ftr_conv2d_desc same = {.padding = {1, 1, 1, 1}};
     const ftr_tensor h = ftr_batch_norm(ftr_conv2d(in, "conv1", OUT, 3, &same), "bn", NULL);
-    const ftr_tensor loss = ftr_mean(ftr_conv2d(h, "conv2", OUT, 1, NULL), FTR_AXES(0, 1, 2, 3), false);
+    const ftr_tensor pixels = ftr_reshape(ftr_conv2d(h, "conv2", OUT, 1, NULL), FTR_SHAPE(2 * SIDE * SIDE, OUT));
+    const ftr_tensor few = ftr_conv2d(ftr_mean(h, FTR_AXES(1, 2), true), "conv3", OUT, 1, NULL);
+    const ftr_tensor loss = ftr_add(ftr_mean(ftr_linear(pixels, "fc", OUT, NULL), ftr_all_axes(), false),
+                                    ftr_mean(few, ftr_all_axes(), false));
     FTR_TEST_GRAPH_OK(graph);
     const ftr_optimizer optimizer = ftr_sgd(0.5);
     ftr_plan *train, *eval, *fresh;
@@ -387,15 +390,15 @@ static void evaluations_see_new_weights(void **state) {
     FTR_TEST_OK(context, ftr_feed(train, in, x, sizeof x));
     FTR_TEST_OK(context, ftr_feed(eval, in, x, sizeof x));
     double before = -1;
-    for (int32_t change = 0; change < 4; change++) {
+    static const char *const written[] = {"", "", "conv1.weight", "conv2.weight", "conv3.weight", "fc.weight"};
+    for (int32_t change = 0; change < 6; change++) {
         ftr_step_info info, again, expected;
         if (change == 1) {
             FTR_TEST_OK(context, ftr_step(train, NULL));
         } else if (change > 1) {
             ftr_test_fill_f32(weight, OUT * 9 * IN, &rng, -0.2, 0.2);
-            const ftr_tensor written = ftr_variable_find(graph, change == 2 ? "conv1.weight" : "conv2.weight");
-            FTR_TEST_OK(context,
-                        ftr_variable_write(written, weight, (change == 2 ? 9 * IN : OUT) * OUT * sizeof *weight));
+            FTR_TEST_OK(context, ftr_variable_write(ftr_variable_find(graph, written[change]), weight,
+                                                    (change == 2 ? 9 * IN : OUT) * OUT * sizeof *weight));
         }
         FTR_TEST_OK(context, ftr_step(eval, &info));
         FTR_TEST_OK(context, ftr_step(eval, &again));

@@ -557,6 +557,7 @@ static const conv_case conv_cases[] = {
     {"large 1x1, 48 to 17", {2, 21, 20, 48}, 17, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 7x7", {2, 21, 20, 3}, 16, {7, 7}, {.stride = {2, 2}, .padding = {3, 3, 3, 3}}, OP_LARGE},
     {"large depthwise", {2, 17, 16, 35}, 35, {3, 3}, {.groups = 35, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 3x3, 32 to 32", {1, 16, 16, 32}, 32, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large deep", {1, 6, 7, 130}, 70, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large dilated", {1, 25, 24, 8}, 17, {3, 3}, {.dilation = {3, 2}, .padding = {2, 3, 2, 1}}, OP_LARGE},

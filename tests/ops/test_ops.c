@@ -451,7 +451,8 @@ static bool has_product(const op_case *of) {
            strncmp(of->name, "conv2d", 6) == 0;
 }
 
-/* In bf16, by the CPU's own instructions even where they do not pay, and without. */
+/* In bf16, by the CPU's own instructions even where they do not pay, and without; by them also where Winograd's form would pay
+ * against f32, not against them. */
 static void test_bf16(void **state) {
     const op_case *of = ((const op_test *)*state)->of;
     const char *winograd = getenv("FASTTRAIN_WINOGRAD");
@@ -463,6 +464,9 @@ static void test_bf16(void **state) {
     setenv("FASTTRAIN_BF16", "on", 1);
     run_shadowed(of, (run_settings){.real = FTR_BF16});
     setenv("FASTTRAIN_BF16", "off", 1);
+    run_shadowed(of, (run_settings){.real = FTR_BF16});
+    setenv("FASTTRAIN_BF16", "on", 1);
+    setenv("FASTTRAIN_WINOGRAD", "auto", 1);
     run_shadowed(of, (run_settings){.real = FTR_BF16});
     unsetenv("FASTTRAIN_BF16");
     unsetenv("FASTTRAIN_WINOGRAD");

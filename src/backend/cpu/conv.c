@@ -285,7 +285,8 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, c
                           .bias = bias ? bias->data : NULL,
                           .bias_bf16 = bias && bias->dtype == FTR_BF16,
                           .bias_batch = true,
-                          .activation = call->attr->conv.activation};
+                          .activation = call->attr->conv.activation,
+                          .whole = true};
     ftr__conv_use_gather(p);
 }
 

@@ -61,7 +61,12 @@ static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
 }
 
 static size_t ftr__cpu_kept(const ftr_kernel_call *call) {
-    return call->op == FTR_OP_conv2d && !ftr__cpu_needs_f32(call) ? ftr__cpu_conv2d_kept(call) : 0;
+    if (ftr__cpu_needs_f32(call)) return 0;
+    switch (call->op) {
+    case FTR_OP_conv2d: return ftr__cpu_conv2d_kept(call);
+    case FTR_OP_linear: return ftr__cpu_linear_kept(call);
+    default: return 0;
+    }
 }
 
 static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {

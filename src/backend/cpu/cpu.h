@@ -253,8 +253,9 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
-/* ftr_kernel.kept of a convolution. */
+/* ftr_kernel.kept of a convolution and of a linear layer. */
 FTR_LIB size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call);
+FTR_LIB size_t ftr__cpu_linear_kept(const ftr_kernel_call *call);
 
 /* ftr_kernel.algorithm of a convolution or one of its gradients. */
 FTR_LIB const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call);

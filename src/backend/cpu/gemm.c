@@ -135,8 +135,10 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool shared = g->batch == 1 && !g->split && g->m > 2 * mr && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
-    p.shared_a = shared && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
+    const bool whole = g->whole && !g->pairs;
+    const bool shared =
+        g->batch == 1 && !g->split && (g->m > 2 * mr || whole) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
+    p.shared_a = shared && !whole && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
                  (g->a.at || g->a.segment == g->k);
     p.shared = shared && !p.shared_a;
     p.in_place = p.in_place && !p.shared_a;
@@ -471,11 +473,11 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
-    const bool regular = !p->direct && (!g->c_row || t->c);
+    const bool regular = !p->direct && (!g->c_row || t->c) && (width == nr || width == nr / 2);
     const int64_t step = t->c ? t->c_stride : g->c_stride;
     for (int64_t i = t->i0; i < t->i1; i += mr) {
         const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
-        if (regular && rows == mr && width == nr) { /* most tiles */
+        if (regular && rows == mr) { /* most tiles */
             float *const row = ftr__gemm_row(t, i, j);
             for (int64_t r = 0; r < mr; r++) tile.c[r] = row + r * step;
             tile.ahead = ftr__gemm_ahead(t, i, j, b);

@@ -46,6 +46,8 @@ typedef struct ftr__gemm {
     void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
     const void *finish_source;
 
+    bool whole; /* B is packed as a whole for few rows too, so that it can be kept */
+
     /* B as it is packed, in memory of the caller's for the next time: ftr__gemm_kept(); NULL: it is packed each time. */
     void *kept;
     bool kept_is_made;

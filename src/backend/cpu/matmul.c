@@ -42,13 +42,15 @@ static ftr__matmul ftr__matmul_make(const ftr_kernel_call *call) {
     return x;
 }
 
-/* Lines that lie one behind the other are read as pairs, which must not go over their ends. */
+/* Lines that lie one behind the other are read as pairs, which must not go over their ends. A weight as [in, out] comes in f32
+ * alone. */
 bool ftr__cpu_matmul_takes_bf16(const ftr_kernel_call *call) {
     if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
         call->out[0].dtype != FTR_BF16)
         return false;
     const ftr_shape *a = &call->in[0].shape;
     const bool linear = call->op == FTR_OP_linear;
+    if (linear && call->attr->linear.in_out) return false;
     const bool ta = !linear && call->attr->matmul.transpose_a, tb = linear || call->attr->matmul.transpose_b;
     return a->dim[a->rank - (ta ? 2 : 1)] % 2 == 0 || (ta && !tb);
 }
@@ -109,23 +111,24 @@ static void ftr__skinny_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Rows of a [m, k] against rows of b [n, k], if one of the two has few; otherwise returns false and does nothing. */
-static bool ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
+/* Whether one of the two has so few rows that it is worth it. */
+static bool ftr__skinny_fits(int64_t m, int64_t n, int64_t k) {
+    return k >= 8 && (m <= FTR__SKINNY_LINES || n <= FTR__SKINNY_LINES);
+}
+
+/* Rows of a [m, k] against rows of b [n, k], one of which has few. */
+static void ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
                             const float *bias, bool relu, float *c) {
     ftr__skinny s = {.simd = &cpu->simd->gemm, .k = k, .bias = bias, .relu = relu, .c = c};
-    if (m == 0 || n == 0) return true;
-    if (k < 8) return false;
+    if (m == 0 || n == 0) return;
     if (m <= FTR__SKINNY_LINES) {
         s.x = a, s.y = b, s.count_x = m, s.count_y = n, s.c_x = n, s.c_y = 1, s.bias_y = true;
-    } else if (n <= FTR__SKINNY_LINES) {
-        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
     } else {
-        return false;
+        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
     }
     const int64_t lines = (1 << 16) / (k * s.count_x) + 4; /* of work worth a task */
     s.chunk = ftr__gemm_max(lines / 4 * 4, ftr__gemm_ceil(s.count_y, 256) * 4);
     ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.count_y, s.chunk), ftr__skinny_task, &s);
-    return true;
 }
 
 static size_t ftr__matmul_offset_bytes(const ftr__matmul *x) {
@@ -144,8 +147,8 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
     const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
     if (call->out[0].count == 0) return FTR_OK;
     const bool a_lines = !ta || x.m == 1, b_lines = tb || x.n == 1;
-    if (call->in[0].dtype == FTR_F32 && x.batch == 1 && a_lines && b_lines &&
-        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data)) {
+    if (call->in[0].dtype == FTR_F32 && x.batch == 1 && a_lines && b_lines && ftr__skinny_fits(x.m, x.n, x.k)) {
+        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data);
         return FTR_OK;
     }
     unsigned char *workspace = (unsigned char *)call->workspace;
@@ -173,21 +176,26 @@ static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix 
     for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
     const bool pairs = call->in[0].dtype == FTR_BF16;
     const ftr_view *bias = ftr__optional_input(call, 2);
-    const ftr__simd_bf16 *bf16 = ftr__cpu_of(call)->bf16;
     *x = (ftr__gemm_matrix){.data = call->in[0].data, .stride = k};
-    *weight = (ftr__gemm_matrix){.data = call->in[1].data, .stride = in_out ? n : k, .elements = k, .bf16 = bf16};
+    *weight = (ftr__gemm_matrix){.data = call->in[1].data, .stride = in_out ? n : k};
     return (ftr__gemm){.batch = 1,
                        .m = m,
                        .n = n,
                        .k = pairs ? k / 2 : k,
                        .a = ftr__matmul_operand(x, k, true, pairs),
-                       .b = ftr__matmul_operand(weight, k, !in_out, pairs),
+                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__matmul_operand(weight, k, true, pairs),
                        .pairs = pairs,
                        .c = call->out[0].data,
                        .c_stride = n,
                        .bias = bias ? bias->data : NULL,
                        .bias_bf16 = bias && bias->dtype == FTR_BF16,
-                       .activation = call->attr->linear.activation};
+                       .activation = call->attr->linear.activation,
+                       .whole = !in_out};
+}
+
+/* Rows of x and of the weight, few of one of them; of f32. */
+static bool ftr__linear_is_skinny(const ftr_kernel_call *call, const ftr__gemm *g) {
+    return !g->pairs && (!call->attr->linear.in_out || g->n == 1) && ftr__skinny_fits(g->m, g->n, g->k);
 }
 
 size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
@@ -196,14 +204,21 @@ size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
     return ftr__gemm_workspace(ftr__cpu_of(call), &g);
 }
 
+size_t ftr__cpu_linear_kept(const ftr_kernel_call *call) {
+    ftr__gemm_matrix x, weight;
+    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    return ftr__linear_is_skinny(call, &g) ? 0 : ftr__gemm_kept(ftr__cpu_of(call), &g);
+}
+
 ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
     const ftr__cpu *cpu = ftr__cpu_of(call);
     ftr__gemm_matrix x, weight;
-    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
-    const bool relu = g.activation == FTR_ACT_RELU;
-    const bool lines = !g.pairs && (!call->attr->linear.in_out || g.n == 1);
-    if (!lines || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+    ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    g.kept = call->kept;
+    g.kept_is_made = call->kept_is_made;
+    if (ftr__linear_is_skinny(call, &g))
+        ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, g.activation == FTR_ACT_RELU, g.c);
+    else
         ftr__gemm_run(cpu, &g, call->workspace);
-    }
     return FTR_OK;
 }

@@ -60,13 +60,28 @@ static void ftr__broadcast_plan(ftr__broadcast *b, const ftr_kernel_call *call) 
     ftr__broadcast_tasks(b);
 }
 
-/* Where row `row` begins in each input. */
-static void ftr__broadcast_row(const ftr__broadcast *b, int64_t row, int64_t *offset) {
-    for (int32_t i = 0; i < b->inputs; i++) offset[i] = 0;
+/* A row: its place in the outer dimensions, and where it begins in each input. */
+typedef struct ftr__broadcast_at {
+    int64_t at[FTR_MAX_RANK], offset[FTR__POINTWISE_INPUTS];
+} ftr__broadcast_at;
+
+static ftr__broadcast_at ftr__broadcast_row(const ftr__broadcast *b, int64_t row) {
+    ftr__broadcast_at x = {.offset = {0}};
     for (int32_t d = b->outer - 1; d >= 0; d--) {
-        const int64_t at = row % b->dim[d];
+        x.at[d] = row % b->dim[d];
         row /= b->dim[d];
-        for (int32_t i = 0; i < b->inputs; i++) offset[i] += at * b->stride[i][d];
+        for (int32_t i = 0; i < b->inputs; i++) x.offset[i] += x.at[d] * b->stride[i][d];
+    }
+    return x;
+}
+
+/* The row behind it, without a division: rows may be short. */
+static void ftr__broadcast_next(const ftr__broadcast *b, ftr__broadcast_at *x) {
+    for (int32_t d = b->outer - 1; d >= 0; d--) {
+        for (int32_t i = 0; i < b->inputs; i++) x->offset[i] += b->stride[i][d];
+        if (++x->at[d] < b->dim[d]) return;
+        for (int32_t i = 0; i < b->inputs; i++) x->offset[i] -= b->dim[d] * b->stride[i][d];
+        x->at[d] = 0;
     }
 }
 
@@ -107,13 +122,12 @@ static void ftr__pointwise_pieces(const ftr__pointwise_job *job, int64_t n, cons
     }
 }
 
-static void ftr__pointwise_part(const ftr__pointwise_job *job, int64_t row, int64_t begin, int64_t n) {
+static void ftr__pointwise_part(const ftr__pointwise_job *job, int64_t row, const ftr__broadcast_at *at, int64_t begin,
+                                int64_t n) {
     const ftr__broadcast *b = &job->plan;
-    int64_t offset[FTR__POINTWISE_INPUTS];
     const void *in[FTR__POINTWISE_INPUTS];
-    ftr__broadcast_row(b, row, offset);
     for (int32_t i = 0; i < b->inputs; i++)
-        in[i] = (const char *)job->call->in[i].data + (size_t)(offset[i] + begin * b->inner[i]) * job->in_size[i];
+        in[i] = (const char *)job->call->in[i].data + (size_t)(at->offset[i] + begin * b->inner[i]) * job->in_size[i];
     char *out = (char *)job->call->out[0].data + (size_t)(row * b->n + begin) * job->out_size;
     if (job->pieces)
         ftr__pointwise_pieces(job, n, in, out);
@@ -128,12 +142,18 @@ static void ftr__pointwise_task(void *arg, int64_t task, int32_t worker) {
     if (b->chunks > 1) {
         const int64_t begin = task % b->chunks * FTR__POINTWISE_GRAIN;
         const int64_t n = b->n - begin < FTR__POINTWISE_GRAIN ? b->n - begin : FTR__POINTWISE_GRAIN;
-        ftr__pointwise_part(job, task / b->chunks, begin, n);
+        const int64_t row = task / b->chunks;
+        const ftr__broadcast_at at = ftr__broadcast_row(b, row);
+        ftr__pointwise_part(job, row, &at, begin, n);
         return;
     }
     const int64_t first = task * b->rows_per_task;
     const int64_t last = b->rows - first < b->rows_per_task ? b->rows : first + b->rows_per_task;
-    for (int64_t row = first; row < last; row++) ftr__pointwise_part(job, row, 0, b->n);
+    ftr__broadcast_at at = ftr__broadcast_row(b, first);
+    for (int64_t row = first; row < last; row++) {
+        ftr__pointwise_part(job, row, &at, 0, b->n);
+        ftr__broadcast_next(b, &at);
+    }
 }
 
 static ftr_status ftr__pointwise_start(const ftr_kernel_call *call, ftr__pointwise_row_fn row, bool pieces) {
