@@ -328,7 +328,8 @@ static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
 /* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
 static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
     const ftr_graph *graph = plan->graph;
-    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
+    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1])
+        return false;
     const ftr__node *weight = &graph->nodes[graph->values[node->in[1]].node];
     if (weight->op == FTR_OP_cast) weight = &graph->nodes[graph->values[weight->in[0]].node];
     return weight->variable >= 0;
@@ -485,17 +486,20 @@ static ftr_status ftr__plan_make(ftr_graph *graph, const ftr_compile_desc *desc,
     made->source = graph;
     ftr__arena_init(&made->arena, graph->context);
     const ftr_status status = ftr__plan_fill(made, desc, target);
-    if (status) ftr_plan_destroy(made);
-    else *plan = made;
+    if (status)
+        ftr_plan_destroy(made);
+    else
+        *plan = made;
     return status;
 }
 
 static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ftr_memory *m) {
-    return ftr__error(context, FTR_ERROR_OUT_OF_MEMORY,
-                      "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients %zu, "
-                      "optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
-                      budget, m->total, m->parameters, m->gradients, m->optimizer_state, m->activations, m->workspace,
-                      m->bookkeeping);
+    return ftr__error(
+        context, FTR_ERROR_OUT_OF_MEMORY,
+        "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients %zu, "
+        "optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+        budget, m->total, m->parameters, m->gradients, m->optimizer_state, m->activations, m->workspace,
+        m->bookkeeping);
 }
 
 /* What the activations may take for the plan to come down to the budget. The pass goes by what is live at one step, which the
@@ -508,7 +512,8 @@ static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, s
     return now > step && trial < TRIALS ? now - step : 0;
 }
 
-ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory, bool *fits) {
+ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory,
+                            bool *fits) {
     ftr_compile_desc quiet = *desc;
     ftr_memory least = {.total = SIZE_MAX}; /* of the trials: beside small values the bookkeeping of copies counts */
     size_t target = SIZE_MAX;
@@ -553,8 +558,10 @@ ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan 
     ftr_plan *made;
     ftr_status status = ftr__plan_within(graph, desc, &made, &memory, &fits);
     if (!status) status = ftr__plan_bring_up(made, desc);
-    if (!status) *plan = made;
-    else ftr_plan_destroy(made);
+    if (!status)
+        *plan = made;
+    else
+        ftr_plan_destroy(made);
     return status;
 }
 

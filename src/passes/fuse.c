@@ -7,7 +7,7 @@
 typedef struct ftr__fuser {
     ftr_plan *plan;
     ftr_graph *graph;
-    uint32_t off; /* fusions that are left out */
+    uint32_t off;  /* fusions that are left out */
     int32_t *uses; /* of each value; one more if it is kept */
     bool *needed;  /* nodes */
 } ftr__fuser;
@@ -332,17 +332,19 @@ static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
 
 /* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
 static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
-    static const char *const names[] = {"bias", "relu", "residual", "relu_grad", "activation", "conv_norm", "attention"};
+    static const char *const names[] = {"bias",       "relu",      "residual", "relu_grad",
+                                        "activation", "conv_norm", "attention"};
     for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
         const size_t length = strcspn(word, " ");
         uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
         for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++)
             if (strlen(names[i]) == length && strncmp(word, names[i], length) == 0) found = 1u << i;
         if (!found && length > 0)
-            return ftr__error(context, FTR_ERROR_NAME,
-                              "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
-                              "conv_norm or attention",
-                              (int)length, word);
+            return ftr__error(
+                context, FTR_ERROR_NAME,
+                "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
+                "conv_norm or attention",
+                (int)length, word);
         *off |= found;
         word += length + (word[length] == ' ');
     }

@@ -47,7 +47,9 @@ static ftr_tensor norm_and_relu(ftr_tensor x) { return ftr_relu(ftr_batch_norm(c
 
 static ftr_tensor norm_and_silu(ftr_tensor x) { return ftr_silu(ftr_batch_norm(conv(x, "conv"), "bn", NULL)); }
 
-static ftr_tensor norm_and_hardswish(ftr_tensor x) { return ftr_hardswish(ftr_batch_norm(conv(x, "conv"), "bn", NULL)); }
+static ftr_tensor norm_and_hardswish(ftr_tensor x) {
+    return ftr_hardswish(ftr_batch_norm(conv(x, "conv"), "bn", NULL));
+}
 
 static ftr_tensor norm_and_relu6(ftr_tensor x) { return ftr_relu6(ftr_batch_norm(conv(x, "conv"), "bn", NULL)); }
 
@@ -69,7 +71,8 @@ static const fusion_case cases[] = {
     {"activation", FTR_FUSE_ACTIVATION, "[fused: clamp_grad]", true, FTR_MODE_TRAIN, norm_and_relu6},
     {"activation", FTR_FUSE_ACTIVATION, "[fused: silu]", true, FTR_MODE_TRAIN, norm_and_silu},
     {"conv_norm", FTR_FUSE_CONV_NORM, "[fused: batch_norm and what followed it]", true, FTR_MODE_EVAL, norm_and_relu},
-    {"conv_norm", FTR_FUSE_CONV_NORM, "[fused: batch_norm and what followed it]", true, FTR_MODE_EVAL, norm_residual_relu},
+    {"conv_norm", FTR_FUSE_CONV_NORM, "[fused: batch_norm and what followed it]", true, FTR_MODE_EVAL,
+     norm_residual_relu},
     {"attention", FTR_FUSE_ATTENTION, "[fused: slice]", false, FTR_MODE_TRAIN, packed_attention},
     {"attention", FTR_FUSE_ATTENTION, "[fused: slice_grad, add]", false, FTR_MODE_TRAIN, packed_attention},
 };
@@ -147,7 +150,8 @@ static void each_switch_turns_its_fusion_off(void **state) {
     (void)state;
     for (int32_t i = 0; i < CASES; i++) {
         const fusion_case *of = &cases[i];
-        values *with = calloc(1, sizeof *with), *without = calloc(1, sizeof *without), *by_name = calloc(1, sizeof *by_name);
+        values *with = calloc(1, sizeof *with), *without = calloc(1, sizeof *without),
+               *by_name = calloc(1, sizeof *by_name);
         ftr_test_text *text = calloc(3, sizeof *text);
         run(of, 0, with, &text[0]);
         run(of, (uint32_t)of->fusion, without, &text[1]);
@@ -195,9 +199,10 @@ static void unknown_fusions_are_named(void **state) {
     assert_int_equal(setenv("FASTTRAIN_NO_FUSE", "relu relu7", 1), 0);
     assert_int_equal(ftr_compile(s.graph, &(ftr_compile_desc){.loss = s.loss}, &plan), FTR_ERROR_NAME);
     assert_int_equal(unsetenv("FASTTRAIN_NO_FUSE"), 0);
-    assert_string_equal(ftr_error_message(context),
-                        "compile: FASTTRAIN_NO_FUSE has 'relu7', expected all, bias, relu, residual, relu_grad, activation, "
-                        "conv_norm or attention");
+    assert_string_equal(
+        ftr_error_message(context),
+        "compile: FASTTRAIN_NO_FUSE has 'relu7', expected all, bias, relu, residual, relu_grad, activation, "
+        "conv_norm or attention");
     assert_null(plan);
     ftr_graph_destroy(s.graph);
     ftr_context_destroy(context);

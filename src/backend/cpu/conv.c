@@ -42,19 +42,23 @@ static bool ftr__gather_is_plain(const ftr__gather *g) {
     return true;
 }
 
-/* Where the taps of one grid point start. */
-static void ftr__gather_point(const ftr__gather *g, const char *image, int64_t y, int64_t x, int64_t first_tap,
-                              int64_t count, int64_t width, const float **to) {
-    const int64_t last_y = y + (g->taps[0] - 1) * g->tap_step[0], last_x = x + (g->taps[1] - 1) * g->tap_step[1];
-    const bool inside = ftr__gemm_min(y, last_y) >= 0 && ftr__gemm_max(y, last_y) < g->size[0] &&
-                        ftr__gemm_min(x, last_x) >= 0 && ftr__gemm_max(x, last_x) < g->size[1];
-    const int64_t pixel = g->channels * g->element;
+/* Where the taps of `count` points of a grid row start, the first of which reads pixel (y, x) for tap (0, 0). */
+static void ftr__gather_run(const ftr__gather *g, const char *image, int64_t y, int64_t x, int64_t count,
+                            int64_t first_tap, int64_t taps, int64_t width, const float **to) {
+    const int64_t step = g->step[1], pixel = g->channels * g->element, next = step * pixel;
     int64_t s = first_tap / g->taps[1], t = first_tap % g->taps[1];
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < taps; i++, to += width) {
         const int64_t py = y + s * g->tap_step[0], px = x + t * g->tap_step[1];
-        const bool hit = inside || (py >= 0 && py < g->size[0] && px >= 0 && px < g->size[1]);
-        const void *from = hit ? image + (py * g->size[1] + px) * pixel : g->zeros;
-        to[i * width] = (const float *)from;
+        const bool row = py >= 0 && py < g->size[0];
+        const int64_t from = (py * g->size[1] + px) * pixel;
+        if (row && px >= 0 && px + (count - 1) * step < g->size[1]) {
+            for (int64_t j = 0; j < count; j++) to[j] = (const float *)(const void *)(image + (from + j * next));
+        } else {
+            for (int64_t j = 0, at = px; j < count; j++, at += step) {
+                const void *there = row && at >= 0 && at < g->size[1] ? image + (from + j * next) : g->zeros;
+                to[j] = (const float *)there;
+            }
+        }
         if (++t == g->taps[1]) {
             t = 0;
             s++;
@@ -69,10 +73,12 @@ static void ftr__gather_rows(const void *source, int64_t batch, int64_t first, i
     const char *image = (const char *)g->data + batch * g->run * g->element;
     const int64_t image_size = g->size[0] * g->size[1] * g->channels * g->element;
     image += first / (g->grid[1] * g->grid[0]) * image_size;
-    for (int64_t i = 0; i < count; i++) {
-        ftr__gather_point(g, image, g->origin[0] + a * g->step[0], g->origin[1] + b * g->step[1], first_segment,
-                          segments, width, to + i);
-        if (++b < g->grid[1]) continue;
+    while (count > 0) {
+        const int64_t some = ftr__gemm_min(g->grid[1] - b, count);
+        ftr__gather_run(g, image, g->origin[0] + a * g->step[0], g->origin[1] + b * g->step[1], some, first_segment,
+                        segments, width, to);
+        to += some;
+        count -= some;
         b = 0;
         if (++a < g->grid[0]) continue;
         a = 0;

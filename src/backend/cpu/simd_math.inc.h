@@ -722,20 +722,32 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
 #undef FTR__NORM_APPLY
 }
 
-/* As norm_rows, a vector of all rows at a time. */
+/* As norm_rows, a vector of all rows at a time, of which `left` elements are there, if not the whole. */
+FTR__INLINE void FTR__S(norm_tile_vector)(bool whole, bool with_residual, ftr_activation activation, int64_t rows,
+                                          int64_t j, int64_t left, float *const *y, const float *const *residual,
+                                          const float *mean, const float *scale, const float *shift) {
+#define FTR__NORM_LOAD(p) (whole ? FTR__LOAD(p) : FTR__LOAD_SOME(p, left))
+    const FTR__VF m = FTR__NORM_LOAD(mean + j), a = FTR__NORM_LOAD(scale + j), b = FTR__NORM_LOAD(shift + j);
+    for (int64_t r = 0; r < rows; r++) {
+        FTR__VF t = FTR__FMA(FTR__NORM_LOAD(y[r] + j) - m, a, b);
+        if (with_residual) t += FTR__NORM_LOAD(residual[r] + j);
+        t = FTR__S(norm_activate)(activation, t);
+        if (whole)
+            FTR__STORE(y[r] + j, t);
+        else
+            FTR__STORE_SOME(y[r] + j, t, left);
+    }
+#undef FTR__NORM_LOAD
+}
+
 FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
                                         float *const *y, const float *const *residual, const float *mean,
                                         const float *scale, const float *shift) {
-    for (int64_t j = 0; j < columns; j += FTR__W) {
-        const int64_t left = columns - j;
-        const FTR__VF m = FTR__LOAD_SOME(mean + j, left), a = FTR__LOAD_SOME(scale + j, left);
-        const FTR__VF b = FTR__LOAD_SOME(shift + j, left);
-        for (int64_t r = 0; r < rows; r++) {
-            FTR__VF t = FTR__FMA(FTR__LOAD_SOME(y[r] + j, left) - m, a, b);
-            if (with_residual) t += FTR__LOAD_SOME(residual[r] + j, left);
-            FTR__STORE_SOME(y[r] + j, FTR__S(norm_activate)(activation, t), left);
-        }
-    }
+    int64_t j = 0;
+    for (; j + FTR__W <= columns; j += FTR__W)
+        FTR__S(norm_tile_vector)(true, with_residual, activation, rows, j, FTR__W, y, residual, mean, scale, shift);
+    if (j < columns) FTR__S(norm_tile_vector)
+    (false, with_residual, activation, rows, j, columns - j, y, residual, mean, scale, shift);
 }
 
 static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual,
