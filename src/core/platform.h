@@ -23,6 +23,9 @@ FTR_LIB bool ftr__has_fast_bf16(void);
 /* A variable of the environment; "" if it is not set. */
 FTR_LIB const char *ftr__environment(const char *name);
 
+/* Asks the system to put memory, of whole large pages, on such pages; it need not. */
+FTR_LIB void ftr__use_large_pages(void *memory, size_t size);
+
 /* ftr__simd_detect(), lowered by FASTTRAIN_SIMD. Errors: an unknown word, a level that is not there. */
 FTR_LIB ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level);
 

@@ -428,9 +428,9 @@ static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv 
 
 /* ftr__gemm.finish */
 static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                                  float *const *c) {
+                                  const float *const *from, float *const *c) {
     const ftr__conv_product *p = (const ftr__conv_product *)source;
-    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, c);
+    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, from, c);
 }
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {

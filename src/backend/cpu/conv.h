@@ -27,10 +27,11 @@ FTR_LIB size_t ftr__conv_finish_bytes(const ftr_kernel_call *call);
 /* Fills *finish, with scale and shift in `memory`; false if the call has no batch norm. */
 FTR_LIB bool ftr__conv_finish_open(const ftr_kernel_call *call, void *memory, ftr__conv_finish *finish);
 
-/* `columns` channels from `channel` on of pixels of y, up to FTR__CONV_FINISH_ROWS; those that are NULL are left out. */
+/* `columns` channels from `channel` on of pixels of y, up to FTR__CONV_FINISH_ROWS; those that are NULL are left out. They
+ * come from rows x, or from y itself if that is NULL. */
 #define FTR__CONV_FINISH_ROWS 16
 FTR_LIB void ftr__conv_finish_rows(const ftr__conv_finish *finish, int64_t rows, int64_t channel, int64_t columns,
-                                   float *const *y);
+                                   const float *const *x, float *const *y);
 
 /* Whether depthwise.c is the one to compute it: few channels a group. */
 FTR_LIB bool ftr__conv_is_depthwise(const ftr__conv *v);

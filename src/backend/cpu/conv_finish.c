@@ -32,16 +32,18 @@ bool ftr__conv_finish_open(const ftr_kernel_call *call, void *memory, ftr__conv_
     return true;
 }
 
-void ftr__conv_finish_rows(const ftr__conv_finish *f, int64_t rows, int64_t channel, int64_t columns, float *const *y) {
+void ftr__conv_finish_rows(const ftr__conv_finish *f, int64_t rows, int64_t channel, int64_t columns,
+                           const float *const *x, float *const *y) {
     float *to[FTR__CONV_FINISH_ROWS];
-    const float *residual[FTR__CONV_FINISH_ROWS];
+    const float *from[FTR__CONV_FINISH_ROWS], *residual[FTR__CONV_FINISH_ROWS];
     int64_t count = 0;
     for (int64_t i = 0; i < rows; i++) {
         if (!y[i]) continue;
         to[count] = y[i];
+        from[count] = x ? x[i] : y[i];
         if (f->residual) residual[count] = f->residual + (y[i] - f->y);
         count++;
     }
-    f->math->norm_tile(count, columns, to, f->residual ? residual : NULL, f->mean + channel, f->scale + channel,
+    f->math->norm_tile(count, columns, from, to, f->residual ? residual : NULL, f->mean + channel, f->scale + channel,
                        f->shift + channel, f->activation);
 }

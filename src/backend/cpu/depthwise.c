@@ -258,7 +258,7 @@ static void ftr__depthwise_finish(const ftr__depthwise_job *w, int64_t n, int64_
     for (int64_t i = 0; i < pixels; i += FTR__CONV_FINISH_ROWS) {
         const int64_t rows = ftr__gemm_min(FTR__CONV_FINISH_ROWS, pixels - i);
         for (int64_t r = 0; r < rows; r++) y[r] = from + (i + r) * w->to_channels;
-        ftr__conv_finish_rows(w->finish, rows, c, channels, y);
+        ftr__conv_finish_rows(w->finish, rows, c, channels, NULL, y);
     }
 }
 

@@ -20,6 +20,9 @@
 #define FTR__GEMM_DIRECT_DEPTH 84     /* least depth of such a block */
 #define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
+#define FTR__GEMM_NEAR 4096           /* floats of B that stay in the L1 cache while rows go by */
+#define FTR__GEMM_ROWS 4              /* tiles of rows that go by at once, if all of B is that near */
+#define FTR__GEMM_SHORT 64            /* depth of a tile that ends before memory answers */
 #define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
@@ -429,9 +432,21 @@ static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t
     return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
 }
 
-/* Of pairs whose sums this task rounds: a panel of B against all its rows. Sums wait in its scratch or, of one block of k, pass
- * through a buffer. */
-static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j) {
+/* Where rows of the result are, at column j. */
+static void ftr__gemm_rows_of(const ftr__gemm_block *t, int64_t i, int64_t rows, int64_t j, float **c) {
+    const ftr__gemm *g = t->plan->gemm;
+    if (g->c_row && !t->c) {
+        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r, j);
+        return;
+    }
+    float *const row = ftr__gemm_row(t, i, j);
+    const int64_t step = t->c ? t->c_stride : g->c_stride;
+    for (int64_t r = 0; r < rows; r++) c[r] = row + r * step;
+}
+
+/* Of pairs whose sums this task rounds: a panel of B against its rows i0 to i1 - 1. Sums wait in its scratch or, of one block of
+ * k, pass through a buffer. */
+static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
@@ -444,8 +459,8 @@ static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j) {
         ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
-    for (int64_t i = t->i0; i < t->i1; i += mr) {
-        const int64_t rows = ftr__gemm_min(mr, t->i1 - i);
+    for (int64_t i = i0; i < i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, i1 - i);
         for (int64_t r = 0; r < mr; r++)
             tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
         tile.ahead = ftr__gemm_ahead(t, i, j, b);
@@ -454,52 +469,51 @@ static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j) {
     }
 }
 
-/* A panel of B against all rows of the task. Tiles that stick out at the right go through a buffer. */
-static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
+/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, and so do those
+ * that are finished: their memory is then touched once. */
+static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
     const size_t bytes = (size_t)width * sizeof(float);
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
+    float *c[FTR__GEMM_MAX_MR];
+    const float *from[FTR__GEMM_MAX_MR];
     int64_t b_stride;
     const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
     ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
     tile.narrow = width <= nr / 2;
     memset(none, 0, sizeof none);
-    if (width < nr) memset(edge, 0, sizeof edge);
+    if (width < nr && t->load) memset(edge, 0, sizeof edge);
     if (t->last && g->bias) {
         memset(bias, 0, sizeof bias);
         ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
-    const bool regular = !p->direct && (!g->c_row || t->c) && (width == nr || width == nr / 2);
-    const int64_t step = t->c ? t->c_stride : g->c_stride;
-    for (int64_t i = t->i0; i < t->i1; i += mr) {
-        const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
-        if (regular && rows == mr) { /* most tiles */
-            float *const row = ftr__gemm_row(t, i, j);
-            for (int64_t r = 0; r < mr; r++) tile.c[r] = row + r * step;
-            tile.ahead = ftr__gemm_ahead(t, i, j, b);
-            ftr__gemm_multiply(t, i, b, b_stride, &tile);
-            if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, tile.c);
-            continue;
-        }
-        float *c[FTR__GEMM_MAX_MR];
-        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r, j);
+    const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
+    const bool together = !g->c_row || t->c;
+    if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? t->c_stride : g->c_stride);
+    for (int64_t r = 0; r < mr; r++) from[r] = edge + r * nr;
+    for (int64_t i = i0; i < i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
+        const bool buffered = (finished && !t->load) || width < nr / 2 || (width < nr && !(whole && rows == mr));
+        ftr__gemm_rows_of(t, i, rows, j, c);
         for (int64_t r = 0; r < mr; r++) {
             const bool there = r >= above && r < above + rows;
-            tile.c[r] = !there ? none : width < nr ? edge + (r - above) * nr : c[r - above];
+            tile.c[r] = !there ? none : buffered ? edge + (r - above) * nr : c[r - above];
         }
-        if (width < nr && t->load) {
+        if (buffered && t->load) {
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
         }
+        tile.asks = !buffered;
         tile.ahead = ftr__gemm_ahead(t, i, j, b);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
-        if (width < nr) {
+        if (finished) {
+            g->finish(g->finish_source, t->batch, rows, j, width, buffered ? from : (const float *const *)c, c);
+        } else if (buffered) {
             for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr + skip, bytes);
         }
-        if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, c);
     }
 }
 
@@ -533,11 +547,16 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         if (p->whole_b && t.depth > 0)
             ftr__gemm_pack_lines(p, &g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
                                  t.b);
-        for (int64_t j = t.j0; j < t.j1; j += p->panel) {
-            if (p->rounded)
-                ftr__gemm_panel_rounded(&t, j);
-            else
-                ftr__gemm_panel(&t, j);
+        const bool near = p->shared && t.depth * (t.j1 - t.j0) <= FTR__GEMM_NEAR;
+        const int64_t rows = near ? FTR__GEMM_ROWS * p->simd->mr : p->tm;
+        for (int64_t i = t.i0; i < t.i1; i += rows) {
+            const int64_t end_row = ftr__gemm_min(i + rows, t.i1);
+            for (int64_t j = t.j0; j < t.j1; j += p->panel) {
+                if (p->rounded)
+                    ftr__gemm_panel_rounded(&t, j, i, end_row);
+                else
+                    ftr__gemm_panel(&t, j, i, end_row);
+            }
         }
         t.k += t.depth;
     } while (t.k < end);

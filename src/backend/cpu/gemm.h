@@ -42,8 +42,10 @@ typedef struct ftr__gemm {
     void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
-    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. */
-    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
+    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. What was
+     * computed lies in rows `from`, which may be those of c. */
+    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
+                   const float *const *from, float *const *c);
     const void *finish_source;
 
     bool whole; /* B is packed as a whole for few rows too, so that it can be kept */

@@ -14,7 +14,9 @@ typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
     const float *bias;  /* nr of them, or NULL */
     const float *ahead; /* memory that is asked for on the way, 64 bytes for each k: what the next tiles need */
-    bool load;          /* add to what is there */
+    int64_t ask; /* elements from c to the result's memory that is asked for: the tile's own, or the next one's */
+    bool asks;
+    bool load; /* add to what is there */
     bool relu;
     bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
 } ftr__gemm_tile;

@@ -24,8 +24,8 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 
 /* The result's memory is asked for before the sums are made. */
 #define FTR__TILE_ASK(i)                                                                                               \
-    __builtin_prefetch(tile->c[i], 1);                                                                                 \
-    if (FTR__W == 16 && !narrow) __builtin_prefetch(tile->c[i] + FTR__W, 1);
+    if (i < rows) __builtin_prefetch(tile->c[i] + tile->ask, 1);                                                       \
+    if (i < rows && FTR__W == 16 && !narrow) __builtin_prefetch(tile->c[i] + tile->ask + FTR__W, 1);
 
 /* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
 #define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
@@ -39,7 +39,9 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
                                      int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
     const float *const ahead = tile->ahead;
-    FTR__ROWS(FTR__TILE_ASK)
+    if (tile->asks) {
+        FTR__ROWS(FTR__TILE_ASK)
+    }
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
@@ -62,6 +64,9 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
                                        const float *const *a, const float *b, int64_t b_stride,
                                        const ftr__gemm_tile *tile) {
     const float *ahead = tile->ahead;
+    if (tile->asks) {
+        FTR__ROWS(FTR__TILE_ASK)
+    }
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t s = 0; s < segments; s++, a += FTR__MR) {
 #define FTR__TILE_POINTER(i) const float *const a##i = a[i];

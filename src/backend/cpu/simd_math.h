@@ -112,10 +112,11 @@ typedef struct ftr__simd_math {
      * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, ftr_activation activation, float *y);
-    /* The same of rows that lie apart, in place: y[r][j] = activation((y[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]).
-     * `residual` may be NULL. */
-    void (*norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual, const float *mean,
-                      const float *scale, const float *shift, ftr_activation activation);
+    /* The same of rows that lie apart: y[r][j] = activation((x[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]). Rows of x
+     * may be those of y. `residual` may be NULL. */
+    void (*norm_tile)(int64_t rows, int64_t columns, const float *const *x, float *const *y,
+                      const float *const *residual, const float *mean, const float *scale, const float *shift,
+                      ftr_activation activation);
     /* Of FTR__NORM_TILE columns at most: sum[j] += sum of x - center[j], squares[j] += sum of its square. Rows are `stride`
      * apart. */
     void (*norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center, float *sum,

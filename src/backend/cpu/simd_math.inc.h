@@ -16,17 +16,31 @@
 #define FTR__SUM_BLOCK 32
 
 FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) {
-    FTR__VF v = {0};
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_maskload_ps(
+        p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+#else
+    FTR__VF v;
     float lanes[FTR__W] = {0};
     for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
     __builtin_memcpy(&v, lanes, sizeof v);
     return v;
+#endif
 }
 
 FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
+#elif FTR__SIMD_LEVEL == 2
+    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
+                        (__m256)v);
+#else
     float lanes[FTR__W];
     __builtin_memcpy(lanes, &v, sizeof v);
     for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
+#endif
 }
 
 /* A vector, or its first n elements if n is less than a vector. */
@@ -724,12 +738,15 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
 
 /* As norm_rows, a vector of all rows at a time, of which `left` elements are there, if not the whole. */
 FTR__INLINE void FTR__S(norm_tile_vector)(bool whole, bool with_residual, ftr_activation activation, int64_t rows,
-                                          int64_t j, int64_t left, float *const *y, const float *const *residual,
-                                          const float *mean, const float *scale, const float *shift) {
+                                          int64_t j, int64_t left, const float *const *x, float *const *y,
+                                          const float *const *residual, const float *mean, const float *scale,
+                                          const float *shift) {
 #define FTR__NORM_LOAD(p) (whole ? FTR__LOAD(p) : FTR__LOAD_SOME(p, left))
     const FTR__VF m = FTR__NORM_LOAD(mean + j), a = FTR__NORM_LOAD(scale + j), b = FTR__NORM_LOAD(shift + j);
+    const int64_t next = rows > 1 ? rows * (y[1] - y[0]) : 0; /* to the rows below */
     for (int64_t r = 0; r < rows; r++) {
-        FTR__VF t = FTR__FMA(FTR__NORM_LOAD(y[r] + j) - m, a, b);
+        if (x[r] != y[r]) __builtin_prefetch(y[r] + (j + next), 1);
+        FTR__VF t = FTR__FMA(FTR__NORM_LOAD(x[r] + j) - m, a, b);
         if (with_residual) t += FTR__NORM_LOAD(residual[r] + j);
         t = FTR__S(norm_activate)(activation, t);
         if (whole)
@@ -741,19 +758,20 @@ FTR__INLINE void FTR__S(norm_tile_vector)(bool whole, bool with_residual, ftr_ac
 }
 
 FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
-                                        float *const *y, const float *const *residual, const float *mean,
-                                        const float *scale, const float *shift) {
+                                        const float *const *x, float *const *y, const float *const *residual,
+                                        const float *mean, const float *scale, const float *shift) {
     int64_t j = 0;
     for (; j + FTR__W <= columns; j += FTR__W)
-        FTR__S(norm_tile_vector)(true, with_residual, activation, rows, j, FTR__W, y, residual, mean, scale, shift);
+        FTR__S(norm_tile_vector)(true, with_residual, activation, rows, j, FTR__W, x, y, residual, mean, scale, shift);
     if (j < columns) FTR__S(norm_tile_vector)
-    (false, with_residual, activation, rows, j, columns - j, y, residual, mean, scale, shift);
+    (false, with_residual, activation, rows, j, columns - j, x, y, residual, mean, scale, shift);
 }
 
-static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual,
-                              const float *mean, const float *scale, const float *shift, ftr_activation activation) {
+static void FTR__S(norm_tile)(int64_t rows, int64_t columns, const float *const *x, float *const *y,
+                              const float *const *residual, const float *mean, const float *scale, const float *shift,
+                              ftr_activation activation) {
 #define FTR__NORM_TILE_ROWS(with_residual, act)                                                                        \
-    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, y, residual, mean, scale, shift)
+    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, x, y, residual, mean, scale, shift)
     switch (activation) {
     case FTR_ACT_RELU:
         if (residual)

@@ -275,7 +275,8 @@ static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     }
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
                     w->relu, pixels);
-    if (w->finish) ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, pixels);
+    if (w->finish)
+        ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, NULL, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
