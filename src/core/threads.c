@@ -1,7 +1,8 @@
-/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until
- * they found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes
- * late finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes
- * of a step follow each other closely, and sleeps then. With more threads than cores nobody spins. */
+/* A job is open while tasks may be taken from it. Workers join an open job and count as active until they found no task
+ * left; the caller works too, then closes the job and waits for the active ones. A worker that comes late finds the job
+ * closed and never touches it. One atomic word holds the job's number, whether it is open and how many are active, so that
+ * joining and leaving take no lock. Between jobs a worker spins for a moment, because the nodes of a step follow each other
+ * closely, and sleeps then. With more threads than cores nobody spins. */
 #include "core/threads.h"
 
 #include <signal.h>
@@ -14,7 +15,19 @@
 #include <sys/resource.h>
 #endif
 
-#define FTR__SPINS 1500
+#define FTR__SPINS 4000 /* 100 to 200 microseconds */
+
+/* ftr__pool.state: the job's number, then whether it is open, then the active workers. */
+#define FTR__JOB_NEXT ((uint64_t)1 << 32)
+#define FTR__JOB_OPEN ((uint64_t)1 << 31)
+#define FTR__JOB_ACTIVE (FTR__JOB_OPEN - 1)
+
+/* A thread's part of a job's tasks: neighbours, so that it meets the same rows from node to node, which are then in its
+ * core's cache. Whoever is done with its own part goes on with the others'. */
+typedef struct ftr__part {
+    _Alignas(FTR__ALIGNMENT) atomic_llong next;
+    int64_t end;
+} ftr__part;
 
 typedef struct ftr__worker {
     ftr__pool *pool;
@@ -27,20 +40,19 @@ struct ftr__pool {
     int32_t started; /* workers that run */
     int32_t spins;
     ftr__worker *workers; /* threads - 1 of them */
+    ftr__part *parts;     /* one a thread */
 
-    pthread_mutex_t mutex;
+    pthread_mutex_t mutex; /* for those that sleep */
     pthread_cond_t job_opened;
     pthread_cond_t all_left;
-    int32_t sleeping;
-    bool caller_sleeping;
-    bool open, stop;
-    atomic_int generation; /* counts jobs; written under the mutex */
-    atomic_int active;     /* workers in the open job; written under the mutex */
+    atomic_int sleeping;         /* workers that sleep, or are about to */
+    atomic_bool caller_sleeping; /* likewise */
+    atomic_bool stop;
+    atomic_ullong state;
 
+    /* The job: written by the caller while none is open and nobody active. */
     ftr__task_fn fn;
     void *arg;
-    int64_t tasks;
-    atomic_llong next;
 };
 
 static inline void ftr__pause(void) {
@@ -52,64 +64,89 @@ static inline void ftr__pause(void) {
 }
 
 static void ftr__take_tasks(ftr__pool *pool, int32_t worker) {
-    for (;;) {
-        const int64_t task = (int64_t)atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (task >= pool->tasks) return;
-        pool->fn(pool->arg, task, worker);
+    for (int32_t i = 0; i < pool->threads; i++) {
+        ftr__part *part = &pool->parts[(worker + i) % pool->threads];
+        for (;;) {
+            const int64_t task = (int64_t)atomic_fetch_add_explicit(&part->next, 1, memory_order_relaxed);
+            if (task >= part->end) break;
+            pool->fn(pool->arg, task, worker);
+        }
     }
+}
+
+static uint64_t ftr__job_number(uint64_t state) { return state / FTR__JOB_NEXT; }
+
+/* Waits for another job than number `seen`, or for the end. */
+static void ftr__await_job(ftr__pool *pool, uint64_t seen) {
+    for (int32_t i = 0; i < pool->spins; i++) {
+        if (ftr__job_number(atomic_load_explicit(&pool->state, memory_order_acquire)) != seen) return;
+        ftr__pause();
+    }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleeping, 1); /* before looking again: the caller opens a job, then looks for sleepers */
+    while (!atomic_load(&pool->stop) && ftr__job_number(atomic_load(&pool->state)) == seen)
+        pthread_cond_wait(&pool->job_opened, &pool->mutex);
+    atomic_fetch_sub(&pool->sleeping, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Counts as active if the job is open. *seen is its number. */
+static bool ftr__join_job(ftr__pool *pool, uint64_t *seen) {
+    unsigned long long state = atomic_load(&pool->state);
+    do {
+        *seen = ftr__job_number(state);
+        if (!(state & FTR__JOB_OPEN)) return false;
+    } while (!atomic_compare_exchange_weak(&pool->state, &state, state + 1));
+    return true;
+}
+
+static void ftr__leave_job(ftr__pool *pool) {
+    const uint64_t state = atomic_fetch_sub(&pool->state, 1);
+    if ((state & FTR__JOB_ACTIVE) != 1 || !atomic_load(&pool->caller_sleeping)) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_signal(&pool->all_left);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
 static void *ftr__worker_main(void *arg) {
     ftr__worker *worker = arg;
     ftr__pool *pool = worker->pool;
-    int seen = 0;
-    for (;;) {
-        for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->generation, memory_order_acquire) == seen;
-             i++)
-            ftr__pause();
-        pthread_mutex_lock(&pool->mutex);
-        while (!pool->stop && atomic_load_explicit(&pool->generation, memory_order_relaxed) == seen) {
-            pool->sleeping++;
-            pthread_cond_wait(&pool->job_opened, &pool->mutex);
-            pool->sleeping--;
+    uint64_t seen = 0;
+    while (!atomic_load(&pool->stop)) {
+        if (ftr__join_job(pool, &seen)) {
+            ftr__take_tasks(pool, worker->index);
+            ftr__leave_job(pool);
         }
-        seen = atomic_load_explicit(&pool->generation, memory_order_relaxed);
-        const bool stop = pool->stop, join = pool->open && !pool->stop;
-        if (join) atomic_fetch_add_explicit(&pool->active, 1, memory_order_relaxed);
-        pthread_mutex_unlock(&pool->mutex);
-        if (stop) return NULL;
-        if (!join) continue;
-        ftr__take_tasks(pool, worker->index);
-        pthread_mutex_lock(&pool->mutex);
-        if (atomic_fetch_sub_explicit(&pool->active, 1, memory_order_release) == 1 && pool->caller_sleeping)
-            pthread_cond_signal(&pool->all_left);
-        pthread_mutex_unlock(&pool->mutex);
+        ftr__await_job(pool, seen);
     }
+    return NULL;
 }
 
 static void ftr__pool_open_job(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void *arg) {
-    pthread_mutex_lock(&pool->mutex);
     pool->fn = fn;
     pool->arg = arg;
-    pool->tasks = tasks;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    pool->open = true;
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
-    if (pool->sleeping > 0) pthread_cond_broadcast(&pool->job_opened);
+    for (int32_t i = 0; i < pool->threads; i++) {
+        atomic_store_explicit(&pool->parts[i].next, tasks * i / pool->threads, memory_order_relaxed);
+        pool->parts[i].end = tasks * (i + 1) / pool->threads;
+    }
+    const uint64_t number = ftr__job_number(atomic_load_explicit(&pool->state, memory_order_relaxed)) + 1;
+    atomic_store(&pool->state, number * FTR__JOB_NEXT | FTR__JOB_OPEN);
+    if (atomic_load(&pool->sleeping) == 0) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->job_opened);
     pthread_mutex_unlock(&pool->mutex);
 }
 
+static bool ftr__pool_is_busy(ftr__pool *pool) { return (atomic_load(&pool->state) & FTR__JOB_ACTIVE) != 0; }
+
 static void ftr__pool_close_job(ftr__pool *pool) {
+    atomic_fetch_and(&pool->state, ~FTR__JOB_OPEN);
+    for (int32_t i = 0; i < pool->spins && ftr__pool_is_busy(pool); i++) ftr__pause();
+    if (!ftr__pool_is_busy(pool)) return;
     pthread_mutex_lock(&pool->mutex);
-    pool->open = false;
-    pthread_mutex_unlock(&pool->mutex);
-    for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->active, memory_order_acquire) > 0; i++)
-        ftr__pause();
-    pthread_mutex_lock(&pool->mutex);
-    pool->caller_sleeping = true;
-    while (atomic_load_explicit(&pool->active, memory_order_acquire) > 0)
-        pthread_cond_wait(&pool->all_left, &pool->mutex);
-    pool->caller_sleeping = false;
+    atomic_store(&pool->caller_sleeping, true); /* before looking again: a worker leaves, then looks for the caller */
+    while (ftr__pool_is_busy(pool)) pthread_cond_wait(&pool->all_left, &pool->mutex);
+    atomic_store(&pool->caller_sleeping, false);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -160,16 +197,27 @@ static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
     return FTR_OK;
 }
 
+/* The parts, the pool, its workers. */
+static size_t ftr__pool_bytes(int32_t threads) {
+    return (size_t)threads * (sizeof(ftr__part) + sizeof(ftr__worker)) + sizeof(ftr__pool);
+}
+
 ftr_status ftr__pool_create(ftr_context *context, int32_t threads, ftr__pool **pool) {
     *pool = NULL;
-    const size_t worker_bytes = (size_t)threads * sizeof(ftr__worker);
-    ftr__pool *made = ftr__allocate(context, sizeof *made + worker_bytes);
-    if (!made) return ftr__out_of_memory(context, "thread pool", sizeof *made + worker_bytes);
-    *made = (ftr__pool){.threads = threads, .workers = (ftr__worker *)(made + 1)};
+    const size_t bytes = ftr__pool_bytes(threads);
+    ftr__part *parts = ftr__allocate(context, bytes);
+    if (!parts) return ftr__out_of_memory(context, "thread pool", bytes);
+    ftr__pool *made = (ftr__pool *)(void *)(parts + threads);
+    *made = (ftr__pool){.threads = threads, .parts = parts, .workers = (ftr__worker *)(made + 1)};
     made->spins = threads <= ftr__core_count() ? FTR__SPINS : 0;
-    atomic_init(&made->generation, 0);
-    atomic_init(&made->active, 0);
-    atomic_init(&made->next, 0);
+    atomic_init(&made->sleeping, 0);
+    atomic_init(&made->caller_sleeping, false);
+    atomic_init(&made->stop, false);
+    atomic_init(&made->state, 0);
+    for (int32_t i = 0; i < threads; i++) {
+        atomic_init(&parts[i].next, 0);
+        parts[i].end = 0;
+    }
     pthread_mutex_init(&made->mutex, NULL);
     pthread_cond_init(&made->job_opened, NULL);
     pthread_cond_init(&made->all_left, NULL);
@@ -185,15 +233,15 @@ ftr_status ftr__pool_create(ftr_context *context, int32_t threads, ftr__pool **p
 void ftr__pool_destroy(ftr_context *context, ftr__pool *pool) {
     if (!pool) return;
     pthread_mutex_lock(&pool->mutex);
-    pool->stop = true;
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
+    atomic_store(&pool->stop, true);
+    atomic_fetch_add(&pool->state, FTR__JOB_NEXT); /* for those that spin */
     pthread_cond_broadcast(&pool->job_opened);
     pthread_mutex_unlock(&pool->mutex);
     for (int32_t i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->all_left);
     pthread_cond_destroy(&pool->job_opened);
     pthread_mutex_destroy(&pool->mutex);
-    ftr__release(context, pool, sizeof *pool + (size_t)pool->threads * sizeof(ftr__worker));
+    ftr__release(context, pool->parts, ftr__pool_bytes(pool->threads));
 }
 
 int32_t ftr__core_count(void) {

@@ -10,6 +10,7 @@
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
+#define FTR__GEMM_WHOLE (4 << 20)     /* floats of B up to which it is packed as a whole, if it is to be */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
@@ -138,20 +139,23 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool whole = g->whole && !g->pairs;
+    const bool few = g->whole && !g->pairs; /* for few rows too */
     const bool shared =
-        g->batch == 1 && !g->split && (g->m > 2 * mr || whole) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
-    p.shared_a = shared && !whole && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
+        g->batch == 1 && !g->split && (g->m > 2 * mr || few) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
+    p.shared_a = shared && !few && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
                  (g->a.at || g->a.segment == g->k);
     p.shared = shared && !p.shared_a;
     p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
     p.rounded = g->pairs && p.pieces == 1;
     p.sums = p.rounded && p.kc < g->k;
-    if (shared && !g->pairs) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
-    if (p.shared) {
+    const bool whole = few && p.shared && g->k * g->n <= FTR__GEMM_WHOLE;
+    if (shared && !whole && !g->pairs) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
+    if (p.shared && !whole) {
         const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
         p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
+    }
+    if (p.shared) {
         p.b_bytes = ftr__gemm_align((size_t)(p.ks * ftr__gemm_ceil(p.nc, nr) * nr) * sizeof(float));
     }
     if (p.shared_a)
@@ -421,15 +425,24 @@ static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, 
     return (const float *)g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
-/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
-static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. All
+ * tiles of rows ask for a part: memory answers no faster. */
+static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b, ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
-    if (p->direct) return ftr__gemm_direct_ahead(t, i, j, b);
-    if (p->in_place && p->gemm->a.dense && j == t->j0)
-        return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
-    const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
-    if (p->shared_a) return t->a + ((i - t->i0) / p->simd->mr + 1) * p->a_tile;
-    return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, index = (i - t->i0) / mr;
+    tile->ahead_step = 16;
+    if (p->direct) {
+        tile->ahead = ftr__gemm_direct_ahead(t, i, j, b);
+    } else if (p->in_place && p->gemm->a.dense && j == t->j0) {
+        tile->ahead = t->pointers[index * mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
+    } else if (p->shared_a) {
+        tile->ahead = t->a + (index + 1) * p->a_tile;
+    } else if (p->shared && j + nr < t->j1) {
+        tile->ahead_step = ftr__gemm_min(ftr__gemm_ceil(nr, ftr__gemm_ceil(t->i1 - t->i0, mr)), 16);
+        tile->ahead = b + p->ks * nr + index * t->depth * tile->ahead_step;
+    } else {
+        tile->ahead = b;
+    }
 }
 
 /* Where rows of the result are, at column j. */
@@ -463,7 +476,7 @@ static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t
         const int64_t rows = ftr__gemm_min(mr, i1 - i);
         for (int64_t r = 0; r < mr; r++)
             tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
-        tile.ahead = ftr__gemm_ahead(t, i, j, b);
+        ftr__gemm_ask_ahead(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (t->last) ftr__gemm_round(t, i, rows, j, width, tile.c);
     }
@@ -507,7 +520,7 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
             for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
         }
         tile.asks = !buffered;
-        tile.ahead = ftr__gemm_ahead(t, i, j, b);
+        ftr__gemm_ask_ahead(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
         if (finished) {
             g->finish(g->finish_source, t->batch, rows, j, width, buffered ? from : (const float *const *)c, c);

@@ -40,11 +40,12 @@ FTR__BF16_INLINE void ftr__bf16_store(const ftr__gemm_tile *tile, int32_t row, i
 FTR__BF16_INLINE void ftr__bf16_packed(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
                                        int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__BF16_MR;
-    const float *const ahead = tile->ahead;
+    const float *ahead = tile->ahead;
     FTR__BF16_ROWS(FTR__BF16_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const __m512bh b0 = ftr__bf16_load(b), b1 = narrow ? b0 : ftr__bf16_load(b + 16);
-        __builtin_prefetch(ahead + 16 * k, 0, 2);
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += tile->ahead_step;
 #define FTR__BF16_STEP(i)                                                                                              \
     {                                                                                                                  \
         const __m512bh x = ftr__bf16_splat(a + i);                                                                     \
@@ -71,7 +72,7 @@ FTR__BF16_INLINE void ftr__bf16_in_place(int32_t rows, bool narrow, int64_t segm
         for (int64_t k = 0; k < length; k++) {
             const __m512bh b0 = ftr__bf16_load(b), b1 = narrow ? b0 : ftr__bf16_load(b + 16);
             __builtin_prefetch(ahead, 0, 2);
-            ahead += 16;
+            ahead += tile->ahead_step;
 #define FTR__BF16_STEP(i)                                                                                              \
     if (i < rows) {                                                                                                    \
         const __m512bh x = ftr__bf16_splat(a##i + k);                                                                  \

@@ -12,8 +12,10 @@
  * elements; the driver points rows that do not exist at a buffer of its own. */
 typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
-    const float *bias;  /* nr of them, or NULL */
-    const float *ahead; /* memory that is asked for on the way, 64 bytes for each k: what the next tiles need */
+    const float *bias; /* nr of them, or NULL */
+    const float
+        *ahead; /* memory that is asked for on the way, `ahead_step` elements for each k: what the next tiles need */
+    int64_t ahead_step;
     int64_t ask; /* elements from c to the result's memory that is asked for: the tile's own, or the next one's */
     bool asks;
     bool load; /* add to what is there */

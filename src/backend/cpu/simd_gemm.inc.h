@@ -38,14 +38,16 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
                                      int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
-    const float *const ahead = tile->ahead;
+    const float *ahead = tile->ahead;
+    const int64_t ahead_step = tile->ahead_step;
     if (tile->asks) {
         FTR__ROWS(FTR__TILE_ASK)
     }
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
-        __builtin_prefetch(ahead + 16 * k, 0, 2);
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += ahead_step;
 #define FTR__TILE_STEP(i)                                                                                              \
     {                                                                                                                  \
         const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
@@ -64,6 +66,7 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
                                        const float *const *a, const float *b, int64_t b_stride,
                                        const ftr__gemm_tile *tile) {
     const float *ahead = tile->ahead;
+    const int64_t ahead_step = tile->ahead_step;
     if (tile->asks) {
         FTR__ROWS(FTR__TILE_ASK)
     }
@@ -75,7 +78,7 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
         for (int64_t k = 0; k < length; k++) {
             const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
             __builtin_prefetch(ahead, 0, 2);
-            ahead += 16;
+            ahead += ahead_step;
 #define FTR__TILE_STEP(i)                                                                                              \
     if (i < rows) {                                                                                                    \
         const FTR__VF x = FTR__SPLAT(a##i[k]);                                                                         \
