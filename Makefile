@@ -188,9 +188,10 @@ $B/parity: $B/split/tests/parity/parity.o $B/split/tests/parity/steps.o $B/split
 
 # The op cases, goldens (whole runs among them) and models with what is otherwise chosen by cost or by the CPU. Fusions: the op
 # cases run with and without all of them by themselves, and at each instruction set.
-ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_recompute %/test_plan,$(SPLIT_PROGRAMS))
+ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_plan,$(SPLIT_PROGRAMS))
+SOME_MODELS = mlp mnist_cnn resnet20 mobilenet_v3_small_half efficientnet_lite0 vit_ti_16 gpt_chars gpt_untied
 algorithms: $(SPLIT_PROGRAMS) ## the tests with each algorithm forced in turn; ends with the count
-	@WRAP="$(WRAP)" tests/algorithms $B/split/test_ops $(ALGORITHM_TESTS)
+	@WRAP="$(WRAP)" FTR_TEST_MODELS="$(SOME_MODELS)" tests/algorithms $B/split/test_ops $(ALGORITHM_TESTS)
 
 check-dropin: ## a project outside the tree that only has the header
 	@tests/dropin/run
@@ -201,7 +202,7 @@ SANITIZED = @$(MAKE) --no-print-directory $(PARALLEL) test-split B=build/$1 WERR
 
 asan: ## the tests on src/ under AddressSanitizer and UBSan
 	$(call SANITIZED,asan,address -fsanitize=undefined -fno-sanitize-recover=all) \
-	    FTR_TEST_MODELS="mlp mnist_cnn resnet20 mobilenet_v3_small_half efficientnet_lite0 vit_ti_16 gpt_chars gpt_untied"
+	    FTR_TEST_MODELS="$(SOME_MODELS)"
 
 # ThreadSanitizer needs addresses that are not randomized on some kernels. Of the op cases the modes run that use threads
 # each in its own way; the others compute the same kernels again (FTR_TEST_OPS: see tests/ops/test_ops.c).

@@ -772,6 +772,10 @@ int main(int argc, char **argv) {
         add_test(&s, "error", op_error_name(i), op_error_test, op_error_state(i));
     }
     filter(&s, argc > 1 ? argv[1] : NULL, getenv("FTR_TEST_OPS"));
+    if (s.count == 0) {
+        fprintf(stderr, "no test is called so\n");
+        return EXIT_FAILURE;
+    }
     int failed = _cmocka_run_group_tests("ops", s.tests, s.count, NULL, NULL);
     print_counts(&s);
     for (size_t i = 0; i < s.count; i++) {

@@ -11,6 +11,7 @@
 #define FTR__DEPTHWISE_GROUP 8                /* channels a group, at most */
 #define FTR__DEPTHWISE_TASK_BYTES (1 << 18)   /* of the larger side of a task */
 #define FTR__DEPTHWISE_TASKS 16               /* that there should be at least */
+#define FTR__DEPTHWISE_LEAST_ROWS 2           /* of a task, if rows are cut for their number */
 #define FTR__DEPTHWISE_PLANES_BYTES (1 << 18) /* of a task's planes, if a block of channels is not larger */
 #define FTR__DEPTHWISE_CHANNELS 192           /* of a task of the weight's gradient, about */
 #define FTR__DEPTHWISE_ROWS 4                 /* that go by while sums are in registers */
@@ -114,12 +115,14 @@ static int64_t ftr__depthwise_plane_bytes(const ftr__depthwise_job *w) {
 }
 
 /* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there
- * would be few tasks. */
+ * would be few tasks. Rows first: the node before has left them in the caches so. */
 static void ftr__depthwise_cut(ftr__depthwise_job *w) {
     const int64_t to = w->to[0] * w->to[1] * w->to_channels, from = w->from[0] * w->from[1] * w->from_channels;
     const int64_t bytes = (int64_t)sizeof(float) * ftr__gemm_max(to, from);
-    const int64_t parts = ftr__gemm_max(ftr__gemm_ceil(bytes, FTR__DEPTHWISE_TASK_BYTES), 1);
-    w->rows = ftr__gemm_ceil(ftr__gemm_max(w->to[0], 1), ftr__gemm_min(parts, ftr__gemm_max(w->to[0], 1)));
+    const int64_t wanted = ftr__gemm_ceil(FTR__DEPTHWISE_TASKS, ftr__gemm_max(w->conv.n, 1));
+    const int64_t parts = ftr__gemm_max(ftr__gemm_ceil(bytes, FTR__DEPTHWISE_TASK_BYTES),
+                                        ftr__gemm_min(wanted, w->to[0] / FTR__DEPTHWISE_LEAST_ROWS));
+    w->rows = ftr__gemm_ceil(ftr__gemm_max(w->to[0], 1), ftr__gemm_max(ftr__gemm_min(parts, w->to[0]), 1));
     w->parts = ftr__gemm_ceil(w->to[0], w->rows);
     const int64_t split = ftr__gemm_ceil(FTR__DEPTHWISE_TASKS, ftr__gemm_max(w->conv.n * w->parts, 1));
     w->block = ftr__depthwise_whole(w, ftr__gemm_ceil(w->to_channels, split));
