@@ -13,8 +13,9 @@ extern "C" {
  * convolutions and attention run in the half type; exponentials, losses, softmax, sums and layer norms in f32; everything
  * else in the type of what it gets: the rules of PyTorch's autocast, op by op (the last column of ops.def). Parameters,
  * optimizer state, running statistics, the loss and what the caller reads keep their declared types; a parameter is cast
- * once a step however often it is used, and gradients of parameters are f32. On the CPU the half types are types of
- * storage: they halve the memory of activations, and each op computes in f32 and rounds its results. */
+ * once a step however often it is used, and gradients of parameters are f32. On the CPU the half types halve
+ * the memory of activations. Each op computes in f32 and rounds its results; products of bf16 multiply pairs with
+ * avx512_bf16 where that is faster (FASTTRAIN_BF16, see ftr_context_create()). */
 typedef enum ftr_amp {
     FTR_AMP_OFF = 0,
     FTR_AMP_FP16, /* f16: more exact than bf16, but gradients below 6e-8 vanish without loss scaling */

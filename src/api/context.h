@@ -66,7 +66,10 @@ typedef struct ftr_context_desc {
  * the CPU lacks, or an unknown word, is an FTR_ERROR_INVALID_ARGUMENT. FASTTRAIN_WINOGRAD (auto, on, off) is for 3x3
  * convolutions of the CPU backend: in Winograd's form F(4x4, 3x3) they need a third to a half of the time, and their rounding
  * errors are about twice those of the direct sum; an infinity or NaN in a 6x6 tile of the input reaches all of its 4x4 results.
- * "auto" takes it where it pays, "off" never. Thread safe. */
+ * "auto" takes it where it pays, "off" never. FASTTRAIN_BF16 (auto, on, off) is for matrix products and convolutions of bf16
+ * tensors: dot products of pairs by avx512_bf16, which sum up in f32 and take subnormal numbers for 0, or f32 arithmetic on
+ * widened numbers. "auto" takes the first on AMD's CPUs, where it is up to twice as fast; "on" wherever the CPU has it at the
+ * instruction set in use. Thread safe. */
 FTR_API ftr_status ftr_context_create(const ftr_context_desc *desc, ftr_context **context);
 
 /* Frees a context. NULL is allowed. */

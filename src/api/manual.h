@@ -218,8 +218,9 @@
  * losses stay f32, and what you read has its declared type. Choose FTR_AMP_BF16 unless the hardware has f16 alone:
  * gradients in f16 vanish below 6e-8, so that FTR_AMP_FP16 comes with dynamic loss scaling. ftr_train_desc.scaler has its
  * constants, PyTorch's GradScaler's; steps whose gradients overflow are left out and counted (skipped_steps), and
- * schedules follow the steps that were applied. On the CPU half types are types of storage: activations take about half
- * the memory, the arithmetic is f32. They can be used by hand too: ftr_cast(x, FTR_BF16), and on what it gives.
+ * schedules follow the steps that were applied. On the CPU activations then take about half the memory. The arithmetic is
+ * f32, but for products of bf16 on CPUs where avx512_bf16 is faster, with sums in f32. Half types can be used by hand too:
+ * ftr_cast(x, FTR_BF16), and on what it gives.
  *
  * Apart from the type, ftr_optimizer.clip_norm limits the norm of all gradients together; ftr_step_info.grad_norm has it.
  *
@@ -252,10 +253,11 @@
  *                              instruction set
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
+ *   FASTTRAIN_BF16             environment: on or off, whether products of bf16 use avx512_bf16; see ftr_context_create()
  *   FASTTRAIN_WINOGRAD         environment: off, to compute all convolutions as direct sums; see ftr_context_create()
  *   FASTTRAIN_NO_FUSE          environment: fusions to leave out; see ftr_fusion
  *
  * 15  WHAT IT DOES NOT DO
  *
- * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, whatever the type of storage (f64 is
- * for reference backends). Windows is not supported. */
+ * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, or sum up in it, whatever the type of
+ * storage (f64 is for reference backends). Windows is not supported. */

@@ -88,7 +88,8 @@ static unsigned long long ftr__groups_free(void) {
 size_t ftr__free_memory(void) {
     char text[4096];
     if (!ftr__read_start("/proc/meminfo", text, sizeof text)) return 0;
-    const unsigned long long available = ftr__number_behind(text, "MemAvailable:", 0) * 1024, group = ftr__groups_free();
+    const unsigned long long available = ftr__number_behind(text, "MemAvailable:", 0) * 1024,
+                             group = ftr__groups_free();
     const unsigned long long left = group < available ? group : available;
     return left < SIZE_MAX ? (size_t)left : SIZE_MAX;
 }
@@ -141,6 +142,29 @@ ftr__simd_level ftr__simd_detect(void) {
 #endif
 }
 
+bool ftr__has_bf16(void) {
+#if defined(__x86_64__) && !defined(FASTTRAIN_EMULATE_AVX512)
+    unsigned a, b, c, d;
+    if (ftr__simd_detect() != FTR__SIMD_AVX512) return false; /* which is told in leaf 7 */
+    __cpuid_count(7, 0, a, b, c, d);
+    if (a < 1) return false; /* the last subleaf */
+    __cpuid_count(7, 1, a, b, c, d);
+    return a >> 5 & 1u;
+#else
+    return false;
+#endif
+}
+
+bool ftr__has_fast_bf16(void) {
+#if defined(__x86_64__)
+    unsigned most, b, c, d;
+    __cpuid(0, most, b, c, d);
+    return ftr__has_bf16() && b == 0x68747541u && d == 0x69746e65u && c == 0x444d4163u; /* AuthenticAMD */
+#else
+    return false;
+#endif
+}
+
 void ftr__use_large_pages(void *memory, size_t size) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     (void)madvise(memory, size, MADV_HUGEPAGE);
@@ -169,8 +193,8 @@ ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level) {
         const ftr__simd_level candidate = (ftr__simd_level)i;
         if (strcmp(word, ftr__simd_level_name(candidate)) != 0) continue;
         if (!ftr__simd_includes(best, candidate))
-            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_SIMD is '%s', but this CPU has '%s'", word,
-                              ftr__simd_level_name(best));
+            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_SIMD is '%s', but this CPU has '%s'",
+                              word, ftr__simd_level_name(best));
         *level = candidate;
         return FTR_OK;
     }

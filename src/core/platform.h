@@ -14,6 +14,12 @@ typedef enum ftr__simd_level {
 /* The best level that this CPU and operating system run. */
 FTR_LIB ftr__simd_level ftr__simd_detect(void);
 
+/* Whether the CPU multiplies bf16 (AVX512_BF16), besides having AVX-512; and whether that is faster than to widen the numbers
+ * and multiply f32. AMD's (Zen 4 and later) do as many of these instructions in a cycle as multiply-adds of f32. Intel's do half
+ * of them at best (Cooper Lake), a quarter since Sapphire Rapids, which has other instructions for it. */
+FTR_LIB bool ftr__has_bf16(void);
+FTR_LIB bool ftr__has_fast_bf16(void);
+
 /* A variable of the environment; "" if it is not set. */
 FTR_LIB const char *ftr__environment(const char *name);
 

@@ -432,6 +432,8 @@ static const struct {
     {"tall", 2, 2, {0}, {0}, 1031, 19, 17, OP_LARGE},
     {"deep", 2, 2, {0}, {0}, 9, 2050, 13, OP_LARGE},
     {"large batched", 3, 3, {5}, {5}, 37, 65, 50, OP_LARGE},
+    {"deep and wide", 2, 2, {0}, {0}, 35, 1102, 550, OP_LARGE},
+    {"in pieces", 2, 2, {0}, {0}, 17, 8195, 34, OP_LARGE},
 };
 
 static ftr_shape matrix_shape(int32_t rank, const int64_t *batch, int64_t rows, int64_t columns) {
@@ -555,6 +557,7 @@ static const conv_case conv_cases[] = {
     {"large 1x1, 48 to 17", {2, 21, 20, 48}, 17, {1, 1}, {.groups = 0}, OP_LARGE},
     {"large 7x7", {2, 21, 20, 3}, 16, {7, 7}, {.stride = {2, 2}, .padding = {3, 3, 3, 3}}, OP_LARGE},
     {"large depthwise", {2, 17, 16, 35}, 35, {3, 3}, {.groups = 35, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 3x3, 32 to 32", {1, 16, 16, 32}, 32, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large deep", {1, 6, 7, 130}, 70, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large dilated", {1, 25, 24, 8}, 17, {3, 3}, {.dilation = {3, 2}, .padding = {2, 3, 2, 1}}, OP_LARGE},

@@ -4,6 +4,7 @@
  *                    set that the machine has, with and without the fuse pass
  *   half             the case in f16 and in bf16: each kernel against the oracle's in the same type, on the same inputs, and
  *                    the same bits with other numbers of threads
+ *   bf16             products in bf16, with the CPU's instructions for them (FASTTRAIN_BF16=on) and without
  *   amp              the same of the case in f32 that is compiled for mixed precision
  *   gradient         the oracle's gradients against central differences in f64
  *   determinism      the same bits with 1, 2, 3 and 8 threads
@@ -444,6 +445,60 @@ static void test_amp(void **state) {
     run_shadowed(of, (run_settings){.real = FTR_F32, .amp = FTR_AMP_BF16, .no_fuse = true});
 }
 
+/* Ops with products, whose kernels have a form of their own for bf16 where the CPU multiplies it. */
+static bool has_product(const op_case *of) {
+    return strncmp(of->name, "matmul", 6) == 0 || strncmp(of->name, "linear", 6) == 0 ||
+           strncmp(of->name, "conv2d", 6) == 0;
+}
+
+/* In bf16, by the CPU's own instructions even where they do not pay, and without; by them also where Winograd's form would pay
+ * against f32, not against them. */
+static void test_bf16(void **state) {
+    const op_case *of = ((const op_test *)*state)->of;
+    const char *winograd = getenv("FASTTRAIN_WINOGRAD");
+    char before[16] = "";
+    if (winograd) {
+        snprintf(before, sizeof before, "%s", winograd);
+    }
+    setenv("FASTTRAIN_WINOGRAD", "off", 1);
+    setenv("FASTTRAIN_BF16", "on", 1);
+    run_shadowed(of, (run_settings){.real = FTR_BF16});
+    setenv("FASTTRAIN_BF16", "off", 1);
+    run_shadowed(of, (run_settings){.real = FTR_BF16});
+    setenv("FASTTRAIN_BF16", "on", 1);
+    setenv("FASTTRAIN_WINOGRAD", "auto", 1);
+    run_shadowed(of, (run_settings){.real = FTR_BF16});
+    unsetenv("FASTTRAIN_BF16");
+    unsetenv("FASTTRAIN_WINOGRAD");
+    if (winograd) {
+        setenv("FASTTRAIN_WINOGRAD", before, 1);
+    }
+}
+
+/* The words of the environment that choose algorithms. */
+static void test_words(void **state) {
+    (void)state;
+    static const char *const variables[] = {"FASTTRAIN_BF16", "FASTTRAIN_WINOGRAD"};
+    static const char *const words[] = {"", "auto", "on", "off", "yes", "of"};
+    for (size_t v = 0; v < FTR_TEST_LENGTH(variables); v++) {
+        char *old = getenv(variables[v]) ? strdup(getenv(variables[v])) : NULL;
+        for (size_t w = 0; w < FTR_TEST_LENGTH(words); w++) {
+            setenv(variables[v], words[w], 1);
+            ftr_context *context = NULL;
+            ftr_context_desc desc = {.threads = 1, .log_level = FTR_LOG_SILENT};
+            const ftr_status status = ftr_context_create(&desc, &context);
+            assert_int_equal(status, w < 4 ? FTR_OK : FTR_ERROR_INVALID_ARGUMENT);
+            assert_true((context != NULL) == (status == FTR_OK));
+            ftr_context_destroy(context);
+        }
+        unsetenv(variables[v]);
+        if (old) {
+            setenv(variables[v], old, 1);
+        }
+        free(old);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------ coverage -- */
 
 static void collect_ops(void *user, const char *pass, const ftr_graph *graph) {
@@ -649,8 +704,8 @@ static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
 
 /* One line, which tests/run shows. */
 static void print_counts(const suite *s) {
-    static const char *const modes[] = {"gradient", "determinism", "half", "amp", "error"};
-    static const char *const names[] = {"gradient", "determinism", "half", "amp", "malformed"};
+    static const char *const modes[] = {"gradient", "determinism", "half", "bf16", "amp", "error"};
+    static const char *const names[] = {"gradient", "determinism", "half", "bf16", "amp", "malformed"};
     const char *before = "oracle ";
     printf("\nop cases: ");
     for (size_t l = 0; l < FTR_TEST_LENGTH(levels); l++) {
@@ -680,6 +735,7 @@ int main(int argc, char **argv) {
     next++; /* a case of NULL ends the list for the coverage test */
     add_test(&s, "oracle", "is complete", test_oracle_is_complete, NULL);
     add_test(&s, "oracle", "philox known answers", test_philox_answers, NULL);
+    add_test(&s, "words", "of the environment", test_words, NULL);
     add_test(&s, "coverage", "every op of ops.def", test_coverage, tests);
     add_test(&s, "coverage", "every gradient of ops.def", test_gradient_coverage, tests);
     add_test(&s, "coverage", "malformed cases of ops.def", test_error_coverage, NULL);
@@ -705,6 +761,9 @@ int main(int argc, char **argv) {
     }
     for (int32_t i = 0; i < case_count; i++) {
         add_test(&s, "half", cases[i].name, test_half, &tests[i]);
+        if (has_product(&cases[i])) {
+            add_test(&s, "bf16", cases[i].name, test_bf16, &tests[i]);
+        }
         if (!(cases[i].flags & OP_LARGE)) {
             add_test(&s, "amp", cases[i].name, test_amp, &tests[i]);
         }

@@ -26,10 +26,13 @@ static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x,
  * Gathering: point (a, b) of a grid reads, for tap (s, t), the pixel (origin + a * step + s * tap_step, ...) of an image;
  * outside the image it reads zeros. A forward convolution is one such; so is each stride phase of its gradient. */
 typedef struct ftr__gather {
-    const float *data, *zeros;
-    int64_t size[2], channels; /* of the image */
-    int64_t run;               /* channels of a group */
+    const void *data, *zeros;
+    const ftr__simd_bf16 *bf16; /* elements are bf16, read in pairs; NULL: f32 */
+    int64_t element;            /* bytes of one */
+    int64_t size[2], channels;  /* of the image */
+    int64_t run;                /* channels of a group */
     int64_t grid[2], step[2], origin[2], taps[2], tap_step[2];
+    int64_t points; /* of all images' grids; of pairs */
 } ftr__gather;
 
 static bool ftr__gather_is_plain(const ftr__gather *g) {
@@ -40,19 +43,21 @@ static bool ftr__gather_is_plain(const ftr__gather *g) {
 }
 
 /* Where the taps of `count` points of a grid row start, the first of which reads pixel (y, x) for tap (0, 0). */
-static void ftr__gather_run(const ftr__gather *g, const float *image, int64_t y, int64_t x, int64_t count,
+static void ftr__gather_run(const ftr__gather *g, const char *image, int64_t y, int64_t x, int64_t count,
                             int64_t first_tap, int64_t taps, int64_t width, const float **to) {
-    const int64_t step = g->step[1], next = step * g->channels;
+    const int64_t step = g->step[1], pixel = g->channels * g->element, next = step * pixel;
     int64_t s = first_tap / g->taps[1], t = first_tap % g->taps[1];
     for (int64_t i = 0; i < taps; i++, to += width) {
         const int64_t py = y + s * g->tap_step[0], px = x + t * g->tap_step[1];
         const bool row = py >= 0 && py < g->size[0];
-        const int64_t from = (py * g->size[1] + px) * g->channels;
+        const int64_t from = (py * g->size[1] + px) * pixel;
         if (row && px >= 0 && px + (count - 1) * step < g->size[1]) {
-            for (int64_t j = 0; j < count; j++) to[j] = image + (from + j * next);
+            for (int64_t j = 0; j < count; j++) to[j] = (const float *)(const void *)(image + (from + j * next));
         } else {
-            for (int64_t j = 0, at = px; j < count; j++, at += step)
-                to[j] = row && at >= 0 && at < g->size[1] ? image + (from + j * next) : g->zeros;
+            for (int64_t j = 0, at = px; j < count; j++, at += step) {
+                const void *there = row && at >= 0 && at < g->size[1] ? image + (from + j * next) : g->zeros;
+                to[j] = (const float *)there;
+            }
         }
         if (++t == g->taps[1]) {
             t = 0;
@@ -65,8 +70,8 @@ static void ftr__gather_rows(const void *source, int64_t batch, int64_t first, i
                              int64_t segments, int64_t width, const float **to) {
     const ftr__gather *g = (const ftr__gather *)source;
     int64_t b = first % g->grid[1], a = first / g->grid[1] % g->grid[0];
-    const float *image = g->data + batch * g->run;
-    const int64_t image_size = g->size[0] * g->size[1] * g->channels;
+    const char *image = (const char *)g->data + batch * g->run * g->element;
+    const int64_t image_size = g->size[0] * g->size[1] * g->channels * g->element;
     image += first / (g->grid[1] * g->grid[0]) * image_size;
     while (count > 0) {
         const int64_t some = ftr__gemm_min(g->grid[1] - b, count);
@@ -115,7 +120,36 @@ static void ftr__gather_pack(const void *source, int64_t batch, int64_t first, i
     for (int64_t done = 0; done < count;) {
         const int64_t tap = (first + done) / g->run, channel = (first + done) % g->run;
         const int64_t channels = ftr__gemm_min(g->run - channel, count - done);
-        ftr__gather_tap(g, g->data + batch * g->run + channel, tap, channels, width, k, depth, to + done);
+        ftr__gather_tap(g, (const float *)g->data + batch * g->run + channel, tap, channels, width, k, depth,
+                        to + done);
+        done += channels;
+    }
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
+/* Where grid point k reads a tap: NULL outside the image. */
+static const uint16_t *ftr__gather_pixel(const ftr__gather *g, const uint16_t *data, const int64_t tap[2], int64_t k) {
+    const int64_t b = k % g->grid[1], a = k / g->grid[1] % g->grid[0], n = k / (g->grid[1] * g->grid[0]);
+    const int64_t y = g->origin[0] + tap[0] * g->tap_step[0] + a * g->step[0];
+    const int64_t x = g->origin[1] + tap[1] * g->tap_step[1] + b * g->step[1];
+    if (y < 0 || y >= g->size[0] || x < 0 || x >= g->size[1]) return NULL;
+    return data + ((n * g->size[0] + y) * g->size[1] + x) * g->channels;
+}
+
+/* The same of bf16: grid points 2 k and 2 k + 1 are pair k. */
+static void ftr__gather_pack_pairs(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                   int64_t k, int64_t depth, float *to) {
+    const ftr__gather *g = (const ftr__gather *)source;
+    for (int64_t done = 0; done < count;) {
+        const int64_t tap = (first + done) / g->run, channel = (first + done) % g->run;
+        const int64_t channels = ftr__gemm_min(g->run - channel, count - done);
+        const int64_t at[2] = {tap / g->taps[1], tap % g->taps[1]};
+        const uint16_t *data = (const uint16_t *)g->data + batch * g->run + channel, *zeros = g->zeros;
+        for (int64_t d = 0; d < depth; d++) {
+            const uint16_t *one = ftr__gather_pixel(g, data, at, 2 * (k + d));
+            const uint16_t *two = 2 * (k + d) + 1 < g->points ? ftr__gather_pixel(g, data, at, 2 * (k + d) + 1) : NULL;
+            g->bf16->zip(channels, one ? one : zeros, two, to + d * width + done);
+        }
         done += channels;
     }
     ftr__gemm_clear(depth, width - count, width, to + count);
@@ -131,25 +165,39 @@ typedef struct ftr__conv_product {
     ftr__gemm gemm;
     ftr__conv conv;
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
-    const float *weight;
-    float *dx;
+    const void *weight;
+    void *dx;
     const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
+
+/* A call that keeps its bf16 tensors has passed ftr__cpu_conv2d_takes_bf16(). */
+static const ftr__simd_bf16 *ftr__conv_bf16(const ftr_kernel_call *call) {
+    return call->in[0].dtype == FTR_BF16 ? ftr__cpu_of(call)->bf16 : NULL;
+}
+
+/* Words of `count` elements, which are pairs of bf16 or f32. */
+static int64_t ftr__conv_words(const ftr__gather *g, int64_t count) {
+    return g->bf16 ? ftr__gemm_ceil(count, 2) : count;
+}
 
 static size_t ftr__conv_zeros(int64_t channels) { return ftr__gemm_align((size_t)channels * sizeof(float)); }
 
 static void ftr__conv_use_gather(ftr__conv_product *p) {
-    if (ftr__gather_is_plain(&p->gather)) {
-        p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
-        p->gemm.a = ftr__gemm_k_together(&p->plain, p->gemm.k);
+    const ftr__gather *g = &p->gather;
+    if (ftr__gather_is_plain(g)) {
+        p->plain = (ftr__gemm_matrix){.data = g->data, .batch = g->run, .stride = g->channels};
+        p->gemm.a =
+            g->bf16 ? ftr__gemm_pairs_k_together(&p->plain, 2 * p->gemm.k) : ftr__gemm_k_together(&p->plain, p->gemm.k);
     } else {
-        p->gemm.a = (ftr__gemm_operand){.source = &p->gather, .segment = p->gather.run, .rows = ftr__gather_rows};
+        p->gemm.a = (ftr__gemm_operand){.source = g, .segment = ftr__conv_words(g, g->run), .rows = ftr__gather_rows};
     }
 }
 
 /* The gather of the forward direction. */
-static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const float *zeros) {
-    ftr__gather g = {.data = x, .zeros = zeros, .channels = v->c, .run = v->cg};
+static ftr__gather ftr__conv_gather(const ftr__conv *v, const void *x, const void *zeros, const ftr__simd_bf16 *bf16) {
+    ftr__gather g = {.data = x, .zeros = zeros, .bf16 = bf16, .channels = v->c, .run = v->cg};
+    g.element = bf16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float);
+    g.points = v->n * v->out[0] * v->out[1];
     for (int32_t d = 0; d < 2; d++) {
         g.size[d] = v->in[d];
         g.grid[d] = v->out[d];
@@ -162,10 +210,10 @@ static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const fl
 }
 
 /* Few channels make short runs. Of an image with its padding around it, the taps of a row are one run, and none of them lies
- * outside: such images are copied first. */
-static bool ftr__conv_is_thin(const ftr__conv *v) {
-    return v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 && v->dilation[1] == 1 && v->out[0] > 0 &&
-           v->out[1] > 0;
+ * outside: such images are copied first. Not those of bf16, whose runs might be odd. */
+static bool ftr__conv_is_thin(const ftr_kernel_call *call, const ftr__conv *v) {
+    return call->in[0].dtype == FTR_F32 && v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 &&
+           v->dilation[1] == 1 && v->out[0] > 0 && v->out[1] > 0;
 }
 
 /* Size of the padded image: what the taps reach. */
@@ -173,8 +221,8 @@ static int64_t ftr__conv_padded(const ftr__conv *v, int32_t d) {
     return (v->out[d] - 1) * v->stride[d] + (v->kernel[d] - 1) * v->dilation[d] + 1;
 }
 
-static size_t ftr__conv_thin_bytes(const ftr__conv *v) {
-    if (!ftr__conv_is_thin(v)) return 0;
+static size_t ftr__conv_thin_bytes(const ftr_kernel_call *call, const ftr__conv *v) {
+    if (!ftr__conv_is_thin(call, v)) return 0;
     return ftr__gemm_align((size_t)(v->n * ftr__conv_padded(v, 0) * ftr__conv_padded(v, 1) * v->c) * sizeof(float));
 }
 
@@ -210,6 +258,7 @@ static void ftr__conv_pad(const ftr__cpu *cpu, const ftr__conv *v, const float *
 /* The gather of the forward direction from padded images. */
 static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded) {
     ftr__gather g = {.data = padded, .zeros = padded, .channels = v->c, .run = v->kernel[1] * v->c};
+    g.element = (int64_t)sizeof(float);
     for (int32_t d = 0; d < 2; d++) {
         g.size[d] = ftr__conv_padded(v, d);
         g.grid[d] = v->out[d];
@@ -224,46 +273,55 @@ static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded
 static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros, const float *padded,
                               ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
-                                     : ftr__conv_gather(v, (const float *)call->in[0].data, zeros);
+    p->gather = ftr__conv_is_thin(call, v) ? ftr__conv_thin_gather(v, padded)
+                                           : ftr__conv_gather(v, call->in[0].data, zeros, ftr__conv_bf16(call));
+    const bool pairs = p->gather.bf16 != NULL;
     const ftr_view *bias = ftr__optional_input(call, 2);
     const int64_t k = v->taps * v->cg;
-    p->other = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .batch = v->og * k, .stride = k};
+    p->other = (ftr__gemm_matrix){.data = call->in[1].data, .batch = v->og * k, .stride = k};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->n * v->out[0] * v->out[1],
                           .n = v->og,
-                          .k = k,
-                          .b = ftr__gemm_k_together(&p->other, k),
-                          .c = (float *)call->out[0].data,
+                          .k = ftr__conv_words(&p->gather, k),
+                          .b = pairs ? ftr__gemm_pairs_k_together(&p->other, k) : ftr__gemm_k_together(&p->other, k),
+                          .pairs = pairs,
+                          .c = call->out[0].data,
                           .c_batch = v->og,
                           .c_stride = v->o,
-                          .bias = bias ? (const float *)bias->data : NULL,
+                          .bias = bias ? bias->data : NULL,
+                          .bias_bf16 = bias && bias->dtype == FTR_BF16,
                           .bias_batch = true,
                           .activation = call->attr->conv.activation,
                           .whole = true};
     ftr__conv_use_gather(p);
 }
 
-/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const float *padded,
+/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros. */
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const void *memory,
                                       ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
-                                     : ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
-    p->other = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .batch = v->og, .stride = v->o};
-    p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
+    const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
+    p->gather = ftr__conv_is_thin(call, v) ? ftr__conv_thin_gather(v, (const float *)memory)
+                                           : ftr__conv_gather(v, call->in[1].data, memory, bf16);
+    const int64_t k = v->n * v->out[0] * v->out[1];
+    p->other =
+        (ftr__gemm_matrix){.data = call->in[0].data, .batch = v->og, .stride = v->o, .elements = k, .bf16 = bf16};
+    p->plain = (ftr__gemm_matrix){
+        .data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels, .elements = k, .bf16 = bf16};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->og,
                           .n = v->taps * v->cg,
-                          .k = v->n * v->out[0] * v->out[1],
-                          .a = ftr__gemm_lines_together(&p->other),
-                          .b = ftr__gather_is_plain(&p->gather)
-                                   ? ftr__gemm_lines_together(&p->plain)
-                                   : (ftr__gemm_operand){.source = &p->gather, .pack = ftr__gather_pack},
-                          .c = (float *)call->out[0].data,
+                          .k = ftr__conv_words(&p->gather, k),
+                          .a = bf16 ? ftr__gemm_pairs_lines_together(&p->other) : ftr__gemm_lines_together(&p->other),
+                          .pairs = bf16 != NULL,
+                          .c = call->out[0].data,
                           .c_batch = v->og * v->taps * v->cg,
                           .c_stride = v->taps * v->cg,
                           .split = true};
+    if (!ftr__gather_is_plain(&p->gather))
+        p->gemm.b = (ftr__gemm_operand){.source = &p->gather, .pack = bf16 ? ftr__gather_pack_pairs : ftr__gather_pack};
+    else
+        p->gemm.b = bf16 ? ftr__gemm_pairs_lines_together(&p->plain) : ftr__gemm_lines_together(&p->plain);
 }
 
 /* weight[o, tap, c] as lines c and k = (tap of the phase, o). */
@@ -276,21 +334,38 @@ static void ftr__conv_pack_weight(const void *source, int64_t batch, int64_t fir
         const int64_t run = ftr__gemm_min(v->og - o, depth - done);
         const int64_t ky = p->first_tap[0] + tap / p->gather.taps[1] * p->tap_period[0];
         const int64_t kx = p->first_tap[1] + tap % p->gather.taps[1] * p->tap_period[1];
-        const float *from = p->weight + ((batch * v->og + o) * v->taps + ky * v->kernel[1] + kx) * v->cg + first;
+        const float *from =
+            (const float *)p->weight + ((batch * v->og + o) * v->taps + ky * v->kernel[1] + kx) * v->cg + first;
         ftr__gemm_copy(run, count, width, from, v->taps * v->cg, to + done * width);
         done += run;
     }
     ftr__gemm_clear(depth, width - count, width, to + count);
 }
 
+/* The same of bf16: a pair is of one tap. */
+static void ftr__conv_pack_weight_pairs(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                        int64_t k, int64_t depth, float *to) {
+    const ftr__conv_product *p = (const ftr__conv_product *)source;
+    const ftr__conv *v = &p->conv;
+    for (int64_t d = 0; d < depth; d++) {
+        const int64_t tap = 2 * (k + d) / v->og, o = 2 * (k + d) % v->og;
+        const int64_t ky = p->first_tap[0] + tap / p->gather.taps[1] * p->tap_period[0];
+        const int64_t kx = p->first_tap[1] + tap % p->gather.taps[1] * p->tap_period[1];
+        const uint16_t *from =
+            (const uint16_t *)p->weight + ((batch * v->og + o) * v->taps + ky * v->kernel[1] + kx) * v->cg + first;
+        p->gather.bf16->zip(count, from, from + v->taps * v->cg, to + d * width);
+    }
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
 /* Where the phase's point `row` lies in dx. */
-static float *ftr__conv_phase_row(const void *source, int64_t batch, int64_t row) {
+static void *ftr__conv_phase_row(const void *source, int64_t batch, int64_t row) {
     const ftr__conv_product *p = (const ftr__conv_product *)source;
     const ftr__conv *v = &p->conv;
     const int64_t b = row % p->gather.grid[1], a = row / p->gather.grid[1] % p->gather.grid[0];
     const int64_t n = row / (p->gather.grid[1] * p->gather.grid[0]);
     const int64_t y = p->phase[0] + a * v->stride[0], x = p->phase[1] + b * v->stride[1];
-    return p->dx + ((n * v->in[0] + y) * v->in[1] + x) * v->c + batch * v->cg;
+    return (char *)p->dx + (((n * v->in[0] + y) * v->in[1] + x) * v->c + batch * v->cg) * p->gather.element;
 }
 
 /* Input pixel i gets from output pixel (i + before - tap * dilation) / stride where that is whole. The pixels of one
@@ -316,19 +391,23 @@ static void ftr__conv_phase(const ftr__conv *v, int32_t d, int64_t phase, ftr__c
 static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__conv *v, int64_t phase_y, int64_t phase_x,
                                      ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = (ftr__gather){.data = (const float *)call->in[0].data,
-                              .zeros = (const float *)call->workspace,
+    const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
+    p->gather = (ftr__gather){.data = call->in[0].data,
+                              .zeros = call->workspace,
+                              .bf16 = bf16,
+                              .element = bf16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float),
                               .channels = v->o,
                               .run = v->og};
     ftr__conv_phase(v, 0, phase_y, p);
     ftr__conv_phase(v, 1, phase_x, p);
-    p->weight = (const float *)call->in[1].data;
-    p->dx = (float *)call->out[0].data;
+    p->weight = call->in[1].data;
+    p->dx = call->out[0].data;
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->n * p->gather.grid[0] * p->gather.grid[1],
                           .n = v->cg,
-                          .k = p->gather.taps[0] * p->gather.taps[1] * v->og,
-                          .b = {.source = p, .pack = ftr__conv_pack_weight},
+                          .k = ftr__conv_words(&p->gather, p->gather.taps[0] * p->gather.taps[1] * v->og),
+                          .b = {.source = p, .pack = bf16 ? ftr__conv_pack_weight_pairs : ftr__conv_pack_weight},
+                          .pairs = bf16 != NULL,
                           .c = p->dx,
                           .c_batch = v->cg,
                           .c_stride = v->c};
@@ -342,6 +421,11 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 /* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
+/* A call that keeps its bf16 tensors is a plain product: where Winograd's form pays, it comes with f32 ones. */
+static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv *v, ftr__winograd_pass pass) {
+    return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
+}
+
 /* ftr__gemm.finish */
 static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
                                   const float *const *from, float *const *c) {
@@ -354,18 +438,18 @@ size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__cpu *cpu = ftr__cpu_of(call);
     const size_t finish = ftr__conv_finish_bytes(call);
     if (ftr__conv_is_depthwise(&v)) return finish + ftr__depthwise_workspace(call, &v, false);
-    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD))
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD))
         return finish + ftr__winograd_workspace(cpu, &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, NULL, NULL, &p);
-    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(cpu, &p.gemm);
+    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(call, &v) + ftr__gemm_workspace(cpu, &p.gemm);
 }
 
 size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     const ftr__cpu *cpu = ftr__cpu_of(call);
     if (ftr__conv_is_depthwise(&v)) return 0;
-    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, NULL, NULL, &p);
     return ftr__gemm_kept(cpu, &p.gemm);
@@ -381,7 +465,7 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         ftr__depthwise(call, &v, false, workspace, finish);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) {
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD)) {
         const ftr_view *bias = ftr__optional_input(call, 2);
         ftr__winograd_run(cpu, &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
                           (const float *)call->in[1].data, bias ? (const float *)bias->data : NULL,
@@ -401,15 +485,15 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         p.gemm.activation = FTR_ACT_NONE;
     }
     memset(workspace, 0, ftr__conv_zeros(v.cg));
-    if (ftr__conv_is_thin(&v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
-    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v));
+    if (ftr__conv_is_thin(call, &v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
+    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(call, &v));
     return FTR_OK;
 }
 
 size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, true);
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT))
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_INPUT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT);
     size_t most = 0;
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
@@ -429,7 +513,7 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
         ftr__depthwise(call, &v, true, call->workspace, NULL);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_INPUT)) {
         ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
                           (const float *)call->in[1].data, NULL, false, NULL, (float *)call->out[0].data,
                           &(ftr__winograd_memory){.workspace = call->workspace});
@@ -446,14 +530,19 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* Bytes of padded images, or of zeros for bf16. */
+static size_t ftr__conv_weight_memory(const ftr_kernel_call *call, const ftr__conv *v) {
+    return ftr__conv_bf16(call) ? ftr__conv_zeros(v->cg) : ftr__conv_thin_bytes(call, v);
+}
+
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT))
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, NULL, &p);
-    return ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    return ftr__conv_weight_memory(call, &v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
@@ -462,26 +551,52 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
         ftr__depthwise_weight_gradient(call, &v);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT)) {
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT)) {
         ftr__winograd_weight_gradient(ftr__cpu_of(call), &v, (const float *)call->in[0].data,
                                       (const float *)call->in[1].data, (float *)call->out[0].data, call->workspace);
         return FTR_OK;
     }
     ftr__conv_product p;
-    float *padded = (float *)call->workspace;
-    ftr__conv_weight_gradient(call, &v, padded, &p);
-    if (ftr__conv_is_thin(&v)) ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, padded);
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_thin_bytes(&v));
+    const size_t bytes = ftr__conv_weight_memory(call, &v);
+    ftr__conv_weight_gradient(call, &v, call->workspace, &p);
+    if (p.gemm.pairs) memset(call->workspace, 0, bytes);
+    if (ftr__conv_is_thin(call, &v))
+        ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, (float *)call->workspace);
+    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + bytes);
     return FTR_OK;
 }
 
-const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
-    const ftr_shape *in[] = {&call->in[0].shape, &call->out[0].shape, &call->in[1].shape}; /* x, then y, by pass */
+/* x, then y, of an op and its gradients. */
+static ftr__conv ftr__conv_of(const ftr_kernel_call *call, ftr__winograd_pass pass) {
+    const ftr_shape *in[] = {&call->in[0].shape, &call->out[0].shape, &call->in[1].shape};
     const ftr_shape *out[] = {&call->out[0].shape, &call->in[0].shape, &call->in[0].shape};
-    const ftr__winograd_pass pass = call->op == FTR_OP_conv2d              ? FTR__WINOGRAD_FORWARD
-                                    : call->op == FTR_OP_conv2d_grad_input ? FTR__WINOGRAD_INPUT
-                                                                           : FTR__WINOGRAD_WEIGHT;
-    const ftr__conv v = ftr__conv_make(call, in[pass], out[pass]);
+    return ftr__conv_make(call, in[pass], out[pass]);
+}
+
+static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
+    return call->op == FTR_OP_conv2d              ? FTR__WINOGRAD_FORWARD
+           : call->op == FTR_OP_conv2d_grad_input ? FTR__WINOGRAD_INPUT
+                                                  : FTR__WINOGRAD_WEIGHT;
+}
+
+/* Dot products of pairs make the direct sum twice as fast. The channels that are read as pairs must not be odd; a weight's
+ * gradient has pixels for pairs. A batch norm that follows needs results in f32. */
+bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
+    const ftr__winograd_pass pass = ftr__conv_pass(call);
+    if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
+        call->out[0].dtype != FTR_BF16)
+        return false;
+    const ftr__conv v = ftr__conv_of(call, pass);
+    if (ftr__conv_is_depthwise(&v) || (pass == FTR__WINOGRAD_FORWARD && ftr__conv_finish_bytes(call) > 0) ||
+        ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 2.0))
+        return false;
+    return pass == FTR__WINOGRAD_WEIGHT || (pass == FTR__WINOGRAD_FORWARD ? v.cg : v.og) % 2 == 0;
+}
+
+const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
+    const ftr__winograd_pass pass = ftr__conv_pass(call);
+    const ftr__conv v = ftr__conv_of(call, pass);
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
-    return ftr__winograd_pays(ftr__cpu_of(call), &v, pass) ? "winograd 4x4" : "product";
+    const bool winograd = !ftr__cpu_conv2d_takes_bf16(call) && ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 1.0);
+    return winograd ? "winograd 4x4" : "product";
 }

@@ -9,9 +9,14 @@ typedef struct ftr__cpu_kernel {
 } ftr__cpu_kernel;
 
 #define FTR__CPU_TAKES_HALF(op) case FTR_OP_##op:
-static bool ftr__cpu_takes_half(ftr_op op) {
-    switch (op) {
+static bool ftr__cpu_takes_half(const ftr_kernel_call *call) {
+    switch (call->op) {
         FTR__CPU_HALF_KERNELS(FTR__CPU_TAKES_HALF) return true;
+    case FTR_OP_matmul:
+    case FTR_OP_linear: return ftr__cpu_matmul_takes_bf16(call);
+    case FTR_OP_conv2d:
+    case FTR_OP_conv2d_grad_input:
+    case FTR_OP_conv2d_grad_weight: return ftr__cpu_conv2d_takes_bf16(call);
     default: return false;
     }
 }
@@ -27,7 +32,7 @@ static bool ftr__cpu_needs_f32(const ftr_kernel_call *call) {
     bool half = false;
     for (int32_t i = 0; i < call->in_count; i++) half = half || ftr__is_half(call->in[i].dtype);
     for (int32_t i = 0; i < call->out_count; i++) half = half || ftr__is_half(call->out[i].dtype);
-    return half && !ftr__cpu_takes_half(call->op);
+    return half && !ftr__cpu_takes_half(call);
 }
 
 /* f64 is for reference backends. All other types have passed the op's shape inference, so kernels do not check again. */
@@ -97,15 +102,37 @@ static ftr_status ftr__winograd_choose(ftr_context *context, ftr__winograd_choic
                       word);
 }
 
+/* Whether products of bf16 use the CPU's instructions for them: where they are faster than f32's, or, if FASTTRAIN_BF16 is on,
+ * where they are there at this level. */
+static ftr_status ftr__bf16_choose(ftr_context *context, ftr__simd_level level, const ftr__simd_bf16 **bf16) {
+    static const char *const words[] = {"auto", "on", "off"};
+    const char *word = ftr__environment("FASTTRAIN_BF16");
+    int32_t choice = 0;
+    while (*word && choice < FTR__ARRAY_LENGTH(words) && strcmp(word, words[choice]) != 0) choice++;
+    if (choice == FTR__ARRAY_LENGTH(words))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_BF16 is '%s', expected auto, on or off", word);
+    const bool has = level == FTR__SIMD_AVX512 && ftr__has_bf16();
+    *bf16 = has && (choice == 1 || (choice == 0 && ftr__has_fast_bf16())) ? ftr__simd_bf16_table() : NULL;
+    return FTR_OK;
+}
+
 static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
     ftr__simd_level level;
     ftr__winograd_choice winograd;
     ftr_status status = ftr__simd_choose(context, &level);
+    const ftr__simd_bf16 *bf16 = NULL;
     if (!status) status = ftr__winograd_choose(context, &winograd);
+    if (!status) status = ftr__bf16_choose(context, level, &bf16);
     if (status) return status;
     ftr__cpu *cpu = ftr__allocate(context, sizeof *cpu);
     if (!cpu) return ftr__out_of_memory(context, "cpu backend", sizeof *cpu);
     *cpu = (ftr__cpu){.simd = ftr__simd_table(level), .level = level, .winograd = winograd};
+    if (bf16) {
+        cpu->bf16 = bf16;
+        cpu->bf16_gemm = cpu->simd->gemm;
+        cpu->bf16_gemm.tile = bf16->tile;
+        cpu->bf16_gemm.tile_rows = bf16->tile_rows;
+    }
     status = ftr__pool_create(context, threads, &cpu->pool);
     if (status) {
         ftr__release(context, cpu, sizeof *cpu);

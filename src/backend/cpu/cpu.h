@@ -3,6 +3,7 @@
 #define FTR_BACKEND_CPU_CPU_H
 
 #include "backend/cpu/simd.h"
+#include "backend/cpu/simd_bf16.h"
 #include "core/platform.h"
 #include "core/threads.h"
 #include "tensor/tensor.h"
@@ -19,6 +20,8 @@ typedef struct ftr__cpu {
     const ftr__simd *simd;
     ftr__simd_level level;
     ftr__winograd_choice winograd;
+    const ftr__simd_bf16 *bf16; /* NULL: products of bf16 are computed in f32 */
+    ftr__simd_gemm bf16_gemm;   /* simd->gemm with the tiles of `bf16` */
 } ftr__cpu;
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }
@@ -38,12 +41,21 @@ static inline int32_t ftr__half_index(ftr_dtype dtype) { return dtype == FTR_BF1
 FTR_LIB ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call));
 FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call));
 
-/* Ops whose kernels take f16 and bf16 themselves: those that move elements, cast, and steps of optimizers, whose states
- * may be bf16. */
+/* Ops whose kernels take f16 and bf16 themselves: those that move elements, pointwise ones, and steps of optimizers, whose
+ * states may be bf16. */
 #define FTR__CPU_HALF_KERNELS(X)                                                                                       \
     X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)           \
     X(sgd_update) X(adamw_update) X(adam_update) X(rmsprop_update) X(adagrad_update) X(lamb_update)              \
-    X(lars_update) X(lion_update) X(muon_update)
+    X(lars_update) X(lion_update) X(muon_update)                                                                       \
+    X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(eq) X(ne) X(lt) X(le) X(gt) X(ge) X(where)              \
+    X(neg) X(exp) X(log) X(sqrt) X(rsqrt) X(tanh) X(sigmoid) X(relu) X(abs) X(sign) X(sin) X(cos) X(floor) X(round)    \
+    X(erf) X(clamp) X(gelu) X(silu) X(hardswish) X(hardsigmoid) X(leaky_relu) X(elu) X(softplus)                       \
+    X(clamp_grad) X(gelu_grad) X(silu_grad) X(hardswish_grad) X(leaky_relu_grad) X(elu_grad) X(softplus_grad)          \
+    X(tanh_grad) X(sigmoid_grad) X(relu_grad)
+
+/* Whether a kernel takes this call's bf16 tensors as they are (matmul.c, conv.c). */
+FTR_LIB bool ftr__cpu_matmul_takes_bf16(const ftr_kernel_call *call);
+FTR_LIB bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call);
 
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \

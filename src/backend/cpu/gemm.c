@@ -3,6 +3,10 @@
 #include <string.h>
 
 #define FTR__GEMM_KC 384              /* depth of a block: a panel of B about fills the L1 cache */
+#define FTR__GEMM_PAIRS_KC 512        /* of pairs: rounding waits for the last block, so one block is best */
+#define FTR__GEMM_PAIRS_TN 512        /* columns of a task whose sums wait in its scratch */
+#define FTR__GEMM_PAIRS_SHARED 16384  /* pairs of k up to which B is packed at once */
+#define FTR__GEMM_ZIP 448             /* words zipped at once: a multiple of all widths of tiles */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
@@ -26,6 +30,7 @@
 typedef struct ftr__gemm_plan {
     const ftr__gemm *gemm;
     const ftr__simd_gemm *simd;
+    const ftr__simd_bf16 *bf16;
     int64_t kc;     /* depth of a block */
     int64_t tm, tn; /* rows and columns of a task */
     int64_t mb, nb; /* tasks along m, and along the columns of a chunk */
@@ -38,8 +43,10 @@ typedef struct ftr__gemm_plan {
     bool whole_b;   /* a task packs all its panels of B at once */
     bool direct;    /* both operands are read where they lie */
     int64_t panel;  /* columns of a panel: of a tile; half as many where fewer than those of a tile can be read */
-    size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
-    size_t pointer_bytes, a_bytes;
+    bool rounded;   /* of pairs: tasks round sums to bf16 when the last block of k has been added */
+    bool sums;      /* those of more than one block wait in the task's scratch */
+    size_t worker;  /* bytes of scratch a worker: pointers, a block of A, sums that wait, a panel of B */
+    size_t pointer_bytes, a_bytes, sum_bytes;
     int64_t pointers_b; /* where B's pointers begin */
     int64_t a_tile;     /* floats from one packed tile of A to the next */
     size_t b_bytes;     /* the packed chunk, of A if that is shared */
@@ -53,9 +60,10 @@ typedef struct ftr__gemm_plan {
 /* Depth of a block: equal parts of k, or of a segment if that is long, or whole segments if they are short. */
 static int64_t ftr__gemm_block_depth(const ftr__gemm *gemm) {
     const int64_t run = gemm->a.rows && gemm->a.segment > 0 ? gemm->a.segment : gemm->k;
-    if (run >= FTR__GEMM_KC) return ftr__gemm_ceil(ftr__gemm_ceil(run, ftr__gemm_ceil(run, FTR__GEMM_KC)), 4) * 4;
+    const int64_t most = gemm->pairs ? FTR__GEMM_PAIRS_KC : FTR__GEMM_KC;
+    if (run >= most) return ftr__gemm_ceil(ftr__gemm_ceil(run, ftr__gemm_ceil(run, most)), 4) * 4;
     if (run <= 0) return 1;
-    const int64_t runs = gemm->k / run, blocks = ftr__gemm_ceil(gemm->k, FTR__GEMM_KC);
+    const int64_t runs = gemm->k / run, blocks = ftr__gemm_ceil(gemm->k, most);
     return ftr__gemm_max(ftr__gemm_ceil(runs, ftr__gemm_max(blocks, 1)) * run, 1);
 }
 
@@ -79,6 +87,7 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
         else
             break;
     }
+    if (p->sums) nb = ftr__gemm_max(nb, ftr__gemm_ceil(p->nc, FTR__GEMM_PAIRS_TN));
     p->tm = ftr__gemm_max(ftr__gemm_ceil(mt, mb), 1) * mr;
     p->tn = ftr__gemm_max(ftr__gemm_ceil(nt, nb), 1) * nr;
     p->mb = ftr__gemm_ceil(g->m, p->tm);
@@ -110,12 +119,18 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
-    return g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr && g->n >= p->simd->nr / 2 &&
-           g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
+    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr &&
+           g->n >= p->simd->nr / 2 && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
-    ftr__gemm_plan p = {.gemm = g, .simd = &cpu->simd->gemm, .pieces = 1, .piece = g->k, .ks = g->k, .nc = g->n};
+    ftr__gemm_plan p = {.gemm = g,
+                        .simd = g->pairs ? &cpu->bf16_gemm : &cpu->simd->gemm,
+                        .bf16 = cpu->bf16,
+                        .pieces = 1,
+                        .piece = g->k,
+                        .ks = g->k,
+                        .nc = g->n};
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     p.direct = ftr__gemm_is_direct(&p);
@@ -124,14 +139,18 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool shared = g->batch == 1 && !g->split && (g->m > 2 * mr || g->whole);
-    p.shared_a = shared && !g->whole && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
+    const bool few = g->whole && !g->pairs; /* for few rows too */
+    const bool shared =
+        g->batch == 1 && !g->split && (g->m > 2 * mr || few) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
+    p.shared_a = shared && !few && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
                  (g->a.at || g->a.segment == g->k);
     p.shared = shared && !p.shared_a;
     p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
-    const bool whole = g->whole && p.shared && g->k * g->n <= FTR__GEMM_WHOLE;
-    if (shared && !whole) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
+    p.rounded = g->pairs && p.pieces == 1;
+    p.sums = p.rounded && p.kc < g->k;
+    const bool whole = few && p.shared && g->k * g->n <= FTR__GEMM_WHOLE;
+    if (shared && !whole && !g->pairs) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
     if (p.shared && !whole) {
         const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
         p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
@@ -149,9 +168,10 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
     p.a_bytes = p.in_place || p.direct || p.shared_a ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.sum_bytes = p.sums ? ftr__gemm_align((size_t)(p.tm * p.tn) * sizeof(float)) : 0;
     p.whole_b = !p.shared && !p.direct && g->b.at && g->m > mr;
     const int64_t b_columns = p.shared || p.direct ? 0 : p.whole_b ? p.tn : nr;
-    p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
+    p.worker = p.pointer_bytes + p.a_bytes + p.sum_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
 
@@ -162,7 +182,7 @@ size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm) {
 
 size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
-    return p.shared && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
+    return p.shared && !gemm->pairs && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
 }
 
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
@@ -199,7 +219,8 @@ typedef struct ftr__gemm_block {
     int64_t k, depth;
     int64_t segments, length; /* of A in place */
     bool load, last;
-    float *c; /* dense result of a piece; NULL: where the product says */
+    float *c; /* row c_i, column c_j of f32 results on their way; NULL: they go where the product says */
+    int64_t c_i, c_j, c_stride;
     const float **pointers;
     float *a, *b;
 } ftr__gemm_block;
@@ -216,7 +237,7 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
  * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
 static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count, int64_t width,
                                  int64_t k, int64_t depth, int64_t tile, float *to) {
-    const float *from = x->at(x->source, batch, k, first);
+    const float *from = (const float *)x->at(x->source, batch, k, first);
     const int64_t whole = count / width, rest = count % width;
     for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
         for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
@@ -227,6 +248,35 @@ static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int6
     if (rest == 0) return;
     ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
     ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
+}
+
+/* The same of pairs. */
+static void ftr__gemm_zip_tiles(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                                int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    const uint16_t *from = (const uint16_t *)x->at(x->source, batch, k, first);
+    const int64_t chunk = FTR__GEMM_ZIP / width * width;
+    float words[FTR__GEMM_ZIP];
+    for (int64_t d = 0; d < depth; d++, from += 2 * x->stride, to += width) {
+        const uint16_t *second = 2 * (k + d) + 1 < x->elements ? from + x->stride : NULL;
+        for (int64_t i = 0; i < count; i += 32) {
+            __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
+            __builtin_prefetch(from + (FTR__GEMM_AHEAD + 1) * x->stride + i);
+        }
+        for (int64_t i = 0; i < count; i += chunk) {
+            const int64_t some = ftr__gemm_min(chunk, count - i), tiles = ftr__gemm_ceil(some, width);
+            p->bf16->zip(some, from + i, second ? second + i : NULL, words);
+            for (int64_t r = some; r < tiles * width; r++) words[r] = 0;
+            ftr__gemm_scatter(tiles, width, words, tile, to + i / width * tile);
+        }
+    }
+}
+
+static void ftr__gemm_pack_lines(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                                 int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    if (p->gemm->pairs)
+        ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, tile, to);
+    else
+        ftr__gemm_pack_tiles(x, batch, first, count, width, k, depth, tile, to);
 }
 
 /* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
@@ -266,7 +316,7 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
         return;
     }
     if (a->at && t->depth > 0) {
-        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
+        ftr__gemm_pack_lines(p, a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
         return;
     }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
@@ -306,23 +356,46 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
     *stride = nr;
     if (p->direct) {
         *stride = b->stride;
-        return b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
+        return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
     if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
-    if (b->at && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) { /* read once: a copy does not pay */
-        *stride = b->stride;
-        return b->at(b->source, t->batch, t->k, j);
+    if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
+        *stride = b->stride; /* read once: a copy does not pay */
+        return (const float *)b->at(b->source, t->batch, t->k, j);
     }
     if (p->whole_b) return t->b + (j - t->j0) * p->kc;
     ftr__gemm_pack(p, b, t->batch, j, count, nr, t->k, t->depth, t->pointers + p->pointers_b, t->b);
     return t->b;
 }
 
-static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
+/* Where row i goes from column j on; f32 results. */
+static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i, int64_t j) {
     const ftr__gemm *g = t->plan->gemm;
-    if (t->c) return t->c + i * g->n;
-    if (g->c_row) return g->c_row(g->c_source, t->batch, i);
-    return g->c + t->batch * g->c_batch + i * g->c_stride;
+    if (t->c) return t->c + (i - t->c_i) * t->c_stride + j - t->c_j;
+    if (g->c_row) return (float *)g->c_row(g->c_source, t->batch, i) + j;
+    return (float *)g->c + t->batch * g->c_batch + i * g->c_stride + j;
+}
+
+/* Rounds rows i .. of f32 results into bf16 ones. */
+static void ftr__gemm_round(const ftr__gemm_block *t, int64_t i, int64_t rows, int64_t j, int64_t count,
+                            float *const *from) {
+    const ftr__gemm *g = t->plan->gemm;
+    uint16_t *to[FTR__GEMM_MAX_MR];
+    for (int64_t r = 0; r < rows; r++)
+        to[r] = (g->c_row ? (uint16_t *)g->c_row(g->c_source, t->batch, i + r)
+                          : (uint16_t *)g->c + t->batch * g->c_batch + (i + r) * g->c_stride) +
+                j;
+    t->plan->bf16->narrow(rows, count, from, to);
+}
+
+static void ftr__gemm_bias(const ftr__gemm_block *t, int64_t j, int64_t count, float *to) {
+    const ftr__gemm *g = t->plan->gemm;
+    const int64_t at = (g->bias_batch ? t->batch * g->n : 0) + j;
+    if (!g->bias_bf16) {
+        memcpy(to, (const float *)g->bias + at, (size_t)count * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) to[i] = ftr__half_value(FTR_BF16, ((const uint16_t *)g->bias)[at + i]);
 }
 
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
@@ -334,8 +407,8 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
                            b, b_stride, tile);
     } else if (p->direct) {
         const ftr__gemm_operand *a = &p->gemm->a;
-        p->simd->tile(t->depth, a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride, b, b_stride,
-                      tile);
+        p->simd->tile(t->depth, (const float *)a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride,
+                      b, b_stride, tile);
     } else {
         p->simd->tile(t->depth, t->a + index * p->a_tile, mr, b, b_stride, tile);
     }
@@ -348,8 +421,8 @@ static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, 
     const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
     const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
     if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
-    if (part < of_b) return g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
-    return g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
+    if (part < of_b) return (const float *)g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
+    return (const float *)g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
 /* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. All
@@ -376,12 +449,37 @@ static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, 
 static void ftr__gemm_rows_of(const ftr__gemm_block *t, int64_t i, int64_t rows, int64_t j, float **c) {
     const ftr__gemm *g = t->plan->gemm;
     if (g->c_row && !t->c) {
-        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r) + j;
+        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r, j);
         return;
     }
-    float *const row = ftr__gemm_row(t, i) + j;
-    const int64_t step = t->c ? g->n : g->c_stride;
+    float *const row = ftr__gemm_row(t, i, j);
+    const int64_t step = t->c ? t->c_stride : g->c_stride;
     for (int64_t r = 0; r < rows; r++) c[r] = row + r * step;
+}
+
+/* Of pairs whose sums this task rounds: a panel of B against its rows i0 to i1 - 1. Sums wait in its scratch or, of one block of
+ * k, pass through a buffer. */
+static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    float buffer[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR] = {0}, bias[FTR__GEMM_MAX_NR] = {0};
+    int64_t b_stride;
+    const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
+    ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
+    tile.narrow = width <= nr / 2;
+    if (t->last && g->bias) {
+        ftr__gemm_bias(t, j, width, bias);
+        tile.bias = bias;
+    }
+    for (int64_t i = i0; i < i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, i1 - i);
+        for (int64_t r = 0; r < mr; r++)
+            tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
+        ftr__gemm_ask_ahead(t, i, j, b, &tile);
+        ftr__gemm_multiply(t, i, b, b_stride, &tile);
+        if (t->last) ftr__gemm_round(t, i, rows, j, width, tile.c);
+    }
 }
 
 /* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, and so do those
@@ -400,13 +498,13 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
     if (width < nr && t->load) memset(edge, 0, sizeof edge);
     if (t->last && g->bias) {
         memset(bias, 0, sizeof bias);
-        memcpy(bias, g->bias + (g->bias_batch ? t->batch * g->n : 0) + j, (size_t)width * sizeof(float));
+        ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
     const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
     const bool together = !g->c_row || t->c;
-    if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? g->n : g->c_stride);
+    if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? t->c_stride : g->c_stride);
     for (int64_t r = 0; r < mr; r++) inside[r] = edge + r * nr + skip;
     for (int64_t i = i0; i < i1; i += mr) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
@@ -440,8 +538,14 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
     t.j1 = ftr__gemm_min(t.j0 + p->tn, p->j1);
     t.pointers = (const float **)(void *)scratch;
     t.a = (float *)(void *)(scratch + p->pointer_bytes);
-    t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes);
-    if (p->pieces > 1) t.c = p->partial + (t.batch * p->pieces + piece) * g->m * g->n;
+    t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes + p->sum_bytes);
+    if (p->pieces > 1) {
+        t.c = p->partial + (t.batch * p->pieces + piece) * g->m * g->n;
+        t.c_stride = g->n;
+    } else if (p->sums) {
+        t.c = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes);
+        t.c_i = t.i0, t.c_j = t.j0, t.c_stride = p->tn;
+    }
     const int64_t begin = p->k0 + piece * p->piece, end = ftr__gemm_min(begin + p->piece, p->k1);
     t.k = begin;
     do {
@@ -450,12 +554,19 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         t.last = t.k + t.depth >= g->k;
         ftr__gemm_prepare_a(&t);
         if (p->whole_b && t.depth > 0)
-            ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
+            ftr__gemm_pack_lines(p, &g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
                                  t.b);
         const bool near = p->shared && t.depth * (t.j1 - t.j0) <= FTR__GEMM_NEAR;
         const int64_t rows = near ? FTR__GEMM_ROWS * p->simd->mr : p->tm;
-        for (int64_t i = t.i0; i < t.i1; i += rows)
-            for (int64_t j = t.j0; j < t.j1; j += p->panel) ftr__gemm_panel(&t, j, i, ftr__gemm_min(i + rows, t.i1));
+        for (int64_t i = t.i0; i < t.i1; i += rows) {
+            const int64_t end_row = ftr__gemm_min(i + rows, t.i1);
+            for (int64_t j = t.j0; j < t.j1; j += p->panel) {
+                if (p->rounded)
+                    ftr__gemm_panel_rounded(&t, j, i, end_row);
+                else
+                    ftr__gemm_panel(&t, j, i, end_row);
+            }
+        }
         t.k += t.depth;
     } while (t.k < end);
 }
@@ -468,11 +579,12 @@ static void ftr__gemm_sum_task(void *arg, int64_t task, int32_t worker) {
     const int64_t size = p->gemm->m * p->gemm->n, chunks = ftr__gemm_ceil(size, FTR__GEMM_SUM_CHUNK);
     const int64_t batch = task / chunks, first = task % chunks * FTR__GEMM_SUM_CHUNK;
     const int64_t count = ftr__gemm_min(FTR__GEMM_SUM_CHUNK, size - first);
-    const float *from = p->partial + batch * p->pieces * size + first;
-    float *to = p->gemm->c + batch * size + first;
+    float *from = p->partial + batch * p->pieces * size + first;
+    float *to = p->gemm->pairs ? from : (float *)p->gemm->c + batch * size + first;
     (void)worker;
-    memcpy(to, from, (size_t)count * sizeof(float));
+    if (to != from) memcpy(to, from, (size_t)count * sizeof(float));
     for (int64_t s = 1; s < p->pieces; s++) p->simd->accumulate(count, from + s * size, to);
+    if (to == from) p->bf16->narrow(1, count, &to, (uint16_t *[]){(uint16_t *)p->gemm->c + batch * size + first});
 }
 
 void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
@@ -549,7 +661,7 @@ void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to) {
 
 /* Operands in memory. */
 static const float *ftr__gemm_matrix_at(const ftr__gemm_matrix *x, int64_t batch) {
-    return x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
+    return (const float *)x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
 }
 
 static void ftr__gemm_matrix_rows(const void *source, int64_t batch, int64_t first, int64_t count,
@@ -570,7 +682,7 @@ static void ftr__gemm_matrix_pack(const void *source, int64_t batch, int64_t fir
     ftr__gemm_clear(depth, width - count, width, to + count);
 }
 
-static const float *ftr__gemm_matrix_in_place(const void *source, int64_t batch, int64_t k, int64_t first) {
+static const void *ftr__gemm_matrix_in_place(const void *source, int64_t batch, int64_t k, int64_t first) {
     const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
     return ftr__gemm_matrix_at(x, batch) + k * x->stride + first;
 }
@@ -583,4 +695,45 @@ ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
     return (ftr__gemm_operand){
         .source = matrix, .pack = ftr__gemm_matrix_pack, .at = ftr__gemm_matrix_in_place, .stride = matrix->stride};
+}
+
+/* The same of bf16, as pairs. */
+static const uint16_t *ftr__gemm_pairs_of(const ftr__gemm_matrix *x, int64_t batch) {
+    return (const uint16_t *)x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
+}
+
+static void ftr__gemm_pairs_rows(const void *source, int64_t batch, int64_t first, int64_t count, int64_t first_segment,
+                                 int64_t segments, int64_t width, const float **to) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    const uint16_t *from = ftr__gemm_pairs_of(x, batch) + first * x->stride;
+    (void)first_segment; /* there is one */
+    (void)segments;
+    (void)width;
+    for (int64_t i = 0; i < count; i++) to[i] = (const float *)(const void *)(from + i * x->stride);
+}
+
+static const void *ftr__gemm_pairs_at(const void *source, int64_t batch, int64_t k, int64_t first) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    return ftr__gemm_pairs_of(x, batch) + 2 * k * x->stride + first;
+}
+
+static void ftr__gemm_pairs_pack(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                 int64_t k, int64_t depth, float *to) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    const uint16_t *from = ftr__gemm_pairs_of(x, batch) + 2 * k * x->stride + first;
+    for (int64_t d = 0; d < depth; d++, from += 2 * x->stride)
+        x->bf16->zip(count, from, 2 * (k + d) + 1 < x->elements ? from + x->stride : NULL, to + d * width);
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
+ftr__gemm_operand ftr__gemm_pairs_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
+    return (ftr__gemm_operand){.source = matrix, .segment = k / 2, .rows = ftr__gemm_pairs_rows};
+}
+
+ftr__gemm_operand ftr__gemm_pairs_lines_together(const ftr__gemm_matrix *matrix) {
+    return (ftr__gemm_operand){.source = matrix,
+                               .pack = ftr__gemm_pairs_pack,
+                               .at = ftr__gemm_pairs_at,
+                               .stride = matrix->stride,
+                               .elements = matrix->elements};
 }

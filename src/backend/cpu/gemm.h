@@ -21,19 +21,25 @@ typedef struct ftr__gemm_operand {
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
     bool dense; /* of one run each, lines follow each other in memory */
-    /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
-    const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
-    int64_t stride;
+    /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. Of pairs: the first of
+     * pair k, and the second `stride` further on, if there is one: `elements` are all. */
+    const void *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
+    int64_t stride, elements;
 } ftr__gemm_operand;
 
 typedef struct ftr__gemm {
     int64_t batch, m, n, k;
     ftr__gemm_operand a, b;
 
-    /* The result: row i of batch b at c + b * c_batch + i * c_stride, or where c_rows says. */
-    float *c;
+    /* Operands and result are bf16. An element of an operand is then a pair of neighbours of k, a word of 32 bits that lies where
+     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `finish`
+     * and nothing is `kept`. */
+    bool pairs;
+
+    /* The result: row i of batch b at c + b * c_batch + i * c_stride, or where c_row says. */
+    void *c;
     int64_t c_batch, c_stride;
-    float *(*c_row)(const void *source, int64_t batch, int64_t row);
+    void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
     /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. What was
@@ -48,7 +54,8 @@ typedef struct ftr__gemm {
     void *kept;
     bool kept_is_made;
 
-    const float *bias; /* n, or batch * n when there is one for each; NULL */
+    const void *bias; /* n, or batch * n when there is one for each; NULL */
+    bool bias_bf16;   /* not f32; of pairs */
     bool bias_batch;
     ftr_activation activation;
     bool
@@ -57,20 +64,26 @@ typedef struct ftr__gemm {
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
 FTR_LIB size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm);
-/* Bytes of B packed as a whole; 0 if the product packs it piece by piece. */
+/* Bytes of B packed as a whole; 0 if the product packs it piece by piece, or has pairs. */
 FTR_LIB size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm);
 FTR_LIB void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *gemm, void *workspace);
 
 /* Operands in memory, as lines of k elements. */
 typedef struct ftr__gemm_matrix {
-    const float *data;
+    const void *data;
     int64_t batch;  /* elements from one matrix to the next */
     int64_t stride; /* elements from one line to the next (k together), or from one k to the next (lines together) */
     const int64_t *batch_offset; /* instead of `batch`, or NULL */
+    int64_t elements;            /* of k; of pairs with lines together */
+    const ftr__simd_bf16 *bf16;
 } ftr__gemm_matrix;
 
 FTR_LIB ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k);
 FTR_LIB ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix);
+/* Of bf16, as pairs; k is the number of elements. With k together it is even, and so is the stride; with lines together the
+ * matrix says how many there are, and which functions pack them. */
+FTR_LIB ftr__gemm_operand ftr__gemm_pairs_k_together(const ftr__gemm_matrix *matrix, int64_t k);
+FTR_LIB ftr__gemm_operand ftr__gemm_pairs_lines_together(const ftr__gemm_matrix *matrix);
 
 /* For packing: to[k * width + i] = from[k * stride + i], or 0, for k < depth and i < count. */
 FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, float *to);

@@ -36,20 +36,41 @@ static ftr__matmul ftr__matmul_make(const ftr_kernel_call *call) {
         x.m *= x.batch;
         x.batch = 1;
     }
-    x.a = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = ta ? x.m : x.k};
-    x.b = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = tb ? x.k : x.n};
+    const ftr__simd_bf16 *bf16 = ftr__cpu_of(call)->bf16;
+    x.a = (ftr__gemm_matrix){.data = call->in[0].data, .stride = ta ? x.m : x.k, .elements = x.k, .bf16 = bf16};
+    x.b = (ftr__gemm_matrix){.data = call->in[1].data, .stride = tb ? x.k : x.n, .elements = x.k, .bf16 = bf16};
     return x;
+}
+
+/* Lines that lie one behind the other are read as pairs, which must not go over their ends. A weight as [in, out] comes in f32
+ * alone. */
+bool ftr__cpu_matmul_takes_bf16(const ftr_kernel_call *call) {
+    if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
+        call->out[0].dtype != FTR_BF16)
+        return false;
+    const ftr_shape *a = &call->in[0].shape;
+    const bool linear = call->op == FTR_OP_linear;
+    if (linear && call->attr->linear.in_out) return false;
+    const bool ta = !linear && call->attr->matmul.transpose_a, tb = linear || call->attr->matmul.transpose_b;
+    return a->dim[a->rank - (ta ? 2 : 1)] % 2 == 0 || (ta && !tb);
+}
+
+static ftr__gemm_operand ftr__matmul_operand(const ftr__gemm_matrix *x, int64_t k, bool k_together, bool pairs) {
+    if (pairs) return k_together ? ftr__gemm_pairs_k_together(x, k) : ftr__gemm_pairs_lines_together(x);
+    return k_together ? ftr__gemm_k_together(x, k) : ftr__gemm_lines_together(x);
 }
 
 static ftr__gemm ftr__matmul_gemm(const ftr_kernel_call *call, const ftr__matmul *x) {
     const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
+    const bool pairs = call->in[0].dtype == FTR_BF16;
     return (ftr__gemm){.batch = x->batch,
                        .m = x->m,
                        .n = x->n,
-                       .k = x->k,
-                       .a = ta ? ftr__gemm_lines_together(&x->a) : ftr__gemm_k_together(&x->a, x->k),
-                       .b = tb ? ftr__gemm_k_together(&x->b, x->k) : ftr__gemm_lines_together(&x->b),
-                       .c = (float *)call->out[0].data,
+                       .k = pairs ? ftr__gemm_ceil(x->k, 2) : x->k,
+                       .a = ftr__matmul_operand(&x->a, x->k, !ta, pairs),
+                       .b = ftr__matmul_operand(&x->b, x->k, tb, pairs),
+                       .pairs = pairs,
+                       .c = call->out[0].data,
                        .c_batch = x->m * x->n,
                        .c_stride = x->n,
                        .split = x->k >= 4096 && ta};
@@ -126,7 +147,7 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
     const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
     if (call->out[0].count == 0) return FTR_OK;
     const bool a_lines = !ta || x.m == 1, b_lines = tb || x.n == 1;
-    if (x.batch == 1 && a_lines && b_lines && ftr__skinny_fits(x.m, x.n, x.k)) {
+    if (call->in[0].dtype == FTR_F32 && x.batch == 1 && a_lines && b_lines && ftr__skinny_fits(x.m, x.n, x.k)) {
         ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data);
         return FTR_OK;
     }
@@ -153,24 +174,28 @@ static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix 
     const int64_t n = w->dim[in_out ? 1 : 0], k = w->dim[in_out ? 0 : 1];
     int64_t m = 1;
     for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
-    *x = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = k};
-    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = in_out ? n : k};
+    const bool pairs = call->in[0].dtype == FTR_BF16;
+    const ftr_view *bias = ftr__optional_input(call, 2);
+    *x = (ftr__gemm_matrix){.data = call->in[0].data, .stride = k};
+    *weight = (ftr__gemm_matrix){.data = call->in[1].data, .stride = in_out ? n : k};
     return (ftr__gemm){.batch = 1,
                        .m = m,
                        .n = n,
-                       .k = k,
-                       .a = ftr__gemm_k_together(x, k),
-                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__gemm_k_together(weight, k),
-                       .c = (float *)call->out[0].data,
+                       .k = pairs ? k / 2 : k,
+                       .a = ftr__matmul_operand(x, k, true, pairs),
+                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__matmul_operand(weight, k, true, pairs),
+                       .pairs = pairs,
+                       .c = call->out[0].data,
                        .c_stride = n,
-                       .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
+                       .bias = bias ? bias->data : NULL,
+                       .bias_bf16 = bias && bias->dtype == FTR_BF16,
                        .activation = call->attr->linear.activation,
                        .whole = !in_out};
 }
 
-/* Rows of x and of the weight, few of one of them. */
+/* Rows of x and of the weight, few of one of them; of f32. */
 static bool ftr__linear_is_skinny(const ftr_kernel_call *call, const ftr__gemm *g) {
-    return (!call->attr->linear.in_out || g->n == 1) && ftr__skinny_fits(g->m, g->n, g->k);
+    return !g->pairs && (!call->attr->linear.in_out || g->n == 1) && ftr__skinny_fits(g->m, g->n, g->k);
 }
 
 size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {

@@ -6,6 +6,7 @@
 
 #define FTR__POINTWISE_GRAIN 16384 /* elements of a task */
 #define FTR__POINTWISE_INPUTS 3
+#define FTR__POINTWISE_PIECE 1024 /* elements of f16 or bf16 that go through f32 at a time */
 
 /* Rows of `n` elements. Within a row an input's stride is 0 or 1; from row to row it follows the outer dimensions. */
 typedef struct ftr__broadcast {
@@ -95,7 +96,31 @@ struct ftr__pointwise_job {
     ftr__pointwise_row_fn row;
     const ftr__simd_math *math;
     size_t in_size[FTR__POINTWISE_INPUTS], out_size;
+    bool pieces; /* `row` knows f32 only, and there are f16 or bf16 tensors */
 };
+
+/* Pieces of a row go through f32: short ones, which stay in the L1 cache. Of an input that is one element it is converted
+ * each time. */
+static void ftr__pointwise_pieces(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    float wide[FTR__POINTWISE_INPUTS][FTR__POINTWISE_PIECE], result[FTR__POINTWISE_PIECE];
+    const ftr_view *to = &job->call->out[0];
+    for (int64_t at = 0; at < n; at += FTR__POINTWISE_PIECE) {
+        const int64_t count = n - at < FTR__POINTWISE_PIECE ? n - at : FTR__POINTWISE_PIECE;
+        const void *from[FTR__POINTWISE_INPUTS];
+        for (int32_t i = 0; i < job->plan.inputs; i++) {
+            const int64_t stride = job->plan.inner[i];
+            const ftr_dtype dtype = job->call->in[i].dtype;
+            from[i] = (const char *)in[i] + (size_t)(at * stride) * job->in_size[i];
+            if (!ftr__is_half(dtype)) continue;
+            job->math->widen[ftr__half_index(dtype)](stride ? count : 1, from[i], wide[i]);
+            from[i] = wide[i];
+        }
+        char *end = (char *)out + (size_t)at * job->out_size;
+        job->row(job, count, from, ftr__is_half(to->dtype) ? (void *)result : (void *)end);
+        if (ftr__is_half(to->dtype))
+            job->math->narrow[ftr__half_index(to->dtype)](count, result, (uint16_t *)(void *)end);
+    }
+}
 
 static void ftr__pointwise_part(const ftr__pointwise_job *job, int64_t row, const ftr__broadcast_at *at, int64_t begin,
                                 int64_t n) {
@@ -103,7 +128,11 @@ static void ftr__pointwise_part(const ftr__pointwise_job *job, int64_t row, cons
     const void *in[FTR__POINTWISE_INPUTS];
     for (int32_t i = 0; i < b->inputs; i++)
         in[i] = (const char *)job->call->in[i].data + (size_t)(at->offset[i] + begin * b->inner[i]) * job->in_size[i];
-    job->row(job, n, in, (char *)job->call->out[0].data + (size_t)(row * b->n + begin) * job->out_size);
+    char *out = (char *)job->call->out[0].data + (size_t)(row * b->n + begin) * job->out_size;
+    if (job->pieces)
+        ftr__pointwise_pieces(job, n, in, out);
+    else
+        job->row(job, n, in, out);
 }
 
 static void ftr__pointwise_task(void *arg, int64_t task, int32_t worker) {
@@ -127,14 +156,29 @@ static void ftr__pointwise_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-static ftr_status ftr__pointwise_run(const ftr_kernel_call *call, ftr__pointwise_row_fn row) {
-    ftr__pointwise_job job = {.call = call, .row = row, .math = &ftr__cpu_of(call)->simd->math};
+static ftr_status ftr__pointwise_start(const ftr_kernel_call *call, ftr__pointwise_row_fn row, bool pieces) {
+    ftr__pointwise_job job = {.call = call, .row = row, .math = &ftr__cpu_of(call)->simd->math, .pieces = pieces};
     ftr__broadcast_plan(&job.plan, call);
     for (int32_t i = 0; i < call->in_count; i++) job.in_size[i] = ftr_dtype_size(call->in[i].dtype);
     job.out_size = ftr_dtype_size(call->out[0].dtype);
     ftr__pool_run(ftr__cpu_of(call)->pool, job.plan.tasks, ftr__pointwise_task, &job);
     return FTR_OK;
 }
+
+/* `row` takes the tensors as they are. */
+static ftr_status ftr__pointwise_run(const ftr_kernel_call *call, ftr__pointwise_row_fn row) {
+    return ftr__pointwise_start(call, row, false);
+}
+
+/* `row` computes in f32; the tensors may be f16 and bf16. */
+static ftr_status ftr__pointwise_run_real(const ftr_kernel_call *call, ftr__pointwise_row_fn row) {
+    bool half = ftr__is_half(call->out[0].dtype);
+    for (int32_t i = 0; i < call->in_count; i++) half = half || ftr__is_half(call->in[i].dtype);
+    return ftr__pointwise_start(call, row, half);
+}
+
+/* Whether kernels compute in f32. */
+static bool ftr__pointwise_is_real(ftr_dtype dtype) { return dtype == FTR_F32 || ftr__is_half(dtype); }
 
 static ftr_status ftr__pointwise_dtype_error(const ftr_kernel_call *call, ftr_dtype dtype) {
     return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
@@ -209,7 +253,8 @@ static void ftr__binary_row_i64(const ftr__pointwise_job *job, int64_t n, const 
 
 ftr_status ftr__cpu_binary(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
-    if (dtype == FTR_F32) return ftr__pointwise_run(call, call->op == FTR_OP_pow ? ftr__pow_row : ftr__binary_row_f32);
+    if (ftr__pointwise_is_real(dtype))
+        return ftr__pointwise_run_real(call, call->op == FTR_OP_pow ? ftr__pow_row : ftr__binary_row_f32);
     if (call->op != FTR_OP_pow) {
         if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__binary_row_i32);
         if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__binary_row_i64);
@@ -247,7 +292,9 @@ FTR__COMPARE_FUNCTION(ftr__compare_row_u8, uint8_t)
 
 ftr_status ftr__cpu_compare(const ftr_kernel_call *call) {
     switch (call->in[0].dtype) {
-    case FTR_F32: return ftr__pointwise_run(call, ftr__compare_row_f32);
+    case FTR_F32:
+    case FTR_F16:
+    case FTR_BF16: return ftr__pointwise_run_real(call, ftr__compare_row_f32);
     case FTR_I32: return ftr__pointwise_run(call, ftr__compare_row_i32);
     case FTR_I64: return ftr__pointwise_run(call, ftr__compare_row_i64);
     case FTR_U8:
@@ -274,7 +321,9 @@ FTR__WHERE_FUNCTION(ftr__where_row_i64, int64_t)
 
 ftr_status ftr__cpu_where(const ftr_kernel_call *call) {
     switch (call->out[0].dtype) {
-    case FTR_F32: return ftr__pointwise_run(call, ftr__where_row_f32);
+    case FTR_F32:
+    case FTR_F16:
+    case FTR_BF16: return ftr__pointwise_run_real(call, ftr__where_row_f32);
     case FTR_I32: return ftr__pointwise_run(call, ftr__where_row_i32);
     case FTR_I64: return ftr__pointwise_run(call, ftr__where_row_i64);
     case FTR_U8:
@@ -320,7 +369,7 @@ static void ftr__integer_unary_row_i64(const ftr__pointwise_job *job, int64_t n,
 
 ftr_status ftr__cpu_unary(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
-    if (dtype == FTR_F32) return ftr__pointwise_run(call, ftr__unary_row_f32);
+    if (ftr__pointwise_is_real(dtype)) return ftr__pointwise_run_real(call, ftr__unary_row_f32);
     if (call->op == FTR_OP_neg || call->op == FTR_OP_relu) {
         if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__integer_unary_row_i32);
         if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__integer_unary_row_i64);
@@ -336,8 +385,8 @@ static void ftr__activation_grad_row(const ftr__pointwise_job *job, int64_t n, c
 }
 
 ftr_status ftr__cpu_activation_grad(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
-    return ftr__pointwise_run(call, ftr__activation_grad_row);
+    if (!ftr__pointwise_is_real(call->in[0].dtype)) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run_real(call, ftr__activation_grad_row);
 }
 
 /* Functions that memory bounds, or that libm does better: a plain loop for each. */
@@ -382,7 +431,7 @@ static void ftr__plain_row_i64(const ftr__pointwise_job *job, int64_t n, const v
 
 ftr_status ftr__cpu_plain(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
-    if (dtype == FTR_F32) return ftr__pointwise_run(call, ftr__plain_row_f32);
+    if (ftr__pointwise_is_real(dtype)) return ftr__pointwise_run_real(call, ftr__plain_row_f32);
     if (call->op == FTR_OP_abs || call->op == FTR_OP_sign) {
         if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__plain_row_i32);
         if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__plain_row_i64);
@@ -433,13 +482,13 @@ static void ftr__activation_slope_row(const ftr__pointwise_job *job, int64_t n, 
 }
 
 ftr_status ftr__cpu_activation(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
-    return ftr__pointwise_run(call, ftr__activation_row);
+    if (!ftr__pointwise_is_real(call->in[0].dtype)) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run_real(call, ftr__activation_row);
 }
 
 ftr_status ftr__cpu_activation_slope(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
-    return ftr__pointwise_run(call, ftr__activation_slope_row);
+    if (!ftr__pointwise_is_real(call->in[0].dtype)) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run_real(call, ftr__activation_slope_row);
 }
 
 /* --------------------------------------------------------------------------------------------------- conversions -- */

@@ -73,7 +73,7 @@ static ftr__winograd ftr__winograd_make(const ftr__cpu *cpu, const ftr__conv *v,
 
 /* Vector operations of the direct sum against those here: products, and transforms of input, output and filters, each
  * counted by loads, sums and stores. A weight's gradient has the same transforms, or their transposes. */
-bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
+bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, double direct_speed) {
     for (int32_t d = 0; d < 2; d++)
         if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1 || v->before[d] > 2 || v->out[d] < 1)
             return false;
@@ -88,7 +88,7 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     const double direct = pixels * 9.0 * (double)w.c * o / lanes;
     const double transforms = tiles * (c * 280.0 + o * 200.0) / lanes + c * o * 100.0 / lanes;
     const double rows = tiles > (double)w.gemm->mr ? tiles : (double)w.gemm->mr; /* fewer wait for the filters */
-    return rows * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct;
+    return rows * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct / direct_speed;
 }
 
 static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
