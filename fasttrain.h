@@ -230,8 +230,9 @@
  * losses stay f32, and what you read has its declared type. Choose FTR_AMP_BF16 unless the hardware has f16 alone:
  * gradients in f16 vanish below 6e-8, so that FTR_AMP_FP16 comes with dynamic loss scaling. ftr_train_desc.scaler has its
  * constants, PyTorch's GradScaler's; steps whose gradients overflow are left out and counted (skipped_steps), and
- * schedules follow the steps that were applied. On the CPU half types are types of storage: activations take about half
- * the memory, the arithmetic is f32. They can be used by hand too: ftr_cast(x, FTR_BF16), and on what it gives.
+ * schedules follow the steps that were applied. On the CPU activations then take about half the memory. The arithmetic is
+ * f32, but for products of bf16 on CPUs where avx512_bf16 is faster, with sums in f32. Half types can be used by hand too:
+ * ftr_cast(x, FTR_BF16), and on what it gives.
  *
  * Apart from the type, ftr_optimizer.clip_norm limits the norm of all gradients together; ftr_step_info.grad_norm has it.
  *
@@ -264,13 +265,14 @@
  *                              instruction set
  *   FTR_API                    what stands before public functions; extern by default
  *   FASTTRAIN_SIMD             environment: portable, avx2, avx512 or neon, to use less than the CPU has
+ *   FASTTRAIN_BF16             environment: on or off, whether products of bf16 use avx512_bf16; see ftr_context_create()
  *   FASTTRAIN_WINOGRAD         environment: off, to compute all convolutions as direct sums; see ftr_context_create()
  *   FASTTRAIN_NO_FUSE          environment: fusions to leave out; see ftr_fusion
  *
  * 15  WHAT IT DOES NOT DO
  *
- * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, whatever the type of storage (f64 is
- * for reference backends). Windows is not supported. */
+ * Shapes are static: there are no dynamic graphs. The CPU's kernels compute in f32, or sum up in it, whatever the type of
+ * storage (f64 is for reference backends). Windows is not supported. */
 
 /* The implementation uses POSIX. These have to stand before the first system header of the .c file. */
 #ifdef FASTTRAIN_IMPLEMENTATION
@@ -467,7 +469,10 @@ typedef struct ftr_context_desc {
  * the CPU lacks, or an unknown word, is an FTR_ERROR_INVALID_ARGUMENT. FASTTRAIN_WINOGRAD (auto, on, off) is for 3x3
  * convolutions of the CPU backend: in Winograd's form F(4x4, 3x3) they need a third to a half of the time, and their rounding
  * errors are about twice those of the direct sum; an infinity or NaN in a 6x6 tile of the input reaches all of its 4x4 results.
- * "auto" takes it where it pays, "off" never. Thread safe. */
+ * "auto" takes it where it pays, "off" never. FASTTRAIN_BF16 (auto, on, off) is for matrix products and convolutions of bf16
+ * tensors: dot products of pairs by avx512_bf16, which sum up in f32 and take subnormal numbers for 0, or f32 arithmetic on
+ * widened numbers. "auto" takes the first on AMD's CPUs, where it is up to twice as fast; "on" wherever the CPU has it at the
+ * instruction set in use. Thread safe. */
 FTR_API ftr_status ftr_context_create(const ftr_context_desc *desc, ftr_context **context);
 
 /* Frees a context. NULL is allowed. */
@@ -1788,8 +1793,9 @@ extern "C" {
  * convolutions and attention run in the half type; exponentials, losses, softmax, sums and layer norms in f32; everything
  * else in the type of what it gets: the rules of PyTorch's autocast, op by op (the last column of ops.def). Parameters,
  * optimizer state, running statistics, the loss and what the caller reads keep their declared types; a parameter is cast
- * once a step however often it is used, and gradients of parameters are f32. On the CPU the half types are types of
- * storage: they halve the memory of activations, and each op computes in f32 and rounds its results. */
+ * once a step however often it is used, and gradients of parameters are f32. On the CPU the half types halve
+ * the memory of activations. Each op computes in f32 and rounds its results; products of bf16 multiply pairs with
+ * avx512_bf16 where that is faster (FASTTRAIN_BF16, see ftr_context_create()). */
 typedef enum ftr_amp {
     FTR_AMP_OFF = 0,
     FTR_AMP_FP16, /* f16: more exact than bf16, but gradients below 6e-8 vanish without loss scaling */
@@ -1873,7 +1879,7 @@ typedef enum ftr_mode {
 typedef enum ftr_fusion {
     FTR_FUSE_BIAS = 1 << 0,       /* "bias": a product and the sum with a bias, as a linear layer */
     FTR_FUSE_RELU = 1 << 1,       /* "relu": ReLU in the linear layer, convolution or batch norm before it */
-    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": batch norm, residual addition and ReLU; of no use without "relu" */
+    FTR_FUSE_RESIDUAL = 1 << 2,   /* "residual": the sum with a residual in the batch norm before it */
     FTR_FUSE_RELU_GRAD = 1 << 3,  /* "relu_grad": ReLU's gradient in that of batch norm */
     FTR_FUSE_ACTIVATION = 1 << 4, /* "activation": SiLU, hardswish and ReLU6 in batch norm, their gradients in its gradient,
                                    * which computes again what went into them */
@@ -3381,8 +3387,17 @@ typedef enum ftr__simd_level {
 /* The best level that this CPU and operating system run. */
 FTR_LIB ftr__simd_level ftr__simd_detect(void);
 
+/* Whether the CPU multiplies bf16 (AVX512_BF16), besides having AVX-512; and whether that is faster than to widen the numbers
+ * and multiply f32. AMD's (Zen 4 and later) do as many of these instructions in a cycle as multiply-adds of f32. Intel's do half
+ * of them at best (Cooper Lake), a quarter since Sapphire Rapids, which has other instructions for it. */
+FTR_LIB bool ftr__has_bf16(void);
+FTR_LIB bool ftr__has_fast_bf16(void);
+
 /* A variable of the environment; "" if it is not set. */
 FTR_LIB const char *ftr__environment(const char *name);
+
+/* Asks the system to put memory, of whole large pages, on such pages; it need not. */
+FTR_LIB void ftr__use_large_pages(void *memory, size_t size);
 
 /* ftr__simd_detect(), lowered by FASTTRAIN_SIMD. Errors: an unknown word, a level that is not there. */
 FTR_LIB ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level);
@@ -3607,11 +3622,18 @@ FTR_LIB uint32_t ftr__crc32c_portable(uint32_t before, const void *data, size_t 
 #include <string.h>
 
 #define FTR__MAX_THREADS 1024
+#define FTR__LARGE_PAGE ((size_t)2 << 20)
 
+/* Large blocks lie on large pages where the system has them: kernels read rows that are pages apart, and each page's
+ * translation takes its time. */
 static void *ftr__system_allocate(void *user, size_t size, size_t alignment) {
     (void)user;
-    if (size > SIZE_MAX - alignment) return NULL;
-    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    const bool large = size >= 2 * FTR__LARGE_PAGE && alignment < FTR__LARGE_PAGE;
+    const size_t unit = large ? FTR__LARGE_PAGE : alignment;
+    if (size > SIZE_MAX - unit) return NULL;
+    void *memory = aligned_alloc(unit, (size + unit - 1) / unit * unit);
+    if (large && memory) ftr__use_large_pages(memory, size / unit * unit);
+    return memory;
 }
 
 static void ftr__system_release(void *user, void *memory, size_t size, size_t alignment) {
@@ -3954,6 +3976,9 @@ void ftr_write_file(void *user, const char *text, size_t length) { fwrite(text, 
 #include <limits.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -4032,7 +4057,8 @@ static unsigned long long ftr__groups_free(void) {
 size_t ftr__free_memory(void) {
     char text[4096];
     if (!ftr__read_start("/proc/meminfo", text, sizeof text)) return 0;
-    const unsigned long long available = ftr__number_behind(text, "MemAvailable:", 0) * 1024, group = ftr__groups_free();
+    const unsigned long long available = ftr__number_behind(text, "MemAvailable:", 0) * 1024,
+                             group = ftr__groups_free();
     const unsigned long long left = group < available ? group : available;
     return left < SIZE_MAX ? (size_t)left : SIZE_MAX;
 }
@@ -4085,6 +4111,38 @@ ftr__simd_level ftr__simd_detect(void) {
 #endif
 }
 
+bool ftr__has_bf16(void) {
+#if defined(__x86_64__) && !defined(FASTTRAIN_EMULATE_AVX512)
+    unsigned a, b, c, d;
+    if (ftr__simd_detect() != FTR__SIMD_AVX512) return false; /* which is told in leaf 7 */
+    __cpuid_count(7, 0, a, b, c, d);
+    if (a < 1) return false; /* the last subleaf */
+    __cpuid_count(7, 1, a, b, c, d);
+    return a >> 5 & 1u;
+#else
+    return false;
+#endif
+}
+
+bool ftr__has_fast_bf16(void) {
+#if defined(__x86_64__)
+    unsigned most, b, c, d;
+    __cpuid(0, most, b, c, d);
+    return ftr__has_bf16() && b == 0x68747541u && d == 0x69746e65u && c == 0x444d4163u; /* AuthenticAMD */
+#else
+    return false;
+#endif
+}
+
+void ftr__use_large_pages(void *memory, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    (void)madvise(memory, size, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
 const char *ftr__environment(const char *name) {
     const char *word = getenv(name);
     return word ? word : "";
@@ -4104,8 +4162,8 @@ ftr_status ftr__simd_choose(ftr_context *context, ftr__simd_level *level) {
         const ftr__simd_level candidate = (ftr__simd_level)i;
         if (strcmp(word, ftr__simd_level_name(candidate)) != 0) continue;
         if (!ftr__simd_includes(best, candidate))
-            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_SIMD is '%s', but this CPU has '%s'", word,
-                              ftr__simd_level_name(best));
+            return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_SIMD is '%s', but this CPU has '%s'",
+                              word, ftr__simd_level_name(best));
         *level = candidate;
         return FTR_OK;
     }
@@ -4281,10 +4339,11 @@ double ftr__draw_beta(ftr__draw *draw, double alpha) {
 }
 
 /* ---- src/core/threads.c ---- */
-/* A job is open while tasks may be taken from it. Workers join an open job under the mutex and count as active until
- * they found no task left; the caller works too, then closes the job and waits for the active ones. A worker that wakes
- * late finds the job closed and never touches it. Between jobs a worker spins for some microseconds, because the nodes
- * of a step follow each other closely, and sleeps then. With more threads than cores nobody spins. */
+/* A job is open while tasks may be taken from it. Workers join an open job and count as active until they found no task
+ * left; the caller works too, then closes the job and waits for the active ones. A worker that comes late finds the job
+ * closed and never touches it. One atomic word holds the job's number, whether it is open and how many are active, so that
+ * joining and leaving take no lock. Between jobs a worker spins for a moment, because the nodes of a step follow each other
+ * closely, and sleeps then. With more threads than cores nobody spins. */
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -4295,7 +4354,19 @@ double ftr__draw_beta(ftr__draw *draw, double alpha) {
 #include <sys/resource.h>
 #endif
 
-#define FTR__SPINS 1500
+#define FTR__SPINS 4000 /* 100 to 200 microseconds */
+
+/* ftr__pool.state: the job's number, then whether it is open, then the active workers. */
+#define FTR__JOB_NEXT ((uint64_t)1 << 32)
+#define FTR__JOB_OPEN ((uint64_t)1 << 31)
+#define FTR__JOB_ACTIVE (FTR__JOB_OPEN - 1)
+
+/* A thread's part of a job's tasks: neighbours, so that it meets the same rows from node to node, which are then in its
+ * core's cache. Whoever is done with its own part goes on with the others'. */
+typedef struct ftr__part {
+    _Alignas(FTR__ALIGNMENT) atomic_llong next;
+    int64_t end;
+} ftr__part;
 
 typedef struct ftr__worker {
     ftr__pool *pool;
@@ -4308,20 +4379,19 @@ struct ftr__pool {
     int32_t started; /* workers that run */
     int32_t spins;
     ftr__worker *workers; /* threads - 1 of them */
+    ftr__part *parts;     /* one a thread */
 
-    pthread_mutex_t mutex;
+    pthread_mutex_t mutex; /* for those that sleep */
     pthread_cond_t job_opened;
     pthread_cond_t all_left;
-    int32_t sleeping;
-    bool caller_sleeping;
-    bool open, stop;
-    atomic_int generation; /* counts jobs; written under the mutex */
-    atomic_int active;     /* workers in the open job; written under the mutex */
+    atomic_int sleeping;         /* workers that sleep, or are about to */
+    atomic_bool caller_sleeping; /* likewise */
+    atomic_bool stop;
+    atomic_ullong state;
 
+    /* The job: written by the caller while none is open and nobody active. */
     ftr__task_fn fn;
     void *arg;
-    int64_t tasks;
-    atomic_llong next;
 };
 
 static inline void ftr__pause(void) {
@@ -4333,64 +4403,89 @@ static inline void ftr__pause(void) {
 }
 
 static void ftr__take_tasks(ftr__pool *pool, int32_t worker) {
-    for (;;) {
-        const int64_t task = (int64_t)atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (task >= pool->tasks) return;
-        pool->fn(pool->arg, task, worker);
+    for (int32_t i = 0; i < pool->threads; i++) {
+        ftr__part *part = &pool->parts[(worker + i) % pool->threads];
+        for (;;) {
+            const int64_t task = (int64_t)atomic_fetch_add_explicit(&part->next, 1, memory_order_relaxed);
+            if (task >= part->end) break;
+            pool->fn(pool->arg, task, worker);
+        }
     }
+}
+
+static uint64_t ftr__job_number(uint64_t state) { return state / FTR__JOB_NEXT; }
+
+/* Waits for another job than number `seen`, or for the end. */
+static void ftr__await_job(ftr__pool *pool, uint64_t seen) {
+    for (int32_t i = 0; i < pool->spins; i++) {
+        if (ftr__job_number(atomic_load_explicit(&pool->state, memory_order_acquire)) != seen) return;
+        ftr__pause();
+    }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleeping, 1); /* before looking again: the caller opens a job, then looks for sleepers */
+    while (!atomic_load(&pool->stop) && ftr__job_number(atomic_load(&pool->state)) == seen)
+        pthread_cond_wait(&pool->job_opened, &pool->mutex);
+    atomic_fetch_sub(&pool->sleeping, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Counts as active if the job is open. *seen is its number. */
+static bool ftr__join_job(ftr__pool *pool, uint64_t *seen) {
+    unsigned long long state = atomic_load(&pool->state);
+    do {
+        *seen = ftr__job_number(state);
+        if (!(state & FTR__JOB_OPEN)) return false;
+    } while (!atomic_compare_exchange_weak(&pool->state, &state, state + 1));
+    return true;
+}
+
+static void ftr__leave_job(ftr__pool *pool) {
+    const uint64_t state = atomic_fetch_sub(&pool->state, 1);
+    if ((state & FTR__JOB_ACTIVE) != 1 || !atomic_load(&pool->caller_sleeping)) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_signal(&pool->all_left);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
 static void *ftr__worker_main(void *arg) {
     ftr__worker *worker = arg;
     ftr__pool *pool = worker->pool;
-    int seen = 0;
-    for (;;) {
-        for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->generation, memory_order_acquire) == seen;
-             i++)
-            ftr__pause();
-        pthread_mutex_lock(&pool->mutex);
-        while (!pool->stop && atomic_load_explicit(&pool->generation, memory_order_relaxed) == seen) {
-            pool->sleeping++;
-            pthread_cond_wait(&pool->job_opened, &pool->mutex);
-            pool->sleeping--;
+    uint64_t seen = 0;
+    while (!atomic_load(&pool->stop)) {
+        if (ftr__join_job(pool, &seen)) {
+            ftr__take_tasks(pool, worker->index);
+            ftr__leave_job(pool);
         }
-        seen = atomic_load_explicit(&pool->generation, memory_order_relaxed);
-        const bool stop = pool->stop, join = pool->open && !pool->stop;
-        if (join) atomic_fetch_add_explicit(&pool->active, 1, memory_order_relaxed);
-        pthread_mutex_unlock(&pool->mutex);
-        if (stop) return NULL;
-        if (!join) continue;
-        ftr__take_tasks(pool, worker->index);
-        pthread_mutex_lock(&pool->mutex);
-        if (atomic_fetch_sub_explicit(&pool->active, 1, memory_order_release) == 1 && pool->caller_sleeping)
-            pthread_cond_signal(&pool->all_left);
-        pthread_mutex_unlock(&pool->mutex);
+        ftr__await_job(pool, seen);
     }
+    return NULL;
 }
 
 static void ftr__pool_open_job(ftr__pool *pool, int64_t tasks, ftr__task_fn fn, void *arg) {
-    pthread_mutex_lock(&pool->mutex);
     pool->fn = fn;
     pool->arg = arg;
-    pool->tasks = tasks;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    pool->open = true;
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
-    if (pool->sleeping > 0) pthread_cond_broadcast(&pool->job_opened);
+    for (int32_t i = 0; i < pool->threads; i++) {
+        atomic_store_explicit(&pool->parts[i].next, tasks * i / pool->threads, memory_order_relaxed);
+        pool->parts[i].end = tasks * (i + 1) / pool->threads;
+    }
+    const uint64_t number = ftr__job_number(atomic_load_explicit(&pool->state, memory_order_relaxed)) + 1;
+    atomic_store(&pool->state, number * FTR__JOB_NEXT | FTR__JOB_OPEN);
+    if (atomic_load(&pool->sleeping) == 0) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->job_opened);
     pthread_mutex_unlock(&pool->mutex);
 }
 
+static bool ftr__pool_is_busy(ftr__pool *pool) { return (atomic_load(&pool->state) & FTR__JOB_ACTIVE) != 0; }
+
 static void ftr__pool_close_job(ftr__pool *pool) {
+    atomic_fetch_and(&pool->state, ~FTR__JOB_OPEN);
+    for (int32_t i = 0; i < pool->spins && ftr__pool_is_busy(pool); i++) ftr__pause();
+    if (!ftr__pool_is_busy(pool)) return;
     pthread_mutex_lock(&pool->mutex);
-    pool->open = false;
-    pthread_mutex_unlock(&pool->mutex);
-    for (int32_t i = 0; i < pool->spins && atomic_load_explicit(&pool->active, memory_order_acquire) > 0; i++)
-        ftr__pause();
-    pthread_mutex_lock(&pool->mutex);
-    pool->caller_sleeping = true;
-    while (atomic_load_explicit(&pool->active, memory_order_acquire) > 0)
-        pthread_cond_wait(&pool->all_left, &pool->mutex);
-    pool->caller_sleeping = false;
+    atomic_store(&pool->caller_sleeping, true); /* before looking again: a worker leaves, then looks for the caller */
+    while (ftr__pool_is_busy(pool)) pthread_cond_wait(&pool->all_left, &pool->mutex);
+    atomic_store(&pool->caller_sleeping, false);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -4441,16 +4536,27 @@ static ftr_status ftr__pool_start(ftr_context *context, ftr__pool *pool) {
     return FTR_OK;
 }
 
+/* The parts, the pool, its workers. */
+static size_t ftr__pool_bytes(int32_t threads) {
+    return (size_t)threads * (sizeof(ftr__part) + sizeof(ftr__worker)) + sizeof(ftr__pool);
+}
+
 ftr_status ftr__pool_create(ftr_context *context, int32_t threads, ftr__pool **pool) {
     *pool = NULL;
-    const size_t worker_bytes = (size_t)threads * sizeof(ftr__worker);
-    ftr__pool *made = ftr__allocate(context, sizeof *made + worker_bytes);
-    if (!made) return ftr__out_of_memory(context, "thread pool", sizeof *made + worker_bytes);
-    *made = (ftr__pool){.threads = threads, .workers = (ftr__worker *)(made + 1)};
+    const size_t bytes = ftr__pool_bytes(threads);
+    ftr__part *parts = ftr__allocate(context, bytes);
+    if (!parts) return ftr__out_of_memory(context, "thread pool", bytes);
+    ftr__pool *made = (ftr__pool *)(void *)(parts + threads);
+    *made = (ftr__pool){.threads = threads, .parts = parts, .workers = (ftr__worker *)(made + 1)};
     made->spins = threads <= ftr__core_count() ? FTR__SPINS : 0;
-    atomic_init(&made->generation, 0);
-    atomic_init(&made->active, 0);
-    atomic_init(&made->next, 0);
+    atomic_init(&made->sleeping, 0);
+    atomic_init(&made->caller_sleeping, false);
+    atomic_init(&made->stop, false);
+    atomic_init(&made->state, 0);
+    for (int32_t i = 0; i < threads; i++) {
+        atomic_init(&parts[i].next, 0);
+        parts[i].end = 0;
+    }
     pthread_mutex_init(&made->mutex, NULL);
     pthread_cond_init(&made->job_opened, NULL);
     pthread_cond_init(&made->all_left, NULL);
@@ -4466,15 +4572,15 @@ ftr_status ftr__pool_create(ftr_context *context, int32_t threads, ftr__pool **p
 void ftr__pool_destroy(ftr_context *context, ftr__pool *pool) {
     if (!pool) return;
     pthread_mutex_lock(&pool->mutex);
-    pool->stop = true;
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
+    atomic_store(&pool->stop, true);
+    atomic_fetch_add(&pool->state, FTR__JOB_NEXT); /* for those that spin */
     pthread_cond_broadcast(&pool->job_opened);
     pthread_mutex_unlock(&pool->mutex);
     for (int32_t i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->all_left);
     pthread_cond_destroy(&pool->job_opened);
     pthread_mutex_destroy(&pool->mutex);
-    ftr__release(context, pool, sizeof *pool + (size_t)pool->threads * sizeof(ftr__worker));
+    ftr__release(context, pool->parts, ftr__pool_bytes(pool->threads));
 }
 
 int32_t ftr__core_count(void) {
@@ -12746,7 +12852,7 @@ ftr_status ftr__pass_amp(ftr_plan *plan, ftr_amp amp) {
 typedef struct ftr__fuser {
     ftr_plan *plan;
     ftr_graph *graph;
-    uint32_t off; /* fusions that are left out */
+    uint32_t off;  /* fusions that are left out */
     int32_t *uses; /* of each value; one more if it is kept */
     bool *needed;  /* nodes */
 } ftr__fuser;
@@ -12803,7 +12909,7 @@ static bool ftr__widen_inputs(ftr__fuser *f, ftr__node *node, int32_t count) {
 
 /* batch_norm(x) + residual, the residual being the sum's other operand. It cannot depend on the batch norm, whose only user
  * is the sum; it may come from a later node, which the schedule takes care of. */
-static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
+static void ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
     for (int32_t k = 0; k < 2; k++) {
         ftr__node *norm = ftr__only_for_next(f, add->in[k]);
         const int32_t residual = add->in[1 - k];
@@ -12811,12 +12917,12 @@ static ftr__node *ftr__fuse_residual(ftr__fuser *f, ftr__node *add) {
         if (norm->in_count == 7 && norm->in[6]) continue;
         if (!ftr__same_kind(f->graph, residual, add->first_out) || !ftr__same_kind(f->graph, add->in[k], residual))
             continue;
-        if (!ftr__widen_inputs(f, norm, 7)) return NULL;
+        if (!ftr__widen_inputs(f, norm, 7)) return;
         norm->in[6] = residual;
+        norm->fused = "add";
         ftr__remove(f, add, norm->first_out);
-        return norm;
+        return;
     }
-    return NULL;
 }
 
 /* x [.., in] w + bias with a matrix w, [in, out] or, transposed, [out, in], as a linear layer. In f32 alone: mixed precision
@@ -12846,14 +12952,11 @@ static void ftr__fuse_bias(ftr__fuser *f, ftr__node *add) {
 /* relu(f(x)) and relu(batch_norm(x) + residual). */
 static void ftr__fuse_relu(ftr__fuser *f, ftr__node *relu) {
     ftr__node *producer = ftr__only_for_next(f, relu->in[0]);
-    if (!producer) return;
-    const bool with_residual = producer->op == FTR_OP_add;
-    if (with_residual) producer = ftr__may(f, FTR_FUSE_RESIDUAL) ? ftr__fuse_residual(f, producer) : NULL;
     ftr_activation *activation = producer ? ftr__activation_of(producer) : NULL;
     if (!activation || *activation != FTR_ACT_NONE) return;
     *activation = FTR_ACT_RELU;
-    const bool was_product = producer->op == FTR_OP_linear && producer->fused;
-    producer->fused = with_residual ? "add, relu" : was_product ? "matmul, add, relu" : "relu";
+    const bool with_more = producer->fused != NULL;
+    producer->fused = !with_more ? "relu" : producer->op == FTR_OP_linear ? "matmul, add, relu" : "add, relu";
     ftr__remove(f, relu, producer->first_out);
 }
 
@@ -13074,17 +13177,19 @@ static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
 
 /* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
 static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
-    static const char *const names[] = {"bias", "relu", "residual", "relu_grad", "activation", "conv_norm", "attention"};
+    static const char *const names[] = {"bias",       "relu",      "residual", "relu_grad",
+                                        "activation", "conv_norm", "attention"};
     for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
         const size_t length = strcspn(word, " ");
         uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
         for (int32_t i = 0; i < FTR__ARRAY_LENGTH(names); i++)
             if (strlen(names[i]) == length && strncmp(word, names[i], length) == 0) found = 1u << i;
         if (!found && length > 0)
-            return ftr__error(context, FTR_ERROR_NAME,
-                              "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
-                              "conv_norm or attention",
-                              (int)length, word);
+            return ftr__error(
+                context, FTR_ERROR_NAME,
+                "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
+                "conv_norm or attention",
+                (int)length, word);
         *off |= found;
         word += length + (word[length] == ' ');
     }
@@ -13101,6 +13206,7 @@ static void ftr__fuse_node(ftr__fuser *f, ftr__node *node) {
         break;
     case FTR_OP_add:
         if (ftr__may(f, FTR_FUSE_BIAS)) ftr__fuse_bias(f, node);
+        if (ftr__may(f, FTR_FUSE_RESIDUAL) && !node->dead) ftr__fuse_residual(f, node);
         break;
     case FTR_OP_attention:
         if (ftr__may(f, FTR_FUSE_ATTENTION)) ftr__fuse_attention(f, node);
@@ -14718,7 +14824,8 @@ static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
 /* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
 static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
     const ftr_graph *graph = plan->graph;
-    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1]) return false;
+    if (!plan->packs || plan->mode != FTR_MODE_EVAL || plan->gradient_count > 0 || node->in_count < 2 || !node->in[1])
+        return false;
     const ftr__node *weight = &graph->nodes[graph->values[node->in[1]].node];
     if (weight->op == FTR_OP_cast) weight = &graph->nodes[graph->values[weight->in[0]].node];
     return weight->variable >= 0;
@@ -14875,17 +14982,20 @@ static ftr_status ftr__plan_make(ftr_graph *graph, const ftr_compile_desc *desc,
     made->source = graph;
     ftr__arena_init(&made->arena, graph->context);
     const ftr_status status = ftr__plan_fill(made, desc, target);
-    if (status) ftr_plan_destroy(made);
-    else *plan = made;
+    if (status)
+        ftr_plan_destroy(made);
+    else
+        *plan = made;
     return status;
 }
 
 static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ftr_memory *m) {
-    return ftr__error(context, FTR_ERROR_OUT_OF_MEMORY,
-                      "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients %zu, "
-                      "optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
-                      budget, m->total, m->parameters, m->gradients, m->optimizer_state, m->activations, m->workspace,
-                      m->bookkeeping);
+    return ftr__error(
+        context, FTR_ERROR_OUT_OF_MEMORY,
+        "compile: memory_budget is %zu bytes, the smallest plan needs %zu: parameters %zu, gradients %zu, "
+        "optimizer state %zu, activations %zu, workspace %zu, bookkeeping %zu",
+        budget, m->total, m->parameters, m->gradients, m->optimizer_state, m->activations, m->workspace,
+        m->bookkeeping);
 }
 
 /* What the activations may take for the plan to come down to the budget. The pass goes by what is live at one step, which the
@@ -14898,7 +15008,8 @@ static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, s
     return now > step && trial < TRIALS ? now - step : 0;
 }
 
-ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory, bool *fits) {
+ftr_status ftr__plan_within(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan **plan, ftr_memory *memory,
+                            bool *fits) {
     ftr_compile_desc quiet = *desc;
     ftr_memory least = {.total = SIZE_MAX}; /* of the trials: beside small values the bookkeeping of copies counts */
     size_t target = SIZE_MAX;
@@ -14943,8 +15054,10 @@ ftr_status ftr_compile(ftr_graph *graph, const ftr_compile_desc *desc, ftr_plan 
     ftr_plan *made;
     ftr_status status = ftr__plan_within(graph, desc, &made, &memory, &fits);
     if (!status) status = ftr__plan_bring_up(made, desc);
-    if (!status) *plan = made;
-    else ftr_plan_destroy(made);
+    if (!status)
+        *plan = made;
+    else
+        ftr_plan_destroy(made);
     return status;
 }
 
@@ -15758,10 +15871,11 @@ typedef struct ftr__simd_math {
      * follow. Rows are dense. */
     void (*norm_apply)(int64_t rows, int64_t columns, const float *x, const float *mean, const float *scale,
                        const float *shift, const float *residual, ftr_activation activation, float *y);
-    /* The same of rows that lie apart, in place: y[r][j] = activation((y[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]).
-     * `residual` may be NULL. */
-    void (*norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual, const float *mean,
-                      const float *scale, const float *shift, ftr_activation activation);
+    /* The same of rows that lie apart: y[r][j] = activation((x[r][j] - mean[j]) * scale[j] + shift[j] + residual[r][j]). Rows of x
+     * may be those of y. `residual` may be NULL. */
+    void (*norm_tile)(int64_t rows, int64_t columns, const float *const *x, float *const *y,
+                      const float *const *residual, const float *mean, const float *scale, const float *shift,
+                      ftr_activation activation);
     /* Of FTR__NORM_TILE columns at most: sum[j] += sum of x - center[j], squares[j] += sum of its square. Rows are `stride`
      * apart. */
     void (*norm_moments)(int64_t rows, int64_t columns, const float *x, int64_t stride, const float *center, float *sum,
@@ -15837,9 +15951,13 @@ typedef struct ftr__simd_math {
  * elements; the driver points rows that do not exist at a buffer of its own. */
 typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
-    const float *bias;  /* nr of them, or NULL */
-    const float *ahead; /* memory that is asked for on the way, 64 bytes for each k: what the next tiles need */
-    bool load;          /* add to what is there */
+    const float *bias; /* nr of them, or NULL */
+    const float
+        *ahead; /* memory that is asked for on the way, `ahead_step` elements for each k: what the next tiles need */
+    int64_t ahead_step;
+    int64_t ask; /* elements from c to the result's memory that is asked for: the tile's own, or the next one's */
+    bool asks;
+    bool load; /* add to what is there */
     bool relu;
     bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
 } ftr__gemm_tile;
@@ -15861,6 +15979,9 @@ typedef struct ftr__simd_gemm {
 
     /* out[j] = sum over k of x[k] * y[j][k], four of them. */
     void (*dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]);
+
+    /* to[i][j] = from[i][j] for i < rows, j < columns, which are nr at most. */
+    void (*copy_tile)(int64_t rows, int64_t columns, const float *const *from, float *const *to);
 
     /* y[i] += x[i]. */
     void (*accumulate)(int64_t count, const float *x, float *y);
@@ -16077,6 +16198,29 @@ typedef struct ftr__simd_winograd {
     void (*products)(int64_t depth, const float *a, const float *b, bool load, float *c, int64_t c_stride);
 } ftr__simd_winograd;
 
+/* ---- src/backend/cpu/simd_bf16.h ---- */
+/* SIMD functions of products of bf16 tensors by dot products of pairs (the AVX512_BF16 instructions). Two neighbouring elements
+ * of k are one word of 32 bits, as they lie in memory, the first in its lower half: a line of k elements is a line of k / 2
+ * words, and what gathers and packs f32 does the same for pairs. */
+
+typedef struct ftr__simd_bf16 {
+    /* As in ftr__simd_gemm, for words: sums are f32, two products added at a time. Subnormal numbers count as 0. The tile has
+     * 14 x 32 elements. */
+    void (*tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
+                 const ftr__gemm_tile *tile);
+    void (*tile_rows)(int64_t rows, int64_t segments, int64_t length, const float *const *a, const float *b,
+                      int64_t b_stride, const ftr__gemm_tile *tile);
+
+    /* to[i] = the word of x[i] and y[i]. y may be NULL: zeros. */
+    void (*zip)(int64_t count, const uint16_t *x, const uint16_t *y, float *to);
+
+    /* to[r][i] = from[r][i] in bf16, for r < rows and i < count. */
+    void (*narrow)(int64_t rows, int64_t count, float *const *from, uint16_t *const *to);
+} ftr__simd_bf16;
+
+/* NULL if this build has none; the CPU must have the instructions (ftr__has_bf16()). */
+FTR_LIB const ftr__simd_bf16 *ftr__simd_bf16_table(void);
+
 /* ---- src/backend/cpu/simd.h ---- */
 /* SIMD functions, one table an instruction set. They are written once, in simd_*.inc.h, with vector extensions, and
  * instantiated by simd.c. */
@@ -16108,6 +16252,8 @@ typedef struct ftr__cpu {
     const ftr__simd *simd;
     ftr__simd_level level;
     ftr__winograd_choice winograd;
+    const ftr__simd_bf16 *bf16; /* NULL: products of bf16 are computed in f32 */
+    ftr__simd_gemm bf16_gemm;   /* simd->gemm with the tiles of `bf16` */
 } ftr__cpu;
 
 static inline const ftr__cpu *ftr__cpu_of(const ftr_kernel_call *call) { return (const ftr__cpu *)call->backend; }
@@ -16127,12 +16273,21 @@ static inline int32_t ftr__half_index(ftr_dtype dtype) { return dtype == FTR_BF1
 FTR_LIB ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(const ftr_kernel_call *call));
 FTR_LIB size_t ftr__cpu_half_workspace(const ftr_kernel_call *call, size_t (*workspace)(const ftr_kernel_call *call));
 
-/* Ops whose kernels take f16 and bf16 themselves: those that move elements, cast, and steps of optimizers, whose states
- * may be bf16. */
+/* Ops whose kernels take f16 and bf16 themselves: those that move elements, pointwise ones, and steps of optimizers, whose
+ * states may be bf16. */
 #define FTR__CPU_HALF_KERNELS(X)                                                                                       \
     X(cast) X(stop_gradient) X(reshape) X(expand) X(transpose) X(concat) X(slice) X(slice_grad) X(pad)           \
     X(sgd_update) X(adamw_update) X(adam_update) X(rmsprop_update) X(adagrad_update) X(lamb_update)              \
-    X(lars_update) X(lion_update) X(muon_update)
+    X(lars_update) X(lion_update) X(muon_update)                                                                       \
+    X(add) X(sub) X(mul) X(div) X(pow) X(maximum) X(minimum) X(eq) X(ne) X(lt) X(le) X(gt) X(ge) X(where)              \
+    X(neg) X(exp) X(log) X(sqrt) X(rsqrt) X(tanh) X(sigmoid) X(relu) X(abs) X(sign) X(sin) X(cos) X(floor) X(round)    \
+    X(erf) X(clamp) X(gelu) X(silu) X(hardswish) X(hardsigmoid) X(leaky_relu) X(elu) X(softplus)                       \
+    X(clamp_grad) X(gelu_grad) X(silu_grad) X(hardswish_grad) X(leaky_relu_grad) X(elu_grad) X(softplus_grad)          \
+    X(tanh_grad) X(sigmoid_grad) X(relu_grad)
+
+/* Whether a kernel takes this call's bf16 tensors as they are (matmul.c, conv.c). */
+FTR_LIB bool ftr__cpu_matmul_takes_bf16(const ftr_kernel_call *call);
+FTR_LIB bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call);
 
 /* Which function runs an op and which sizes its workspace (0: none): X(op, run, workspace). An op that is missing here is not supported. */
 #define FTR__CPU_KERNELS(X)                                                                                      \
@@ -16330,8 +16485,9 @@ FTR__CPU_RUN(ftr__cpu_adaptive_avg_pool2d_grad)
 FTR__CPU_RUN(ftr__cpu_resize2d)
 FTR__CPU_RUN(ftr__cpu_resize2d_grad)
 FTR__CPU_WORKSPACE(ftr__cpu_resize2d_workspace)
-/* ftr_kernel.kept of a convolution. */
+/* ftr_kernel.kept of a convolution and of a linear layer. */
 FTR_LIB size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call);
+FTR_LIB size_t ftr__cpu_linear_kept(const ftr_kernel_call *call);
 
 /* ftr_kernel.algorithm of a convolution or one of its gradients. */
 FTR_LIB const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call);
@@ -16424,30 +16580,41 @@ typedef struct ftr__gemm_operand {
     void (*pack)(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width, int64_t k,
                  int64_t depth, float *to);
     bool dense; /* of one run each, lines follow each other in memory */
-    /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. */
-    const float *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
-    int64_t stride;
+    /* May be NULL: elements of k, lines first .. lie together here, those of k + 1 `stride` further on. Of pairs: the first of
+     * pair k, and the second `stride` further on, if there is one: `elements` are all. */
+    const void *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
+    int64_t stride, elements;
 } ftr__gemm_operand;
 
 typedef struct ftr__gemm {
     int64_t batch, m, n, k;
     ftr__gemm_operand a, b;
 
-    /* The result: row i of batch b at c + b * c_batch + i * c_stride, or where c_rows says. */
-    float *c;
+    /* Operands and result are bf16. An element of an operand is then a pair of neighbours of k, a word of 32 bits that lies where
+     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `finish`
+     * and nothing is `kept`. */
+    bool pairs;
+
+    /* The result: row i of batch b at c + b * c_batch + i * c_stride, or where c_row says. */
+    void *c;
     int64_t c_batch, c_stride;
-    float *(*c_row)(const void *source, int64_t batch, int64_t row);
+    void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
-    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. */
-    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns, float *const *c);
+    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. What was
+     * computed lies in rows `from`, which may be those of c. */
+    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
+                   const float *const *from, float *const *c);
     const void *finish_source;
+
+    bool whole; /* B is packed as a whole for few rows too, so that it can be kept */
 
     /* B as it is packed, in memory of the caller's for the next time: ftr__gemm_kept(); NULL: it is packed each time. */
     void *kept;
     bool kept_is_made;
 
-    const float *bias; /* n, or batch * n when there is one for each; NULL */
+    const void *bias; /* n, or batch * n when there is one for each; NULL */
+    bool bias_bf16;   /* not f32; of pairs */
     bool bias_batch;
     ftr_activation activation;
     bool
@@ -16456,20 +16623,26 @@ typedef struct ftr__gemm {
 
 /* Bytes that ftr__gemm_run() needs. Depends on sizes, operand kinds and threads, not on data pointers. */
 FTR_LIB size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm);
-/* Bytes of B packed as a whole; 0 if the product packs it piece by piece. */
+/* Bytes of B packed as a whole; 0 if the product packs it piece by piece, or has pairs. */
 FTR_LIB size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm);
 FTR_LIB void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *gemm, void *workspace);
 
 /* Operands in memory, as lines of k elements. */
 typedef struct ftr__gemm_matrix {
-    const float *data;
+    const void *data;
     int64_t batch;  /* elements from one matrix to the next */
     int64_t stride; /* elements from one line to the next (k together), or from one k to the next (lines together) */
     const int64_t *batch_offset; /* instead of `batch`, or NULL */
+    int64_t elements;            /* of k; of pairs with lines together */
+    const ftr__simd_bf16 *bf16;
 } ftr__gemm_matrix;
 
 FTR_LIB ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k);
 FTR_LIB ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix);
+/* Of bf16, as pairs; k is the number of elements. With k together it is even, and so is the stride; with lines together the
+ * matrix says how many there are, and which functions pack them. */
+FTR_LIB ftr__gemm_operand ftr__gemm_pairs_k_together(const ftr__gemm_matrix *matrix, int64_t k);
+FTR_LIB ftr__gemm_operand ftr__gemm_pairs_lines_together(const ftr__gemm_matrix *matrix);
 
 /* For packing: to[k * width + i] = from[k * stride + i], or 0, for k < depth and i < count. */
 FTR_LIB void ftr__gemm_copy(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, float *to);
@@ -16512,10 +16685,11 @@ FTR_LIB size_t ftr__conv_finish_bytes(const ftr_kernel_call *call);
 /* Fills *finish, with scale and shift in `memory`; false if the call has no batch norm. */
 FTR_LIB bool ftr__conv_finish_open(const ftr_kernel_call *call, void *memory, ftr__conv_finish *finish);
 
-/* `columns` channels from `channel` on of pixels of y, up to FTR__CONV_FINISH_ROWS; those that are NULL are left out. */
+/* `columns` channels from `channel` on of pixels of y, up to FTR__CONV_FINISH_ROWS; those that are NULL are left out. They
+ * come from rows x, or from y itself if that is NULL. */
 #define FTR__CONV_FINISH_ROWS 16
 FTR_LIB void ftr__conv_finish_rows(const ftr__conv_finish *finish, int64_t rows, int64_t channel, int64_t columns,
-                                   float *const *y);
+                                   const float *const *x, float *const *y);
 
 /* Whether depthwise.c is the one to compute it: few channels a group. */
 FTR_LIB bool ftr__conv_is_depthwise(const ftr__conv *v);
@@ -16553,8 +16727,9 @@ typedef struct ftr__winograd_memory {
 } ftr__winograd_memory;
 
 /* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of vector operations at
- * least a quarter cheaper than the direct sum. FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
-FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
+ * least a quarter cheaper than the direct sum, which is `direct_speed` times as fast as one in f32. FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
+FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass,
+                               double direct_speed);
 
 FTR_LIB size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass);
 
@@ -16619,6 +16794,153 @@ const ftr__simd *ftr__simd_table(ftr__simd_level level) {
     }
 }
 
+/* ---- src/backend/cpu/simd_bf16.c ---- */
+
+#if defined(__x86_64__) && !defined(FASTTRAIN_EMULATE_AVX512)
+#include <immintrin.h>
+#include <string.h>
+
+#define FTR__BF16_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c")))
+#define FTR__BF16_INLINE static inline __attribute__((always_inline)) FTR__BF16_TARGET
+#define FTR__BF16_MR 14
+#define FTR__BF16_ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
+
+/* Sixteen pairs, and one for all of them. */
+FTR__BF16_INLINE __m512bh ftr__bf16_load(const float *p) { return (__m512bh)_mm512_loadu_si512((const void *)p); }
+
+FTR__BF16_INLINE __m512bh ftr__bf16_splat(const float *p) {
+    int32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return (__m512bh)_mm512_set1_epi32(pair);
+}
+
+FTR__BF16_INLINE void ftr__bf16_store(const ftr__gemm_tile *tile, int32_t row, int32_t part, __m512 sum) {
+    float *c = tile->c[row] + part * 16;
+    if (tile->load) sum = _mm512_add_ps(sum, _mm512_loadu_ps(c));
+    if (tile->bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(tile->bias + part * 16));
+    if (tile->relu) { /* NaN stays */
+        const __mmask16 negative = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_LT_OQ);
+        sum = _mm512_mask_mov_ps(sum, negative, _mm512_setzero_ps());
+    }
+    _mm512_storeu_ps(c, sum);
+}
+
+/* As in simd_gemm.inc.h: `rows` and `narrow` are constants where these are used. */
+#define FTR__BF16_ZERO(i) __m512 lo##i = _mm512_setzero_ps(), hi##i = _mm512_setzero_ps();
+#define FTR__BF16_STORE(i)                                                                                             \
+    if (i < rows) {                                                                                                    \
+        ftr__bf16_store(tile, i, 0, lo##i);                                                                            \
+        if (!narrow) ftr__bf16_store(tile, i, 1, hi##i);                                                               \
+    }
+
+FTR__BF16_INLINE void ftr__bf16_packed(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                       int64_t b_stride, const ftr__gemm_tile *tile) {
+    const int32_t rows = FTR__BF16_MR;
+    const float *ahead = tile->ahead;
+    FTR__BF16_ROWS(FTR__BF16_ZERO)
+    for (int64_t k = 0; k < depth; k++) {
+        const __m512bh b0 = ftr__bf16_load(b), b1 = narrow ? b0 : ftr__bf16_load(b + 16);
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += tile->ahead_step;
+#define FTR__BF16_STEP(i)                                                                                              \
+    {                                                                                                                  \
+        const __m512bh x = ftr__bf16_splat(a + i);                                                                     \
+        lo##i = _mm512_dpbf16_ps(lo##i, x, b0);                                                                        \
+        if (!narrow) hi##i = _mm512_dpbf16_ps(hi##i, x, b1);                                                           \
+    }
+        FTR__BF16_ROWS(FTR__BF16_STEP)
+#undef FTR__BF16_STEP
+        a += a_stride;
+        b += b_stride;
+    }
+    FTR__BF16_ROWS(FTR__BF16_STORE)
+}
+
+FTR__BF16_INLINE void ftr__bf16_in_place(int32_t rows, bool narrow, int64_t segments, int64_t length,
+                                         const float *const *a, const float *b, int64_t b_stride,
+                                         const ftr__gemm_tile *tile) {
+    const float *ahead = tile->ahead;
+    FTR__BF16_ROWS(FTR__BF16_ZERO)
+    for (int64_t s = 0; s < segments; s++, a += FTR__BF16_MR) {
+#define FTR__BF16_POINTER(i) const float *const a##i = a[i];
+        FTR__BF16_ROWS(FTR__BF16_POINTER)
+#undef FTR__BF16_POINTER
+        for (int64_t k = 0; k < length; k++) {
+            const __m512bh b0 = ftr__bf16_load(b), b1 = narrow ? b0 : ftr__bf16_load(b + 16);
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += tile->ahead_step;
+#define FTR__BF16_STEP(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        const __m512bh x = ftr__bf16_splat(a##i + k);                                                                  \
+        lo##i = _mm512_dpbf16_ps(lo##i, x, b0);                                                                        \
+        if (!narrow) hi##i = _mm512_dpbf16_ps(hi##i, x, b1);                                                           \
+    }
+            FTR__BF16_ROWS(FTR__BF16_STEP)
+#undef FTR__BF16_STEP
+            b += b_stride;
+        }
+    }
+    FTR__BF16_ROWS(FTR__BF16_STORE)
+}
+
+FTR__BF16_TARGET static void ftr__bf16_tile(int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                            int64_t b_stride, const ftr__gemm_tile *tile) {
+    if (tile->narrow)
+        ftr__bf16_packed(true, depth, a, a_stride, b, b_stride, tile);
+    else
+        ftr__bf16_packed(false, depth, a, a_stride, b, b_stride, tile);
+}
+
+FTR__BF16_TARGET static void ftr__bf16_tile_rows(int64_t rows, int64_t segments, int64_t length, const float *const *a,
+                                                 const float *b, int64_t b_stride, const ftr__gemm_tile *tile) {
+    if (rows <= 1)
+        ftr__bf16_in_place(1, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 4)
+        ftr__bf16_in_place(4, false, segments, length, a, b, b_stride, tile);
+    else if (rows <= 8)
+        ftr__bf16_in_place(8, false, segments, length, a, b, b_stride, tile);
+    else if (tile->narrow)
+        ftr__bf16_in_place(FTR__BF16_MR, true, segments, length, a, b, b_stride, tile);
+    else
+        ftr__bf16_in_place(FTR__BF16_MR, false, segments, length, a, b, b_stride, tile);
+}
+#undef FTR__BF16_ZERO
+#undef FTR__BF16_STORE
+
+FTR__BF16_INLINE __mmask16 ftr__bf16_mask(int64_t left) {
+    return left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
+}
+
+FTR__BF16_TARGET static void ftr__bf16_zip(int64_t count, const uint16_t *x, const uint16_t *y, float *to) {
+    for (int64_t i = 0; i < count; i += 16) {
+        const __mmask16 mask = ftr__bf16_mask(count - i);
+        __m512i pair = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x + i));
+        if (y) {
+            const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, y + i));
+            pair = _mm512_or_si512(pair, _mm512_slli_epi32(high, 16));
+        }
+        _mm512_mask_storeu_epi32(to + i, mask, pair);
+    }
+}
+
+FTR__BF16_TARGET static void ftr__bf16_narrow(int64_t rows, int64_t count, float *const *from, uint16_t *const *to) {
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < count; i += 16) {
+            const __mmask16 mask = ftr__bf16_mask(count - i);
+            const __m256bh half = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from[r] + i));
+            _mm256_mask_storeu_epi16(to[r] + i, mask, (__m256i)half);
+        }
+    }
+}
+
+static const ftr__simd_bf16 ftr__simd_bf16_functions = {
+    .tile = ftr__bf16_tile, .tile_rows = ftr__bf16_tile_rows, .zip = ftr__bf16_zip, .narrow = ftr__bf16_narrow};
+
+const ftr__simd_bf16 *ftr__simd_bf16_table(void) { return &ftr__simd_bf16_functions; }
+#else
+const ftr__simd_bf16 *ftr__simd_bf16_table(void) { return NULL; }
+#endif
+
 /* ---- src/backend/cpu/cpu.c ---- */
 
 /* A kernel on f32 and integers. */
@@ -16628,9 +16950,14 @@ typedef struct ftr__cpu_kernel {
 } ftr__cpu_kernel;
 
 #define FTR__CPU_TAKES_HALF(op) case FTR_OP_##op:
-static bool ftr__cpu_takes_half(ftr_op op) {
-    switch (op) {
+static bool ftr__cpu_takes_half(const ftr_kernel_call *call) {
+    switch (call->op) {
         FTR__CPU_HALF_KERNELS(FTR__CPU_TAKES_HALF) return true;
+    case FTR_OP_matmul:
+    case FTR_OP_linear: return ftr__cpu_matmul_takes_bf16(call);
+    case FTR_OP_conv2d:
+    case FTR_OP_conv2d_grad_input:
+    case FTR_OP_conv2d_grad_weight: return ftr__cpu_conv2d_takes_bf16(call);
     default: return false;
     }
 }
@@ -16646,7 +16973,7 @@ static bool ftr__cpu_needs_f32(const ftr_kernel_call *call) {
     bool half = false;
     for (int32_t i = 0; i < call->in_count; i++) half = half || ftr__is_half(call->in[i].dtype);
     for (int32_t i = 0; i < call->out_count; i++) half = half || ftr__is_half(call->out[i].dtype);
-    return half && !ftr__cpu_takes_half(call->op);
+    return half && !ftr__cpu_takes_half(call);
 }
 
 /* f64 is for reference backends. All other types have passed the op's shape inference, so kernels do not check again. */
@@ -16675,7 +17002,12 @@ static size_t ftr__cpu_workspace(const ftr_kernel_call *call) {
 }
 
 static size_t ftr__cpu_kept(const ftr_kernel_call *call) {
-    return call->op == FTR_OP_conv2d && !ftr__cpu_needs_f32(call) ? ftr__cpu_conv2d_kept(call) : 0;
+    if (ftr__cpu_needs_f32(call)) return 0;
+    switch (call->op) {
+    case FTR_OP_conv2d: return ftr__cpu_conv2d_kept(call);
+    case FTR_OP_linear: return ftr__cpu_linear_kept(call);
+    default: return 0;
+    }
 }
 
 static const char *ftr__cpu_algorithm(const ftr_kernel_call *call) {
@@ -16711,15 +17043,37 @@ static ftr_status ftr__winograd_choose(ftr_context *context, ftr__winograd_choic
                       word);
 }
 
+/* Whether products of bf16 use the CPU's instructions for them: where they are faster than f32's, or, if FASTTRAIN_BF16 is on,
+ * where they are there at this level. */
+static ftr_status ftr__bf16_choose(ftr_context *context, ftr__simd_level level, const ftr__simd_bf16 **bf16) {
+    static const char *const words[] = {"auto", "on", "off"};
+    const char *word = ftr__environment("FASTTRAIN_BF16");
+    int32_t choice = 0;
+    while (*word && choice < FTR__ARRAY_LENGTH(words) && strcmp(word, words[choice]) != 0) choice++;
+    if (choice == FTR__ARRAY_LENGTH(words))
+        return ftr__error(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_BF16 is '%s', expected auto, on or off", word);
+    const bool has = level == FTR__SIMD_AVX512 && ftr__has_bf16();
+    *bf16 = has && (choice == 1 || (choice == 0 && ftr__has_fast_bf16())) ? ftr__simd_bf16_table() : NULL;
+    return FTR_OK;
+}
+
 static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
     ftr__simd_level level;
     ftr__winograd_choice winograd;
     ftr_status status = ftr__simd_choose(context, &level);
+    const ftr__simd_bf16 *bf16 = NULL;
     if (!status) status = ftr__winograd_choose(context, &winograd);
+    if (!status) status = ftr__bf16_choose(context, level, &bf16);
     if (status) return status;
     ftr__cpu *cpu = ftr__allocate(context, sizeof *cpu);
     if (!cpu) return ftr__out_of_memory(context, "cpu backend", sizeof *cpu);
     *cpu = (ftr__cpu){.simd = ftr__simd_table(level), .level = level, .winograd = winograd};
+    if (bf16) {
+        cpu->bf16 = bf16;
+        cpu->bf16_gemm = cpu->simd->gemm;
+        cpu->bf16_gemm.tile = bf16->tile;
+        cpu->bf16_gemm.tile_rows = bf16->tile_rows;
+    }
     status = ftr__pool_create(context, threads, &cpu->pool);
     if (status) {
         ftr__release(context, cpu, sizeof *cpu);
@@ -16983,6 +17337,7 @@ ftr_status ftr__cpu_half_run(const ftr_kernel_call *call, ftr_status (*run)(cons
 
 #define FTR__POINTWISE_GRAIN 16384 /* elements of a task */
 #define FTR__POINTWISE_INPUTS 3
+#define FTR__POINTWISE_PIECE 1024 /* elements of f16 or bf16 that go through f32 at a time */
 
 /* Rows of `n` elements. Within a row an input's stride is 0 or 1; from row to row it follows the outer dimensions. */
 typedef struct ftr__broadcast {
@@ -17036,13 +17391,28 @@ static void ftr__broadcast_plan(ftr__broadcast *b, const ftr_kernel_call *call) 
     ftr__broadcast_tasks(b);
 }
 
-/* Where row `row` begins in each input. */
-static void ftr__broadcast_row(const ftr__broadcast *b, int64_t row, int64_t *offset) {
-    for (int32_t i = 0; i < b->inputs; i++) offset[i] = 0;
+/* A row: its place in the outer dimensions, and where it begins in each input. */
+typedef struct ftr__broadcast_at {
+    int64_t at[FTR_MAX_RANK], offset[FTR__POINTWISE_INPUTS];
+} ftr__broadcast_at;
+
+static ftr__broadcast_at ftr__broadcast_row(const ftr__broadcast *b, int64_t row) {
+    ftr__broadcast_at x = {.offset = {0}};
     for (int32_t d = b->outer - 1; d >= 0; d--) {
-        const int64_t at = row % b->dim[d];
+        x.at[d] = row % b->dim[d];
         row /= b->dim[d];
-        for (int32_t i = 0; i < b->inputs; i++) offset[i] += at * b->stride[i][d];
+        for (int32_t i = 0; i < b->inputs; i++) x.offset[i] += x.at[d] * b->stride[i][d];
+    }
+    return x;
+}
+
+/* The row behind it, without a division: rows may be short. */
+static void ftr__broadcast_next(const ftr__broadcast *b, ftr__broadcast_at *x) {
+    for (int32_t d = b->outer - 1; d >= 0; d--) {
+        for (int32_t i = 0; i < b->inputs; i++) x->offset[i] += b->stride[i][d];
+        if (++x->at[d] < b->dim[d]) return;
+        for (int32_t i = 0; i < b->inputs; i++) x->offset[i] -= b->dim[d] * b->stride[i][d];
+        x->at[d] = 0;
     }
 }
 
@@ -17057,16 +17427,43 @@ struct ftr__pointwise_job {
     ftr__pointwise_row_fn row;
     const ftr__simd_math *math;
     size_t in_size[FTR__POINTWISE_INPUTS], out_size;
+    bool pieces; /* `row` knows f32 only, and there are f16 or bf16 tensors */
 };
 
-static void ftr__pointwise_part(const ftr__pointwise_job *job, int64_t row, int64_t begin, int64_t n) {
+/* Pieces of a row go through f32: short ones, which stay in the L1 cache. Of an input that is one element it is converted
+ * each time. */
+static void ftr__pointwise_pieces(const ftr__pointwise_job *job, int64_t n, const void *const *in, void *out) {
+    float wide[FTR__POINTWISE_INPUTS][FTR__POINTWISE_PIECE], result[FTR__POINTWISE_PIECE];
+    const ftr_view *to = &job->call->out[0];
+    for (int64_t at = 0; at < n; at += FTR__POINTWISE_PIECE) {
+        const int64_t count = n - at < FTR__POINTWISE_PIECE ? n - at : FTR__POINTWISE_PIECE;
+        const void *from[FTR__POINTWISE_INPUTS];
+        for (int32_t i = 0; i < job->plan.inputs; i++) {
+            const int64_t stride = job->plan.inner[i];
+            const ftr_dtype dtype = job->call->in[i].dtype;
+            from[i] = (const char *)in[i] + (size_t)(at * stride) * job->in_size[i];
+            if (!ftr__is_half(dtype)) continue;
+            job->math->widen[ftr__half_index(dtype)](stride ? count : 1, from[i], wide[i]);
+            from[i] = wide[i];
+        }
+        char *end = (char *)out + (size_t)at * job->out_size;
+        job->row(job, count, from, ftr__is_half(to->dtype) ? (void *)result : (void *)end);
+        if (ftr__is_half(to->dtype))
+            job->math->narrow[ftr__half_index(to->dtype)](count, result, (uint16_t *)(void *)end);
+    }
+}
+
+static void ftr__pointwise_part(const ftr__pointwise_job *job, int64_t row, const ftr__broadcast_at *at, int64_t begin,
+                                int64_t n) {
     const ftr__broadcast *b = &job->plan;
-    int64_t offset[FTR__POINTWISE_INPUTS];
     const void *in[FTR__POINTWISE_INPUTS];
-    ftr__broadcast_row(b, row, offset);
     for (int32_t i = 0; i < b->inputs; i++)
-        in[i] = (const char *)job->call->in[i].data + (size_t)(offset[i] + begin * b->inner[i]) * job->in_size[i];
-    job->row(job, n, in, (char *)job->call->out[0].data + (size_t)(row * b->n + begin) * job->out_size);
+        in[i] = (const char *)job->call->in[i].data + (size_t)(at->offset[i] + begin * b->inner[i]) * job->in_size[i];
+    char *out = (char *)job->call->out[0].data + (size_t)(row * b->n + begin) * job->out_size;
+    if (job->pieces)
+        ftr__pointwise_pieces(job, n, in, out);
+    else
+        job->row(job, n, in, out);
 }
 
 static void ftr__pointwise_task(void *arg, int64_t task, int32_t worker) {
@@ -17076,22 +17473,43 @@ static void ftr__pointwise_task(void *arg, int64_t task, int32_t worker) {
     if (b->chunks > 1) {
         const int64_t begin = task % b->chunks * FTR__POINTWISE_GRAIN;
         const int64_t n = b->n - begin < FTR__POINTWISE_GRAIN ? b->n - begin : FTR__POINTWISE_GRAIN;
-        ftr__pointwise_part(job, task / b->chunks, begin, n);
+        const int64_t row = task / b->chunks;
+        const ftr__broadcast_at at = ftr__broadcast_row(b, row);
+        ftr__pointwise_part(job, row, &at, begin, n);
         return;
     }
     const int64_t first = task * b->rows_per_task;
     const int64_t last = b->rows - first < b->rows_per_task ? b->rows : first + b->rows_per_task;
-    for (int64_t row = first; row < last; row++) ftr__pointwise_part(job, row, 0, b->n);
+    ftr__broadcast_at at = ftr__broadcast_row(b, first);
+    for (int64_t row = first; row < last; row++) {
+        ftr__pointwise_part(job, row, &at, 0, b->n);
+        ftr__broadcast_next(b, &at);
+    }
 }
 
-static ftr_status ftr__pointwise_run(const ftr_kernel_call *call, ftr__pointwise_row_fn row) {
-    ftr__pointwise_job job = {.call = call, .row = row, .math = &ftr__cpu_of(call)->simd->math};
+static ftr_status ftr__pointwise_start(const ftr_kernel_call *call, ftr__pointwise_row_fn row, bool pieces) {
+    ftr__pointwise_job job = {.call = call, .row = row, .math = &ftr__cpu_of(call)->simd->math, .pieces = pieces};
     ftr__broadcast_plan(&job.plan, call);
     for (int32_t i = 0; i < call->in_count; i++) job.in_size[i] = ftr_dtype_size(call->in[i].dtype);
     job.out_size = ftr_dtype_size(call->out[0].dtype);
     ftr__pool_run(ftr__cpu_of(call)->pool, job.plan.tasks, ftr__pointwise_task, &job);
     return FTR_OK;
 }
+
+/* `row` takes the tensors as they are. */
+static ftr_status ftr__pointwise_run(const ftr_kernel_call *call, ftr__pointwise_row_fn row) {
+    return ftr__pointwise_start(call, row, false);
+}
+
+/* `row` computes in f32; the tensors may be f16 and bf16. */
+static ftr_status ftr__pointwise_run_real(const ftr_kernel_call *call, ftr__pointwise_row_fn row) {
+    bool half = ftr__is_half(call->out[0].dtype);
+    for (int32_t i = 0; i < call->in_count; i++) half = half || ftr__is_half(call->in[i].dtype);
+    return ftr__pointwise_start(call, row, half);
+}
+
+/* Whether kernels compute in f32. */
+static bool ftr__pointwise_is_real(ftr_dtype dtype) { return dtype == FTR_F32 || ftr__is_half(dtype); }
 
 static ftr_status ftr__pointwise_dtype_error(const ftr_kernel_call *call, ftr_dtype dtype) {
     return ftr_backend_error(call, FTR_ERROR_UNSUPPORTED, "the CPU backend has no kernel for %s",
@@ -17166,7 +17584,8 @@ static void ftr__binary_row_i64(const ftr__pointwise_job *job, int64_t n, const 
 
 ftr_status ftr__cpu_binary(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
-    if (dtype == FTR_F32) return ftr__pointwise_run(call, call->op == FTR_OP_pow ? ftr__pow_row : ftr__binary_row_f32);
+    if (ftr__pointwise_is_real(dtype))
+        return ftr__pointwise_run_real(call, call->op == FTR_OP_pow ? ftr__pow_row : ftr__binary_row_f32);
     if (call->op != FTR_OP_pow) {
         if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__binary_row_i32);
         if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__binary_row_i64);
@@ -17204,7 +17623,9 @@ FTR__COMPARE_FUNCTION(ftr__compare_row_u8, uint8_t)
 
 ftr_status ftr__cpu_compare(const ftr_kernel_call *call) {
     switch (call->in[0].dtype) {
-    case FTR_F32: return ftr__pointwise_run(call, ftr__compare_row_f32);
+    case FTR_F32:
+    case FTR_F16:
+    case FTR_BF16: return ftr__pointwise_run_real(call, ftr__compare_row_f32);
     case FTR_I32: return ftr__pointwise_run(call, ftr__compare_row_i32);
     case FTR_I64: return ftr__pointwise_run(call, ftr__compare_row_i64);
     case FTR_U8:
@@ -17231,7 +17652,9 @@ FTR__WHERE_FUNCTION(ftr__where_row_i64, int64_t)
 
 ftr_status ftr__cpu_where(const ftr_kernel_call *call) {
     switch (call->out[0].dtype) {
-    case FTR_F32: return ftr__pointwise_run(call, ftr__where_row_f32);
+    case FTR_F32:
+    case FTR_F16:
+    case FTR_BF16: return ftr__pointwise_run_real(call, ftr__where_row_f32);
     case FTR_I32: return ftr__pointwise_run(call, ftr__where_row_i32);
     case FTR_I64: return ftr__pointwise_run(call, ftr__where_row_i64);
     case FTR_U8:
@@ -17277,7 +17700,7 @@ static void ftr__integer_unary_row_i64(const ftr__pointwise_job *job, int64_t n,
 
 ftr_status ftr__cpu_unary(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
-    if (dtype == FTR_F32) return ftr__pointwise_run(call, ftr__unary_row_f32);
+    if (ftr__pointwise_is_real(dtype)) return ftr__pointwise_run_real(call, ftr__unary_row_f32);
     if (call->op == FTR_OP_neg || call->op == FTR_OP_relu) {
         if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__integer_unary_row_i32);
         if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__integer_unary_row_i64);
@@ -17293,8 +17716,8 @@ static void ftr__activation_grad_row(const ftr__pointwise_job *job, int64_t n, c
 }
 
 ftr_status ftr__cpu_activation_grad(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
-    return ftr__pointwise_run(call, ftr__activation_grad_row);
+    if (!ftr__pointwise_is_real(call->in[0].dtype)) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run_real(call, ftr__activation_grad_row);
 }
 
 /* Functions that memory bounds, or that libm does better: a plain loop for each. */
@@ -17339,7 +17762,7 @@ static void ftr__plain_row_i64(const ftr__pointwise_job *job, int64_t n, const v
 
 ftr_status ftr__cpu_plain(const ftr_kernel_call *call) {
     const ftr_dtype dtype = call->in[0].dtype;
-    if (dtype == FTR_F32) return ftr__pointwise_run(call, ftr__plain_row_f32);
+    if (ftr__pointwise_is_real(dtype)) return ftr__pointwise_run_real(call, ftr__plain_row_f32);
     if (call->op == FTR_OP_abs || call->op == FTR_OP_sign) {
         if (dtype == FTR_I32) return ftr__pointwise_run(call, ftr__plain_row_i32);
         if (dtype == FTR_I64) return ftr__pointwise_run(call, ftr__plain_row_i64);
@@ -17390,13 +17813,13 @@ static void ftr__activation_slope_row(const ftr__pointwise_job *job, int64_t n, 
 }
 
 ftr_status ftr__cpu_activation(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
-    return ftr__pointwise_run(call, ftr__activation_row);
+    if (!ftr__pointwise_is_real(call->in[0].dtype)) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run_real(call, ftr__activation_row);
 }
 
 ftr_status ftr__cpu_activation_slope(const ftr_kernel_call *call) {
-    if (call->in[0].dtype != FTR_F32) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
-    return ftr__pointwise_run(call, ftr__activation_slope_row);
+    if (!ftr__pointwise_is_real(call->in[0].dtype)) return ftr__pointwise_dtype_error(call, call->in[0].dtype);
+    return ftr__pointwise_run_real(call, ftr__activation_slope_row);
 }
 
 /* --------------------------------------------------------------------------------------------------- conversions -- */
@@ -17787,9 +18210,14 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 /* ---- src/backend/cpu/gemm.c ---- */
 
 #define FTR__GEMM_KC 384              /* depth of a block: a panel of B about fills the L1 cache */
+#define FTR__GEMM_PAIRS_KC 512        /* of pairs: rounding waits for the last block, so one block is best */
+#define FTR__GEMM_PAIRS_TN 512        /* columns of a task whose sums wait in its scratch */
+#define FTR__GEMM_PAIRS_SHARED 16384  /* pairs of k up to which B is packed at once */
+#define FTR__GEMM_ZIP 448             /* words zipped at once: a multiple of all widths of tiles */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
+#define FTR__GEMM_WHOLE (4 << 20)     /* floats of B up to which it is packed as a whole, if it is to be */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
 #define FTR__GEMM_TASK_WORK (1 << 18) /* multiply-adds that a task should have */
 #define FTR__GEMM_TILES 4             /* tiles of rows that a panel of B should meet */
@@ -17800,12 +18228,16 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 #define FTR__GEMM_DIRECT_DEPTH 84     /* least depth of such a block */
 #define FTR__GEMM_PANELS 2            /* of B that a task packs for itself, at least: rows of them are read */
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
+#define FTR__GEMM_NEAR 4096           /* floats of B that stay in the L1 cache while rows go by */
+#define FTR__GEMM_ROWS 4              /* tiles of rows that go by at once, if all of B is that near */
+#define FTR__GEMM_SHORT 64            /* depth of a tile that ends before memory answers */
 #define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
     const ftr__gemm *gemm;
     const ftr__simd_gemm *simd;
+    const ftr__simd_bf16 *bf16;
     int64_t kc;     /* depth of a block */
     int64_t tm, tn; /* rows and columns of a task */
     int64_t mb, nb; /* tasks along m, and along the columns of a chunk */
@@ -17818,8 +18250,10 @@ typedef struct ftr__gemm_plan {
     bool whole_b;   /* a task packs all its panels of B at once */
     bool direct;    /* both operands are read where they lie */
     int64_t panel;  /* columns of a panel: of a tile; half as many where fewer than those of a tile can be read */
-    size_t worker;  /* bytes of scratch a worker: pointers, then a block of A, then a panel of B */
-    size_t pointer_bytes, a_bytes;
+    bool rounded;   /* of pairs: tasks round sums to bf16 when the last block of k has been added */
+    bool sums;      /* those of more than one block wait in the task's scratch */
+    size_t worker;  /* bytes of scratch a worker: pointers, a block of A, sums that wait, a panel of B */
+    size_t pointer_bytes, a_bytes, sum_bytes;
     int64_t pointers_b; /* where B's pointers begin */
     int64_t a_tile;     /* floats from one packed tile of A to the next */
     size_t b_bytes;     /* the packed chunk, of A if that is shared */
@@ -17833,9 +18267,10 @@ typedef struct ftr__gemm_plan {
 /* Depth of a block: equal parts of k, or of a segment if that is long, or whole segments if they are short. */
 static int64_t ftr__gemm_block_depth(const ftr__gemm *gemm) {
     const int64_t run = gemm->a.rows && gemm->a.segment > 0 ? gemm->a.segment : gemm->k;
-    if (run >= FTR__GEMM_KC) return ftr__gemm_ceil(ftr__gemm_ceil(run, ftr__gemm_ceil(run, FTR__GEMM_KC)), 4) * 4;
+    const int64_t most = gemm->pairs ? FTR__GEMM_PAIRS_KC : FTR__GEMM_KC;
+    if (run >= most) return ftr__gemm_ceil(ftr__gemm_ceil(run, ftr__gemm_ceil(run, most)), 4) * 4;
     if (run <= 0) return 1;
-    const int64_t runs = gemm->k / run, blocks = ftr__gemm_ceil(gemm->k, FTR__GEMM_KC);
+    const int64_t runs = gemm->k / run, blocks = ftr__gemm_ceil(gemm->k, most);
     return ftr__gemm_max(ftr__gemm_ceil(runs, ftr__gemm_max(blocks, 1)) * run, 1);
 }
 
@@ -17859,6 +18294,7 @@ static void ftr__gemm_grid(ftr__gemm_plan *p) {
         else
             break;
     }
+    if (p->sums) nb = ftr__gemm_max(nb, ftr__gemm_ceil(p->nc, FTR__GEMM_PAIRS_TN));
     p->tm = ftr__gemm_max(ftr__gemm_ceil(mt, mb), 1) * mr;
     p->tn = ftr__gemm_max(ftr__gemm_ceil(nt, nb), 1) * nr;
     p->mb = ftr__gemm_ceil(g->m, p->tm);
@@ -17890,12 +18326,18 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
-    return g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr && g->n >= p->simd->nr / 2 &&
-           g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
+    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr &&
+           g->n >= p->simd->nr / 2 && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
 static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *g) {
-    ftr__gemm_plan p = {.gemm = g, .simd = &cpu->simd->gemm, .pieces = 1, .piece = g->k, .ks = g->k, .nc = g->n};
+    ftr__gemm_plan p = {.gemm = g,
+                        .simd = g->pairs ? &cpu->bf16_gemm : &cpu->simd->gemm,
+                        .bf16 = cpu->bf16,
+                        .pieces = 1,
+                        .piece = g->k,
+                        .ks = g->k,
+                        .nc = g->n};
     const int64_t mr = p.simd->mr, nr = p.simd->nr;
     p.kc = ftr__gemm_block_depth(g);
     p.direct = ftr__gemm_is_direct(&p);
@@ -17904,15 +18346,23 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
                  (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool shared = g->batch == 1 && !g->split && g->m > 2 * mr;
-    p.shared_a = shared && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at && (g->a.at || g->a.segment == g->k);
+    const bool few = g->whole && !g->pairs; /* for few rows too */
+    const bool shared =
+        g->batch == 1 && !g->split && (g->m > 2 * mr || few) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
+    p.shared_a = shared && !few && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
+                 (g->a.at || g->a.segment == g->k);
     p.shared = shared && !p.shared_a;
     p.in_place = p.in_place && !p.shared_a;
     if (g->split) ftr__gemm_split(&p);
-    if (shared) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
-    if (p.shared) {
+    p.rounded = g->pairs && p.pieces == 1;
+    p.sums = p.rounded && p.kc < g->k;
+    const bool whole = few && p.shared && g->k * g->n <= FTR__GEMM_WHOLE;
+    if (shared && !whole && !g->pairs) p.ks = ftr__gemm_min(g->k, ftr__gemm_max(4096 / p.kc, 1) * p.kc);
+    if (p.shared && !whole) {
         const int64_t columns = FTR__GEMM_SHARED / ftr__gemm_max(p.ks, 1) / nr * nr;
         p.nc = ftr__gemm_min(g->n, ftr__gemm_max(columns, 4 * nr));
+    }
+    if (p.shared) {
         p.b_bytes = ftr__gemm_align((size_t)(p.ks * ftr__gemm_ceil(p.nc, nr) * nr) * sizeof(float));
     }
     if (p.shared_a)
@@ -17925,9 +18375,10 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
     p.a_bytes = p.in_place || p.direct || p.shared_a ? 0 : ftr__gemm_align((size_t)(p.tm * p.kc) * sizeof(float));
+    p.sum_bytes = p.sums ? ftr__gemm_align((size_t)(p.tm * p.tn) * sizeof(float)) : 0;
     p.whole_b = !p.shared && !p.direct && g->b.at && g->m > mr;
     const int64_t b_columns = p.shared || p.direct ? 0 : p.whole_b ? p.tn : nr;
-    p.worker = p.pointer_bytes + p.a_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
+    p.worker = p.pointer_bytes + p.a_bytes + p.sum_bytes + ftr__gemm_align((size_t)(p.kc * b_columns) * sizeof(float));
     return p;
 }
 
@@ -17938,7 +18389,7 @@ size_t ftr__gemm_workspace(const ftr__cpu *cpu, const ftr__gemm *gemm) {
 
 size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     const ftr__gemm_plan p = ftr__gemm_make_plan(cpu, gemm);
-    return p.shared && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
+    return p.shared && !gemm->pairs && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
 }
 
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
@@ -17975,7 +18426,8 @@ typedef struct ftr__gemm_block {
     int64_t k, depth;
     int64_t segments, length; /* of A in place */
     bool load, last;
-    float *c; /* dense result of a piece; NULL: where the product says */
+    float *c; /* row c_i, column c_j of f32 results on their way; NULL: they go where the product says */
+    int64_t c_i, c_j, c_stride;
     const float **pointers;
     float *a, *b;
 } ftr__gemm_block;
@@ -17992,7 +18444,7 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
  * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
 static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count, int64_t width,
                                  int64_t k, int64_t depth, int64_t tile, float *to) {
-    const float *from = x->at(x->source, batch, k, first);
+    const float *from = (const float *)x->at(x->source, batch, k, first);
     const int64_t whole = count / width, rest = count % width;
     for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
         for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
@@ -18003,6 +18455,35 @@ static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int6
     if (rest == 0) return;
     ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
     ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
+}
+
+/* The same of pairs. */
+static void ftr__gemm_zip_tiles(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                                int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    const uint16_t *from = (const uint16_t *)x->at(x->source, batch, k, first);
+    const int64_t chunk = FTR__GEMM_ZIP / width * width;
+    float words[FTR__GEMM_ZIP];
+    for (int64_t d = 0; d < depth; d++, from += 2 * x->stride, to += width) {
+        const uint16_t *second = 2 * (k + d) + 1 < x->elements ? from + x->stride : NULL;
+        for (int64_t i = 0; i < count; i += 32) {
+            __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
+            __builtin_prefetch(from + (FTR__GEMM_AHEAD + 1) * x->stride + i);
+        }
+        for (int64_t i = 0; i < count; i += chunk) {
+            const int64_t some = ftr__gemm_min(chunk, count - i), tiles = ftr__gemm_ceil(some, width);
+            p->bf16->zip(some, from + i, second ? second + i : NULL, words);
+            for (int64_t r = some; r < tiles * width; r++) words[r] = 0;
+            ftr__gemm_scatter(tiles, width, words, tile, to + i / width * tile);
+        }
+    }
+}
+
+static void ftr__gemm_pack_lines(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                                 int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    if (p->gemm->pairs)
+        ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, tile, to);
+    else
+        ftr__gemm_pack_tiles(x, batch, first, count, width, k, depth, tile, to);
 }
 
 /* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
@@ -18042,7 +18523,7 @@ static void ftr__gemm_prepare_a(ftr__gemm_block *t) {
         return;
     }
     if (a->at && t->depth > 0) {
-        ftr__gemm_pack_tiles(a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
+        ftr__gemm_pack_lines(p, a, t->batch, t->i0, t->i1 - t->i0, mr, t->k, t->depth, p->a_tile, t->a);
         return;
     }
     const int64_t run = p->in_place ? ftr__gemm_max(a->segment, 1) : 1, offset = t->k % run;
@@ -18082,23 +18563,46 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
     *stride = nr;
     if (p->direct) {
         *stride = b->stride;
-        return b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
+        return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
     if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
-    if (b->at && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) { /* read once: a copy does not pay */
-        *stride = b->stride;
-        return b->at(b->source, t->batch, t->k, j);
+    if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
+        *stride = b->stride; /* read once: a copy does not pay */
+        return (const float *)b->at(b->source, t->batch, t->k, j);
     }
     if (p->whole_b) return t->b + (j - t->j0) * p->kc;
     ftr__gemm_pack(p, b, t->batch, j, count, nr, t->k, t->depth, t->pointers + p->pointers_b, t->b);
     return t->b;
 }
 
-static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i) {
+/* Where row i goes from column j on; f32 results. */
+static float *ftr__gemm_row(const ftr__gemm_block *t, int64_t i, int64_t j) {
     const ftr__gemm *g = t->plan->gemm;
-    if (t->c) return t->c + i * g->n;
-    if (g->c_row) return g->c_row(g->c_source, t->batch, i);
-    return g->c + t->batch * g->c_batch + i * g->c_stride;
+    if (t->c) return t->c + (i - t->c_i) * t->c_stride + j - t->c_j;
+    if (g->c_row) return (float *)g->c_row(g->c_source, t->batch, i) + j;
+    return (float *)g->c + t->batch * g->c_batch + i * g->c_stride + j;
+}
+
+/* Rounds rows i .. of f32 results into bf16 ones. */
+static void ftr__gemm_round(const ftr__gemm_block *t, int64_t i, int64_t rows, int64_t j, int64_t count,
+                            float *const *from) {
+    const ftr__gemm *g = t->plan->gemm;
+    uint16_t *to[FTR__GEMM_MAX_MR];
+    for (int64_t r = 0; r < rows; r++)
+        to[r] = (g->c_row ? (uint16_t *)g->c_row(g->c_source, t->batch, i + r)
+                          : (uint16_t *)g->c + t->batch * g->c_batch + (i + r) * g->c_stride) +
+                j;
+    t->plan->bf16->narrow(rows, count, from, to);
+}
+
+static void ftr__gemm_bias(const ftr__gemm_block *t, int64_t j, int64_t count, float *to) {
+    const ftr__gemm *g = t->plan->gemm;
+    const int64_t at = (g->bias_batch ? t->batch * g->n : 0) + j;
+    if (!g->bias_bf16) {
+        memcpy(to, (const float *)g->bias + at, (size_t)count * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) to[i] = ftr__half_value(FTR_BF16, ((const uint16_t *)g->bias)[at + i]);
 }
 
 static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
@@ -18110,8 +18614,8 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
                            b, b_stride, tile);
     } else if (p->direct) {
         const ftr__gemm_operand *a = &p->gemm->a;
-        p->simd->tile(t->depth, a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride, b, b_stride,
-                      tile);
+        p->simd->tile(t->depth, (const float *)a->at(a->source, t->batch, t->k, ftr__gemm_direct_row(p, i)), a->stride,
+                      b, b_stride, tile);
     } else {
         p->simd->tile(t->depth, t->a + index * p->a_tile, mr, b, b_stride, tile);
     }
@@ -18124,68 +18628,108 @@ static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, 
     const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
     const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
     if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
-    if (part < of_b) return g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
-    return g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
+    if (part < of_b) return (const float *)g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
+    return (const float *)g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
-/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. */
-static const float *ftr__gemm_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. All
+ * tiles of rows ask for a part: memory answers no faster. */
+static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b, ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
-    if (p->direct) return ftr__gemm_direct_ahead(t, i, j, b);
-    if (p->in_place && p->gemm->a.dense && j == t->j0)
-        return t->pointers[(i - t->i0) / p->simd->mr * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
-    const int64_t nr = p->simd->nr, parts = ftr__gemm_max(nr / 16, 1), part = (i - t->i0) / p->simd->mr % parts;
-    if (p->shared_a) return t->a + ((i - t->i0) / p->simd->mr + 1) * p->a_tile;
-    return p->shared && j + nr < t->j1 ? b + p->ks * nr + part * t->depth * 16 : b;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, index = (i - t->i0) / mr;
+    tile->ahead_step = 16;
+    if (p->direct) {
+        tile->ahead = ftr__gemm_direct_ahead(t, i, j, b);
+    } else if (p->in_place && p->gemm->a.dense && j == t->j0) {
+        tile->ahead = t->pointers[index * mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
+    } else if (p->shared_a) {
+        tile->ahead = t->a + (index + 1) * p->a_tile;
+    } else if (p->shared && j + nr < t->j1) {
+        tile->ahead_step = ftr__gemm_min(ftr__gemm_ceil(nr, ftr__gemm_ceil(t->i1 - t->i0, mr)), 16);
+        tile->ahead = b + p->ks * nr + index * t->depth * tile->ahead_step;
+    } else {
+        tile->ahead = b;
+    }
 }
 
-/* A panel of B against all rows of the task. Tiles that stick out at the right go through a buffer. */
-static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j) {
+/* Where rows of the result are, at column j. */
+static void ftr__gemm_rows_of(const ftr__gemm_block *t, int64_t i, int64_t rows, int64_t j, float **c) {
+    const ftr__gemm *g = t->plan->gemm;
+    if (g->c_row && !t->c) {
+        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r, j);
+        return;
+    }
+    float *const row = ftr__gemm_row(t, i, j);
+    const int64_t step = t->c ? t->c_stride : g->c_stride;
+    for (int64_t r = 0; r < rows; r++) c[r] = row + r * step;
+}
+
+/* Of pairs whose sums this task rounds: a panel of B against its rows i0 to i1 - 1. Sums wait in its scratch or, of one block of
+ * k, pass through a buffer. */
+static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(nr, t->j1 - j);
+    float buffer[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR] = {0}, bias[FTR__GEMM_MAX_NR] = {0};
+    int64_t b_stride;
+    const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
+    ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
+    tile.narrow = width <= nr / 2;
+    if (t->last && g->bias) {
+        ftr__gemm_bias(t, j, width, bias);
+        tile.bias = bias;
+    }
+    for (int64_t i = i0; i < i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, i1 - i);
+        for (int64_t r = 0; r < mr; r++)
+            tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
+        ftr__gemm_ask_ahead(t, i, j, b, &tile);
+        ftr__gemm_multiply(t, i, b, b_stride, &tile);
+        if (t->last) ftr__gemm_round(t, i, rows, j, width, tile.c);
+    }
+}
+
+/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, and so do those
+ * that are finished: their memory is then touched once. */
+static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
     const int64_t mr = p->simd->mr, nr = p->simd->nr, width = ftr__gemm_min(p->panel, t->j1 - j);
-    const size_t bytes = (size_t)width * sizeof(float);
     float edge[FTR__GEMM_MAX_MR * FTR__GEMM_MAX_NR], none[FTR__GEMM_MAX_NR], bias[FTR__GEMM_MAX_NR];
+    float *c[FTR__GEMM_MAX_MR], *inside[FTR__GEMM_MAX_MR]; /* rows of the result, and those in the buffer */
     int64_t b_stride;
     const float *b = ftr__gemm_prepare_b(t, j, &b_stride);
     ftr__gemm_tile tile = {.load = t->load, .relu = t->last && g->activation == FTR_ACT_RELU};
     tile.narrow = width <= nr / 2;
     memset(none, 0, sizeof none);
-    if (width < nr) memset(edge, 0, sizeof edge);
+    if (width < nr && t->load) memset(edge, 0, sizeof edge);
     if (t->last && g->bias) {
-        const float *from = g->bias + (g->bias_batch ? t->batch * g->n : 0) + j;
         memset(bias, 0, sizeof bias);
-        memcpy(bias, from, bytes);
+        ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
-    const bool regular = !p->direct && (!g->c_row || t->c);
-    const int64_t step = t->c ? g->n : g->c_stride;
-    for (int64_t i = t->i0; i < t->i1; i += mr) {
-        const int64_t rows = ftr__gemm_min(mr, t->i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
-        if (regular && rows == mr && width == nr) { /* most tiles */
-            float *const row = ftr__gemm_row(t, i) + j;
-            for (int64_t r = 0; r < mr; r++) tile.c[r] = row + r * step;
-            tile.ahead = ftr__gemm_ahead(t, i, j, b);
-            ftr__gemm_multiply(t, i, b, b_stride, &tile);
-            if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, tile.c);
-            continue;
-        }
-        float *c[FTR__GEMM_MAX_MR];
-        for (int64_t r = 0; r < rows; r++) c[r] = ftr__gemm_row(t, i + r) + j;
+    const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
+    const bool together = !g->c_row || t->c;
+    if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? t->c_stride : g->c_stride);
+    for (int64_t r = 0; r < mr; r++) inside[r] = edge + r * nr + skip;
+    for (int64_t i = i0; i < i1; i += mr) {
+        const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
+        const bool buffered = (finished && !t->load) || width < nr / 2 || (width < nr && !(whole && rows == mr));
+        ftr__gemm_rows_of(t, i, rows, j, c);
         for (int64_t r = 0; r < mr; r++) {
             const bool there = r >= above && r < above + rows;
-            tile.c[r] = !there ? none : width < nr ? edge + (r - above) * nr : c[r - above];
+            tile.c[r] = !there ? none : buffered ? edge + (r - above) * nr : c[r - above];
         }
-        if (width < nr && t->load) {
-            for (int64_t r = 0; r < rows; r++) memcpy(edge + r * nr + skip, c[r], bytes);
-        }
-        tile.ahead = ftr__gemm_ahead(t, i, j, b);
+        if (buffered && t->load) p->simd->copy_tile(rows, width, (const float *const *)c, inside);
+        tile.asks = !buffered;
+        ftr__gemm_ask_ahead(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
-        if (width < nr) {
-            for (int64_t r = 0; r < rows; r++) memcpy(c[r], edge + r * nr + skip, bytes);
+        if (finished) {
+            g->finish(g->finish_source, t->batch, rows, j, width, (const float *const *)(buffered ? inside : c), c);
+        } else if (buffered) {
+            p->simd->copy_tile(rows, width, (const float *const *)inside, c);
         }
-        if (t->last && g->finish) g->finish(g->finish_source, t->batch, rows, j, width, c);
     }
 }
 
@@ -18201,8 +18745,14 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
     t.j1 = ftr__gemm_min(t.j0 + p->tn, p->j1);
     t.pointers = (const float **)(void *)scratch;
     t.a = (float *)(void *)(scratch + p->pointer_bytes);
-    t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes);
-    if (p->pieces > 1) t.c = p->partial + (t.batch * p->pieces + piece) * g->m * g->n;
+    t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes + p->sum_bytes);
+    if (p->pieces > 1) {
+        t.c = p->partial + (t.batch * p->pieces + piece) * g->m * g->n;
+        t.c_stride = g->n;
+    } else if (p->sums) {
+        t.c = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes);
+        t.c_i = t.i0, t.c_j = t.j0, t.c_stride = p->tn;
+    }
     const int64_t begin = p->k0 + piece * p->piece, end = ftr__gemm_min(begin + p->piece, p->k1);
     t.k = begin;
     do {
@@ -18211,9 +18761,19 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
         t.last = t.k + t.depth >= g->k;
         ftr__gemm_prepare_a(&t);
         if (p->whole_b && t.depth > 0)
-            ftr__gemm_pack_tiles(&g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
+            ftr__gemm_pack_lines(p, &g->b, t.batch, t.j0, t.j1 - t.j0, p->simd->nr, t.k, t.depth, p->simd->nr * p->kc,
                                  t.b);
-        for (int64_t j = t.j0; j < t.j1; j += p->panel) ftr__gemm_panel(&t, j);
+        const bool near = p->shared && t.depth * (t.j1 - t.j0) <= FTR__GEMM_NEAR;
+        const int64_t rows = near ? FTR__GEMM_ROWS * p->simd->mr : p->tm;
+        for (int64_t i = t.i0; i < t.i1; i += rows) {
+            const int64_t end_row = ftr__gemm_min(i + rows, t.i1);
+            for (int64_t j = t.j0; j < t.j1; j += p->panel) {
+                if (p->rounded)
+                    ftr__gemm_panel_rounded(&t, j, i, end_row);
+                else
+                    ftr__gemm_panel(&t, j, i, end_row);
+            }
+        }
         t.k += t.depth;
     } while (t.k < end);
 }
@@ -18226,11 +18786,12 @@ static void ftr__gemm_sum_task(void *arg, int64_t task, int32_t worker) {
     const int64_t size = p->gemm->m * p->gemm->n, chunks = ftr__gemm_ceil(size, FTR__GEMM_SUM_CHUNK);
     const int64_t batch = task / chunks, first = task % chunks * FTR__GEMM_SUM_CHUNK;
     const int64_t count = ftr__gemm_min(FTR__GEMM_SUM_CHUNK, size - first);
-    const float *from = p->partial + batch * p->pieces * size + first;
-    float *to = p->gemm->c + batch * size + first;
+    float *from = p->partial + batch * p->pieces * size + first;
+    float *to = p->gemm->pairs ? from : (float *)p->gemm->c + batch * size + first;
     (void)worker;
-    memcpy(to, from, (size_t)count * sizeof(float));
+    if (to != from) memcpy(to, from, (size_t)count * sizeof(float));
     for (int64_t s = 1; s < p->pieces; s++) p->simd->accumulate(count, from + s * size, to);
+    if (to == from) p->bf16->narrow(1, count, &to, (uint16_t *[]){(uint16_t *)p->gemm->c + batch * size + first});
 }
 
 void ftr__gemm_run(const ftr__cpu *cpu, const ftr__gemm *g, void *workspace) {
@@ -18307,7 +18868,7 @@ void ftr__gemm_clear(int64_t depth, int64_t count, int64_t width, float *to) {
 
 /* Operands in memory. */
 static const float *ftr__gemm_matrix_at(const ftr__gemm_matrix *x, int64_t batch) {
-    return x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
+    return (const float *)x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
 }
 
 static void ftr__gemm_matrix_rows(const void *source, int64_t batch, int64_t first, int64_t count,
@@ -18328,7 +18889,7 @@ static void ftr__gemm_matrix_pack(const void *source, int64_t batch, int64_t fir
     ftr__gemm_clear(depth, width - count, width, to + count);
 }
 
-static const float *ftr__gemm_matrix_in_place(const void *source, int64_t batch, int64_t k, int64_t first) {
+static const void *ftr__gemm_matrix_in_place(const void *source, int64_t batch, int64_t k, int64_t first) {
     const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
     return ftr__gemm_matrix_at(x, batch) + k * x->stride + first;
 }
@@ -18341,6 +18902,47 @@ ftr__gemm_operand ftr__gemm_k_together(const ftr__gemm_matrix *matrix, int64_t k
 ftr__gemm_operand ftr__gemm_lines_together(const ftr__gemm_matrix *matrix) {
     return (ftr__gemm_operand){
         .source = matrix, .pack = ftr__gemm_matrix_pack, .at = ftr__gemm_matrix_in_place, .stride = matrix->stride};
+}
+
+/* The same of bf16, as pairs. */
+static const uint16_t *ftr__gemm_pairs_of(const ftr__gemm_matrix *x, int64_t batch) {
+    return (const uint16_t *)x->data + (x->batch_offset ? x->batch_offset[batch] : batch * x->batch);
+}
+
+static void ftr__gemm_pairs_rows(const void *source, int64_t batch, int64_t first, int64_t count, int64_t first_segment,
+                                 int64_t segments, int64_t width, const float **to) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    const uint16_t *from = ftr__gemm_pairs_of(x, batch) + first * x->stride;
+    (void)first_segment; /* there is one */
+    (void)segments;
+    (void)width;
+    for (int64_t i = 0; i < count; i++) to[i] = (const float *)(const void *)(from + i * x->stride);
+}
+
+static const void *ftr__gemm_pairs_at(const void *source, int64_t batch, int64_t k, int64_t first) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    return ftr__gemm_pairs_of(x, batch) + 2 * k * x->stride + first;
+}
+
+static void ftr__gemm_pairs_pack(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                 int64_t k, int64_t depth, float *to) {
+    const ftr__gemm_matrix *x = (const ftr__gemm_matrix *)source;
+    const uint16_t *from = ftr__gemm_pairs_of(x, batch) + 2 * k * x->stride + first;
+    for (int64_t d = 0; d < depth; d++, from += 2 * x->stride)
+        x->bf16->zip(count, from, 2 * (k + d) + 1 < x->elements ? from + x->stride : NULL, to + d * width);
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
+ftr__gemm_operand ftr__gemm_pairs_k_together(const ftr__gemm_matrix *matrix, int64_t k) {
+    return (ftr__gemm_operand){.source = matrix, .segment = k / 2, .rows = ftr__gemm_pairs_rows};
+}
+
+ftr__gemm_operand ftr__gemm_pairs_lines_together(const ftr__gemm_matrix *matrix) {
+    return (ftr__gemm_operand){.source = matrix,
+                               .pack = ftr__gemm_pairs_pack,
+                               .at = ftr__gemm_pairs_at,
+                               .stride = matrix->stride,
+                               .elements = matrix->elements};
 }
 
 /* ---- src/backend/cpu/matmul.c ---- */
@@ -18381,20 +18983,41 @@ static ftr__matmul ftr__matmul_make(const ftr_kernel_call *call) {
         x.m *= x.batch;
         x.batch = 1;
     }
-    x.a = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = ta ? x.m : x.k};
-    x.b = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = tb ? x.k : x.n};
+    const ftr__simd_bf16 *bf16 = ftr__cpu_of(call)->bf16;
+    x.a = (ftr__gemm_matrix){.data = call->in[0].data, .stride = ta ? x.m : x.k, .elements = x.k, .bf16 = bf16};
+    x.b = (ftr__gemm_matrix){.data = call->in[1].data, .stride = tb ? x.k : x.n, .elements = x.k, .bf16 = bf16};
     return x;
+}
+
+/* Lines that lie one behind the other are read as pairs, which must not go over their ends. A weight as [in, out] comes in f32
+ * alone. */
+bool ftr__cpu_matmul_takes_bf16(const ftr_kernel_call *call) {
+    if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
+        call->out[0].dtype != FTR_BF16)
+        return false;
+    const ftr_shape *a = &call->in[0].shape;
+    const bool linear = call->op == FTR_OP_linear;
+    if (linear && call->attr->linear.in_out) return false;
+    const bool ta = !linear && call->attr->matmul.transpose_a, tb = linear || call->attr->matmul.transpose_b;
+    return a->dim[a->rank - (ta ? 2 : 1)] % 2 == 0 || (ta && !tb);
+}
+
+static ftr__gemm_operand ftr__matmul_operand(const ftr__gemm_matrix *x, int64_t k, bool k_together, bool pairs) {
+    if (pairs) return k_together ? ftr__gemm_pairs_k_together(x, k) : ftr__gemm_pairs_lines_together(x);
+    return k_together ? ftr__gemm_k_together(x, k) : ftr__gemm_lines_together(x);
 }
 
 static ftr__gemm ftr__matmul_gemm(const ftr_kernel_call *call, const ftr__matmul *x) {
     const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
+    const bool pairs = call->in[0].dtype == FTR_BF16;
     return (ftr__gemm){.batch = x->batch,
                        .m = x->m,
                        .n = x->n,
-                       .k = x->k,
-                       .a = ta ? ftr__gemm_lines_together(&x->a) : ftr__gemm_k_together(&x->a, x->k),
-                       .b = tb ? ftr__gemm_k_together(&x->b, x->k) : ftr__gemm_lines_together(&x->b),
-                       .c = (float *)call->out[0].data,
+                       .k = pairs ? ftr__gemm_ceil(x->k, 2) : x->k,
+                       .a = ftr__matmul_operand(&x->a, x->k, !ta, pairs),
+                       .b = ftr__matmul_operand(&x->b, x->k, tb, pairs),
+                       .pairs = pairs,
+                       .c = call->out[0].data,
                        .c_batch = x->m * x->n,
                        .c_stride = x->n,
                        .split = x->k >= 4096 && ta};
@@ -18435,23 +19058,24 @@ static void ftr__skinny_task(void *arg, int64_t task, int32_t worker) {
     }
 }
 
-/* Rows of a [m, k] against rows of b [n, k], if one of the two has few; otherwise returns false and does nothing. */
-static bool ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
+/* Whether one of the two has so few rows that it is worth it. */
+static bool ftr__skinny_fits(int64_t m, int64_t n, int64_t k) {
+    return k >= 8 && (m <= FTR__SKINNY_LINES || n <= FTR__SKINNY_LINES);
+}
+
+/* Rows of a [m, k] against rows of b [n, k], one of which has few. */
+static void ftr__skinny_run(const ftr__cpu *cpu, const float *a, const float *b, int64_t m, int64_t n, int64_t k,
                             const float *bias, bool relu, float *c) {
     ftr__skinny s = {.simd = &cpu->simd->gemm, .k = k, .bias = bias, .relu = relu, .c = c};
-    if (m == 0 || n == 0) return true;
-    if (k < 8) return false;
+    if (m == 0 || n == 0) return;
     if (m <= FTR__SKINNY_LINES) {
         s.x = a, s.y = b, s.count_x = m, s.count_y = n, s.c_x = n, s.c_y = 1, s.bias_y = true;
-    } else if (n <= FTR__SKINNY_LINES) {
-        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
     } else {
-        return false;
+        s.x = b, s.y = a, s.count_x = n, s.count_y = m, s.c_x = 1, s.c_y = n;
     }
     const int64_t lines = (1 << 16) / (k * s.count_x) + 4; /* of work worth a task */
     s.chunk = ftr__gemm_max(lines / 4 * 4, ftr__gemm_ceil(s.count_y, 256) * 4);
     ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.count_y, s.chunk), ftr__skinny_task, &s);
-    return true;
 }
 
 static size_t ftr__matmul_offset_bytes(const ftr__matmul *x) {
@@ -18470,8 +19094,8 @@ ftr_status ftr__cpu_matmul(const ftr_kernel_call *call) {
     const bool ta = call->attr->matmul.transpose_a, tb = call->attr->matmul.transpose_b;
     if (call->out[0].count == 0) return FTR_OK;
     const bool a_lines = !ta || x.m == 1, b_lines = tb || x.n == 1;
-    if (x.batch == 1 && a_lines && b_lines &&
-        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data)) {
+    if (call->in[0].dtype == FTR_F32 && x.batch == 1 && a_lines && b_lines && ftr__skinny_fits(x.m, x.n, x.k)) {
+        ftr__skinny_run(cpu, x.a.data, x.b.data, x.m, x.n, x.k, NULL, false, (float *)call->out[0].data);
         return FTR_OK;
     }
     unsigned char *workspace = (unsigned char *)call->workspace;
@@ -18497,18 +19121,28 @@ static ftr__gemm ftr__linear_gemm(const ftr_kernel_call *call, ftr__gemm_matrix 
     const int64_t n = w->dim[in_out ? 1 : 0], k = w->dim[in_out ? 0 : 1];
     int64_t m = 1;
     for (int32_t d = 0; d < y->rank - 1; d++) m *= y->dim[d];
-    *x = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .stride = k};
-    *weight = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .stride = in_out ? n : k};
+    const bool pairs = call->in[0].dtype == FTR_BF16;
+    const ftr_view *bias = ftr__optional_input(call, 2);
+    *x = (ftr__gemm_matrix){.data = call->in[0].data, .stride = k};
+    *weight = (ftr__gemm_matrix){.data = call->in[1].data, .stride = in_out ? n : k};
     return (ftr__gemm){.batch = 1,
                        .m = m,
                        .n = n,
-                       .k = k,
-                       .a = ftr__gemm_k_together(x, k),
-                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__gemm_k_together(weight, k),
-                       .c = (float *)call->out[0].data,
+                       .k = pairs ? k / 2 : k,
+                       .a = ftr__matmul_operand(x, k, true, pairs),
+                       .b = in_out ? ftr__gemm_lines_together(weight) : ftr__matmul_operand(weight, k, true, pairs),
+                       .pairs = pairs,
+                       .c = call->out[0].data,
                        .c_stride = n,
-                       .bias = call->in_count > 2 ? (const float *)call->in[2].data : NULL,
-                       .activation = call->attr->linear.activation};
+                       .bias = bias ? bias->data : NULL,
+                       .bias_bf16 = bias && bias->dtype == FTR_BF16,
+                       .activation = call->attr->linear.activation,
+                       .whole = !in_out};
+}
+
+/* Rows of x and of the weight, few of one of them; of f32. */
+static bool ftr__linear_is_skinny(const ftr_kernel_call *call, const ftr__gemm *g) {
+    return !g->pairs && (!call->attr->linear.in_out || g->n == 1) && ftr__skinny_fits(g->m, g->n, g->k);
 }
 
 size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
@@ -18517,15 +19151,22 @@ size_t ftr__cpu_linear_workspace(const ftr_kernel_call *call) {
     return ftr__gemm_workspace(ftr__cpu_of(call), &g);
 }
 
+size_t ftr__cpu_linear_kept(const ftr_kernel_call *call) {
+    ftr__gemm_matrix x, weight;
+    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    return ftr__linear_is_skinny(call, &g) ? 0 : ftr__gemm_kept(ftr__cpu_of(call), &g);
+}
+
 ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
     const ftr__cpu *cpu = ftr__cpu_of(call);
     ftr__gemm_matrix x, weight;
-    const ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
-    const bool relu = g.activation == FTR_ACT_RELU;
-    const bool lines = !call->attr->linear.in_out || g.n == 1;
-    if (!lines || !ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, relu, g.c)) {
+    ftr__gemm g = ftr__linear_gemm(call, &x, &weight);
+    g.kept = call->kept;
+    g.kept_is_made = call->kept_is_made;
+    if (ftr__linear_is_skinny(call, &g))
+        ftr__skinny_run(cpu, x.data, weight.data, g.m, g.n, g.k, g.bias, g.activation == FTR_ACT_RELU, g.c);
+    else
         ftr__gemm_run(cpu, &g, call->workspace);
-    }
     return FTR_OK;
 }
 
@@ -18553,10 +19194,13 @@ static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x,
  * Gathering: point (a, b) of a grid reads, for tap (s, t), the pixel (origin + a * step + s * tap_step, ...) of an image;
  * outside the image it reads zeros. A forward convolution is one such; so is each stride phase of its gradient. */
 typedef struct ftr__gather {
-    const float *data, *zeros;
-    int64_t size[2], channels; /* of the image */
-    int64_t run;               /* channels of a group */
+    const void *data, *zeros;
+    const ftr__simd_bf16 *bf16; /* elements are bf16, read in pairs; NULL: f32 */
+    int64_t element;            /* bytes of one */
+    int64_t size[2], channels;  /* of the image */
+    int64_t run;                /* channels of a group */
     int64_t grid[2], step[2], origin[2], taps[2], tap_step[2];
+    int64_t points; /* of all images' grids; of pairs */
 } ftr__gather;
 
 static bool ftr__gather_is_plain(const ftr__gather *g) {
@@ -18566,17 +19210,23 @@ static bool ftr__gather_is_plain(const ftr__gather *g) {
     return true;
 }
 
-/* Where the taps of one grid point start. */
-static void ftr__gather_point(const ftr__gather *g, const float *image, int64_t y, int64_t x, int64_t first_tap,
-                              int64_t count, int64_t width, const float **to) {
-    const int64_t last_y = y + (g->taps[0] - 1) * g->tap_step[0], last_x = x + (g->taps[1] - 1) * g->tap_step[1];
-    const bool inside = ftr__gemm_min(y, last_y) >= 0 && ftr__gemm_max(y, last_y) < g->size[0] &&
-                        ftr__gemm_min(x, last_x) >= 0 && ftr__gemm_max(x, last_x) < g->size[1];
+/* Where the taps of `count` points of a grid row start, the first of which reads pixel (y, x) for tap (0, 0). */
+static void ftr__gather_run(const ftr__gather *g, const char *image, int64_t y, int64_t x, int64_t count,
+                            int64_t first_tap, int64_t taps, int64_t width, const float **to) {
+    const int64_t step = g->step[1], pixel = g->channels * g->element, next = step * pixel;
     int64_t s = first_tap / g->taps[1], t = first_tap % g->taps[1];
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < taps; i++, to += width) {
         const int64_t py = y + s * g->tap_step[0], px = x + t * g->tap_step[1];
-        const bool hit = inside || (py >= 0 && py < g->size[0] && px >= 0 && px < g->size[1]);
-        to[i * width] = hit ? image + (py * g->size[1] + px) * g->channels : g->zeros;
+        const bool row = py >= 0 && py < g->size[0];
+        const int64_t from = (py * g->size[1] + px) * pixel;
+        if (row && px >= 0 && px + (count - 1) * step < g->size[1]) {
+            for (int64_t j = 0; j < count; j++) to[j] = (const float *)(const void *)(image + (from + j * next));
+        } else {
+            for (int64_t j = 0, at = px; j < count; j++, at += step) {
+                const void *there = row && at >= 0 && at < g->size[1] ? image + (from + j * next) : g->zeros;
+                to[j] = (const float *)there;
+            }
+        }
         if (++t == g->taps[1]) {
             t = 0;
             s++;
@@ -18588,13 +19238,15 @@ static void ftr__gather_rows(const void *source, int64_t batch, int64_t first, i
                              int64_t segments, int64_t width, const float **to) {
     const ftr__gather *g = (const ftr__gather *)source;
     int64_t b = first % g->grid[1], a = first / g->grid[1] % g->grid[0];
-    const float *image = g->data + batch * g->run;
-    const int64_t image_size = g->size[0] * g->size[1] * g->channels;
+    const char *image = (const char *)g->data + batch * g->run * g->element;
+    const int64_t image_size = g->size[0] * g->size[1] * g->channels * g->element;
     image += first / (g->grid[1] * g->grid[0]) * image_size;
-    for (int64_t i = 0; i < count; i++) {
-        ftr__gather_point(g, image, g->origin[0] + a * g->step[0], g->origin[1] + b * g->step[1], first_segment,
-                          segments, width, to + i);
-        if (++b < g->grid[1]) continue;
+    while (count > 0) {
+        const int64_t some = ftr__gemm_min(g->grid[1] - b, count);
+        ftr__gather_run(g, image, g->origin[0] + a * g->step[0], g->origin[1] + b * g->step[1], some, first_segment,
+                        segments, width, to);
+        to += some;
+        count -= some;
         b = 0;
         if (++a < g->grid[0]) continue;
         a = 0;
@@ -18636,7 +19288,36 @@ static void ftr__gather_pack(const void *source, int64_t batch, int64_t first, i
     for (int64_t done = 0; done < count;) {
         const int64_t tap = (first + done) / g->run, channel = (first + done) % g->run;
         const int64_t channels = ftr__gemm_min(g->run - channel, count - done);
-        ftr__gather_tap(g, g->data + batch * g->run + channel, tap, channels, width, k, depth, to + done);
+        ftr__gather_tap(g, (const float *)g->data + batch * g->run + channel, tap, channels, width, k, depth,
+                        to + done);
+        done += channels;
+    }
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
+/* Where grid point k reads a tap: NULL outside the image. */
+static const uint16_t *ftr__gather_pixel(const ftr__gather *g, const uint16_t *data, const int64_t tap[2], int64_t k) {
+    const int64_t b = k % g->grid[1], a = k / g->grid[1] % g->grid[0], n = k / (g->grid[1] * g->grid[0]);
+    const int64_t y = g->origin[0] + tap[0] * g->tap_step[0] + a * g->step[0];
+    const int64_t x = g->origin[1] + tap[1] * g->tap_step[1] + b * g->step[1];
+    if (y < 0 || y >= g->size[0] || x < 0 || x >= g->size[1]) return NULL;
+    return data + ((n * g->size[0] + y) * g->size[1] + x) * g->channels;
+}
+
+/* The same of bf16: grid points 2 k and 2 k + 1 are pair k. */
+static void ftr__gather_pack_pairs(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                   int64_t k, int64_t depth, float *to) {
+    const ftr__gather *g = (const ftr__gather *)source;
+    for (int64_t done = 0; done < count;) {
+        const int64_t tap = (first + done) / g->run, channel = (first + done) % g->run;
+        const int64_t channels = ftr__gemm_min(g->run - channel, count - done);
+        const int64_t at[2] = {tap / g->taps[1], tap % g->taps[1]};
+        const uint16_t *data = (const uint16_t *)g->data + batch * g->run + channel, *zeros = g->zeros;
+        for (int64_t d = 0; d < depth; d++) {
+            const uint16_t *one = ftr__gather_pixel(g, data, at, 2 * (k + d));
+            const uint16_t *two = 2 * (k + d) + 1 < g->points ? ftr__gather_pixel(g, data, at, 2 * (k + d) + 1) : NULL;
+            g->bf16->zip(channels, one ? one : zeros, two, to + d * width + done);
+        }
         done += channels;
     }
     ftr__gemm_clear(depth, width - count, width, to + count);
@@ -18652,25 +19333,39 @@ typedef struct ftr__conv_product {
     ftr__gemm gemm;
     ftr__conv conv;
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
-    const float *weight;
-    float *dx;
+    const void *weight;
+    void *dx;
     const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
+
+/* A call that keeps its bf16 tensors has passed ftr__cpu_conv2d_takes_bf16(). */
+static const ftr__simd_bf16 *ftr__conv_bf16(const ftr_kernel_call *call) {
+    return call->in[0].dtype == FTR_BF16 ? ftr__cpu_of(call)->bf16 : NULL;
+}
+
+/* Words of `count` elements, which are pairs of bf16 or f32. */
+static int64_t ftr__conv_words(const ftr__gather *g, int64_t count) {
+    return g->bf16 ? ftr__gemm_ceil(count, 2) : count;
+}
 
 static size_t ftr__conv_zeros(int64_t channels) { return ftr__gemm_align((size_t)channels * sizeof(float)); }
 
 static void ftr__conv_use_gather(ftr__conv_product *p) {
-    if (ftr__gather_is_plain(&p->gather)) {
-        p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
-        p->gemm.a = ftr__gemm_k_together(&p->plain, p->gemm.k);
+    const ftr__gather *g = &p->gather;
+    if (ftr__gather_is_plain(g)) {
+        p->plain = (ftr__gemm_matrix){.data = g->data, .batch = g->run, .stride = g->channels};
+        p->gemm.a =
+            g->bf16 ? ftr__gemm_pairs_k_together(&p->plain, 2 * p->gemm.k) : ftr__gemm_k_together(&p->plain, p->gemm.k);
     } else {
-        p->gemm.a = (ftr__gemm_operand){.source = &p->gather, .segment = p->gather.run, .rows = ftr__gather_rows};
+        p->gemm.a = (ftr__gemm_operand){.source = g, .segment = ftr__conv_words(g, g->run), .rows = ftr__gather_rows};
     }
 }
 
 /* The gather of the forward direction. */
-static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const float *zeros) {
-    ftr__gather g = {.data = x, .zeros = zeros, .channels = v->c, .run = v->cg};
+static ftr__gather ftr__conv_gather(const ftr__conv *v, const void *x, const void *zeros, const ftr__simd_bf16 *bf16) {
+    ftr__gather g = {.data = x, .zeros = zeros, .bf16 = bf16, .channels = v->c, .run = v->cg};
+    g.element = bf16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float);
+    g.points = v->n * v->out[0] * v->out[1];
     for (int32_t d = 0; d < 2; d++) {
         g.size[d] = v->in[d];
         g.grid[d] = v->out[d];
@@ -18683,10 +19378,10 @@ static ftr__gather ftr__conv_gather(const ftr__conv *v, const float *x, const fl
 }
 
 /* Few channels make short runs. Of an image with its padding around it, the taps of a row are one run, and none of them lies
- * outside: such images are copied first. */
-static bool ftr__conv_is_thin(const ftr__conv *v) {
-    return v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 && v->dilation[1] == 1 && v->out[0] > 0 &&
-           v->out[1] > 0;
+ * outside: such images are copied first. Not those of bf16, whose runs might be odd. */
+static bool ftr__conv_is_thin(const ftr_kernel_call *call, const ftr__conv *v) {
+    return call->in[0].dtype == FTR_F32 && v->groups == 1 && v->c < FTR__CONV_THIN && v->kernel[1] > 1 &&
+           v->dilation[1] == 1 && v->out[0] > 0 && v->out[1] > 0;
 }
 
 /* Size of the padded image: what the taps reach. */
@@ -18694,8 +19389,8 @@ static int64_t ftr__conv_padded(const ftr__conv *v, int32_t d) {
     return (v->out[d] - 1) * v->stride[d] + (v->kernel[d] - 1) * v->dilation[d] + 1;
 }
 
-static size_t ftr__conv_thin_bytes(const ftr__conv *v) {
-    if (!ftr__conv_is_thin(v)) return 0;
+static size_t ftr__conv_thin_bytes(const ftr_kernel_call *call, const ftr__conv *v) {
+    if (!ftr__conv_is_thin(call, v)) return 0;
     return ftr__gemm_align((size_t)(v->n * ftr__conv_padded(v, 0) * ftr__conv_padded(v, 1) * v->c) * sizeof(float));
 }
 
@@ -18731,6 +19426,7 @@ static void ftr__conv_pad(const ftr__cpu *cpu, const ftr__conv *v, const float *
 /* The gather of the forward direction from padded images. */
 static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded) {
     ftr__gather g = {.data = padded, .zeros = padded, .channels = v->c, .run = v->kernel[1] * v->c};
+    g.element = (int64_t)sizeof(float);
     for (int32_t d = 0; d < 2; d++) {
         g.size[d] = ftr__conv_padded(v, d);
         g.grid[d] = v->out[d];
@@ -18745,45 +19441,55 @@ static ftr__gather ftr__conv_thin_gather(const ftr__conv *v, const float *padded
 static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, const void *zeros, const float *padded,
                               ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
-                                     : ftr__conv_gather(v, (const float *)call->in[0].data, zeros);
+    p->gather = ftr__conv_is_thin(call, v) ? ftr__conv_thin_gather(v, padded)
+                                           : ftr__conv_gather(v, call->in[0].data, zeros, ftr__conv_bf16(call));
+    const bool pairs = p->gather.bf16 != NULL;
     const ftr_view *bias = ftr__optional_input(call, 2);
     const int64_t k = v->taps * v->cg;
-    p->other = (ftr__gemm_matrix){.data = (const float *)call->in[1].data, .batch = v->og * k, .stride = k};
+    p->other = (ftr__gemm_matrix){.data = call->in[1].data, .batch = v->og * k, .stride = k};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->n * v->out[0] * v->out[1],
                           .n = v->og,
-                          .k = k,
-                          .b = ftr__gemm_k_together(&p->other, k),
-                          .c = (float *)call->out[0].data,
+                          .k = ftr__conv_words(&p->gather, k),
+                          .b = pairs ? ftr__gemm_pairs_k_together(&p->other, k) : ftr__gemm_k_together(&p->other, k),
+                          .pairs = pairs,
+                          .c = call->out[0].data,
                           .c_batch = v->og,
                           .c_stride = v->o,
-                          .bias = bias ? (const float *)bias->data : NULL,
+                          .bias = bias ? bias->data : NULL,
+                          .bias_bf16 = bias && bias->dtype == FTR_BF16,
                           .bias_batch = true,
-                          .activation = call->attr->conv.activation};
+                          .activation = call->attr->conv.activation,
+                          .whole = true};
     ftr__conv_use_gather(p);
 }
 
-/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const float *padded,
+/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros. */
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const void *memory,
                                       ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = ftr__conv_is_thin(v) ? ftr__conv_thin_gather(v, padded)
-                                     : ftr__conv_gather(v, (const float *)call->in[1].data, NULL);
-    p->other = (ftr__gemm_matrix){.data = (const float *)call->in[0].data, .batch = v->og, .stride = v->o};
-    p->plain = (ftr__gemm_matrix){.data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels};
+    const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
+    p->gather = ftr__conv_is_thin(call, v) ? ftr__conv_thin_gather(v, (const float *)memory)
+                                           : ftr__conv_gather(v, call->in[1].data, memory, bf16);
+    const int64_t k = v->n * v->out[0] * v->out[1];
+    p->other =
+        (ftr__gemm_matrix){.data = call->in[0].data, .batch = v->og, .stride = v->o, .elements = k, .bf16 = bf16};
+    p->plain = (ftr__gemm_matrix){
+        .data = p->gather.data, .batch = p->gather.run, .stride = p->gather.channels, .elements = k, .bf16 = bf16};
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->og,
                           .n = v->taps * v->cg,
-                          .k = v->n * v->out[0] * v->out[1],
-                          .a = ftr__gemm_lines_together(&p->other),
-                          .b = ftr__gather_is_plain(&p->gather)
-                                   ? ftr__gemm_lines_together(&p->plain)
-                                   : (ftr__gemm_operand){.source = &p->gather, .pack = ftr__gather_pack},
-                          .c = (float *)call->out[0].data,
+                          .k = ftr__conv_words(&p->gather, k),
+                          .a = bf16 ? ftr__gemm_pairs_lines_together(&p->other) : ftr__gemm_lines_together(&p->other),
+                          .pairs = bf16 != NULL,
+                          .c = call->out[0].data,
                           .c_batch = v->og * v->taps * v->cg,
                           .c_stride = v->taps * v->cg,
                           .split = true};
+    if (!ftr__gather_is_plain(&p->gather))
+        p->gemm.b = (ftr__gemm_operand){.source = &p->gather, .pack = bf16 ? ftr__gather_pack_pairs : ftr__gather_pack};
+    else
+        p->gemm.b = bf16 ? ftr__gemm_pairs_lines_together(&p->plain) : ftr__gemm_lines_together(&p->plain);
 }
 
 /* weight[o, tap, c] as lines c and k = (tap of the phase, o). */
@@ -18796,21 +19502,38 @@ static void ftr__conv_pack_weight(const void *source, int64_t batch, int64_t fir
         const int64_t run = ftr__gemm_min(v->og - o, depth - done);
         const int64_t ky = p->first_tap[0] + tap / p->gather.taps[1] * p->tap_period[0];
         const int64_t kx = p->first_tap[1] + tap % p->gather.taps[1] * p->tap_period[1];
-        const float *from = p->weight + ((batch * v->og + o) * v->taps + ky * v->kernel[1] + kx) * v->cg + first;
+        const float *from =
+            (const float *)p->weight + ((batch * v->og + o) * v->taps + ky * v->kernel[1] + kx) * v->cg + first;
         ftr__gemm_copy(run, count, width, from, v->taps * v->cg, to + done * width);
         done += run;
     }
     ftr__gemm_clear(depth, width - count, width, to + count);
 }
 
+/* The same of bf16: a pair is of one tap. */
+static void ftr__conv_pack_weight_pairs(const void *source, int64_t batch, int64_t first, int64_t count, int64_t width,
+                                        int64_t k, int64_t depth, float *to) {
+    const ftr__conv_product *p = (const ftr__conv_product *)source;
+    const ftr__conv *v = &p->conv;
+    for (int64_t d = 0; d < depth; d++) {
+        const int64_t tap = 2 * (k + d) / v->og, o = 2 * (k + d) % v->og;
+        const int64_t ky = p->first_tap[0] + tap / p->gather.taps[1] * p->tap_period[0];
+        const int64_t kx = p->first_tap[1] + tap % p->gather.taps[1] * p->tap_period[1];
+        const uint16_t *from =
+            (const uint16_t *)p->weight + ((batch * v->og + o) * v->taps + ky * v->kernel[1] + kx) * v->cg + first;
+        p->gather.bf16->zip(count, from, from + v->taps * v->cg, to + d * width);
+    }
+    ftr__gemm_clear(depth, width - count, width, to + count);
+}
+
 /* Where the phase's point `row` lies in dx. */
-static float *ftr__conv_phase_row(const void *source, int64_t batch, int64_t row) {
+static void *ftr__conv_phase_row(const void *source, int64_t batch, int64_t row) {
     const ftr__conv_product *p = (const ftr__conv_product *)source;
     const ftr__conv *v = &p->conv;
     const int64_t b = row % p->gather.grid[1], a = row / p->gather.grid[1] % p->gather.grid[0];
     const int64_t n = row / (p->gather.grid[1] * p->gather.grid[0]);
     const int64_t y = p->phase[0] + a * v->stride[0], x = p->phase[1] + b * v->stride[1];
-    return p->dx + ((n * v->in[0] + y) * v->in[1] + x) * v->c + batch * v->cg;
+    return (char *)p->dx + (((n * v->in[0] + y) * v->in[1] + x) * v->c + batch * v->cg) * p->gather.element;
 }
 
 /* Input pixel i gets from output pixel (i + before - tap * dilation) / stride where that is whole. The pixels of one
@@ -18836,19 +19559,23 @@ static void ftr__conv_phase(const ftr__conv *v, int32_t d, int64_t phase, ftr__c
 static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__conv *v, int64_t phase_y, int64_t phase_x,
                                      ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
-    p->gather = (ftr__gather){.data = (const float *)call->in[0].data,
-                              .zeros = (const float *)call->workspace,
+    const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
+    p->gather = (ftr__gather){.data = call->in[0].data,
+                              .zeros = call->workspace,
+                              .bf16 = bf16,
+                              .element = bf16 ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float),
                               .channels = v->o,
                               .run = v->og};
     ftr__conv_phase(v, 0, phase_y, p);
     ftr__conv_phase(v, 1, phase_x, p);
-    p->weight = (const float *)call->in[1].data;
-    p->dx = (float *)call->out[0].data;
+    p->weight = call->in[1].data;
+    p->dx = call->out[0].data;
     p->gemm = (ftr__gemm){.batch = v->groups,
                           .m = v->n * p->gather.grid[0] * p->gather.grid[1],
                           .n = v->cg,
-                          .k = p->gather.taps[0] * p->gather.taps[1] * v->og,
-                          .b = {.source = p, .pack = ftr__conv_pack_weight},
+                          .k = ftr__conv_words(&p->gather, p->gather.taps[0] * p->gather.taps[1] * v->og),
+                          .b = {.source = p, .pack = bf16 ? ftr__conv_pack_weight_pairs : ftr__conv_pack_weight},
+                          .pairs = bf16 != NULL,
                           .c = p->dx,
                           .c_batch = v->cg,
                           .c_stride = v->c};
@@ -18862,11 +19589,16 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 /* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
+/* A call that keeps its bf16 tensors is a plain product: where Winograd's form pays, it comes with f32 ones. */
+static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv *v, ftr__winograd_pass pass) {
+    return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
+}
+
 /* ftr__gemm.finish */
 static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                                  float *const *c) {
+                                  const float *const *from, float *const *c) {
     const ftr__conv_product *p = (const ftr__conv_product *)source;
-    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, c);
+    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, from, c);
 }
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
@@ -18874,18 +19606,18 @@ size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__cpu *cpu = ftr__cpu_of(call);
     const size_t finish = ftr__conv_finish_bytes(call);
     if (ftr__conv_is_depthwise(&v)) return finish + ftr__depthwise_workspace(call, &v, false);
-    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD))
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD))
         return finish + ftr__winograd_workspace(cpu, &v, FTR__WINOGRAD_FORWARD);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, NULL, NULL, &p);
-    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(cpu, &p.gemm);
+    return finish + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(call, &v) + ftr__gemm_workspace(cpu, &p.gemm);
 }
 
 size_t ftr__cpu_conv2d_kept(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     const ftr__cpu *cpu = ftr__cpu_of(call);
     if (ftr__conv_is_depthwise(&v)) return 0;
-    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD)) return ftr__winograd_kept(cpu, &v);
     ftr__conv_product p;
     ftr__conv_forward(call, &v, NULL, NULL, &p);
     return ftr__gemm_kept(cpu, &p.gemm);
@@ -18901,7 +19633,7 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         ftr__depthwise(call, &v, false, workspace, finish);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(cpu, &v, FTR__WINOGRAD_FORWARD)) {
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_FORWARD)) {
         const ftr_view *bias = ftr__optional_input(call, 2);
         ftr__winograd_run(cpu, &v, FTR__WINOGRAD_FORWARD, (const float *)call->in[0].data,
                           (const float *)call->in[1].data, bias ? (const float *)bias->data : NULL,
@@ -18921,15 +19653,15 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
         p.gemm.activation = FTR_ACT_NONE;
     }
     memset(workspace, 0, ftr__conv_zeros(v.cg));
-    if (ftr__conv_is_thin(&v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
-    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(&v));
+    if (ftr__conv_is_thin(call, &v)) ftr__conv_pad(cpu, &v, (const float *)call->in[0].data, padded);
+    ftr__gemm_run(cpu, &p.gemm, workspace + ftr__conv_zeros(v.cg) + ftr__conv_thin_bytes(call, &v));
     return FTR_OK;
 }
 
 size_t ftr__cpu_conv2d_grad_input_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->out[0].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_workspace(call, &v, true);
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT))
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_INPUT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT);
     size_t most = 0;
     for (int64_t y = 0; y < ftr__gemm_min(v.stride[0], v.in[0]); y++) {
@@ -18949,7 +19681,7 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
         ftr__depthwise(call, &v, true, call->workspace, NULL);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT)) {
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_INPUT)) {
         ftr__winograd_run(ftr__cpu_of(call), &v, FTR__WINOGRAD_INPUT, (const float *)call->in[0].data,
                           (const float *)call->in[1].data, NULL, false, NULL, (float *)call->out[0].data,
                           &(ftr__winograd_memory){.workspace = call->workspace});
@@ -18966,14 +19698,19 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
+/* Bytes of padded images, or of zeros for bf16. */
+static size_t ftr__conv_weight_memory(const ftr_kernel_call *call, const ftr__conv *v) {
+    return ftr__conv_bf16(call) ? ftr__conv_zeros(v->cg) : ftr__conv_thin_bytes(call, v);
+}
+
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
     if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT))
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, NULL, &p);
-    return ftr__conv_thin_bytes(&v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
+    return ftr__conv_weight_memory(call, &v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
 }
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
@@ -18982,28 +19719,54 @@ ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
         ftr__depthwise_weight_gradient(call, &v);
         return FTR_OK;
     }
-    if (ftr__winograd_pays(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT)) {
+    if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT)) {
         ftr__winograd_weight_gradient(ftr__cpu_of(call), &v, (const float *)call->in[0].data,
                                       (const float *)call->in[1].data, (float *)call->out[0].data, call->workspace);
         return FTR_OK;
     }
     ftr__conv_product p;
-    float *padded = (float *)call->workspace;
-    ftr__conv_weight_gradient(call, &v, padded, &p);
-    if (ftr__conv_is_thin(&v)) ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, padded);
-    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + ftr__conv_thin_bytes(&v));
+    const size_t bytes = ftr__conv_weight_memory(call, &v);
+    ftr__conv_weight_gradient(call, &v, call->workspace, &p);
+    if (p.gemm.pairs) memset(call->workspace, 0, bytes);
+    if (ftr__conv_is_thin(call, &v))
+        ftr__conv_pad(ftr__cpu_of(call), &v, (const float *)call->in[1].data, (float *)call->workspace);
+    ftr__gemm_run(ftr__cpu_of(call), &p.gemm, (unsigned char *)call->workspace + bytes);
     return FTR_OK;
 }
 
-const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
-    const ftr_shape *in[] = {&call->in[0].shape, &call->out[0].shape, &call->in[1].shape}; /* x, then y, by pass */
+/* x, then y, of an op and its gradients. */
+static ftr__conv ftr__conv_of(const ftr_kernel_call *call, ftr__winograd_pass pass) {
+    const ftr_shape *in[] = {&call->in[0].shape, &call->out[0].shape, &call->in[1].shape};
     const ftr_shape *out[] = {&call->out[0].shape, &call->in[0].shape, &call->in[0].shape};
-    const ftr__winograd_pass pass = call->op == FTR_OP_conv2d              ? FTR__WINOGRAD_FORWARD
-                                    : call->op == FTR_OP_conv2d_grad_input ? FTR__WINOGRAD_INPUT
-                                                                           : FTR__WINOGRAD_WEIGHT;
-    const ftr__conv v = ftr__conv_make(call, in[pass], out[pass]);
+    return ftr__conv_make(call, in[pass], out[pass]);
+}
+
+static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
+    return call->op == FTR_OP_conv2d              ? FTR__WINOGRAD_FORWARD
+           : call->op == FTR_OP_conv2d_grad_input ? FTR__WINOGRAD_INPUT
+                                                  : FTR__WINOGRAD_WEIGHT;
+}
+
+/* Dot products of pairs make the direct sum twice as fast. The channels that are read as pairs must not be odd; a weight's
+ * gradient has pixels for pairs. A batch norm that follows needs results in f32. */
+bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
+    const ftr__winograd_pass pass = ftr__conv_pass(call);
+    if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
+        call->out[0].dtype != FTR_BF16)
+        return false;
+    const ftr__conv v = ftr__conv_of(call, pass);
+    if (ftr__conv_is_depthwise(&v) || (pass == FTR__WINOGRAD_FORWARD && ftr__conv_finish_bytes(call) > 0) ||
+        ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 2.0))
+        return false;
+    return pass == FTR__WINOGRAD_WEIGHT || (pass == FTR__WINOGRAD_FORWARD ? v.cg : v.og) % 2 == 0;
+}
+
+const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
+    const ftr__winograd_pass pass = ftr__conv_pass(call);
+    const ftr__conv v = ftr__conv_of(call, pass);
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
-    return ftr__winograd_pays(ftr__cpu_of(call), &v, pass) ? "winograd 4x4" : "product";
+    const bool winograd = !ftr__cpu_conv2d_takes_bf16(call) && ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 1.0);
+    return winograd ? "winograd 4x4" : "product";
 }
 
 /* ---- src/backend/cpu/conv_finish.c ---- */
@@ -19037,17 +19800,19 @@ bool ftr__conv_finish_open(const ftr_kernel_call *call, void *memory, ftr__conv_
     return true;
 }
 
-void ftr__conv_finish_rows(const ftr__conv_finish *f, int64_t rows, int64_t channel, int64_t columns, float *const *y) {
+void ftr__conv_finish_rows(const ftr__conv_finish *f, int64_t rows, int64_t channel, int64_t columns,
+                           const float *const *x, float *const *y) {
     float *to[FTR__CONV_FINISH_ROWS];
-    const float *residual[FTR__CONV_FINISH_ROWS];
+    const float *from[FTR__CONV_FINISH_ROWS], *residual[FTR__CONV_FINISH_ROWS];
     int64_t count = 0;
     for (int64_t i = 0; i < rows; i++) {
         if (!y[i]) continue;
         to[count] = y[i];
+        from[count] = x ? x[i] : y[i];
         if (f->residual) residual[count] = f->residual + (y[i] - f->y);
         count++;
     }
-    f->math->norm_tile(count, columns, to, f->residual ? residual : NULL, f->mean + channel, f->scale + channel,
+    f->math->norm_tile(count, columns, from, to, f->residual ? residual : NULL, f->mean + channel, f->scale + channel,
                        f->shift + channel, f->activation);
 }
 
@@ -19061,6 +19826,7 @@ void ftr__conv_finish_rows(const ftr__conv_finish *f, int64_t rows, int64_t chan
 #define FTR__DEPTHWISE_GROUP 8                /* channels a group, at most */
 #define FTR__DEPTHWISE_TASK_BYTES (1 << 18)   /* of the larger side of a task */
 #define FTR__DEPTHWISE_TASKS 16               /* that there should be at least */
+#define FTR__DEPTHWISE_LEAST_ROWS 2           /* of a task, if rows are cut for their number */
 #define FTR__DEPTHWISE_PLANES_BYTES (1 << 18) /* of a task's planes, if a block of channels is not larger */
 #define FTR__DEPTHWISE_CHANNELS 192           /* of a task of the weight's gradient, about */
 #define FTR__DEPTHWISE_ROWS 4                 /* that go by while sums are in registers */
@@ -19164,12 +19930,14 @@ static int64_t ftr__depthwise_plane_bytes(const ftr__depthwise_job *w) {
 }
 
 /* Cuts images into rows of about the same number, and channels into blocks where planes would get too large or there
- * would be few tasks. */
+ * would be few tasks. Rows first: the node before has left them in the caches so. */
 static void ftr__depthwise_cut(ftr__depthwise_job *w) {
     const int64_t to = w->to[0] * w->to[1] * w->to_channels, from = w->from[0] * w->from[1] * w->from_channels;
     const int64_t bytes = (int64_t)sizeof(float) * ftr__gemm_max(to, from);
-    const int64_t parts = ftr__gemm_max(ftr__gemm_ceil(bytes, FTR__DEPTHWISE_TASK_BYTES), 1);
-    w->rows = ftr__gemm_ceil(ftr__gemm_max(w->to[0], 1), ftr__gemm_min(parts, ftr__gemm_max(w->to[0], 1)));
+    const int64_t wanted = ftr__gemm_ceil(FTR__DEPTHWISE_TASKS, ftr__gemm_max(w->conv.n, 1));
+    const int64_t parts = ftr__gemm_max(ftr__gemm_ceil(bytes, FTR__DEPTHWISE_TASK_BYTES),
+                                        ftr__gemm_min(wanted, w->to[0] / FTR__DEPTHWISE_LEAST_ROWS));
+    w->rows = ftr__gemm_ceil(ftr__gemm_max(w->to[0], 1), ftr__gemm_max(ftr__gemm_min(parts, w->to[0]), 1));
     w->parts = ftr__gemm_ceil(w->to[0], w->rows);
     const int64_t split = ftr__gemm_ceil(FTR__DEPTHWISE_TASKS, ftr__gemm_max(w->conv.n * w->parts, 1));
     w->block = ftr__depthwise_whole(w, ftr__gemm_ceil(w->to_channels, split));
@@ -19308,7 +20076,7 @@ static void ftr__depthwise_finish(const ftr__depthwise_job *w, int64_t n, int64_
     for (int64_t i = 0; i < pixels; i += FTR__CONV_FINISH_ROWS) {
         const int64_t rows = ftr__gemm_min(FTR__CONV_FINISH_ROWS, pixels - i);
         for (int64_t r = 0; r < rows; r++) y[r] = from + (i + r) * w->to_channels;
-        ftr__conv_finish_rows(w->finish, rows, c, channels, y);
+        ftr__conv_finish_rows(w->finish, rows, c, channels, NULL, y);
     }
 }
 
@@ -19588,7 +20356,7 @@ static ftr__winograd ftr__winograd_make(const ftr__cpu *cpu, const ftr__conv *v,
 
 /* Vector operations of the direct sum against those here: products, and transforms of input, output and filters, each
  * counted by loads, sums and stores. A weight's gradient has the same transforms, or their transposes. */
-bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
+bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass, double direct_speed) {
     for (int32_t d = 0; d < 2; d++)
         if (v->kernel[d] != 3 || v->stride[d] != 1 || v->dilation[d] != 1 || v->before[d] > 2 || v->out[d] < 1)
             return false;
@@ -19603,7 +20371,7 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
     const double direct = pixels * 9.0 * (double)w.c * o / lanes;
     const double transforms = tiles * (c * 280.0 + o * 200.0) / lanes + c * o * 100.0 / lanes;
     const double rows = tiles > (double)w.gemm->mr ? tiles : (double)w.gemm->mr; /* fewer wait for the filters */
-    return rows * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct;
+    return rows * FTR__WINOGRAD_POINTS * (double)w.c * o / lanes + transforms < 0.75 * direct / direct_speed;
 }
 
 static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
@@ -19790,7 +20558,8 @@ static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     }
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
                     w->relu, pixels);
-    if (w->finish) ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, pixels);
+    if (w->finish)
+        ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, NULL, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
@@ -32322,17 +33091,31 @@ FTR__INLINE FTR__VF FTR__S(select)(FTR__VI mask, FTR__VF a, FTR__VF b) {
 #define FTR__SUM_BLOCK 32
 
 FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) {
-    FTR__VF v = {0};
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_maskload_ps(
+        p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+#else
+    FTR__VF v;
     float lanes[FTR__W] = {0};
     for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
     __builtin_memcpy(&v, lanes, sizeof v);
     return v;
+#endif
 }
 
 FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
+#elif FTR__SIMD_LEVEL == 2
+    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
+                        (__m256)v);
+#else
     float lanes[FTR__W];
     __builtin_memcpy(lanes, &v, sizeof v);
     for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
+#endif
 }
 
 /* A vector, or its first n elements if n is less than a vector. */
@@ -33028,26 +33811,42 @@ static void FTR__S(norm_apply)(int64_t rows, int64_t columns, const float *x, co
 #undef FTR__NORM_APPLY
 }
 
-/* As norm_rows, a vector of all rows at a time. */
-FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
-                                        float *const *y, const float *const *residual, const float *mean,
-                                        const float *scale, const float *shift) {
-    for (int64_t j = 0; j < columns; j += FTR__W) {
-        const int64_t left = columns - j;
-        const FTR__VF m = FTR__LOAD_SOME(mean + j, left), a = FTR__LOAD_SOME(scale + j, left);
-        const FTR__VF b = FTR__LOAD_SOME(shift + j, left);
-        for (int64_t r = 0; r < rows; r++) {
-            FTR__VF t = FTR__FMA(FTR__LOAD_SOME(y[r] + j, left) - m, a, b);
-            if (with_residual) t += FTR__LOAD_SOME(residual[r] + j, left);
-            FTR__STORE_SOME(y[r] + j, FTR__S(norm_activate)(activation, t), left);
-        }
+/* As norm_rows, a vector of all rows at a time, of which `left` elements are there, if not the whole. */
+FTR__INLINE void FTR__S(norm_tile_vector)(bool whole, bool with_residual, ftr_activation activation, int64_t rows,
+                                          int64_t j, int64_t left, const float *const *x, float *const *y,
+                                          const float *const *residual, const float *mean, const float *scale,
+                                          const float *shift) {
+#define FTR__NORM_LOAD(p) (whole ? FTR__LOAD(p) : FTR__LOAD_SOME(p, left))
+    const FTR__VF m = FTR__NORM_LOAD(mean + j), a = FTR__NORM_LOAD(scale + j), b = FTR__NORM_LOAD(shift + j);
+    const int64_t next = rows > 1 ? rows * (y[1] - y[0]) : 0; /* to the rows below */
+    for (int64_t r = 0; r < rows; r++) {
+        if (x[r] != y[r]) __builtin_prefetch(y[r] + (j + next), 1);
+        FTR__VF t = FTR__FMA(FTR__NORM_LOAD(x[r] + j) - m, a, b);
+        if (with_residual) t += FTR__NORM_LOAD(residual[r] + j);
+        t = FTR__S(norm_activate)(activation, t);
+        if (whole)
+            FTR__STORE(y[r] + j, t);
+        else
+            FTR__STORE_SOME(y[r] + j, t, left);
     }
+#undef FTR__NORM_LOAD
 }
 
-static void FTR__S(norm_tile)(int64_t rows, int64_t columns, float *const *y, const float *const *residual,
-                              const float *mean, const float *scale, const float *shift, ftr_activation activation) {
+FTR__INLINE void FTR__S(norm_tile_rows)(bool with_residual, ftr_activation activation, int64_t rows, int64_t columns,
+                                        const float *const *x, float *const *y, const float *const *residual,
+                                        const float *mean, const float *scale, const float *shift) {
+    int64_t j = 0;
+    for (; j + FTR__W <= columns; j += FTR__W)
+        FTR__S(norm_tile_vector)(true, with_residual, activation, rows, j, FTR__W, x, y, residual, mean, scale, shift);
+    if (j < columns) FTR__S(norm_tile_vector)
+    (false, with_residual, activation, rows, j, columns - j, x, y, residual, mean, scale, shift);
+}
+
+static void FTR__S(norm_tile)(int64_t rows, int64_t columns, const float *const *x, float *const *y,
+                              const float *const *residual, const float *mean, const float *scale, const float *shift,
+                              ftr_activation activation) {
 #define FTR__NORM_TILE_ROWS(with_residual, act)                                                                        \
-    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, y, residual, mean, scale, shift)
+    FTR__S(norm_tile_rows)(with_residual, act, rows, columns, x, y, residual, mean, scale, shift)
     switch (activation) {
     case FTR_ACT_RELU:
         if (residual)
@@ -33531,8 +34330,8 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 
 /* The result's memory is asked for before the sums are made. */
 #define FTR__TILE_ASK(i)                                                                                               \
-    __builtin_prefetch(tile->c[i], 1);                                                                                 \
-    if (FTR__W == 16 && !narrow) __builtin_prefetch(tile->c[i] + FTR__W, 1);
+    if (i < rows) __builtin_prefetch(tile->c[i] + tile->ask, 1);                                                       \
+    if (i < rows && FTR__W == 16 && !narrow) __builtin_prefetch(tile->c[i] + tile->ask + FTR__W, 1);
 
 /* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
 #define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
@@ -33545,12 +34344,16 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
                                      int64_t b_stride, const ftr__gemm_tile *tile) {
     const int32_t rows = FTR__MR;
-    const float *const ahead = tile->ahead;
-    FTR__ROWS(FTR__TILE_ASK)
+    const float *ahead = tile->ahead;
+    const int64_t ahead_step = tile->ahead_step;
+    if (tile->asks) {
+        FTR__ROWS(FTR__TILE_ASK)
+    }
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t k = 0; k < depth; k++) {
         const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
-        __builtin_prefetch(ahead + 16 * k, 0, 2);
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += ahead_step;
 #define FTR__TILE_STEP(i)                                                                                              \
     {                                                                                                                  \
         const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
@@ -33569,6 +34372,10 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
                                        const float *const *a, const float *b, int64_t b_stride,
                                        const ftr__gemm_tile *tile) {
     const float *ahead = tile->ahead;
+    const int64_t ahead_step = tile->ahead_step;
+    if (tile->asks) {
+        FTR__ROWS(FTR__TILE_ASK)
+    }
     FTR__ROWS(FTR__TILE_ZERO)
     for (int64_t s = 0; s < segments; s++, a += FTR__MR) {
 #define FTR__TILE_POINTER(i) const float *const a##i = a[i];
@@ -33577,7 +34384,7 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
         for (int64_t k = 0; k < length; k++) {
             const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
             __builtin_prefetch(ahead, 0, 2);
-            ahead += 16;
+            ahead += ahead_step;
 #define FTR__TILE_STEP(i)                                                                                              \
     if (i < rows) {                                                                                                    \
         const FTR__VF x = FTR__SPLAT(a##i[k]);                                                                         \
@@ -33685,6 +34492,12 @@ static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const 
     }
 }
 
+static void FTR__S(gemm_copy_tile)(int64_t rows, int64_t columns, const float *const *from, float *const *to) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j += FTR__W)
+            FTR__S(store_some)(to[i] + j, FTR__S(load_some)(from[i] + j, columns - j), columns - j);
+}
+
 static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     int64_t i = 0;
     for (; i + FTR__W <= count; i += FTR__W) FTR__STORE(y + i, FTR__LOAD(y + i) + FTR__LOAD(x + i));
@@ -33694,7 +34507,8 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
 #define FTR__SIMD_GEMM_FUNCTIONS                                                                                       \
     {                                                                                                                  \
         .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
-        .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .accumulate = FTR__S(gemm_accumulate),       \
+        .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .copy_tile = FTR__S(gemm_copy_tile),         \
+        .accumulate = FTR__S(gemm_accumulate),                                                                         \
     }
 #undef FTR__SIMD_GEMM_MR
 #if FTR__MR == 14
