@@ -89,7 +89,7 @@ demo: $B/examples/digits ## train a network that reads handwritten digits (needs
 BENCH ?=
 bench: ## the benchmarks beside PyTorch (PYTHON=/path/to/python; BENCH="mlp rn20": these; DTYPE= THREADS= SIMD= MODES=)
 	@$(MAKE) --no-print-directory $(PARALLEL) -s bench-programs
-	@build/bench/run "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE PAIRS ROUND SIMD MODES CHECK JSON,$(if $($v),"$v=$($v)")) $(BENCH)
+	@build/bench/run "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE PAIRS ROUND REST SIMD MODES CHECK JSON,$(if $($v),"$v=$($v)")) $(BENCH)
 
 # KERNELS="conv matmul": these families.
 KERNELS ?=

@@ -4,6 +4,7 @@
  *
  *   PYTHON=python3   interpreter with PyTorch; if it has none, fasttrain alone is run
  *   THREADS=2  DTYPE=f32 (or bf16)  PAIRS=5  ROUND=2 (seconds of a round)
+ *   REST=0           seconds without work before each round: for machines that are fast for a moment only
  *   SIMD=avx2        (portable, avx512, neon) limits fasttrain, and PyTorch alike
  *   MODES="..."      of PyTorch: eager channels_last compile compile_channels_last, for inference onnxruntime too
  *   CHECK=1          compares parameters and first losses only
@@ -41,7 +42,7 @@ static const struct workload {
 enum { WORKLOADS = sizeof workloads / sizeof workloads[0] };
 
 typedef struct settings {
-    const char *python, *threads, *dtype, *pairs, *round, *simd, *modes, *check, *json;
+    const char *python, *threads, *dtype, *pairs, *round, *rest, *simd, *modes, *check, *json;
 } settings;
 
 /* A row of the table. Samples/s are medians of the rounds. */
@@ -105,6 +106,11 @@ static bool start_twin(side *s, const settings *o, const struct workload *w, con
 /* One round: samples/s, or a negative number with s->reason. */
 static double round_of(side *s, const settings *o, char *line, size_t size) {
     char question[64];
+    const double rest = strtod(o->rest, NULL);
+    if (rest > 0) {
+        const struct timespec pause = {(time_t)rest, (long)((rest - floor(rest)) * 1e9)};
+        nanosleep(&pause, NULL);
+    }
     snprintf(question, sizeof question, "%s\n", o->round);
     if (!side_ask(s, question, " samples_per_second=", 120 + 60 * strtod(o->round, NULL), line, size)) return -1;
     return side_number(line, "samples_per_second");
@@ -287,8 +293,9 @@ static void print_machine(const settings *o) {
     if (file) fclose(file);
     const time_t now = time(NULL);
     strftime(line, sizeof line, "%Y-%m-%d", localtime(&now));
-    printf("%s, %ld cores, %s; %s threads, %s%s%s\n", model, sysconf(_SC_NPROCESSORS_ONLN), line, o->threads, o->dtype,
-           *o->simd ? ", limited to " : "", o->simd);
+    printf("%s, %ld cores, %s; %s threads, %s%s%s; rounds of %s s after %s s of rest\n", model,
+           sysconf(_SC_NPROCESSORS_ONLN), line, o->threads, o->dtype, *o->simd ? ", limited to " : "", o->simd, o->round,
+           o->rest);
 }
 
 /* Whether the interpreter has PyTorch; otherwise says why not. */
@@ -308,16 +315,17 @@ static bool find_pytorch(const settings *o) {
 }
 
 static bool parse(int argc, char **argv, settings *o, bool chosen[WORKLOADS]) {
-    *o = (settings){"python3", "2", "f32", "5", "2", "", "", "", "build/bench.json"};
+    *o = (settings){"python3", "2", "f32", "5", "2", "0", "", "", "", "build/bench.json"};
     const struct {
         const char *name, **value;
     } names[] = {{"PYTHON=", &o->python}, {"THREADS=", &o->threads}, {"DTYPE=", &o->dtype},
-                 {"PAIRS=", &o->pairs},   {"ROUND=", &o->round},     {"SIMD=", &o->simd},
-                 {"MODES=", &o->modes},   {"CHECK=", &o->check},     {"JSON=", &o->json}};
+                 {"PAIRS=", &o->pairs},   {"ROUND=", &o->round},     {"REST=", &o->rest},
+                 {"SIMD=", &o->simd},     {"MODES=", &o->modes},     {"CHECK=", &o->check},
+                 {"JSON=", &o->json}};
     bool any = false;
     for (int i = 1; i < argc; i++) {
         bool known = false;
-        for (int k = 0; k < 9; k++) {
+        for (int k = 0; k < 10; k++) {
             if (strncmp(argv[i], names[k].name, strlen(names[k].name)) != 0) continue;
             *names[k].value = argv[i] + strlen(names[k].name);
             known = true;
