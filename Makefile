@@ -87,7 +87,7 @@ demo: $B/examples/digits ## train a network that reads handwritten digits (needs
 
 # PYTHON has torch and torchvision, for infer also onnx, onnxscript and onnxruntime. Settings: see examples/bench/run.c.
 BENCH ?=
-bench: ## the benchmarks beside PyTorch (PYTHON=/path/to/python; BENCH="mlp rn20": these; DTYPE= THREADS= SIMD= MODES=)
+bench: ## the benchmarks beside PyTorch (PYTHON=/path/to/python; BENCH="mlp rn20": these; DTYPE= THREADS= SIMD= MODES= REST=)
 	@$(MAKE) --no-print-directory $(PARALLEL) -s bench-programs
 	@build/bench/run "PYTHON=$(PYTHON)" $(foreach v,THREADS DTYPE PAIRS ROUND REST SIMD MODES CHECK JSON,$(if $($v),"$v=$($v)")) $(BENCH)
 
@@ -166,7 +166,8 @@ $B/$1/support.a: $(SUPPORT:%.c=$B/$1/%.o)
 endef
 $(foreach m,split single,$(eval $(call SUPPORT_LIBRARY,$m)))
 
-# A program of tests/core/ sees private functions: in the single build it holds the implementation itself.
+# A program of tests/core/ sees private functions: in the single build it holds the implementation itself, without
+# optimization: each compiles it anew.
 $(patsubst %.c,$B/single/%.o,$(filter tests/core/%,$(TESTS))): override TEST_FLAGS += -O0
 define TEST_PROGRAM # mode, source, library
 $B/$1/$(basename $(notdir $2)): $B/$1/$(2:.c=.o) \
@@ -188,7 +189,7 @@ $B/parity: $B/split/tests/parity/parity.o $B/split/tests/parity/steps.o $B/split
 
 # The op cases, goldens (whole runs among them) and models with what is otherwise chosen by cost or by the CPU. Fusions: the op
 # cases run with and without all of them by themselves, and at each instruction set.
-ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_plan,$(SPLIT_PROGRAMS))
+ALGORITHM_TESTS = $(filter %/test_goldens %/test_models %/test_recompute %/test_plan,$(SPLIT_PROGRAMS))
 SOME_MODELS = mlp mnist_cnn resnet20 mobilenet_v3_small_half efficientnet_lite0 vit_ti_16 gpt_chars gpt_untied
 algorithms: $(SPLIT_PROGRAMS) ## the tests with each algorithm forced in turn; ends with the count
 	@WRAP="$(WRAP)" FTR_TEST_MODELS="$(SOME_MODELS)" tests/algorithms $B/split/test_ops $(ALGORITHM_TESTS)
