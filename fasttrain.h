@@ -16726,8 +16726,9 @@ typedef struct ftr__winograd_memory {
     bool made;
 } ftr__winograd_memory;
 
-/* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of vector operations at
- * least a quarter cheaper than the direct sum, which is `direct_speed` times as fast as one in f32. FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
+/* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of
+ * vector operations at least a quarter cheaper than the direct sum, which is `direct_speed` times as fast as one in f32.
+ * FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
 FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass,
                                double direct_speed);
 
@@ -33072,9 +33073,76 @@ FTR__INLINE FTR__VF FTR__S(select)(FTR__VI mask, FTR__VF a, FTR__VF b) {
 #define FTR__FMA FTR__S(fma)
 #define FTR__SELECT FTR__S(select)
 
+/* Which lanes of a vector are there. */
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+#define FTR__LANES __mmask16
+#elif FTR__SIMD_LEVEL == 2
+#define FTR__LANES __m256i
+#else
+#define FTR__LANES int64_t
+#endif
+
+/* The first n lanes, all of them if there are more. */
+FTR__INLINE FTR__LANES FTR__S(lanes)(int64_t n) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (__mmask16)(n >= FTR__W ? 0xffffu : (1u << n) - 1u);
+#elif FTR__SIMD_LEVEL == 2
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= FTR__W ? FTR__W : (int32_t)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+#else
+    return n >= FTR__W ? FTR__W : n;
+#endif
+}
+
+/* 0 in the lanes that are not there. */
+FTR__INLINE FTR__VF FTR__S(load_lanes)(const float *p, FTR__LANES lanes) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_maskz_loadu_ps(lanes, p);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_maskload_ps(p, lanes);
+#else
+    float all[FTR__W] = {0};
+    if (lanes >= FTR__W) return FTR__LOAD(p);
+    for (int64_t i = 0; i < lanes; i++) all[i] = p[i];
+    return FTR__LOAD(all);
+#endif
+}
+
+FTR__INLINE void FTR__S(store_lanes)(float *p, FTR__VF v, FTR__LANES lanes) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    _mm512_mask_storeu_ps(p, lanes, (__m512)v);
+#elif FTR__SIMD_LEVEL == 2
+    _mm256_maskstore_ps(p, lanes, (__m256)v);
+#else
+    float all[FTR__W];
+    FTR__STORE(all, v);
+    if (lanes >= FTR__W) FTR__STORE(p, v);
+    for (int64_t i = 0; i < lanes && lanes < FTR__W; i++) p[i] = all[i];
+#endif
+}
+
+/* The first n elements of a vector, and a vector, or its first n elements if n is less than a vector. */
+FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) { return FTR__S(load_lanes)(p, FTR__S(lanes)(n)); }
+
+FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) { FTR__S(store_lanes)(p, v, FTR__S(lanes)(n)); }
+
+FTR__INLINE FTR__VF FTR__S(load_some)(const float *p, int64_t n) {
+    return n >= FTR__W ? FTR__LOAD(p) : FTR__S(load_part)(p, n);
+}
+
+FTR__INLINE void FTR__S(store_some)(float *p, FTR__VF v, int64_t n) {
+    if (n >= FTR__W)
+        FTR__STORE(p, v);
+    else
+        FTR__S(store_part)(p, v, n);
+}
+
+#define FTR__LOAD_SOME FTR__S(load_some)
+#define FTR__STORE_SOME FTR__S(store_some)
+
 /* ---- src/backend/cpu/simd_math.inc.h ---- */
 /* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does
- * not fill a vector is copied into a padded one and goes through the same code. */
+ * not fill a vector goes through the same code as a part of one. */
 #undef FTR__SIMD_MATH_FUNCTIONS
 
 /* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay
@@ -33089,49 +33157,6 @@ FTR__INLINE FTR__VF FTR__S(select)(FTR__VI mask, FTR__VF a, FTR__VF b) {
 #endif
 /* Vectors in a block of a row's sum, for each of four partial sums. */
 #define FTR__SUM_BLOCK 32
-
-FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (FTR__VF)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
-#elif FTR__SIMD_LEVEL == 2
-    return (FTR__VF)_mm256_maskload_ps(
-        p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
-#else
-    FTR__VF v;
-    float lanes[FTR__W] = {0};
-    for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
-    __builtin_memcpy(&v, lanes, sizeof v);
-    return v;
-#endif
-}
-
-FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
-#elif FTR__SIMD_LEVEL == 2
-    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
-                        (__m256)v);
-#else
-    float lanes[FTR__W];
-    __builtin_memcpy(lanes, &v, sizeof v);
-    for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
-#endif
-}
-
-/* A vector, or its first n elements if n is less than a vector. */
-FTR__INLINE FTR__VF FTR__S(load_some)(const float *p, int64_t n) {
-    return n >= FTR__W ? FTR__LOAD(p) : FTR__S(load_part)(p, n);
-}
-
-FTR__INLINE void FTR__S(store_some)(float *p, FTR__VF v, int64_t n) {
-    if (n >= FTR__W)
-        FTR__STORE(p, v);
-    else
-        FTR__S(store_part)(p, v, n);
-}
-
-#define FTR__LOAD_SOME FTR__S(load_some)
-#define FTR__STORE_SOME FTR__S(store_some)
 
 FTR__INLINE FTR__VF FTR__S(square_root)(FTR__VF x) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
@@ -34291,8 +34316,6 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #undef FTR__VH
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
-#undef FTR__LOAD_SOME
-#undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
 #undef FTR__ROW_AHEAD
@@ -34495,7 +34518,7 @@ static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const 
 static void FTR__S(gemm_copy_tile)(int64_t rows, int64_t columns, const float *const *from, float *const *to) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j += FTR__W)
-            FTR__S(store_some)(to[i] + j, FTR__S(load_some)(from[i] + j, columns - j), columns - j);
+            FTR__STORE_SOME(to[i] + j, FTR__LOAD_SOME(from[i] + j, columns - j), columns - j);
 }
 
 static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
@@ -34776,46 +34799,6 @@ static void FTR__S(rotate_pairs)(int64_t half, const float *c, const float *s, c
  * at a time, of which only the lanes that exist are read and written. */
 #undef FTR__SIMD_DEPTHWISE_FUNCTIONS
 
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-#define FTR__LANES __mmask16
-#elif FTR__SIMD_LEVEL == 2
-#define FTR__LANES __m256i
-#else
-#define FTR__LANES int64_t
-#endif
-
-/* The first n lanes, all of them if there are more. */
-FTR__INLINE FTR__LANES FTR__S(depthwise_lanes)(int64_t n) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (__mmask16)(n >= FTR__W ? 0xffffu : (1u << n) - 1u);
-#elif FTR__SIMD_LEVEL == 2
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= FTR__W ? FTR__W : (int32_t)n),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-#else
-    return n;
-#endif
-}
-
-FTR__INLINE FTR__VF FTR__S(depthwise_load)(const float *p, FTR__LANES lanes) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (FTR__VF)_mm512_maskz_loadu_ps(lanes, p);
-#elif FTR__SIMD_LEVEL == 2
-    return (FTR__VF)_mm256_maskload_ps(p, lanes);
-#else
-    return FTR__S(load_some)(p, lanes);
-#endif
-}
-
-FTR__INLINE void FTR__S(depthwise_store)(float *p, FTR__VF v, FTR__LANES lanes) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    _mm512_mask_storeu_ps(p, lanes, (__m512)v);
-#elif FTR__SIMD_LEVEL == 2
-    _mm256_maskstore_ps(p, lanes, (__m256)v);
-#else
-    FTR__S(store_some)(p, v, lanes);
-#endif
-}
-
 /* Pixels of the result, side by side or one below the other, that have the same taps: the lists below hold up to
  * FTR__DEPTHWISE_BLOCK of them. `pixels` and `two` are constants where it is used. */
 #define FTR__PIXELS(X) X(0) X(1) X(2) X(3) X(4) X(5)
@@ -34827,7 +34810,7 @@ FTR__INLINE void FTR__S(depthwise_store)(float *p, FTR__VF v, FTR__LANES lanes) 
     if (i < pixels && FTR__W > 8) __builtin_prefetch(y + (pixels + i) * y_step + FTR__W, 1);
 #define FTR__PIXEL_STEP(i)                                                                                             \
     if (i < pixels) {                                                                                                  \
-        lo##i = FTR__FMA(two ? FTR__LOAD(x##i + at) : FTR__S(depthwise_load)(x##i + at, lanes), w0, lo##i);            \
+        lo##i = FTR__FMA(two ? FTR__LOAD(x##i + at) : FTR__S(load_lanes)(x##i + at, lanes), w0, lo##i);                \
         if (two) hi##i = FTR__FMA(FTR__LOAD(x##i + at + FTR__W), w1, hi##i);                                           \
     }
 #define FTR__PIXEL_RELU(i)                                                                                             \
@@ -34837,17 +34820,17 @@ FTR__INLINE void FTR__S(depthwise_store)(float *p, FTR__VF v, FTR__LANES lanes) 
     if (i < pixels) {                                                                                                  \
         if (two) FTR__STORE(y, lo##i);                                                                                 \
         if (two) FTR__STORE(y + FTR__W, hi##i);                                                                        \
-        if (!two) FTR__S(depthwise_store)(y, lo##i, lanes);                                                            \
+        if (!two) FTR__S(store_lanes)(y, lo##i, lanes);                                                                \
         y += y_step;                                                                                                   \
     }
 
 FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__depthwise_run *r, int64_t c,
                                          int64_t tap_rows, int64_t taps, int64_t x_step, int64_t y_step, const float *x,
                                          const float *w, float *y) {
-    const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);
+    const FTR__LANES lanes = FTR__S(lanes)(r->channels - c);
     const int64_t x_tap = r->x_tap, w_tap = r->w_tap;
     FTR__VF bias0 = {0}, bias1 = {0};
-    if (r->bias) bias0 = two ? FTR__LOAD(r->bias + c) : FTR__S(depthwise_load)(r->bias + c, lanes);
+    if (r->bias) bias0 = two ? FTR__LOAD(r->bias + c) : FTR__S(load_lanes)(r->bias + c, lanes);
     if (r->bias && two) bias1 = FTR__LOAD(r->bias + c + FTR__W);
     FTR__PIXELS(FTR__PIXEL_START)
     if (two && r->fetch) {
@@ -34858,7 +34841,7 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
             const float *wt = w + p * r->w_plane + s * r->w_tap_row;
             int64_t at = p * r->x_plane + s * r->x_tap_row;
             for (int64_t t = 0; t < taps; t++, at += x_tap, wt += w_tap) {
-                const FTR__VF w0 = two ? FTR__LOAD(wt) : FTR__S(depthwise_load)(wt, lanes);
+                const FTR__VF w0 = two ? FTR__LOAD(wt) : FTR__S(load_lanes)(wt, lanes);
                 const FTR__VF w1 = two ? FTR__LOAD(wt + FTR__W) : (FTR__VF){0};
                 FTR__PIXELS(FTR__PIXEL_STEP)
             }
@@ -34961,7 +34944,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
 }
 
 #define FTR__TAP_AHEAD 16 /* pixels of dy and of the last row of taps that are asked for before they are needed */
-#define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(depthwise_load)(p, lanes))
+#define FTR__TAP_LOAD(p) (whole ? FTR__LOAD(p) : FTR__S(load_lanes)(p, lanes))
 #define FTR__TAP_START(s, t) FTR__VF sum##s##t = {0}, more##s##t = {0};
 #define FTR__TAP_STEP(s, t)                                                                                            \
     {                                                                                                                  \
@@ -34977,7 +34960,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
         if (whole)                                                                                                     \
             FTR__STORE(to, FTR__LOAD(to) + sum##s##t);                                                                 \
         else                                                                                                           \
-            FTR__S(depthwise_store)(to, FTR__TAP_LOAD(to) + sum##s##t, lanes);                                         \
+            FTR__S(store_lanes)(to, FTR__TAP_LOAD(to) + sum##s##t, lanes);                                             \
         if (two) FTR__STORE(to + FTR__W, FTR__LOAD(to + FTR__W) + more##s##t);                                         \
     }
 #define FTR__TAP_PIXELS(taps, step, end)                                                                               \
@@ -34995,7 +34978,7 @@ FTR__INLINE FTR__S(depthwise_range) FTR__S(depthwise_range_of)(const ftr__depthw
 #define FTR__TAP_SUMS(name, taps)                                                                                      \
     FTR__INLINE void FTR__S(name)(bool two, bool whole, const ftr__depthwise_sums *r,                                  \
                                   const FTR__S(depthwise_range) * all, int64_t row, int64_t c) {                       \
-        const FTR__LANES lanes = FTR__S(depthwise_lanes)(r->channels - c);                                             \
+        const FTR__LANES lanes = FTR__S(lanes)(r->channels - c);                                                       \
         const int64_t dy_pixel = r->dy_pixel, x_pixel = r->x_pixel, x_tap = r->x_tap, next = r->x_tap_row;             \
         const float *const x0 = r->x, *const x1 = x0 + next, *const x2 = x1 + next, *const x3 = x2 + next;             \
         const float *const x4 = x3 + next, *const below = x0 + (r->tap_rows - 1 - row) * next;                         \
@@ -35074,7 +35057,6 @@ static void FTR__S(depthwise_sums)(const ftr__depthwise_sums *r) {
     for (; c + FTR__W <= r->channels; c += FTR__W) FTR__S(depthwise_sums_one)(true, r, &all, 0, c);
     if (c < r->channels) FTR__S(depthwise_sums_one)(false, r, &all, 0, c);
 }
-#undef FTR__LANES
 
 #define FTR__SIMD_DEPTHWISE_FUNCTIONS                                                                                  \
     { .run = FTR__S(depthwise_run), .sums = FTR__S(depthwise_sums) }
@@ -35719,6 +35701,9 @@ static const ftr__simd FTR__S(simd) = {
 #undef FTR__SPLAT
 #undef FTR__FMA
 #undef FTR__SELECT
+#undef FTR__LANES
+#undef FTR__LOAD_SOME
+#undef FTR__STORE_SOME
 #endif
 #endif /* FTR__TEMPLATE_PASS */
 

@@ -87,3 +87,70 @@ FTR__INLINE FTR__VF FTR__S(select)(FTR__VI mask, FTR__VF a, FTR__VF b) {
 #define FTR__SPLAT FTR__S(splat)
 #define FTR__FMA FTR__S(fma)
 #define FTR__SELECT FTR__S(select)
+
+/* Which lanes of a vector are there. */
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+#define FTR__LANES __mmask16
+#elif FTR__SIMD_LEVEL == 2
+#define FTR__LANES __m256i
+#else
+#define FTR__LANES int64_t
+#endif
+
+/* The first n lanes, all of them if there are more. */
+FTR__INLINE FTR__LANES FTR__S(lanes)(int64_t n) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (__mmask16)(n >= FTR__W ? 0xffffu : (1u << n) - 1u);
+#elif FTR__SIMD_LEVEL == 2
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= FTR__W ? FTR__W : (int32_t)n),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+#else
+    return n >= FTR__W ? FTR__W : n;
+#endif
+}
+
+/* 0 in the lanes that are not there. */
+FTR__INLINE FTR__VF FTR__S(load_lanes)(const float *p, FTR__LANES lanes) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    return (FTR__VF)_mm512_maskz_loadu_ps(lanes, p);
+#elif FTR__SIMD_LEVEL == 2
+    return (FTR__VF)_mm256_maskload_ps(p, lanes);
+#else
+    float all[FTR__W] = {0};
+    if (lanes >= FTR__W) return FTR__LOAD(p);
+    for (int64_t i = 0; i < lanes; i++) all[i] = p[i];
+    return FTR__LOAD(all);
+#endif
+}
+
+FTR__INLINE void FTR__S(store_lanes)(float *p, FTR__VF v, FTR__LANES lanes) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    _mm512_mask_storeu_ps(p, lanes, (__m512)v);
+#elif FTR__SIMD_LEVEL == 2
+    _mm256_maskstore_ps(p, lanes, (__m256)v);
+#else
+    float all[FTR__W];
+    FTR__STORE(all, v);
+    if (lanes >= FTR__W) FTR__STORE(p, v);
+    for (int64_t i = 0; i < lanes && lanes < FTR__W; i++) p[i] = all[i];
+#endif
+}
+
+/* The first n elements of a vector, and a vector, or its first n elements if n is less than a vector. */
+FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) { return FTR__S(load_lanes)(p, FTR__S(lanes)(n)); }
+
+FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) { FTR__S(store_lanes)(p, v, FTR__S(lanes)(n)); }
+
+FTR__INLINE FTR__VF FTR__S(load_some)(const float *p, int64_t n) {
+    return n >= FTR__W ? FTR__LOAD(p) : FTR__S(load_part)(p, n);
+}
+
+FTR__INLINE void FTR__S(store_some)(float *p, FTR__VF v, int64_t n) {
+    if (n >= FTR__W)
+        FTR__STORE(p, v);
+    else
+        FTR__S(store_part)(p, v, n);
+}
+
+#define FTR__LOAD_SOME FTR__S(load_some)
+#define FTR__STORE_SOME FTR__S(store_some)

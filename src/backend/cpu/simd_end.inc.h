@@ -21,3 +21,6 @@
 #undef FTR__SPLAT
 #undef FTR__FMA
 #undef FTR__SELECT
+#undef FTR__LANES
+#undef FTR__LOAD_SOME
+#undef FTR__STORE_SOME

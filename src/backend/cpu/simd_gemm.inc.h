@@ -189,7 +189,7 @@ static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const 
 static void FTR__S(gemm_copy_tile)(int64_t rows, int64_t columns, const float *const *from, float *const *to) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j += FTR__W)
-            FTR__S(store_some)(to[i] + j, FTR__S(load_some)(from[i] + j, columns - j), columns - j);
+            FTR__STORE_SOME(to[i] + j, FTR__LOAD_SOME(from[i] + j, columns - j), columns - j);
 }
 
 static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {

@@ -1,5 +1,5 @@
 /* ftr__simd_math of one instruction set. Included once a level; it has no include guard. The end of a row that does
- * not fill a vector is copied into a padded one and goes through the same code. */
+ * not fill a vector goes through the same code as a part of one. */
 #undef FTR__SIMD_MATH_FUNCTIONS
 
 /* Columns are handled this many vectors at a time; partial sums span this many rows, so that rounding errors stay
@@ -14,49 +14,6 @@
 #endif
 /* Vectors in a block of a row's sum, for each of four partial sums. */
 #define FTR__SUM_BLOCK 32
-
-FTR__INLINE FTR__VF FTR__S(load_part)(const float *p, int64_t n) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    return (FTR__VF)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
-#elif FTR__SIMD_LEVEL == 2
-    return (FTR__VF)_mm256_maskload_ps(
-        p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
-#else
-    FTR__VF v;
-    float lanes[FTR__W] = {0};
-    for (int64_t i = 0; i < n; i++) lanes[i] = p[i];
-    __builtin_memcpy(&v, lanes, sizeof v);
-    return v;
-#endif
-}
-
-FTR__INLINE void FTR__S(store_part)(float *p, FTR__VF v, int64_t n) {
-#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), (__m512)v);
-#elif FTR__SIMD_LEVEL == 2
-    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int32_t)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
-                        (__m256)v);
-#else
-    float lanes[FTR__W];
-    __builtin_memcpy(lanes, &v, sizeof v);
-    for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
-#endif
-}
-
-/* A vector, or its first n elements if n is less than a vector. */
-FTR__INLINE FTR__VF FTR__S(load_some)(const float *p, int64_t n) {
-    return n >= FTR__W ? FTR__LOAD(p) : FTR__S(load_part)(p, n);
-}
-
-FTR__INLINE void FTR__S(store_some)(float *p, FTR__VF v, int64_t n) {
-    if (n >= FTR__W)
-        FTR__STORE(p, v);
-    else
-        FTR__S(store_part)(p, v, n);
-}
-
-#define FTR__LOAD_SOME FTR__S(load_some)
-#define FTR__STORE_SOME FTR__S(store_some)
 
 FTR__INLINE FTR__VF FTR__S(square_root)(FTR__VF x) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
@@ -1216,8 +1173,6 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #undef FTR__VH
 #undef FTR__COLUMN_BLOCK
 #undef FTR__SUM_BLOCK
-#undef FTR__LOAD_SOME
-#undef FTR__STORE_SOME
 #undef FTR__ROW_LOOP
 #undef FTR__ROW
 #undef FTR__ROW_AHEAD

@@ -17,8 +17,9 @@ typedef struct ftr__winograd_memory {
     bool made;
 } ftr__winograd_memory;
 
-/* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of vector operations at
- * least a quarter cheaper than the direct sum, which is `direct_speed` times as fast as one in f32. FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
+/* Whether a convolution is to be computed so: 3x3, stride 1, not dilated, one group, 4 channels or more, and by a count of
+ * vector operations at least a quarter cheaper than the direct sum, which is `direct_speed` times as fast as one in f32.
+ * FASTTRAIN_WINOGRAD can forbid it, or, for tests, leave the count out. */
 FTR_LIB bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass,
                                double direct_speed);
 
