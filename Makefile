@@ -177,6 +177,33 @@ endef
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,split,$t,$B/libfasttrain.a)))
 $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,single,$t,$(if $(filter tests/core/%,$t),,$B/single/libfasttrain.a))))
 
+# The CUDA backend without a GPU: its files as C++, on the emulator of tests/cuda/emulator and the doubles of CUDA's libraries
+# (see README). Kernels are instrumented as for ThreadSanitizer, whose functions the emulator has; a build with SANITIZE of its
+# own is instrumented by that instead. Needs CUDA's headers, not its compiler.
+CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(shell readlink -f "$$(command -v nvcc)" 2>/dev/null)),/usr/local/cuda)
+CUDA_SOURCES := $(filter %.cu,$(shell awk '$$1 == "cuda" { print "src/" $$2 }' src/MANIFEST))
+EMULATOR := $(wildcard tests/cuda/emulator/*.cpp)
+EMULATOR_FLAGS := -std=c++17 -O1 -g -Wall -Wextra $(WERROR) -Isrc -Itests/cuda/emulator -isystem $(CUDA_HOME)/include
+$B/cuda/src/%.o: src/%.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(EMULATOR_FLAGS) -Wno-unused-function $(or $(SANITIZE),-fsanitize=thread) -include tests/cuda/emulator/emulator.h \
+	    -MMD -MP -c $< -o $@
+
+$B/cuda/tests/%.o: tests/%.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) $(or $(SANITIZE),-DEMU_TRACE) -MMD -MP -c $< -o $@
+
+$B/cuda/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(TEST_FLAGS) $(SANITIZE) -DFTR_TEST_CUDA -DFTR_TEST_DOUBLES -I$(<D) -I$B/include -Isrc -MMD -MP -c $< -o $@
+
+$B/cuda/emulated.a: $(CUDA_SOURCES:%.cu=$B/cuda/%.o) $(EMULATOR:%.cpp=$B/cuda/%.o)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$B/cuda/test_ops: $(patsubst %.c,$B/cuda/%.o,$(wildcard tests/ops/*.c)) $B/cuda/emulated.a $B/split/support.a $B/libfasttrain.a
+	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
+
 # All that PyTorch has too, against it. PYTHON has the packages that the README lists. PARITY: sections, MODELS: names.
 PYTHON ?= python3
 PARITY ?=
@@ -269,4 +296,4 @@ format: ## clang-format on everything
 clean: ## remove build/
 	rm -rf build
 
--include $(shell find $B/split $B/single build/lint -name '*.d' 2>/dev/null)
+-include $(shell find $B/split $B/single $B/cuda build/lint -name '*.d' 2>/dev/null)

@@ -1,7 +1,8 @@
-/* Makes fasttrain.h from src/.
+/* Makes fasttrain.h and fasttrain_cuda.cu from src/.
  *
- *   amalgamate SRC LICENSE OUTPUT     the single file
- *   amalgamate --umbrella SRC OUTPUT  a header that includes the public headers of SRC, for builds from src/
+ *   amalgamate SRC LICENSE OUTPUT         the single file
+ *   amalgamate --cuda SRC LICENSE OUTPUT  the CUDA backend's
+ *   amalgamate --umbrella SRC OUTPUT      a header that includes the public headers of SRC, for builds from src/
  *
  * SRC/MANIFEST lists the files and their order. Includes of project files are dropped, because the file was written out
  * before; so an include has to name a file that stands above its own in MANIFEST. A source that includes a template
@@ -17,8 +18,8 @@
 
 #define MAX_FILES 1024
 
-typedef enum kind { API, PRIVATE, SOURCE, TEMPLATE } kind;
-static const char *const kind_names[] = {"api", "private", "source", "template"};
+typedef enum kind { API, PRIVATE, SOURCE, TEMPLATE, CUDA } kind;
+static const char *const kind_names[] = {"api", "private", "source", "template", "cuda"};
 
 typedef enum directive { TEXT, INCLUDE_SYSTEM, INCLUDE_PROJECT, OPEN, CLOSE, OTHER } directive;
 
@@ -195,7 +196,7 @@ static void find_guard(file *f) {
     f->guarded = whole && found == 2 && f->guard[2] > f->guard[1] &&
                  sscanf(f->lines[f->guard[0]].text, " # ifndef %255s", first) == 1 &&
                  sscanf(f->lines[f->guard[1]].text, " # define %255s", second) == 1 && strcmp(first, second) == 0;
-    bool header = (f->kind == API || f->kind == PRIVATE) && !strstr(f->path, ".def");
+    bool header = (f->kind == API || f->kind == PRIVATE || strstr(f->path, ".cuh")) && !strstr(f->path, ".def");
     if (header && found > 0 && !f->guarded)
         fail("src/%s: a header needs an include guard around everything but comments", f->path);
 }
@@ -216,8 +217,8 @@ static void read_manifest(const char *src) {
         file f = {0};
         if (sscanf(entry, "%15s %511s %1s", kind_name, name, rest) != 2)
             fail("%s:%d: expected 'kind file', found '%s'", path, number, entry);
-        while (f.kind <= TEMPLATE && strcmp(kind_names[f.kind], kind_name) != 0) f.kind++;
-        if (f.kind > TEMPLATE) fail("%s:%d: unknown kind '%s'", path, number, kind_name);
+        while (f.kind <= CUDA && strcmp(kind_names[f.kind], kind_name) != 0) f.kind++;
+        if (f.kind > CUDA) fail("%s:%d: unknown kind '%s'", path, number, kind_name);
         if (find_file(name)) fail("%s:%d: %s is listed twice", path, number, name);
         if (file_count == MAX_FILES) fail("%s:%d: more than %d files", path, number, MAX_FILES);
         f.path = copy_text(name, strlen(name));
@@ -262,6 +263,8 @@ static file *included_file(const file *from, size_t at) {
     if (!f) fail("src/%s:%zu: includes \"%s\", which is not in MANIFEST", from->path, at + 1, name);
     if (f >= from) fail("src/%s:%zu: includes \"%s\", which is not above it in MANIFEST", from->path, at + 1, name);
     if (f->kind == SOURCE) fail("src/%s:%zu: includes the source \"%s\"", from->path, at + 1, name);
+    if (f->kind != API && (f->kind == CUDA) != (from->kind == CUDA))
+        fail("src/%s:%zu: includes \"%s\", which is %s", from->path, at + 1, name, kind_names[f->kind]);
     if (f->kind != API && from->kind == API)
         fail("src/%s:%zu: a public header includes \"%s\", which is %s", from->path, at + 1, name, kind_names[f->kind]);
     if (f->kind == TEMPLATE && from->kind != SOURCE && from->kind != TEMPLATE)
@@ -416,6 +419,21 @@ static void put_single_file(buffer *out, const char *license) {
     put_license(out, license);
 }
 
+static void put_cuda_file(buffer *out, const char *license) {
+    put(out, "/* The CUDA backend of fasttrain, for nvcc. MIT license, at the end of the file.");
+    put(out, " * Generated from src/ by `make amalgamate`: a change belongs there.");
+    put(out, " *");
+    put(out, " *     nvcc -std=c++17 -O2 -c fasttrain_cuda.cu");
+    put(out, " *");
+    put(out, " * Stands beside the fasttrain.h of the same version. */");
+    put(out, "#include \"fasttrain.h\"");
+    put(out, "#define FTR__CUDA_LIB static");
+    for (size_t i = 0; i < file_count; i++)
+        if (files[i].kind == CUDA) put_file(out, &files[i]);
+    put(out, "");
+    put_license(out, license);
+}
+
 static void put_umbrella(buffer *out) {
     put(out, "/* The public headers of src/, for builds from src/. Generated. */");
     put(out, "#ifndef FASTTRAIN_H");
@@ -441,19 +459,24 @@ static void write_output(const char *path, const buffer *out) {
 
 int main(int count, char **arguments) {
     bool umbrella = count == 4 && strcmp(arguments[1], "--umbrella") == 0;
-    if (count != 4) {
-        fputs("usage: amalgamate SRC LICENSE OUTPUT\n       amalgamate --umbrella SRC OUTPUT\n", stderr);
+    bool cuda = count == 5 && strcmp(arguments[1], "--cuda") == 0;
+    if (count != 4 && !cuda) {
+        fputs("usage: amalgamate [--cuda] SRC LICENSE OUTPUT\n       amalgamate --umbrella SRC OUTPUT\n", stderr);
         return 2;
     }
     buffer out = {0};
-    read_manifest(arguments[umbrella ? 2 : 1]);
+    const char *src = arguments[umbrella || cuda ? 2 : 1];
+    read_manifest(src);
     if (umbrella) {
         put_umbrella(&out);
     } else {
-        read_sources(arguments[1]);
-        put_single_file(&out, arguments[2]);
+        read_sources(src);
+        if (cuda)
+            put_cuda_file(&out, arguments[3]);
+        else
+            put_single_file(&out, arguments[2]);
     }
-    write_output(arguments[3], &out);
+    write_output(arguments[count - 1], &out);
     free(out.data);
     return 0;
 }

@@ -247,14 +247,14 @@ typedef struct ftr_kernel {
     const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 
-#define FTR_BACKEND_VERSION 1
+#define FTR_BACKEND_VERSION 2
 
 /* A backend. The table lives as long as every context that uses it. */
 typedef struct ftr_backend {
     uint32_t version; /* FTR_BACKEND_VERSION */
     const char *name;
     bool host_memory; /* its memory can be read and written by the host directly */
-    ftr_status (*open)(ftr_context *context, int32_t threads, void **state);
+    ftr_status (*open)(ftr_context *context, int32_t threads, int32_t device, void **state); /* device -1: the backend chooses */
     void (*close)(ftr_context *context, void *state);
     void *(*allocate)(ftr_context *context, void *state, size_t size); /* 64-byte aligned or NULL */
     void (*release)(ftr_context *context, void *state, void *memory, size_t size);
@@ -262,6 +262,16 @@ typedef struct ftr_backend {
     ftr_status (*download)(ftr_context *context, void *state, void *to, const void *from, size_t size);
     ftr_status (*measure)(ftr_context *context, void *state, ftr_machine *machine); /* see ftr_measure_machine() */
     const ftr_kernel *kernels; /* FTR_OP_COUNT of them, indexed by ftr_op */
+
+    /* The rest may be NULL. A step of a plan begins: `variant` tells apart which of its nodes run, `step` is the number of steps
+     * done before. With *replay set the backend runs the nodes itself, as it saw them in an earlier step, and the caller does
+     * not. `node_by_node`: each node is to be finished before the next one begins. */
+    ftr_status (*begin_step)(ftr_context *context, void *state, const ftr_plan *plan, int32_t variant, uint64_t step,
+                             bool node_by_node, bool *replay);
+    /* A step that began is over, or was given up with `failure`. */
+    ftr_status (*end_step)(ftr_context *context, void *state, ftr_status failure);
+    /* A plan is about to be destroyed. */
+    void (*forget_plan)(ftr_context *context, void *state, const ftr_plan *plan);
 } ftr_backend;
 
 /* The CPU backend. */
@@ -270,6 +280,9 @@ FTR_API const ftr_backend *ftr_cpu_backend(void);
 /* Records a failure of a node on the call's context as "op 'name': sentence" and returns `status`. Called from the thread
  * that runs the kernel. */
 FTR_API ftr_status ftr_backend_error(const ftr_kernel_call *call, ftr_status status, const char *format, ...);
+
+/* Records a failure that is no node's on a context and returns `status`. */
+FTR_API ftr_status ftr_backend_fail(ftr_context *context, ftr_status status, const char *format, ...);
 
 /* Memory through the context's allocator hook, 64-byte aligned; NULL when there is none. */
 FTR_API void *ftr_backend_allocate(ftr_context *context, size_t size);

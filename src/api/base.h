@@ -49,7 +49,8 @@ typedef enum ftr_status {
     FTR_ERROR_FORMAT,             /* a file's content breaks its format */
     FTR_ERROR_THREAD,             /* the operating system refused a thread */
     FTR_ERROR_CALLBACK,           /* a function of the caller's reported a failure */
-    FTR_ERROR_NONFINITE           /* a node gave an infinity or NaN, see ftr_nonfinite */
+    FTR_ERROR_NONFINITE,          /* a node gave an infinity or NaN, see ftr_nonfinite */
+    FTR_ERROR_DEVICE              /* there is no device of the kind that was asked for, or it or its driver failed */
 } ftr_status;
 
 /* Name of a status, such as "FTR_ERROR_SHAPE". Never NULL. Thread safe. */

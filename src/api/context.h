@@ -56,7 +56,10 @@ typedef struct ftr_context_desc {
     ftr_allocator allocator; /* allocate == NULL: aligned memory of the system */
     ftr_logger logger;       /* write == NULL: stderr */
     ftr_log_level log_level; /* messages below it are dropped; 0 shows everything, FTR_LOG_SILENT nothing */
-    const struct ftr_backend *backend; /* NULL: the CPU backend */
+    const struct ftr_backend *backend; /* of the program's own; NULL: that of `device` */
+    /* NULL or "cpu"; "cuda": the GPU with the most free memory; "cuda:1": the second one. CUDA needs a program that was
+     * compiled with FASTTRAIN_CUDA; otherwise FTR_ERROR_UNSUPPORTED. */
+    const char *device;
 } ftr_context_desc;
 
 /* Makes a context. `desc` may be NULL. The caller owns *context and gives it back with ftr_context_destroy() after all

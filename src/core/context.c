@@ -61,6 +61,7 @@ const char *ftr_status_name(ftr_status status) {
     case FTR_ERROR_THREAD: return "FTR_ERROR_THREAD";
     case FTR_ERROR_CALLBACK: return "FTR_ERROR_CALLBACK";
     case FTR_ERROR_NONFINITE: return "FTR_ERROR_NONFINITE";
+    case FTR_ERROR_DEVICE: return "FTR_ERROR_DEVICE";
     }
     return "unknown status";
 }
@@ -82,6 +83,39 @@ static ftr_status ftr__context_refuse(ftr_context *draft) {
     return draft->status;
 }
 
+/* The backend and its device. */
+static ftr_status ftr__context_choose(const ftr_context_desc *desc, ftr_context *draft) {
+    const char *name = desc->device ? desc->device : "cpu";
+    draft->device = -1;
+    draft->backend = desc->backend ? desc->backend : ftr_cpu_backend();
+    if (desc->backend && desc->device)
+        return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: both backend '%s' and device '%s' are given",
+                          desc->backend->name, name);
+    if (strcmp(name, "cpu") == 0) return FTR_OK;
+    int32_t number = 0;
+    if (strncmp(name, "cuda:", 5) == 0) {
+        const char *digit = name + 5;
+        while (*digit >= '0' && *digit <= '9' && number < 1000) number = 10 * number + (*digit++ - '0');
+        if (*digit || digit == name + 5 || number >= 1000) name = "";
+        draft->device = number;
+    } else if (strcmp(name, "cuda") != 0) {
+        name = "";
+    }
+    if (!*name)
+        return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: device is '%s', expected cpu, cuda or cuda:NUMBER",
+                          desc->device);
+#ifdef FASTTRAIN_CUDA
+    draft->backend = ftr_cuda_backend();
+    return FTR_OK;
+#else
+    return ftr__error(draft, FTR_ERROR_UNSUPPORTED,
+                      "context: device is '%s', but the program has no CUDA backend: compile it with -DFASTTRAIN_CUDA and "
+                      "link it with fasttrain_cuda.cu",
+                      name);
+#endif
+}
+
+/* Fills a context from its description. */
 static ftr_status ftr__context_fill(const ftr_context_desc *desc, ftr_context *draft) {
     memset(draft, 0, sizeof *draft);
     draft->logger = desc->logger;
@@ -107,7 +141,7 @@ static ftr_status ftr__context_fill(const ftr_context_desc *desc, ftr_context *d
     draft->seed = desc->seed;
     draft->seeds = ftr__resolve_seeds(&desc->seeds, desc->seed);
     draft->threads = desc->threads ? desc->threads : ftr__core_count();
-    draft->backend = desc->backend ? desc->backend : ftr_cpu_backend();
+    if (ftr__context_choose(desc, draft)) return draft->status;
     if (draft->backend->version != FTR_BACKEND_VERSION)
         return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: backend has version %u, expected %d",
                           (unsigned)draft->backend->version, FTR_BACKEND_VERSION);
@@ -126,7 +160,7 @@ ftr_status ftr_context_create(const ftr_context_desc *desc, ftr_context **contex
         return ftr__context_refuse(&draft);
     }
     *made = draft;
-    if (made->backend->open(made, made->threads, &made->backend_state)) {
+    if (made->backend->open(made, made->threads, made->device, &made->backend_state)) {
         draft = *made;
         ftr__release(&draft, made, sizeof *made);
         return ftr__context_refuse(&draft);
@@ -194,6 +228,15 @@ void ftr__log_transient(const ftr_context *context, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     context->logger.write(context->logger.user, FTR_LOG_INFO, true, text);
+}
+
+ftr_status ftr_backend_fail(ftr_context *context, ftr_status status, const char *format, ...) {
+    char text[FTR__MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return ftr__error(context, status, "%s", text);
 }
 
 ftr_status ftr_backend_error(const ftr_kernel_call *call, ftr_status status, const char *format, ...) {

@@ -3,6 +3,7 @@
 #define FTR_CORE_CORE_H
 
 #include "api/backend.h"
+#include "api/cuda.h"
 #include "api/compile.h"
 #include "api/data.h"
 #include "api/io.h"
@@ -23,6 +24,7 @@ struct ftr_context {
     uint64_t seed;
     ftr_seeds seeds; /* resolved */
     int32_t threads;
+    int32_t device; /* of the backend; -1: it chooses */
     const ftr_backend *backend;
     void *backend_state;
     ftr_status status;

@@ -7,6 +7,7 @@
 void ftr_plan_destroy(ftr_plan *plan) {
     if (!plan) return;
     ftr_context *context = plan->context;
+    if (context->backend->forget_plan) context->backend->forget_plan(context, context->backend_state, plan);
     for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT; place++)
         if (plan->memory[place])
             context->backend->release(context, context->backend_state, plan->memory[place], plan->bytes[place]);

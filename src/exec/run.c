@@ -140,6 +140,19 @@ static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
     return ftr__check_results(plan, &plan->graph->nodes[step->node]);
 }
 
+static ftr_status ftr__run_steps(ftr_plan *plan, int32_t end) {
+    ftr_context *context = plan->context;
+    const ftr_backend *backend = context->backend;
+    bool replay = false;
+    ftr_status status = FTR_OK;
+    if (backend->begin_step)
+        status = backend->begin_step(context, context->backend_state, plan, end, plan->steps_done,
+                                     plan->profiling || plan->debug_nonfinite, &replay);
+    if (status) return status;
+    for (int32_t i = 0; i < end && !status && !replay; i++) status = ftr__run_step(plan, &plan->steps[i]);
+    return backend->end_step ? backend->end_step(context, context->backend_state, status) : status;
+}
+
 ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     const double start = ftr_time_seconds();
@@ -149,7 +162,7 @@ ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!status) status = ftr__check_fed(plan);
     if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
     if (plan->mode == FTR_MODE_TRAIN) plan->source->variable_version++;
-    for (int32_t i = 0; i < end && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
+    if (!status) status = ftr__run_steps(plan, end);
     if (status) return status;
     plan->packed_version = plan->source->variable_version;
     plan->steps_done++;

@@ -1,6 +1,7 @@
 #include "shadow.h"
 
 #include "oracle_tools.h"
+#include "tested.h"
 
 /* As in test_ops.c. */
 static const double TOLERANCE = 1e-5;
@@ -11,16 +12,18 @@ static int64_t compared;
 
 static size_t bytes_of(const ftr_view *v) { return (size_t)v->count * ftr_dtype_size(v->dtype); }
 
-static ftr_view copy_view(const ftr_view *v) {
+/* A copy in the host's memory; as it will be, if it is taken before the kernel runs. */
+static ftr_view copy_view(const ftr_kernel_call *call, const ftr_view *v) {
     ftr_view copy = *v;
     if (v->dtype != FTR_DTYPE_NONE) {
         copy.data = malloc(bytes_of(v) + 8);
-        if (v->data) { /* an empty one has none */
-            memcpy(copy.data, v->data, bytes_of(v));
+        if (v->data && bytes_of(v)) { /* an empty one has none */
+            tested_backend()->download(call->context, call->backend, copy.data, v->data, bytes_of(v));
         }
     }
     return copy;
 }
+
 
 /* Distance of a number of a half type to the next one. */
 static double half_step(ftr_dtype dtype, double x) {
@@ -88,6 +91,18 @@ static ftr_status compare_view(const ftr_kernel_call *call, const char *what, in
     return FTR_OK;
 }
 
+/* `found` is the backend's memory. */
+static ftr_status compare_with_copy(const ftr_kernel_call *call, const char *what, int32_t index, const ftr_view *found,
+                                    const ftr_view *expected) {
+    if (tested_backend()->host_memory) {
+        return compare_view(call, what, index, found, expected);
+    }
+    ftr_view copy = copy_view(call, found);
+    ftr_status status = compare_view(call, what, index, &copy, expected);
+    free(copy.data);
+    return status;
+}
+
 static bool overlaps(const ftr_kernel_call *call, const ftr_view *in) {
     const char *a = in->data;
     for (int32_t k = 0; k < call->out_count; k++) {
@@ -115,7 +130,7 @@ static ftr_status shadow_run(const ftr_kernel_call *call) {
     ftr_view *in = calloc((size_t)call->in_count + 1, sizeof *in);
     ftr_view *out = calloc((size_t)call->out_count + 1, sizeof *out);
     for (int32_t i = 0; i < call->in_count; i++) {
-        in[i] = copy_view(&call->in[i]);
+        in[i] = copy_view(call, &call->in[i]);
     }
     for (int32_t k = 0; k < call->out_count; k++) {
         out[k] = call->out[k];
@@ -125,17 +140,17 @@ static ftr_status shadow_run(const ftr_kernel_call *call) {
     twin.out = out;
     const ftr_kernel *oracle = &ftr_test_oracle_backend()->kernels[call->op];
     twin.workspace = calloc(1, (oracle->workspace ? oracle->workspace(&twin) : 0) + 8);
-    ftr_status status = ftr_cpu_backend()->kernels[call->op].run(call);
+    ftr_status status = tested_backend()->kernels[call->op].run(call);
     ftr_status expected = oracle->run(&twin);
     if (status == FTR_OK && expected != FTR_OK) {
-        status = ftr_backend_error(call, FTR_ERROR_CALLBACK, "the oracle fails, the CPU does not");
+        status = ftr_backend_error(call, FTR_ERROR_CALLBACK, "the oracle fails, the backend does not");
     }
     for (int32_t k = 0; k < call->out_count && status == FTR_OK; k++) {
-        status = compare_view(call, "result", k, &call->out[k], &out[k]);
+        status = compare_with_copy(call, "result", k, &call->out[k], &out[k]);
     }
     for (int32_t i = 0; i < call->in_count && status == FTR_OK; i++) { /* updates change some of theirs */
         if (in[i].data && !overlaps(call, &call->in[i])) {
-            status = compare_view(call, "input", i, &call->in[i], &in[i]);
+            status = compare_with_copy(call, "input", i, &call->in[i], &in[i]);
         }
     }
     compared += has_half(call);
@@ -152,25 +167,33 @@ static ftr_status shadow_run(const ftr_kernel_call *call) {
 }
 
 static ftr_status shadow_check(const ftr_kernel_call *call) {
-    const ftr_kernel *kernel = &ftr_cpu_backend()->kernels[call->op];
+    const ftr_kernel *kernel = &tested_backend()->kernels[call->op];
     return kernel->check ? kernel->check(call) : FTR_OK;
 }
 
 static size_t shadow_workspace(const ftr_kernel_call *call) {
-    const ftr_kernel *kernel = &ftr_cpu_backend()->kernels[call->op];
+    const ftr_kernel *kernel = &tested_backend()->kernels[call->op];
     return kernel->workspace ? kernel->workspace(call) : 0;
+}
+
+/* What runs node by node can be looked at behind each. */
+static ftr_status shadow_begin_step(ftr_context *context, void *state, const ftr_plan *plan, int32_t variant, uint64_t step,
+                                    bool node_by_node, bool *replay) {
+    (void)node_by_node;
+    return tested_backend()->begin_step(context, state, plan, variant, step, true, replay);
 }
 
 const ftr_backend *op_shadow_backend(bool each) {
     static ftr_kernel kernels[FTR_OP_COUNT];
     static ftr_backend backend;
     for (int32_t op = FTR_OP_NONE + 1; op < FTR_OP_COUNT; op++) {
-        if (ftr_cpu_backend()->kernels[op].run && ftr_test_oracle_backend()->kernels[op].run) {
+        if (tested_backend()->kernels[op].run && ftr_test_oracle_backend()->kernels[op].run) {
             kernels[op] = (ftr_kernel){.run = shadow_run, .check = shadow_check, .workspace = shadow_workspace};
         }
     }
-    backend = *ftr_cpu_backend();
+    backend = *tested_backend();
     backend.name = "shadow";
+    backend.begin_step = backend.begin_step ? shadow_begin_step : NULL;
     backend.kernels = kernels;
     relative_to_each = each;
     return &backend;

@@ -19,6 +19,7 @@
 #include "errors.h"
 #include "oracle.h"
 #include "shadow.h"
+#include "tested.h"
 
 /* The CPU computes in f32: an element may differ from the oracle's by this share of the largest element of its tensor,
  * or of FLOOR where all are smaller (results of cancellation). Integers and bools must be equal. */
@@ -174,7 +175,7 @@ static const uint64_t SEED = 20240229;
 
 /* How a case is run. */
 typedef struct run_settings {
-    const ftr_backend *backend; /* NULL: the CPU's */
+    const ftr_backend *backend; /* NULL: the tested one */
     ftr_dtype real;
     ftr_amp amp;
     int32_t threads;
@@ -184,7 +185,12 @@ typedef struct run_settings {
 /* Builds, compiles and runs a case; everything it computes goes into `list`. */
 static void run_case(const op_case *of, run_settings how, computed_list *list) {
     ftr_test_memory memory = {0};
-    ftr_context *context = ftr_test_context_with(how.backend, SEED, how.threads, &memory);
+#ifdef FTR_TEST_DOUBLES
+    ftr_double_reset();
+    ftr_double_set(&(ftr_double_machine){1, 9, 0, (size_t)1 << 30, 13000, (uint64_t)how.threads});
+#endif
+    const ftr_backend *backend = how.backend ? how.backend : tested_backend();
+    ftr_context *context = ftr_test_context_with(backend, SEED, how.threads, &memory);
     op_build b;
     op_build_case(of, context, how.real, &b);
     ftr_tensor wanted[64];
@@ -210,6 +216,12 @@ static void run_case(const op_case *of, run_settings how, computed_list *list) {
     ftr_context_destroy(context);
     assert_int_equal(memory.live, 0);
     assert_int_equal(memory.wrong, 0);
+#ifdef FTR_TEST_DOUBLES
+    if (ftr_double_faults()) {
+        fail_msg("%s", ftr_double_first_fault());
+    }
+    assert_int_equal(ftr_double_live(), 0);
+#endif
 }
 
 /* -------------------------------------------------------------------------------------------------------- oracle -- */
@@ -275,6 +287,19 @@ static void test_oracle(void **state) {
         free_list(&found);
     }
     unsetenv("FASTTRAIN_SIMD");
+}
+
+/* Every op that computes has a kernel. */
+static void test_backend_is_complete(void **state) {
+    (void)state;
+    int missing = 0;
+    for (int32_t op = FTR_OP_constant + 1; op < FTR_OP_COUNT; op++) {
+        if (!tested_backend()->kernels[op].run) {
+            print_error("the %s backend has no '%s'\n", tested_backend()->name, ftr_op_name((ftr_op)op));
+            missing++;
+        }
+    }
+    assert_int_equal(missing, 0);
 }
 
 static void test_level_missing(void **state) {
@@ -662,6 +687,24 @@ static void add_test(suite *s, const char *mode, const char *name, CMUnitTestFun
         (struct CMUnitTest){.name = full, .test_func = function, .initial_state = (void *)(uintptr_t)state};
 }
 
+/* A GPU has one level; large cases are there for how the CPU cuts work. */
+#ifdef FTR_TEST_CUDA
+static const char *const levels[] = {"cuda"};
+
+static bool has_level(const char *level) {
+    (void)level;
+    return true;
+}
+
+static bool is_tested(const op_case *of) { return !(of->flags & OP_LARGE); }
+#else
+static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
+
+static bool is_tested(const op_case *of) {
+    (void)of;
+    return true;
+}
+
 static bool has_level(const char *level) {
     setenv("FASTTRAIN_SIMD", level, 1);
     ftr_context *context = NULL;
@@ -671,6 +714,7 @@ static bool has_level(const char *level) {
     unsetenv("FASTTRAIN_SIMD");
     return has;
 }
+#endif
 
 /* Whether a name begins with one of the words of a list; NULL has all. */
 static bool begins_with_any(const char *name, const char *words) {
@@ -705,8 +749,6 @@ static int64_t count_tests(const suite *s, const char *mode) {
     return count;
 }
 
-static const char *const levels[] = {"portable", "avx2", "avx512", "neon"};
-
 /* One line, which tests/run shows. */
 static void print_counts(const suite *s) {
     static const char *const modes[] = {"gradient", "determinism", "half", "bf16", "amp", "error"};
@@ -739,6 +781,7 @@ int main(int argc, char **argv) {
     }
     next++; /* a case of NULL ends the list for the coverage test */
     add_test(&s, "oracle", "is complete", test_oracle_is_complete, NULL);
+    add_test(&s, "backend", "is complete", test_backend_is_complete, NULL);
     add_test(&s, "oracle", "philox known answers", test_philox_answers, NULL);
     add_test(&s, "words", "of the environment", test_words, NULL);
     add_test(&s, "coverage", "every op of ops.def", test_coverage, tests);
@@ -752,6 +795,9 @@ int main(int argc, char **argv) {
             continue;
         }
         for (int32_t i = 0; i < case_count; i++) {
+            if (!is_tested(&cases[i])) {
+                continue;
+            }
             *next = (op_test){&cases[i], levels[l], &references[i]};
             add_test(&s, mode, cases[i].name, test_oracle, next++);
         }
@@ -762,9 +808,15 @@ int main(int argc, char **argv) {
         }
     }
     for (int32_t i = 0; i < case_count; i++) {
+        if (!is_tested(&cases[i])) {
+            continue;
+        }
         add_test(&s, "determinism", cases[i].name, test_determinism, &tests[i]);
     }
     for (int32_t i = 0; i < case_count; i++) {
+        if (!is_tested(&cases[i])) {
+            continue;
+        }
         add_test(&s, "half", cases[i].name, test_half, &tests[i]);
         if (has_product(&cases[i])) {
             add_test(&s, "bf16", cases[i].name, test_bf16, &tests[i]);

@@ -1369,7 +1369,8 @@ static const ftr_kernel kernels[FTR_OP_COUNT] = {
     [FTR_OP_clip_scale] = {.run = oracle_clip_scale},
 };
 
-static ftr_status oracle_open(ftr_context *context, int32_t threads, void **state) {
+static ftr_status oracle_open(ftr_context *context, int32_t threads, int32_t device, void **state) {
+    (void)device;
     (void)context;
     (void)threads;
     *state = NULL;

@@ -116,7 +116,8 @@ static ftr_status ftr__bf16_choose(ftr_context *context, ftr__simd_level level, 
     return FTR_OK;
 }
 
-static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
+static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, int32_t device, void **state) {
+    (void)device;
     ftr__simd_level level;
     ftr__winograd_choice winograd;
     ftr_status status = ftr__simd_choose(context, &level);
