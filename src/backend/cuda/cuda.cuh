@@ -44,7 +44,9 @@ enum ftr__cuda_fault_kind {
     FTR__CUDA_FAULT_PARTNER /* the partner of a row, the position, is not below the number of rows */
 };
 
-struct ftr__cuda_graph; /* a step that was captured, see device.cu */
+struct ftr__cuda_graph;  /* a step that was captured, see device.cu */
+struct ftr__dnn_plan;    /* see cudnn.cuh */
+struct cudnnContext;
 
 struct ftr__cuda {
     ftr_context *context;
@@ -56,6 +58,10 @@ struct ftr__cuda {
     ftr__cuda_fault *seen_fault; /* page-locked: what it was at the end of a step that is over */
     ftr__cuda_graph *graphs;
     ftr__cuda_graph *capturing; /* the one that is being made */
+    cudnnContext *dnn;          /* cuDNN's handle; nullptr: plans cannot run */
+    void *dnn_device;           /* the device as cuDNN describes it */
+    ftr__dnn_plan *dnn_plans;
+    bool tf32;                  /* products and convolutions of f32 may round their operands to TF32 */
     bool capture;               /* steps become graphs */
     bool synchronous;           /* each node is waited for */
     bool node_by_node;          /* the same, of the step that runs */
@@ -322,6 +328,10 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(mean, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                              \
     X(max, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                               \
     X(argmax, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                            \
+    /* conv.cu */                                                                                                      \
+    X(conv2d, ftr__cuda_conv2d, ftr__cuda_conv2d_workspace)                                                            \
+    X(conv2d_grad_input, ftr__cuda_conv2d_grad, ftr__cuda_conv2d_workspace)                                            \
+    X(conv2d_grad_weight, ftr__cuda_conv2d_grad, ftr__cuda_conv2d_workspace)                                           \
     /* shape.cu */                                                                                                     \
     X(expand, ftr__cuda_expand, nullptr)
 
@@ -334,5 +344,13 @@ FTR__CUDA_DECLARE(ftr__cuda_cast)
 FTR__CUDA_DECLARE(ftr__cuda_reduce)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_reduce_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_expand)
+FTR__CUDA_DECLARE(ftr__cuda_conv2d)
+FTR__CUDA_DECLARE(ftr__cuda_conv2d_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_conv2d_workspace)
+FTR__CUDA_LIB const char *ftr__cuda_conv2d_algorithm(const ftr_kernel_call *call);
+
+/* cudnn.cu: cuDNN's part of opening and closing. */
+FTR__CUDA_LIB ftr_status ftr__dnn_open(ftr_context *context, ftr__cuda *cuda);
+FTR__CUDA_LIB void ftr__dnn_close(ftr_context *context, ftr__cuda *cuda);
 
 #endif
