@@ -197,6 +197,14 @@ $B/cuda/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
 	@mkdir -p $(@D)
 	$(CC) $(TEST_FLAGS) $(SANITIZE) -DFTR_TEST_CUDA -DFTR_TEST_DOUBLES -I$(<D) -I$B/include -Isrc -MMD -MP -c $< -o $@
 
+$B/cuda/tests/%.o: tests/%.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(EMULATOR_FLAGS) $(or $(SANITIZE),-fsanitize=thread -DFTR_TEST_TRACE) -include tests/cuda/emulator/emulator.h \
+	    -MMD -MP -c $< -o $@
+
+$B/cuda/test_emulator: $B/cuda/tests/cuda/test_emulator.o $(EMULATOR:%.cpp=$B/cuda/%.o)
+	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
+
 $B/cuda/emulated.a: $(CUDA_SOURCES:%.cu=$B/cuda/%.o) $(EMULATOR:%.cpp=$B/cuda/%.o)
 	rm -f $@
 	$(AR) rcs $@ $^

@@ -518,9 +518,14 @@ static void accessed(const void *address, size_t bytes, bool write, bool atomic)
     inside = true;
 }
 
-void atomic_access(const void *address, size_t bytes) {
+void atomic_read(const void *address, void *value, size_t bytes) {
     accessed(address, bytes, false, true);
+    memcpy(value, address, bytes);
+}
+
+void atomic_write(void *address, const void *value, size_t bytes) {
     accessed(address, bytes, true, true);
+    memcpy(address, value, bytes);
 }
 
 /* -------------------------------------------------------------------------------------------------------- launching -- */

@@ -78,8 +78,10 @@ void memory_written(const void *begin, size_t bytes);
 /* Whether the range lies in one piece of device memory. */
 bool memory_holds(const void *begin, size_t bytes);
 
-/* An access that is one step with regard to others of its kind. */
-void atomic_access(const void *address, size_t bytes);
+/* Reads and writes of an atomic operation, which are one step with regard to others of their kind. They are in a file that is not
+ * instrumented. */
+void atomic_read(const void *address, void *value, size_t bytes);
+void atomic_write(void *address, const void *value, size_t bytes);
 
 template <typename T> T exchange_as(unsigned mask, T value, int source, const void *site) {
     static_assert(sizeof(T) <= 8, "a lane exchanges 8 bytes at most");
@@ -157,24 +159,24 @@ inline int __float_as_int(float value) {
     return bits;
 }
 
-template <typename T> inline T ftr_emu_fetch_add(T *address, T value) {
-    ftr_emu::atomic_access(address, sizeof *address);
-    const T old = *(volatile T *)address;
-    *(volatile T *)address = (T)(old + value);
+template <typename T, typename F> inline T ftr_emu_atomic(T *address, F change) {
+    T old, changed;
+    ftr_emu::atomic_read(address, &old, sizeof old);
+    changed = change(old);
+    ftr_emu::atomic_write(address, &changed, sizeof changed);
     return old;
 }
-#define atomicAdd(address, value) ftr_emu_fetch_add(address, value)
+template <typename T> inline T atomicAdd(T *address, T value) {
+    return ftr_emu_atomic(address, [value](T old) { return (T)(old + value); });
+}
 template <typename T> inline T atomicMax(T *address, T value) {
-    ftr_emu::atomic_access(address, sizeof *address);
-    const T old = *(volatile T *)address;
-    if (value > old) *(volatile T *)address = value;
-    return old;
+    return ftr_emu_atomic(address, [value](T old) { return old < value ? value : old; });
+}
+template <typename T> inline T atomicMin(T *address, T value) {
+    return ftr_emu_atomic(address, [value](T old) { return value < old ? value : old; });
 }
 template <typename T> inline T atomicOr(T *address, T value) {
-    ftr_emu::atomic_access(address, sizeof *address);
-    const T old = *(volatile T *)address;
-    *(volatile T *)address = old | value;
-    return old;
+    return ftr_emu_atomic(address, [value](T old) { return (T)(old | value); });
 }
 
 /* Shared memory and launches: src/backend/cuda/kernel.cuh has their form for nvcc. */
