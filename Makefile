@@ -189,9 +189,9 @@ $B/cuda/src/%.o: src/%.cu Makefile
 	$(CXX) -x c++ $(EMULATOR_FLAGS) -Wno-unused-function $(or $(SANITIZE),-fsanitize=thread) -include tests/cuda/emulator/emulator.h \
 	    -MMD -MP -c $< -o $@
 
-$B/cuda/tests/%.o: tests/%.cpp Makefile
+$B/cuda/tests/%.o: tests/%.cpp $B/include/fasttrain.h Makefile
 	@mkdir -p $(@D)
-	$(CXX) $(EMULATOR_FLAGS) $(or $(SANITIZE),-DEMU_TRACE) -MMD -MP -c $< -o $@
+	$(CXX) $(EMULATOR_FLAGS) -I$B/include $(or $(SANITIZE),-DEMU_TRACE) -MMD -MP -c $< -o $@
 
 $B/cuda/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
 	@mkdir -p $(@D)
@@ -211,6 +211,23 @@ $B/cuda/emulated.a: $(CUDA_SOURCES:%.cu=$B/cuda/%.o) $(EMULATOR:%.cpp=$B/cuda/%.
 
 $B/cuda/test_ops: $(patsubst %.c,$B/cuda/%.o,$(wildcard tests/ops/*.c)) $B/cuda/emulated.a $B/split/support.a $B/libfasttrain.a
 	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
+
+# The real cuDNN makes the plans of networks for devices that are not there, see tests/cuda/plans.cpp. It compiles some of its
+# kernels, and loads the driver for that: a double of it.
+CUDNN ?= $(firstword $(wildcard $(addsuffix /libcudnn.so,$(CUDA_HOME)/lib64 /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu)))
+CUDA_DEVICES := $(patsubst tests/cuda/devices/%.deviceprop.json,%,$(wildcard tests/cuda/devices/*.json))
+.PHONY: cuda-plans
+cuda-plans: $B/cuda/plans $B/cuda/driver/libcuda.so.1 ## the cuDNN plans of the networks for GPUs that are not there (needs libcudnn)
+	@set -o pipefail; for d in $(CUDA_DEVICES); do LD_LIBRARY_PATH=$B/cuda/driver:$$LD_LIBRARY_PATH \
+	    $B/cuda/plans $(PLANS) tests/cuda/plans.expected tests/cuda/devices/$$d.deviceprop.json $$d || exit 1; done
+
+$B/cuda/driver/libcuda.so.1: tests/cuda/emulator/driver.c
+	@mkdir -p $(@D)
+	$(CC) -shared -fPIC -O1 -Wall -Wextra $(WERROR) $< -o $@
+
+$B/cuda/plans: $B/cuda/tests/cuda/plans.o $(CUDA_SOURCES:%.cu=$B/cuda/%.o) \
+               $(filter-out %/cudnn.o,$(EMULATOR:%.cpp=$B/cuda/%.o)) $B/libfasttrain.a
+	$(CXX) $(SANITIZE) $^ -o $@ $(CUDNN) -Wl,-rpath,$(dir $(CUDNN)) $(LIBS)
 
 # All that PyTorch has too, against it. PYTHON has the packages that the README lists. PARITY: sections, MODELS: names.
 PYTHON ?= python3
