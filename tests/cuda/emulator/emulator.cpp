@@ -390,6 +390,9 @@ struct trace {
     bool written, atomic;
 };
 
+/* Memory of more bytes than this is not looked at: it is there to be planned with. */
+constexpr size_t MOST_TRACED = 64 << 20;
+
 struct piece {
     size_t bytes;
     std::vector<trace> traces;
@@ -407,7 +410,7 @@ constexpr bool tracing = false;
 void memory_added(const void *begin, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(machine_lock);
     piece p = {bytes, {}};
-    if (tracing) p.traces.resize(bytes);
+    if (tracing && bytes <= MOST_TRACED) p.traces.resize(bytes);
     pieces[(uintptr_t)begin] = std::move(p);
 }
 
@@ -508,7 +511,7 @@ static void accessed(const void *address, size_t bytes, bool write, bool atomic)
         if (p) {
             if (a % bytes && bytes <= 16 && !(bytes & (bytes - 1)))
                 report("kernel %s: an access of %zu bytes at an address that is not aligned to them", now.what->kernel, bytes);
-            for (size_t i = 0; i < bytes; i++) touch(p->traces[at + i], "global", write, atomic, at + i, false);
+            for (size_t i = 0; i < bytes && !p->traces.empty(); i++) touch(p->traces[at + i], "global", write, atomic, at + i, false);
         } else if (write) {
             report("kernel %s, block (%u, %u, %u), thread (%u, %u, %u): a write of %zu bytes outside of device memory",
                    now.what->kernel, here.block.x, here.block.y, here.block.z, here.thread.x, here.thread.y, here.thread.z,

@@ -369,7 +369,7 @@ cudaError_t CUDARTAPI cudaMalloc(void **memory, size_t bytes) {
     if (bytes > machine.memory - used) return fail(cudaErrorMemoryAllocation);
     *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*memory) return fail(cudaErrorMemoryAllocation);
-    memset(*memory, 0xfb, bytes); /* NaN in each floating-point type */
+    if (bytes <= (size_t)64 << 20) memset(*memory, 0xfb, bytes); /* NaN in each floating-point type; more is not run on */
     device_memory[*memory] = bytes;
     ftr_emu::memory_added(*memory, bytes);
     used += bytes;
