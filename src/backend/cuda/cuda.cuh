@@ -333,7 +333,32 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(conv2d_grad_input, ftr__cuda_conv2d_grad, ftr__cuda_conv2d_workspace)                                            \
     X(conv2d_grad_weight, ftr__cuda_conv2d_grad, ftr__cuda_conv2d_workspace)                                           \
     /* shape.cu */                                                                                                     \
-    X(expand, ftr__cuda_expand, nullptr)
+    X(expand, ftr__cuda_expand, nullptr)                                                                               \
+    /* attention.cu */                                                                                                 \
+    X(attention, ftr__cuda_attention, nullptr)                                                                         \
+    X(attention_grad, ftr__cuda_attention_grad, ftr__cuda_attention_grad_workspace)                                    \
+    /* norm.cu */                                                                                                      \
+    X(batch_norm, ftr__cuda_batch_norm, ftr__cuda_batch_norm_workspace)                                                \
+    X(batch_norm_grad, ftr__cuda_batch_norm_grad, ftr__cuda_batch_norm_grad_workspace)                                 \
+    X(group_norm, ftr__cuda_group_norm, ftr__cuda_group_norm_workspace)                                                \
+    X(group_norm_grad, ftr__cuda_group_norm_grad, ftr__cuda_group_norm_grad_workspace)                                 \
+    /* row_norm.cu */                                                                                                  \
+    X(layer_norm, ftr__cuda_row_norm, nullptr)                                                                         \
+    X(rms_norm, ftr__cuda_row_norm, nullptr)                                                                           \
+    X(layer_norm_grad, ftr__cuda_row_norm_grad, ftr__cuda_row_norm_grad_workspace)                                     \
+    X(rms_norm_grad, ftr__cuda_row_norm_grad, ftr__cuda_row_norm_grad_workspace)                                       \
+    /* pool.cu */                                                                                                      \
+    X(max_pool2d, ftr__cuda_max_pool2d, nullptr)                                                                       \
+    X(max_pool2d_grad, ftr__cuda_max_pool2d_grad, nullptr)                                                             \
+    X(avg_pool2d, ftr__cuda_avg_pool2d, nullptr)                                                                       \
+    X(avg_pool2d_grad, ftr__cuda_avg_pool2d_grad, nullptr)                                                             \
+    X(adaptive_avg_pool2d, ftr__cuda_adaptive_avg_pool2d, nullptr)                                                     \
+    X(adaptive_avg_pool2d_grad, ftr__cuda_adaptive_avg_pool2d_grad, nullptr)                                           \
+    /* random.cu */                                                                                                    \
+    X(dropout, ftr__cuda_dropout, nullptr)                                                                             \
+    X(stochastic_depth, ftr__cuda_stochastic_depth, nullptr)                                                           \
+    X(random_uniform, ftr__cuda_random, nullptr)                                                                       \
+    X(random_normal, ftr__cuda_random, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -345,6 +370,9 @@ FTR__CUDA_DECLARE(ftr__cuda_reduce)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_reduce_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_expand)
 FTR__CUDA_DECLARE(ftr__cuda_conv2d)
+FTR__CUDA_DECLARE(ftr__cuda_attention)
+FTR__CUDA_DECLARE(ftr__cuda_attention_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_attention_grad_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_conv2d_grad)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_conv2d_workspace)
 FTR__CUDA_LIB const char *ftr__cuda_conv2d_algorithm(const ftr_kernel_call *call);
@@ -352,5 +380,25 @@ FTR__CUDA_LIB const char *ftr__cuda_conv2d_algorithm(const ftr_kernel_call *call
 /* cudnn.cu: cuDNN's part of opening and closing. */
 FTR__CUDA_LIB ftr_status ftr__dnn_open(ftr_context *context, ftr__cuda *cuda);
 FTR__CUDA_LIB void ftr__dnn_close(ftr_context *context, ftr__cuda *cuda);
+FTR__CUDA_DECLARE(ftr__cuda_batch_norm)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_batch_norm_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_batch_norm_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_batch_norm_grad_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_group_norm)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_group_norm_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_group_norm_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_group_norm_grad_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_row_norm)
+FTR__CUDA_DECLARE(ftr__cuda_row_norm_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_row_norm_grad_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_max_pool2d)
+FTR__CUDA_DECLARE(ftr__cuda_max_pool2d_grad)
+FTR__CUDA_DECLARE(ftr__cuda_avg_pool2d)
+FTR__CUDA_DECLARE(ftr__cuda_avg_pool2d_grad)
+FTR__CUDA_DECLARE(ftr__cuda_adaptive_avg_pool2d)
+FTR__CUDA_DECLARE(ftr__cuda_adaptive_avg_pool2d_grad)
+FTR__CUDA_DECLARE(ftr__cuda_dropout)
+FTR__CUDA_DECLARE(ftr__cuda_stochastic_depth)
+FTR__CUDA_DECLARE(ftr__cuda_random)
 
 #endif

@@ -147,6 +147,13 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return __builtin_sqrtf(a); }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline void sincospif(float a, float *sine, float *cosine) {
+    const double angle = 3.14159265358979323846 * (double)a;
+    *sine = (float)std::sin(angle);
+    *cosine = (float)std::cos(angle);
+}
 inline float rsqrtf(float a) { return 1.0f / __builtin_sqrtf(a); }
 inline float __int_as_float(int bits) {
     float value;

@@ -1,0 +1,51 @@
+/* Some neighbouring elements that are read and written at once, as f32. */
+#ifndef FTR_BACKEND_CUDA_VECTOR_CUH
+#define FTR_BACKEND_CUDA_VECTOR_CUH
+
+#include "backend/cuda/cuda.cuh"
+
+/* In front of a loop over an array that is to stay in registers. */
+#ifdef FTR_EMULATOR
+#define FTR__UNROLL
+#else
+#define FTR__UNROLL _Pragma("unroll")
+#endif
+
+template <typename T, int V> struct alignas(sizeof(T) * V) ftr__vector {
+    T of[V];
+};
+
+/* `from` is a multiple of the vector's size. */
+template <typename T, int V> static __device__ __forceinline__ void ftr__load_vector(const T *from, float (&x)[V]) {
+    const ftr__vector<T, V> v = *reinterpret_cast<const ftr__vector<T, V> *>(from);
+    FTR__UNROLL
+    for (int k = 0; k < V; k++) x[k] = ftr__to_float(v.of[k]);
+}
+
+template <typename T, int V> static __device__ __forceinline__ void ftr__store_vector(T *to, const float (&x)[V]) {
+    ftr__vector<T, V> v;
+    FTR__UNROLL
+    for (int k = 0; k < V; k++) v.of[k] = ftr__from_float<T>(x[k]);
+    *reinterpret_cast<ftr__vector<T, V> *>(to) = v;
+}
+
+/* Elements of 16 bytes. */
+template <typename T> constexpr int ftr__vector_width() { return 16 / (int)sizeof(T); }
+
+/* Whether a tensor's memory begins at a multiple of 16 bytes; a missing one's does. */
+static inline bool ftr__is_aligned(const void *data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+static inline bool ftr__all_aligned(const ftr_kernel_call *call) {
+    bool aligned = true;
+    for (int32_t i = 0; i < call->in_count; i++) aligned = aligned && ftr__is_aligned(call->in[i].data);
+    for (int32_t i = 0; i < call->out_count; i++) aligned = aligned && ftr__is_aligned(call->out[i].data);
+    return aligned;
+}
+
+/* Data of an input, nullptr if it is missing. */
+template <typename T> static inline const T *ftr__optional_data(const ftr_kernel_call *call, int32_t input) {
+    if (input >= call->in_count || call->in[input].dtype == FTR_DTYPE_NONE) return nullptr;
+    return static_cast<const T *>(call->in[input].data);
+}
+
+#endif
