@@ -358,7 +358,30 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(dropout, ftr__cuda_dropout, nullptr)                                                                             \
     X(stochastic_depth, ftr__cuda_stochastic_depth, nullptr)                                                           \
     X(random_uniform, ftr__cuda_random, nullptr)                                                                       \
-    X(random_normal, ftr__cuda_random, nullptr)
+    X(random_normal, ftr__cuda_random, nullptr)                                                                        \
+    /* update.cu */                                                                                                    \
+    X(ema_update, ftr__cuda_ema_update, nullptr)                                                                       \
+    X(count_update, ftr__cuda_count_update, nullptr)                                                                   \
+    X(accumulate_update, ftr__cuda_accumulate_update, nullptr)                                                         \
+    X(average_update, ftr__cuda_average_update, nullptr)                                                               \
+    X(swap_update, ftr__cuda_swap_update, nullptr)                                                                     \
+    X(sgd_update, ftr__cuda_sgd_update, nullptr)                                                                       \
+    X(adamw_update, ftr__cuda_adam_update, nullptr)                                                                    \
+    X(adam_update, ftr__cuda_adam_update, nullptr)                                                                     \
+    X(rmsprop_update, ftr__cuda_rmsprop_update, nullptr)                                                               \
+    X(adagrad_update, ftr__cuda_adagrad_update, nullptr)                                                               \
+    X(lion_update, ftr__cuda_lion_update, nullptr)                                                                     \
+    /* update_norms.cu */                                                                                              \
+    X(lamb_update, ftr__cuda_lamb_update, ftr__cuda_lamb_update_workspace)                                             \
+    X(lars_update, ftr__cuda_lars_update, ftr__cuda_lars_update_workspace)                                             \
+    X(clip_scale, ftr__cuda_clip_scale, ftr__cuda_norm_workspace)                                                      \
+    X(grad_norm, ftr__cuda_grad_norm, ftr__cuda_norm_workspace)                                                        \
+    /* adafactor.cu */                                                                                                 \
+    X(adafactor_update, ftr__cuda_adafactor_update, ftr__cuda_adafactor_update_workspace)                              \
+    /* muon.cu */                                                                                                      \
+    X(muon_update, ftr__cuda_muon_update, ftr__cuda_muon_update_workspace)                                             \
+    /* scaling.cu */                                                                                                   \
+    X(scale_update, ftr__cuda_scale_update, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -400,5 +423,27 @@ FTR__CUDA_DECLARE(ftr__cuda_adaptive_avg_pool2d_grad)
 FTR__CUDA_DECLARE(ftr__cuda_dropout)
 FTR__CUDA_DECLARE(ftr__cuda_stochastic_depth)
 FTR__CUDA_DECLARE(ftr__cuda_random)
+FTR__CUDA_DECLARE(ftr__cuda_ema_update)
+FTR__CUDA_DECLARE(ftr__cuda_count_update)
+FTR__CUDA_DECLARE(ftr__cuda_accumulate_update)
+FTR__CUDA_DECLARE(ftr__cuda_average_update)
+FTR__CUDA_DECLARE(ftr__cuda_swap_update)
+FTR__CUDA_DECLARE(ftr__cuda_sgd_update)
+FTR__CUDA_DECLARE(ftr__cuda_adam_update)
+FTR__CUDA_DECLARE(ftr__cuda_rmsprop_update)
+FTR__CUDA_DECLARE(ftr__cuda_adagrad_update)
+FTR__CUDA_DECLARE(ftr__cuda_lion_update)
+FTR__CUDA_DECLARE(ftr__cuda_lamb_update)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_lamb_update_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_lars_update)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_lars_update_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_clip_scale)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_norm_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_grad_norm)
+FTR__CUDA_DECLARE(ftr__cuda_adafactor_update)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_adafactor_update_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_muon_update)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_muon_update_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_scale_update)
 
 #endif
