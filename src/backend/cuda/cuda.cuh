@@ -87,6 +87,11 @@ template <> __device__ __forceinline__ __nv_bfloat16 ftr__from_float<__nv_bfloat
     return __float2bfloat16_rn(x);
 }
 
+/* 16 bytes. */
+template <typename T> struct alignas(16) ftr__pack {
+    T of[16 / sizeof(T)];
+};
+
 /* A floating-point element of a type that is known at run time. */
 static __device__ __forceinline__ float ftr__load_real(const void *data, ftr_dtype dtype, int64_t i) {
     if (dtype == FTR_F32) return static_cast<const float *>(data)[i];
@@ -323,7 +328,21 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(max, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                               \
     X(argmax, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                            \
     /* shape.cu */                                                                                                     \
-    X(expand, ftr__cuda_expand, nullptr)
+    X(expand, ftr__cuda_expand, nullptr)                                                                               \
+    X(transpose, ftr__cuda_transpose, nullptr)                                                                         \
+    X(concat, ftr__cuda_concat, nullptr)                                                                               \
+    X(slice, ftr__cuda_slice, nullptr)                                                                                 \
+    X(slice_grad, ftr__cuda_slice_grad, nullptr)                                                                       \
+    X(pad, ftr__cuda_pad, nullptr)                                                                                     \
+    /* loss.cu */                                                                                                      \
+    X(softmax, ftr__cuda_softmax, nullptr)                                                                             \
+    X(softmax_grad, ftr__cuda_softmax_grad, nullptr)                                                                   \
+    X(log_softmax, ftr__cuda_softmax, nullptr)                                                                         \
+    X(log_softmax_grad, ftr__cuda_softmax_grad, nullptr)                                                               \
+    X(cross_entropy, ftr__cuda_cross_entropy, ftr__cuda_loss_workspace)                                                \
+    X(cross_entropy_grad, ftr__cuda_cross_entropy_grad, nullptr)                                                       \
+    X(nll, ftr__cuda_nll, ftr__cuda_loss_workspace)                                                                    \
+    X(nll_grad, ftr__cuda_nll_grad, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -334,5 +353,17 @@ FTR__CUDA_DECLARE(ftr__cuda_cast)
 FTR__CUDA_DECLARE(ftr__cuda_reduce)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_reduce_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_expand)
+FTR__CUDA_DECLARE(ftr__cuda_transpose)
+FTR__CUDA_DECLARE(ftr__cuda_concat)
+FTR__CUDA_DECLARE(ftr__cuda_slice)
+FTR__CUDA_DECLARE(ftr__cuda_slice_grad)
+FTR__CUDA_DECLARE(ftr__cuda_pad)
+FTR__CUDA_DECLARE(ftr__cuda_softmax)
+FTR__CUDA_DECLARE(ftr__cuda_softmax_grad)
+FTR__CUDA_DECLARE(ftr__cuda_cross_entropy)
+FTR__CUDA_DECLARE(ftr__cuda_cross_entropy_grad)
+FTR__CUDA_DECLARE(ftr__cuda_nll)
+FTR__CUDA_DECLARE(ftr__cuda_nll_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_loss_workspace)
 
 #endif
