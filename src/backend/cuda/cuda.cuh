@@ -342,7 +342,20 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(cross_entropy, ftr__cuda_cross_entropy, ftr__cuda_loss_workspace)                                                \
     X(cross_entropy_grad, ftr__cuda_cross_entropy_grad, nullptr)                                                       \
     X(nll, ftr__cuda_nll, ftr__cuda_loss_workspace)                                                                    \
-    X(nll_grad, ftr__cuda_nll_grad, nullptr)
+    X(nll_grad, ftr__cuda_nll_grad, nullptr)                                                                           \
+    /* scan.cu */                                                                                                      \
+    X(cumsum, ftr__cuda_cumsum, nullptr)                                                                               \
+    X(prod, ftr__cuda_prod, nullptr)                                                                                   \
+    X(prod_grad, ftr__cuda_prod_grad, nullptr)                                                                         \
+    X(logsumexp, ftr__cuda_logsumexp, nullptr)                                                                         \
+    X(logsumexp_grad, ftr__cuda_logsumexp_grad, nullptr)                                                               \
+    /* index.cu */                                                                                                     \
+    X(embedding, ftr__cuda_embedding, nullptr)                                                                         \
+    X(embedding_grad, ftr__cuda_embedding_grad, ftr__cuda_embedding_grad_workspace)                                    \
+    X(gather, ftr__cuda_gather, nullptr)                                                                               \
+    X(scatter_add, ftr__cuda_scatter_add, ftr__cuda_scatter_add_workspace)                                             \
+    X(one_hot, ftr__cuda_one_hot, nullptr)                                                                             \
+    X(topk, ftr__cuda_topk, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -365,5 +378,18 @@ FTR__CUDA_DECLARE(ftr__cuda_cross_entropy_grad)
 FTR__CUDA_DECLARE(ftr__cuda_nll)
 FTR__CUDA_DECLARE(ftr__cuda_nll_grad)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_loss_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_cumsum)
+FTR__CUDA_DECLARE(ftr__cuda_prod)
+FTR__CUDA_DECLARE(ftr__cuda_prod_grad)
+FTR__CUDA_DECLARE(ftr__cuda_logsumexp)
+FTR__CUDA_DECLARE(ftr__cuda_logsumexp_grad)
+FTR__CUDA_DECLARE(ftr__cuda_embedding)
+FTR__CUDA_DECLARE(ftr__cuda_embedding_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_embedding_grad_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_gather)
+FTR__CUDA_DECLARE(ftr__cuda_scatter_add)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_scatter_add_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_one_hot)
+FTR__CUDA_DECLARE(ftr__cuda_topk)
 
 #endif
