@@ -93,6 +93,11 @@ template <> __device__ __forceinline__ __nv_bfloat16 ftr__from_float<__nv_bfloat
     return __float2bfloat16_rn(x);
 }
 
+/* 16 bytes. */
+template <typename T> struct alignas(16) ftr__pack {
+    T of[16 / sizeof(T)];
+};
+
 /* A floating-point element of a type that is known at run time. */
 static __device__ __forceinline__ float ftr__load_real(const void *data, ftr_dtype dtype, int64_t i) {
     if (dtype == FTR_F32) return static_cast<const float *>(data)[i];
@@ -381,7 +386,34 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     /* muon.cu */                                                                                                      \
     X(muon_update, ftr__cuda_muon_update, ftr__cuda_muon_update_workspace)                                             \
     /* scaling.cu */                                                                                                   \
-    X(scale_update, ftr__cuda_scale_update, nullptr)
+    X(scale_update, ftr__cuda_scale_update, nullptr)                                                                   \
+    X(transpose, ftr__cuda_transpose, nullptr)                                                                         \
+    X(concat, ftr__cuda_concat, nullptr)                                                                               \
+    X(slice, ftr__cuda_slice, nullptr)                                                                                 \
+    X(slice_grad, ftr__cuda_slice_grad, nullptr)                                                                       \
+    X(pad, ftr__cuda_pad, nullptr)                                                                                     \
+    /* loss.cu */                                                                                                      \
+    X(softmax, ftr__cuda_softmax, nullptr)                                                                             \
+    X(softmax_grad, ftr__cuda_softmax_grad, nullptr)                                                                   \
+    X(log_softmax, ftr__cuda_softmax, nullptr)                                                                         \
+    X(log_softmax_grad, ftr__cuda_softmax_grad, nullptr)                                                               \
+    X(cross_entropy, ftr__cuda_cross_entropy, ftr__cuda_loss_workspace)                                                \
+    X(cross_entropy_grad, ftr__cuda_cross_entropy_grad, nullptr)                                                       \
+    X(nll, ftr__cuda_nll, ftr__cuda_loss_workspace)                                                                    \
+    X(nll_grad, ftr__cuda_nll_grad, nullptr)                                                                           \
+    /* scan.cu */                                                                                                      \
+    X(cumsum, ftr__cuda_cumsum, nullptr)                                                                               \
+    X(prod, ftr__cuda_prod, nullptr)                                                                                   \
+    X(prod_grad, ftr__cuda_prod_grad, nullptr)                                                                         \
+    X(logsumexp, ftr__cuda_logsumexp, nullptr)                                                                         \
+    X(logsumexp_grad, ftr__cuda_logsumexp_grad, nullptr)                                                               \
+    /* index.cu */                                                                                                     \
+    X(embedding, ftr__cuda_embedding, nullptr)                                                                         \
+    X(embedding_grad, ftr__cuda_embedding_grad, ftr__cuda_embedding_grad_workspace)                                    \
+    X(gather, ftr__cuda_gather, nullptr)                                                                               \
+    X(scatter_add, ftr__cuda_scatter_add, ftr__cuda_scatter_add_workspace)                                             \
+    X(one_hot, ftr__cuda_one_hot, nullptr)                                                                             \
+    X(topk, ftr__cuda_topk, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -445,5 +477,30 @@ FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_adafactor_update_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_muon_update)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_muon_update_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_scale_update)
+FTR__CUDA_DECLARE(ftr__cuda_transpose)
+FTR__CUDA_DECLARE(ftr__cuda_concat)
+FTR__CUDA_DECLARE(ftr__cuda_slice)
+FTR__CUDA_DECLARE(ftr__cuda_slice_grad)
+FTR__CUDA_DECLARE(ftr__cuda_pad)
+FTR__CUDA_DECLARE(ftr__cuda_softmax)
+FTR__CUDA_DECLARE(ftr__cuda_softmax_grad)
+FTR__CUDA_DECLARE(ftr__cuda_cross_entropy)
+FTR__CUDA_DECLARE(ftr__cuda_cross_entropy_grad)
+FTR__CUDA_DECLARE(ftr__cuda_nll)
+FTR__CUDA_DECLARE(ftr__cuda_nll_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_loss_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_cumsum)
+FTR__CUDA_DECLARE(ftr__cuda_prod)
+FTR__CUDA_DECLARE(ftr__cuda_prod_grad)
+FTR__CUDA_DECLARE(ftr__cuda_logsumexp)
+FTR__CUDA_DECLARE(ftr__cuda_logsumexp_grad)
+FTR__CUDA_DECLARE(ftr__cuda_embedding)
+FTR__CUDA_DECLARE(ftr__cuda_embedding_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_embedding_grad_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_gather)
+FTR__CUDA_DECLARE(ftr__cuda_scatter_add)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_scatter_add_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_one_hot)
+FTR__CUDA_DECLARE(ftr__cuda_topk)
 
 #endif

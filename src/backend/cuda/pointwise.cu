@@ -233,11 +233,6 @@ FTR__KERNEL ftr__pointwise_cast(ftr__pointwise p, bool from_real, bool to_real) 
     }
 }
 
-/* 16 bytes. */
-template <typename T> struct alignas(16) ftr__pack {
-    T of[16 / sizeof(T)];
-};
-
 /* All tensors are of type T and of one shape, and begin at a multiple of 16 bytes. */
 template <typename T> FTR__KERNEL ftr__pointwise_packs(ftr__pointwise p) {
     constexpr int width = 16 / sizeof(T);
