@@ -398,7 +398,7 @@ FTR__KERNEL ftr__norm_grad_parameters(ftr__norm_tiles p, const float *gamma, con
     const double share = count > 0.0 ? 1.0 / count : 0.0;
     for (int64_t c = first; c < p.columns; c += warps) {
         double sum = 0.0, product = 0.0;
-        for (int64_t s = 0; s < p.samples; s++) {
+        for (int64_t s = 0; s < p.samples && p.chunks > 0; s++) {
             const ftr__norm_sums all = ftr__norm_add_parts(partial + (s * p.columns + c) * p.chunks, p.chunks);
             sum += all.sum;
             product += all.product * (double)invstd[s * p.sets + c / p.width];
