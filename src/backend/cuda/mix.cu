@@ -16,7 +16,7 @@ static __device__ __forceinline__ double ftr__draw_unit_at(const ftr__cuda_rng &
     return (double)((uint64_t)high << 26 | low) * 0x1p-53;
 }
 
-static __device__ double ftr__draw_unit(ftr__cuda_draw *draw) {
+static __device__ __forceinline__ double ftr__draw_unit(ftr__cuda_draw *draw) {
     const double unit = ftr__draw_unit_at(draw->rng, draw->next);
     draw->next += 2;
     return unit;
@@ -31,7 +31,7 @@ static __device__ __forceinline__ int64_t ftr__draw_index_of(double unit, int64_
 #define FTR__DRAW_LN2_LOW 0x1.ef35793c7673p-45
 
 /* x = m 2^e with m from sqrt(1/2) to sqrt(2); log m = 2 artanh s of s = (m - 1) / (m + 1), whose series has odd powers. */
-static __device__ double ftr__draw_log(double x) {
+static __device__ __forceinline__ double ftr__draw_log(double x) {
     int exponent;
     double m = frexp(x, &exponent);
     if (m < 0x1.6a09e667f3bcdp-1) {
@@ -46,7 +46,7 @@ static __device__ double ftr__draw_log(double x) {
 }
 
 /* x = k log 2 + r with |r| up to log(2) / 2; e^r by Taylor's series. */
-static __device__ double ftr__draw_exp(double x) {
+static __device__ __forceinline__ double ftr__draw_exp(double x) {
     if (x > 710.0) return (double)INFINITY;
     if (x < -746.0) return 0.0;
     const double k = floor(__dadd_rn(__dmul_rn(x, 0x1.71547652b82fep0), 0.5));
@@ -60,7 +60,7 @@ static __device__ double ftr__draw_exp(double x) {
     return ldexp(sum, (int)k);
 }
 
-static __device__ double ftr__draw_normal(ftr__cuda_draw *draw) {
+static __device__ __forceinline__ double ftr__draw_normal(ftr__cuda_draw *draw) {
     double x, size;
     do {
         x = 2.0 * ftr__draw_unit(draw) - 1.0;
@@ -70,7 +70,7 @@ static __device__ double ftr__draw_normal(ftr__cuda_draw *draw) {
     return __dmul_rn(x, sqrt(__dmul_rn(-2.0, ftr__draw_log(size)) / size));
 }
 
-static __device__ double ftr__draw_gamma(ftr__cuda_draw *draw, double shape) {
+static __device__ __forceinline__ double ftr__draw_gamma(ftr__cuda_draw *draw, double shape) {
     const double d = shape - 1.0 / 3.0, c = 1.0 / sqrt(__dmul_rn(9.0, d));
     for (;;) {
         const double x = ftr__draw_normal(draw), base = __dadd_rn(1.0, __dmul_rn(c, x));
@@ -83,7 +83,7 @@ static __device__ double ftr__draw_gamma(ftr__cuda_draw *draw, double shape) {
     }
 }
 
-static __device__ double ftr__draw_beta(ftr__cuda_draw *draw, double alpha) {
+static __device__ __forceinline__ double ftr__draw_beta(ftr__cuda_draw *draw, double alpha) {
     if (alpha > 1.0) {
         const double a = ftr__draw_gamma(draw, alpha), b = ftr__draw_gamma(draw, alpha);
         return a / __dadd_rn(a, b);
@@ -115,7 +115,7 @@ static __device__ __forceinline__ int32_t ftr__mix_clamp(int64_t x, int64_t most
 }
 
 /* Draws the box of cutmix; returns the share of the image that it leaves. */
-static __device__ double ftr__mix_box(ftr__cuda_draw *draw, const ftr__mix_drawing &p, double lambda) {
+static __device__ __forceinline__ double ftr__mix_box(ftr__cuda_draw *draw, const ftr__mix_drawing &p, double lambda) {
     const int64_t height = p.image[0], width = p.image[1];
     const int64_t column = ftr__draw_index_of(ftr__draw_unit(draw), width);
     const int64_t row = ftr__draw_index_of(ftr__draw_unit(draw), height);
@@ -123,7 +123,8 @@ static __device__ double ftr__mix_box(ftr__cuda_draw *draw, const ftr__mix_drawi
     const int64_t half_width = (int64_t)__dmul_rn(half, (double)width);
     const int64_t half_height = (int64_t)__dmul_rn(half, (double)height);
     const int32_t top = ftr__mix_clamp(row - half_height, height), left = ftr__mix_clamp(column - half_width, width);
-    const int32_t bottom = ftr__mix_clamp(row + half_height, height), right = ftr__mix_clamp(column + half_width, width);
+    const int32_t bottom = ftr__mix_clamp(row + half_height, height),
+                  right = ftr__mix_clamp(column + half_width, width);
     p.box[0] = top;
     p.box[1] = left;
     p.box[2] = bottom;
@@ -132,7 +133,7 @@ static __device__ double ftr__mix_box(ftr__cuda_draw *draw, const ftr__mix_drawi
     return 1.0 - area / __dmul_rn((double)height, (double)width);
 }
 
-static __device__ void ftr__mix_weights(ftr__cuda_draw *draw, const ftr__mix_drawing &p) {
+static __device__ __forceinline__ void ftr__mix_weights(ftr__cuda_draw *draw, const ftr__mix_drawing &p) {
     const double choice = ftr__draw_unit(draw);
     double image = 1.0, target = 1.0; /* own weights */
     for (int i = 0; i < 4; i++) p.box[i] = 0;
@@ -172,7 +173,8 @@ static __device__ __forceinline__ int64_t ftr__mix_list(const ftr__mix_drawing &
 }
 
 /* Fisher and Yates (Durstenfeld, CACM 7, 1964): what each place changes with is drawn by all threads, one thread then changes. */
-static __device__ __forceinline__ void ftr__mix_shuffle(const ftr__cuda_draw &draw, int64_t count, int32_t *order, int32_t *picks) {
+static __device__ __forceinline__ void ftr__mix_shuffle(const ftr__cuda_draw &draw, int64_t count, int32_t *order,
+                                                        int32_t *picks) {
     for (int64_t i = threadIdx.x; i < count; i += FTR__CUDA_THREADS) {
         const uint64_t number = draw.next + 2 * (uint64_t)(count - 1 - i);
         order[i] = (int32_t)i;
@@ -188,8 +190,8 @@ static __device__ __forceinline__ void ftr__mix_shuffle(const ftr__cuda_draw &dr
     __syncthreads();
 }
 
-/* One block. */
-FTR__KERNEL ftr__mix_draw(ftr__mix_drawing p) {
+/* One block, which may have as many registers as it likes. */
+static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1) ftr__mix_draw(ftr__mix_drawing p) {
     FTR_SHARED(int32_t, order, FTR__MIX_SHARED);
     FTR_SHARED(int32_t, picks, FTR__MIX_SHARED);
     FTR_SHARED(int, counts, FTR__CUDA_WARP);
@@ -245,9 +247,9 @@ FTR__CUDA_LIB ftr_status ftr__cuda_mix_draw(const ftr_kernel_call *call) {
 struct ftr__mixing {
     ftr__cuda_reporter reporter;
     int64_t rows, lines, length, pixel;
-    const float *weights;            /* own, other */
-    const int32_t *partners, *box;   /* box: nullptr if there is none */
-    const int32_t *first, *next;     /* of the gradient: lists of the rows that a row is the partner of; -1 ends */
+    const float *weights;          /* own, other */
+    const int32_t *partners, *box; /* box: nullptr if there is none */
+    const int32_t *first, *next;   /* of the gradient: lists of the rows that a row is the partner of; -1 ends */
 };
 
 static ftr__mixing ftr__mixing_of(const ftr_kernel_call *call) {
@@ -286,7 +288,9 @@ static __device__ __forceinline__ ftr__mix_bounds ftr__mix_bounds_of(const ftr__
 }
 
 /* A weight of 0 gives 0 whatever x is. */
-static __device__ __forceinline__ float ftr__mix_share(float weight, float x) { return weight == 0.0f ? 0.0f : weight * x; }
+static __device__ __forceinline__ float ftr__mix_share(float weight, float x) {
+    return weight == 0.0f ? 0.0f : weight * x;
+}
 
 /* V elements lie in one line. */
 template <typename T, int V> FTR__KERNEL ftr__mix_forward(ftr__mixing p, int64_t count, const T *x, T *y) {
@@ -294,7 +298,8 @@ template <typename T, int V> FTR__KERNEL ftr__mix_forward(ftr__mixing p, int64_t
     const float own = p.weights[0], other = p.weights[1];
     const int64_t packs = p.length / V;
     FTR__GRID_LOOP(i, count) {
-        const int64_t line = i / packs, at = (i - line * packs) * V, row = line / p.lines, in_row = line - row * p.lines;
+        const int64_t line = i / packs, at = (i - line * packs) * V, row = line / p.lines,
+                      in_row = line - row * p.lines;
         const int64_t partner = p.partners[row];
         const bool there = ftr__in_range(p.reporter, FTR__CUDA_FAULT_PARTNER, partner, row, p.rows);
         const bool crossed = in_row >= box.top && in_row < box.bottom;
@@ -331,7 +336,8 @@ template <typename T, int V> FTR__KERNEL ftr__mix_backward(ftr__mixing p, int64_
     const float own = p.weights[0], other = p.weights[1];
     const int64_t packs = p.length / V;
     FTR__GRID_LOOP(i, count) {
-        const int64_t line = i / packs, at = (i - line * packs) * V, row = line / p.lines, in_row = line - row * p.lines;
+        const int64_t line = i / packs, at = (i - line * packs) * V, row = line / p.lines,
+                      in_row = line - row * p.lines;
         const bool crossed = in_row >= box.top && in_row < box.bottom;
         float sum[V];
         ftr__load_vector<T, V>(dy + i * V, sum);
@@ -353,23 +359,10 @@ template <typename T, int V> FTR__KERNEL ftr__mix_backward(ftr__mixing p, int64_
     }
 }
 
-/* Calls f with a value of the element type and the width of vectors, as an integral constant. */
-template <int V> struct ftr__mix_width {
-    static constexpr int value = V;
-};
-
-template <typename F> static ftr_status ftr__mix_dispatch(const ftr_kernel_call *call, const ftr__mixing *p, F f) {
-    return ftr__for_real(call, call->in[0].dtype, [&](auto tag) {
-        constexpr int width = ftr__vector_width<decltype(tag)>();
-        if (p->length % width == 0 && ftr__all_aligned(call)) return f(tag, ftr__mix_width<width>());
-        return f(tag, ftr__mix_width<1>());
-    });
-}
-
 FTR__CUDA_LIB ftr_status ftr__cuda_mix(const ftr_kernel_call *call) {
     const ftr__mixing p = ftr__mixing_of(call);
     if (call->in[0].count == 0) return FTR_OK;
-    return ftr__mix_dispatch(call, &p, [&](auto tag, auto width) {
+    return ftr__for_vectors(call, call->in[0].dtype, p.length, [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const int64_t count = call->out[0].count / V;
@@ -391,7 +384,7 @@ FTR__CUDA_LIB ftr_status ftr__cuda_mix_grad(const ftr_kernel_call *call) {
     const ftr_status status =
         FTR_LAUNCH(call, ftr__mix_lists, ftr__cuda_blocks(p.rows), FTR__CUDA_THREADS, p, first, next);
     if (status != FTR_OK) return status;
-    return ftr__mix_dispatch(call, &p, [&](auto tag, auto width) {
+    return ftr__for_vectors(call, call->in[0].dtype, p.length, [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const int64_t count = call->out[0].count / V;

@@ -19,7 +19,8 @@ struct ftr__resize2d {
 /* ----------------------------------------------------------------------------------------------- source of a row -- */
 
 /* PyTorch's rules; of the nearest pixel with product and quotient in f32. */
-static __device__ __forceinline__ double ftr__resize_position(const ftr__resize2d &p, int64_t at, int64_t in, int64_t out) {
+static __device__ __forceinline__ double ftr__resize_position(const ftr__resize2d &p, int64_t at, int64_t in,
+                                                              int64_t out) {
     if (p.nearest) return (double)floorf(__fmul_rn((float)at, (float)in / (float)out));
     if (p.align_corners) return out > 1 ? (double)(at * (in - 1)) / (double)(out - 1) : 0.0;
     const double position = __dadd_rn(__dmul_rn((double)at + 0.5, (double)in / (double)out), -0.5);
@@ -32,7 +33,8 @@ static __device__ __forceinline__ int64_t ftr__resize_low(const ftr__resize2d &p
 }
 
 /* Element i of an axis' tables: low, high and share of an output, then first of an input. */
-static __device__ __forceinline__ void ftr__resize_fill(const ftr__resize2d &p, const ftr__resize_axis &axis, int64_t i) {
+static __device__ __forceinline__ void ftr__resize_fill(const ftr__resize2d &p, const ftr__resize_axis &axis,
+                                                        int64_t i) {
     if (i < axis.out) {
         const int64_t low = ftr__resize_low(p, i, axis.in, axis.out);
         const int64_t high = low + 1 < axis.in && !p.nearest ? low + 1 : low;
@@ -91,7 +93,8 @@ template <typename T, int V> FTR__KERNEL ftr__resize_forward(ftr__resize2d p, in
             const float weight[4] = {(1.0f - down) * (1.0f - across), (1.0f - down) * across, down * (1.0f - across),
                                      down * across};
             FTR__UNROLL
-            for (int k = 0; k < V; k++) v[k] = weight[0] * v[k] + weight[1] * b[k] + weight[2] * c[k] + weight[3] * d[k];
+            for (int k = 0; k < V; k++)
+                v[k] = weight[0] * v[k] + weight[1] * b[k] + weight[2] * c[k] + weight[3] * d[k];
         }
         ftr__store_vector<T, V>(y + i * V, v);
     }
@@ -143,11 +146,6 @@ static ftr__resize_axis ftr__resize_axis_at(unsigned char *memory, int64_t in, i
     return axis;
 }
 
-/* Calls f with a value of the element type and the width of vectors, as an integral constant. */
-template <int V> struct ftr__resize_width {
-    static constexpr int value = V;
-};
-
 template <typename F> static ftr_status ftr__resize_run(const ftr_kernel_call *call, F f) {
     const int64_t *in = call->attr->resize.input, *out = call->attr->resize.output;
     unsigned char *memory = static_cast<unsigned char *>(call->workspace);
@@ -158,14 +156,10 @@ template <typename F> static ftr_status ftr__resize_run(const ftr_kernel_call *c
     p.channels = call->out[0].shape.dim[3];
     p.nearest = call->attr->resize.mode == FTR_RESIZE_NEAREST;
     p.align_corners = call->attr->resize.align_corners;
-    const ftr_status status = FTR_LAUNCH(call, ftr__resize_tables, ftr__cuda_blocks(in[0] + out[0] + in[1] + out[1] + 2),
-                                         FTR__CUDA_THREADS, p);
+    const ftr_status status = FTR_LAUNCH(call, ftr__resize_tables,
+                                         ftr__cuda_blocks(in[0] + out[0] + in[1] + out[1] + 2), FTR__CUDA_THREADS, p);
     if (status != FTR_OK) return status;
-    return ftr__for_real(call, call->out[0].dtype, [&](auto tag) {
-        constexpr int width = ftr__vector_width<decltype(tag)>();
-        if (p.channels % width == 0 && ftr__all_aligned(call)) return f(p, tag, ftr__resize_width<width>());
-        return f(p, tag, ftr__resize_width<1>());
-    });
+    return ftr__for_channels(call, &call->out[0], [&](auto tag, auto width) { return f(p, tag, width); });
 }
 
 FTR__CUDA_LIB ftr_status ftr__cuda_resize2d(const ftr_kernel_call *call) {
