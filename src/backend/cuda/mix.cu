@@ -190,8 +190,8 @@ static __device__ __forceinline__ void ftr__mix_shuffle(const ftr__cuda_draw &dr
     __syncthreads();
 }
 
-/* One block, which may have as many registers as it likes. */
-static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1) ftr__mix_draw(ftr__mix_drawing p) {
+/* One block. */
+FTR__ROOMY_KERNEL ftr__mix_draw(ftr__mix_drawing p) {
     FTR_SHARED(int32_t, order, FTR__MIX_SHARED);
     FTR_SHARED(int32_t, picks, FTR__MIX_SHARED);
     FTR_SHARED(int, counts, FTR__CUDA_WARP);

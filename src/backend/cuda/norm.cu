@@ -121,7 +121,7 @@ static __device__ __forceinline__ void ftr__norm_join_f32(float *mean, float *de
 
 /* partial: [samples][columns][chunks]. */
 template <typename T, int V>
-FTR__KERNEL ftr__norm_statistics(ftr__norm_tiles p, const T *x, ftr__norm_moments *partial) {
+FTR__ROOMY_KERNEL ftr__norm_statistics(ftr__norm_tiles p, const T *x, ftr__norm_moments *partial) {
     FTR_SHARED(float, means, V *FTR__CUDA_THREADS);
     FTR_SHARED(float, deviations, V *FTR__CUDA_THREADS);
     FTR_SHARED(float, counts, FTR__CUDA_THREADS);
@@ -221,8 +221,8 @@ struct ftr__norm_parameters {
 
 /* A warp a set of columns. The shift makes up for the mean's rounding. The running statistics stand in where they are asked
  * for, and in training where no row counts. */
-FTR__KERNEL ftr__norm_finish(ftr__norm_tiles p, ftr__norm_parameters q, const ftr__norm_moments *partial,
-                             bool use_running) {
+FTR__ROOMY_KERNEL ftr__norm_finish(ftr__norm_tiles p, ftr__norm_parameters q, const ftr__norm_moments *partial,
+                                   bool use_running) {
     const int64_t warps = (int64_t)gridDim.x * (FTR__CUDA_THREADS / FTR__CUDA_WARP);
     const int64_t first = ((int64_t)blockIdx.x * FTR__CUDA_THREADS + threadIdx.x) / FTR__CUDA_WARP;
     const int lane = (int)threadIdx.x % FTR__CUDA_WARP;
@@ -423,8 +423,8 @@ FTR__KERNEL ftr__norm_grad_parameters(ftr__norm_tiles p, const float *gamma, con
 
 /* dx = g a + (x - mean) b + c, where b and c are 0 for rows that do not count. dx may be dy. */
 template <typename T, int V>
-FTR__KERNEL ftr__norm_grad_apply(ftr__norm_tiles p, const T *dy, const T *x, const float *coefficients,
-                                 ftr__norm_gate<T> gate, T *dx) {
+FTR__ROOMY_KERNEL ftr__norm_grad_apply(ftr__norm_tiles p, const T *dy, const T *x, const float *coefficients,
+                                       ftr__norm_gate<T> gate, T *dx) {
     for (int64_t task = blockIdx.x; task < p.tiles * p.chunks * p.samples; task += gridDim.x) {
         const ftr__norm_place at = ftr__norm_place_of(p, task, V);
         if (!at.is_there) continue;

@@ -61,7 +61,7 @@ static __device__ __forceinline__ ftr__pool_place ftr__pool_place_of(const ftr__
 
 /* The first maximum wins, NaN is the largest. */
 template <typename T, int V>
-FTR__KERNEL ftr__max_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y, int32_t *index) {
+FTR__ROOMY_KERNEL ftr__max_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y, int32_t *index) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.out, i);
         const ftr__pool_range h = ftr__pool_window(p, 0, at.row), w = ftr__pool_window(p, 1, at.column);
@@ -91,7 +91,7 @@ FTR__KERNEL ftr__max_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y, int3
     }
 }
 
-template <typename T, int V> FTR__KERNEL ftr__mean_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y) {
+template <typename T, int V> FTR__ROOMY_KERNEL ftr__mean_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.out, i);
         const ftr__pool_range h = ftr__pool_window(p, 0, at.row), w = ftr__pool_window(p, 1, at.column);
@@ -154,7 +154,7 @@ FTR__KERNEL ftr__mean_pool2d_wide(ftr__pool2d p, int lanes, int64_t tiles, int64
 /* --------------------------------------------------------------------------------------------------------- gradient -- */
 
 template <typename T, int V>
-FTR__KERNEL ftr__max_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, const int32_t *index, T *dx) {
+FTR__ROOMY_KERNEL ftr__max_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, const int32_t *index, T *dx) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.in, i);
         const ftr__pool_range h = ftr__pool_covering(p, 0, at.row), w = ftr__pool_covering(p, 1, at.column);
@@ -173,7 +173,7 @@ FTR__KERNEL ftr__max_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, cons
     }
 }
 
-template <typename T, int V> FTR__KERNEL ftr__mean_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, T *dx) {
+template <typename T, int V> FTR__ROOMY_KERNEL ftr__mean_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, T *dx) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.in, i);
         const ftr__pool_range h = ftr__pool_covering(p, 0, at.row), w = ftr__pool_covering(p, 1, at.column);

@@ -119,7 +119,7 @@ template <typename T, int V, int LANES, int PACKS> FTR__KERNEL ftr__row_norm_ker
 /* With u = dy gamma and z = (x - mean) / std: dx = (u - mean of u - z mean of u z) / std; RMS norm has no mean of u. dx may be
  * dy. */
 template <typename T, int V, int LANES, int PACKS>
-FTR__KERNEL ftr__row_norm_grad_kernel(ftr__row_norm p, const T *dy, const T *x, T *dx) {
+FTR__ROOMY_KERNEL ftr__row_norm_grad_kernel(ftr__row_norm p, const T *dy, const T *x, T *dx) {
     FTR_SHARED(float, room, FTR__CUDA_WARP);
     constexpr int rows = FTR__CUDA_THREADS / LANES;
     const float n = static_cast<float>(p.n);
