@@ -41,7 +41,9 @@ enum ftr__cuda_fault_kind {
     FTR__CUDA_FAULT_AXIS,   /* an index is not below the size of an axis, the limit */
     FTR__CUDA_FAULT_CLASS,  /* an index is not below the number of classes, the limit */
     FTR__CUDA_FAULT_LABEL,  /* the label of a row, the position, is not below the number of classes */
-    FTR__CUDA_FAULT_PARTNER /* the partner of a row, the position, is not below the number of rows */
+    FTR__CUDA_FAULT_PARTNER, /* the partner of a row, the position, is not below the number of rows */
+    FTR__CUDA_FAULT_BOX_ROWS,   /* a box from one row to another, the position, does not fit into images of this height */
+    FTR__CUDA_FAULT_BOX_COLUMNS /* the same of columns and the width */
 };
 
 struct ftr__cuda_graph;  /* a step that was captured, see device.cu */
@@ -257,18 +259,23 @@ static inline ftr__cuda_reporter ftr__cuda_reporter_of(const ftr_kernel_call *ca
     return {ftr__cuda_of(call)->fault, call->name, ftr_op_name(call->op)};
 }
 
-/* Whether 0 <= index < limit; otherwise the fault is recorded, if it is the first one. */
+/* Records a fault, if it is the first one. */
+static __device__ __forceinline__ void ftr__report(ftr__cuda_reporter to, ftr__cuda_fault_kind kind, int64_t found,
+                                                   int64_t position, int64_t limit) {
+    if (atomicAdd(&to.fault->set, 1) != 0) return;
+    to.fault->node = to.node;
+    to.fault->op = to.op;
+    to.fault->found = found;
+    to.fault->position = position;
+    to.fault->limit = limit;
+    to.fault->kind = kind;
+}
+
+/* Whether 0 <= index < limit; otherwise the fault is recorded. */
 static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr__cuda_fault_kind kind, int64_t index,
                                                      int64_t position, int64_t limit) {
     if (index >= 0 && index < limit) return true;
-    if (atomicAdd(&to.fault->set, 1) == 0) {
-        to.fault->node = to.node;
-        to.fault->op = to.op;
-        to.fault->found = index;
-        to.fault->position = position;
-        to.fault->limit = limit;
-        to.fault->kind = kind;
-    }
+    ftr__report(to, kind, index, position, limit);
     return false;
 }
 
@@ -413,7 +420,16 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(gather, ftr__cuda_gather, nullptr)                                                                               \
     X(scatter_add, ftr__cuda_scatter_add, ftr__cuda_scatter_add_workspace)                                             \
     X(one_hot, ftr__cuda_one_hot, nullptr)                                                                             \
-    X(topk, ftr__cuda_topk, nullptr)
+    X(topk, ftr__cuda_topk, nullptr)                                                                                   \
+    /* resize.cu */                                                                                                    \
+    X(resize2d, ftr__cuda_resize2d, ftr__cuda_resize2d_workspace)                                                      \
+    X(resize2d_grad, ftr__cuda_resize2d_grad, ftr__cuda_resize2d_workspace)                                            \
+    /* mix.cu */                                                                                                       \
+    X(mix_draw, ftr__cuda_mix_draw, ftr__cuda_mix_draw_workspace)                                                      \
+    X(mix, ftr__cuda_mix, nullptr)                                                                                     \
+    X(mix_grad, ftr__cuda_mix_grad, ftr__cuda_mix_grad_workspace)                                                      \
+    /* rotary.cu */                                                                                                    \
+    X(rotary, ftr__cuda_rotary, ftr__cuda_rotary_workspace)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -502,5 +518,15 @@ FTR__CUDA_DECLARE(ftr__cuda_scatter_add)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_scatter_add_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_one_hot)
 FTR__CUDA_DECLARE(ftr__cuda_topk)
+FTR__CUDA_DECLARE(ftr__cuda_resize2d)
+FTR__CUDA_DECLARE(ftr__cuda_resize2d_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_resize2d_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_mix_draw)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_mix_draw_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_mix)
+FTR__CUDA_DECLARE(ftr__cuda_mix_grad)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_mix_grad_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_rotary)
+FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_rotary_workspace)
 
 #endif

@@ -177,6 +177,8 @@ static ftr_status ftr__cuda_tell(ftr_context *context, const ftr__cuda_fault *fa
         "%s '%s': index %lld at position %lld is outside the %lld classes",
         "%s '%s': label %lld at row %lld is outside the %lld classes",
         "%s '%s': the partner %lld of row %lld is outside the %lld rows",
+        "%s '%s': a box from row %lld to row %lld in images of height %lld",
+        "%s '%s': a box from column %lld to column %lld in images of width %lld",
     };
     return ftr_backend_fail(context, FTR_ERROR_DATA, forms[fault->kind], fault->op, fault->node,
                             static_cast<long long>(fault->found), static_cast<long long>(fault->position),

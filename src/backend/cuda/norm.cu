@@ -44,7 +44,8 @@ struct ftr__norm_place {
     bool is_there;                     /* the column */
 };
 
-static __device__ __forceinline__ ftr__norm_place ftr__norm_place_of(const ftr__norm_tiles &p, int64_t task, int vector) {
+static __device__ __forceinline__ ftr__norm_place ftr__norm_place_of(const ftr__norm_tiles &p, int64_t task,
+                                                                     int vector) {
     ftr__norm_place at;
     at.lane = (int)threadIdx.x & (p.lanes - 1);
     at.line = (int)threadIdx.x / p.lanes;
@@ -120,9 +121,9 @@ static __device__ __forceinline__ void ftr__norm_join_f32(float *mean, float *de
 
 /* partial: [samples][columns][chunks]. */
 template <typename T, int V>
-FTR__KERNEL ftr__norm_statistics(ftr__norm_tiles p, const T *x, ftr__norm_moments *partial) {
-    FTR_SHARED(float, means, FTR__CUDA_THREADS * V);
-    FTR_SHARED(float, deviations, FTR__CUDA_THREADS * V);
+FTR__ROOMY_KERNEL ftr__norm_statistics(ftr__norm_tiles p, const T *x, ftr__norm_moments *partial) {
+    FTR_SHARED(float, means, V *FTR__CUDA_THREADS);
+    FTR_SHARED(float, deviations, V *FTR__CUDA_THREADS);
     FTR_SHARED(float, counts, FTR__CUDA_THREADS);
     const int me = (int)threadIdx.x;
     for (int64_t task = blockIdx.x; task < p.tiles * p.chunks * p.samples; task += gridDim.x) {
@@ -182,11 +183,12 @@ FTR__KERNEL ftr__norm_statistics(ftr__norm_tiles p, const T *x, ftr__norm_moment
             count = all;
             counts[me] = count;
         }
-        if (at.line == 0 && at.is_there)
+        if (at.line == 0 && at.is_there) {
             FTR__UNROLL
             for (int k = 0; k < V; k++)
                 partial[(at.sample * p.columns + at.column + k) * p.chunks + at.chunk] = {
                     count, (double)center[k] + (double)mean[k], deviation[k]};
+        }
         __syncthreads();
     }
 }
@@ -219,8 +221,8 @@ struct ftr__norm_parameters {
 
 /* A warp a set of columns. The shift makes up for the mean's rounding. The running statistics stand in where they are asked
  * for, and in training where no row counts. */
-FTR__KERNEL ftr__norm_finish(ftr__norm_tiles p, ftr__norm_parameters q, const ftr__norm_moments *partial,
-                             bool use_running) {
+FTR__ROOMY_KERNEL ftr__norm_finish(ftr__norm_tiles p, ftr__norm_parameters q, const ftr__norm_moments *partial,
+                                   bool use_running) {
     const int64_t warps = (int64_t)gridDim.x * (FTR__CUDA_THREADS / FTR__CUDA_WARP);
     const int64_t first = ((int64_t)blockIdx.x * FTR__CUDA_THREADS + threadIdx.x) / FTR__CUDA_WARP;
     const int lane = (int)threadIdx.x % FTR__CUDA_WARP;
@@ -314,8 +316,8 @@ static __device__ __forceinline__ void ftr__norm_through(const ftr__norm_gate<T>
 template <typename T, int V>
 FTR__KERNEL ftr__norm_grad_sums(ftr__norm_tiles p, const T *dy, const T *x, const float *mean, ftr__norm_gate<T> gate,
                                 ftr__norm_sums *partial) {
-    FTR_SHARED(float, sums, FTR__CUDA_THREADS * V);
-    FTR_SHARED(float, products, FTR__CUDA_THREADS * V);
+    FTR_SHARED(float, sums, V *FTR__CUDA_THREADS);
+    FTR_SHARED(float, products, V *FTR__CUDA_THREADS);
     const int me = (int)threadIdx.x;
     for (int64_t task = blockIdx.x; task < p.tiles * p.chunks * p.samples; task += gridDim.x) {
         const ftr__norm_place at = ftr__norm_place_of(p, task, V);
@@ -359,10 +361,11 @@ FTR__KERNEL ftr__norm_grad_sums(ftr__norm_tiles p, const T *dy, const T *x, cons
                 products[o] = product[k] += products[o + step * p.lanes];
             }
         }
-        if (at.line == 0 && at.is_there)
+        if (at.line == 0 && at.is_there) {
             FTR__UNROLL
             for (int k = 0; k < V; k++)
                 partial[(at.sample * p.columns + at.column + k) * p.chunks + at.chunk] = {sum[k], product[k]};
+        }
         __syncthreads();
     }
 }
@@ -391,14 +394,15 @@ FTR__KERNEL ftr__norm_grad_parameters(ftr__norm_tiles p, const float *gamma, con
     double count = 0.0;
     if (training) {
         const int64_t masks = p.mask && p.rows > 0 ? p.rows / p.rows_per_mask : 0;
-        for (int64_t i = lane; i < masks; i += FTR__CUDA_WARP) count += p.mask[i] != 0.0f ? (double)p.rows_per_mask : 0.0;
+        for (int64_t i = lane; i < masks; i += FTR__CUDA_WARP)
+            count += p.mask[i] != 0.0f ? (double)p.rows_per_mask : 0.0;
         count = ftr__warp_sum(count);
         if (!p.mask) count = (double)p.rows;
     }
     const double share = count > 0.0 ? 1.0 / count : 0.0;
     for (int64_t c = first; c < p.columns; c += warps) {
         double sum = 0.0, product = 0.0;
-        for (int64_t s = 0; s < p.samples; s++) {
+        for (int64_t s = 0; s < p.samples && p.chunks > 0; s++) {
             const ftr__norm_sums all = ftr__norm_add_parts(partial + (s * p.columns + c) * p.chunks, p.chunks);
             sum += all.sum;
             product += all.product * (double)invstd[s * p.sets + c / p.width];
@@ -419,8 +423,8 @@ FTR__KERNEL ftr__norm_grad_parameters(ftr__norm_tiles p, const float *gamma, con
 
 /* dx = g a + (x - mean) b + c, where b and c are 0 for rows that do not count. dx may be dy. */
 template <typename T, int V>
-FTR__KERNEL ftr__norm_grad_apply(ftr__norm_tiles p, const T *dy, const T *x, const float *coefficients,
-                                 ftr__norm_gate<T> gate, T *dx) {
+FTR__ROOMY_KERNEL ftr__norm_grad_apply(ftr__norm_tiles p, const T *dy, const T *x, const float *coefficients,
+                                       ftr__norm_gate<T> gate, T *dx) {
     for (int64_t task = blockIdx.x; task < p.tiles * p.chunks * p.samples; task += gridDim.x) {
         const ftr__norm_place at = ftr__norm_place_of(p, task, V);
         if (!at.is_there) continue;
@@ -489,20 +493,6 @@ template <typename F> static size_t ftr__norm_workspace(const ftr_view *x, size_
     return most;
 }
 
-/* Calls f with a value of the element type and the width of vectors, as an integral constant. */
-template <int V> struct ftr__norm_width {
-    static constexpr int value = V;
-};
-
-template <typename F> static ftr_status ftr__norm_dispatch(const ftr_kernel_call *call, const ftr_view *x, F f) {
-    const int64_t columns = x->shape.dim[x->shape.rank - 1];
-    return ftr__for_real(call, x->dtype, [&](auto tag) {
-        constexpr int width = ftr__vector_width<decltype(tag)>();
-        if (columns % width == 0 && ftr__all_aligned(call)) return f(tag, ftr__norm_width<width>());
-        return f(tag, ftr__norm_width<1>());
-    });
-}
-
 FTR__CUDA_LIB size_t ftr__cuda_batch_norm_workspace(const ftr_kernel_call *call) {
     const ftr_view *x = &call->in[0];
     return ftr__norm_workspace(x, sizeof(ftr__norm_moments), 3, [&](int v) { return ftr__batch_norm_tiles(x, v); });
@@ -517,18 +507,17 @@ static ftr_status ftr__norm_forward(const ftr_kernel_call *call, ftr__norm_tiles
     const unsigned blocks = ftr__cuda_blocks(ftr__norm_tasks(&p), 1);
     q.coefficients = ftr__norm_coefficients(call, &p, sizeof *partial);
     ftr_status status = FTR_OK;
-    if (!use_running)
-        status = FTR_LAUNCH(call, (ftr__norm_statistics<T, V>), blocks, FTR__CUDA_THREADS, p, x, partial);
+    if (!use_running) status = FTR_LAUNCH(call, (ftr__norm_statistics<T, V>), blocks, FTR__CUDA_THREADS, p, x, partial);
     if (status == FTR_OK)
         status = FTR_LAUNCH(call, ftr__norm_finish, ftr__cuda_blocks(p.samples * p.sets * FTR__CUDA_WARP),
                             FTR__CUDA_THREADS, p, q, partial, use_running);
     if (status != FTR_OK) return status;
-    return FTR_LAUNCH(call, (ftr__norm_apply<T, V>), blocks, FTR__CUDA_THREADS, p, x, q.coefficients, residual, activation,
-                      static_cast<T *>(call->out[0].data));
+    return FTR_LAUNCH(call, (ftr__norm_apply<T, V>), blocks, FTR__CUDA_THREADS, p, x, q.coefficients, residual,
+                      activation, static_cast<T *>(call->out[0].data));
 }
 
 FTR__CUDA_LIB ftr_status ftr__cuda_batch_norm(const ftr_kernel_call *call) {
-    return ftr__norm_dispatch(call, &call->in[0], [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[0], [&](auto tag, auto width) {
         using T = decltype(tag);
         ftr__norm_tiles p = ftr__batch_norm_tiles(&call->in[0], width.value);
         ftr__norm_parameters q = {};
@@ -541,8 +530,8 @@ FTR__CUDA_LIB ftr_status ftr__cuda_batch_norm(const ftr_kernel_call *call) {
         q.variance = static_cast<float *>(call->out[2].data);
         q.invstd = static_cast<float *>(call->out[3].data);
         q.eps = call->attr->norm.eps;
-        return ftr__norm_forward<T, decltype(width)::value>(call, p, q, !call->attr->norm.training,
-                                                            ftr__optional_data<T>(call, 6), call->attr->norm.activation);
+        return ftr__norm_forward<T, decltype(width)::value>(
+            call, p, q, !call->attr->norm.training, ftr__optional_data<T>(call, 6), call->attr->norm.activation);
     });
 }
 
@@ -553,7 +542,7 @@ FTR__CUDA_LIB size_t ftr__cuda_batch_norm_grad_workspace(const ftr_kernel_call *
 
 /* With running statistics rows do not depend on each other, and the mask has no say. */
 FTR__CUDA_LIB ftr_status ftr__cuda_batch_norm_grad(const ftr_kernel_call *call) {
-    return ftr__norm_dispatch(call, &call->in[1], [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[1], [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         ftr__norm_tiles p = ftr__batch_norm_tiles(&call->in[1], V);
@@ -614,11 +603,12 @@ FTR__KERNEL ftr__group_norm_coefficients(ftr__norm_tiles p, const float *gamma, 
 
 FTR__CUDA_LIB size_t ftr__cuda_group_norm_workspace(const ftr_kernel_call *call) {
     const ftr_view *x = &call->in[0];
-    return ftr__norm_workspace(x, sizeof(ftr__norm_moments), 3, [&](int v) { return ftr__group_norm_tiles(call, x, v); });
+    return ftr__norm_workspace(x, sizeof(ftr__norm_moments), 3,
+                               [&](int v) { return ftr__group_norm_tiles(call, x, v); });
 }
 
 FTR__CUDA_LIB ftr_status ftr__cuda_group_norm(const ftr_kernel_call *call) {
-    return ftr__norm_dispatch(call, &call->in[0], [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[0], [&](auto tag, auto width) {
         using T = decltype(tag);
         const ftr__norm_tiles p = ftr__group_norm_tiles(call, &call->in[0], width.value);
         ftr__norm_parameters q = {};
@@ -637,7 +627,7 @@ FTR__CUDA_LIB size_t ftr__cuda_group_norm_grad_workspace(const ftr_kernel_call *
 }
 
 FTR__CUDA_LIB ftr_status ftr__cuda_group_norm_grad(const ftr_kernel_call *call) {
-    return ftr__norm_dispatch(call, &call->in[1], [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[1], [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const ftr__norm_tiles p = ftr__group_norm_tiles(call, &call->in[1], V);
@@ -652,9 +642,9 @@ FTR__CUDA_LIB ftr_status ftr__cuda_group_norm_grad(const ftr_kernel_call *call) 
         ftr_status status =
             FTR_LAUNCH(call, (ftr__norm_grad_sums<T, V>), blocks, FTR__CUDA_THREADS, p, dy, x, mean, open, partial);
         if (status == FTR_OK)
-            status = FTR_LAUNCH(call, ftr__group_norm_coefficients,
-                                ftr__cuda_blocks(p.samples * p.sets * FTR__CUDA_WARP), FTR__CUDA_THREADS, p, gamma, mean,
-                                invstd, partial, coefficients);
+            status =
+                FTR_LAUNCH(call, ftr__group_norm_coefficients, ftr__cuda_blocks(p.samples * p.sets * FTR__CUDA_WARP),
+                           FTR__CUDA_THREADS, p, gamma, mean, invstd, partial, coefficients);
         if (status == FTR_OK && call->attr->row_norm.sums)
             status = FTR_LAUNCH(call, ftr__norm_grad_parameters, ftr__cuda_blocks(p.columns * FTR__CUDA_WARP),
                                 FTR__CUDA_THREADS, p, gamma, mean, invstd, partial, false, none,

@@ -4,7 +4,7 @@
 
 struct ftr__pool2d {
     int64_t images, channels;
-    int64_t in[2], out[2]; /* height, width of the forward input and output */
+    int64_t in[2], out[2];                    /* height, width of the forward input and output */
     int64_t kernel[2], stride[2], padding[2]; /* padding: top, left. Stride 0: adaptive windows */
     bool exclude_padding;
 };
@@ -46,7 +46,8 @@ struct ftr__pool_place {
 };
 
 template <int V>
-static __device__ __forceinline__ ftr__pool_place ftr__pool_place_of(const ftr__pool2d &p, const int64_t (&size)[2], int64_t i) {
+static __device__ __forceinline__ ftr__pool_place ftr__pool_place_of(const ftr__pool2d &p, const int64_t (&size)[2],
+                                                                     int64_t i) {
     const int64_t packs = p.channels / V, pixel = i / packs, line = pixel / size[1];
     ftr__pool_place at;
     at.channel = (i - pixel * packs) * V;
@@ -59,7 +60,8 @@ static __device__ __forceinline__ ftr__pool_place ftr__pool_place_of(const ftr__
 /* ---------------------------------------------------------------------------------------------------------- forward -- */
 
 /* The first maximum wins, NaN is the largest. */
-template <typename T, int V> FTR__KERNEL ftr__max_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y, int32_t *index) {
+template <typename T, int V>
+FTR__ROOMY_KERNEL ftr__max_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y, int32_t *index) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.out, i);
         const ftr__pool_range h = ftr__pool_window(p, 0, at.row), w = ftr__pool_window(p, 1, at.column);
@@ -89,7 +91,7 @@ template <typename T, int V> FTR__KERNEL ftr__max_pool2d(ftr__pool2d p, int64_t 
     }
 }
 
-template <typename T, int V> FTR__KERNEL ftr__mean_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y) {
+template <typename T, int V> FTR__ROOMY_KERNEL ftr__mean_pool2d(ftr__pool2d p, int64_t count, const T *x, T *y) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.out, i);
         const ftr__pool_range h = ftr__pool_window(p, 0, at.row), w = ftr__pool_window(p, 1, at.column);
@@ -113,7 +115,7 @@ template <typename T, int V> FTR__KERNEL ftr__mean_pool2d(ftr__pool2d p, int64_t
  * go over the pixels side by side. */
 template <typename T, int V>
 FTR__KERNEL ftr__mean_pool2d_wide(ftr__pool2d p, int lanes, int64_t tiles, int64_t tasks, const T *x, T *y) {
-    FTR_SHARED(float, sums, FTR__CUDA_THREADS * V);
+    FTR_SHARED(float, sums, V *FTR__CUDA_THREADS);
     const int me = (int)threadIdx.x, lane = me & (lanes - 1), line = me / lanes, lines = FTR__CUDA_THREADS / lanes;
     for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
         const int64_t pixel = task / tiles, channel = (task % tiles * lanes + lane) * V;
@@ -152,7 +154,7 @@ FTR__KERNEL ftr__mean_pool2d_wide(ftr__pool2d p, int lanes, int64_t tiles, int64
 /* --------------------------------------------------------------------------------------------------------- gradient -- */
 
 template <typename T, int V>
-FTR__KERNEL ftr__max_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, const int32_t *index, T *dx) {
+FTR__ROOMY_KERNEL ftr__max_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, const int32_t *index, T *dx) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.in, i);
         const ftr__pool_range h = ftr__pool_covering(p, 0, at.row), w = ftr__pool_covering(p, 1, at.column);
@@ -171,7 +173,7 @@ FTR__KERNEL ftr__max_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, cons
     }
 }
 
-template <typename T, int V> FTR__KERNEL ftr__mean_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, T *dx) {
+template <typename T, int V> FTR__ROOMY_KERNEL ftr__mean_pool2d_grad(ftr__pool2d p, int64_t count, const T *dy, T *dx) {
     FTR__GRID_LOOP(i, count) {
         const ftr__pool_place at = ftr__pool_place_of<V>(p, p.in, i);
         const ftr__pool_range h = ftr__pool_covering(p, 0, at.row), w = ftr__pool_covering(p, 1, at.column);
@@ -209,22 +211,9 @@ static ftr__pool2d ftr__pool2d_of(const ftr_kernel_call *call, const ftr_shape *
     return p;
 }
 
-/* Calls f with a value of the element type and the width of vectors, as an integral constant. */
-template <int V> struct ftr__pool_width {
-    static constexpr int value = V;
-};
-
-template <typename F> static ftr_status ftr__pool_dispatch(const ftr_kernel_call *call, const ftr__pool2d *p, F f) {
-    return ftr__for_real(call, call->in[0].dtype, [&](auto tag) {
-        constexpr int width = ftr__vector_width<decltype(tag)>();
-        if (p->channels % width == 0 && ftr__all_aligned(call)) return f(tag, ftr__pool_width<width>());
-        return f(tag, ftr__pool_width<1>());
-    });
-}
-
 FTR__CUDA_LIB ftr_status ftr__cuda_max_pool2d(const ftr_kernel_call *call) {
     const ftr__pool2d p = ftr__pool2d_of(call, &call->out[0].shape, false);
-    return ftr__pool_dispatch(call, &p, [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[0], [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const int64_t count = call->out[0].count / V;
@@ -238,7 +227,7 @@ FTR__CUDA_LIB ftr_status ftr__cuda_max_pool2d(const ftr_kernel_call *call) {
 
 static ftr_status ftr__mean_pool2d_run(const ftr_kernel_call *call, bool adaptive) {
     const ftr__pool2d p = ftr__pool2d_of(call, &call->out[0].shape, adaptive);
-    return ftr__pool_dispatch(call, &p, [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[0], [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const T *x = static_cast<const T *>(call->in[0].data);
@@ -247,7 +236,8 @@ static ftr_status ftr__mean_pool2d_run(const ftr_kernel_call *call, bool adaptiv
         const int64_t area = adaptive && windows > 0 ? p.in[0] * p.in[1] / windows : p.kernel[0] * p.kernel[1];
         if (count == 0) return FTR_OK;
         if (area < FTR__POOL_WIDE)
-            return FTR_LAUNCH(call, (ftr__mean_pool2d<T, V>), ftr__cuda_blocks(count), FTR__CUDA_THREADS, p, count, x, y);
+            return FTR_LAUNCH(call, (ftr__mean_pool2d<T, V>), ftr__cuda_blocks(count), FTR__CUDA_THREADS, p, count, x,
+                              y);
         int lanes = 1;
         while (lanes < p.channels / V && lanes < FTR__CUDA_WARP) lanes *= 2;
         const int64_t tiles = (p.channels / V + lanes - 1) / lanes, tasks = tiles * p.images * windows;
@@ -264,7 +254,7 @@ FTR__CUDA_LIB ftr_status ftr__cuda_adaptive_avg_pool2d(const ftr_kernel_call *ca
 
 FTR__CUDA_LIB ftr_status ftr__cuda_max_pool2d_grad(const ftr_kernel_call *call) {
     const ftr__pool2d p = ftr__pool2d_of(call, &call->in[0].shape, false);
-    return ftr__pool_dispatch(call, &p, [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[0], [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const int64_t count = call->out[0].count / V;
@@ -276,7 +266,7 @@ FTR__CUDA_LIB ftr_status ftr__cuda_max_pool2d_grad(const ftr_kernel_call *call) 
 
 static ftr_status ftr__mean_pool2d_grad_run(const ftr_kernel_call *call, bool adaptive) {
     const ftr__pool2d p = ftr__pool2d_of(call, &call->in[0].shape, adaptive);
-    return ftr__pool_dispatch(call, &p, [&](auto tag, auto width) {
+    return ftr__for_channels(call, &call->in[0], [&](auto tag, auto width) {
         using T = decltype(tag);
         constexpr int V = decltype(width)::value;
         const int64_t count = call->out[0].count / V;

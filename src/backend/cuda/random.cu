@@ -24,8 +24,8 @@ FTR__KERNEL ftr__dropout(ftr__cuda_stream_name name, ftr__cuda_dropout_rule rule
         FTR__UNROLL
         for (int k = 0; k < FTR__RANDOM_BLOCK; k++)
             if (at + k < count)
-                y[at + k] = ftr__from_float<T>(
-                    numbers.of[k] < rule.threshold ? 0.0f : ftr__to_float(x[at + k]) * rule.scale);
+                y[at + k] =
+                    ftr__from_float<T>(numbers.of[k] < rule.threshold ? 0.0f : ftr__to_float(x[at + k]) * rule.scale);
     }
 }
 
@@ -39,7 +39,8 @@ FTR__CUDA_LIB ftr_status ftr__cuda_dropout(const ftr_kernel_call *call) {
         const T *x = static_cast<const T *>(call->in[0].data);
         T *y = static_cast<T *>(call->out[0].data);
         if (ftr__all_aligned(call))
-            return FTR_LAUNCH(call, (ftr__dropout<T, FTR__RANDOM_BLOCK>), blocks, FTR__CUDA_THREADS, name, rule, count, x, y);
+            return FTR_LAUNCH(call, (ftr__dropout<T, FTR__RANDOM_BLOCK>), blocks, FTR__CUDA_THREADS, name, rule, count,
+                              x, y);
         return FTR_LAUNCH(call, (ftr__dropout<T, 1>), blocks, FTR__CUDA_THREADS, name, rule, count, x, y);
     });
 }
@@ -71,8 +72,8 @@ FTR__CUDA_LIB ftr_status ftr__cuda_stochastic_depth(const ftr_kernel_call *call)
         const T *x = static_cast<const T *>(call->in[0].data);
         T *y = static_cast<T *>(call->out[0].data);
         if (row % width == 0 && ftr__all_aligned(call))
-            return FTR_LAUNCH(call, (ftr__stochastic_depth<T, width>), ftr__cuda_blocks(count / width), FTR__CUDA_THREADS,
-                              name, rule, count / width, row / width, x, y);
+            return FTR_LAUNCH(call, (ftr__stochastic_depth<T, width>), ftr__cuda_blocks(count / width),
+                              FTR__CUDA_THREADS, name, rule, count / width, row / width, x, y);
         return FTR_LAUNCH(call, (ftr__stochastic_depth<T, 1>), ftr__cuda_blocks(count), FTR__CUDA_THREADS, name, rule,
                           count, row, x, y);
     });
@@ -114,6 +115,6 @@ FTR__CUDA_LIB ftr_status ftr__cuda_random(const ftr_kernel_call *call) {
     const float most = uniform && a < b ? nextafterf(b, a) : b;
     const int64_t count = call->out[0].count;
     return FTR_LAUNCH(call, ftr__random_tensor, ftr__cuda_blocks((count + FTR__RANDOM_BLOCK - 1) / FTR__RANDOM_BLOCK),
-                      FTR__CUDA_THREADS, ftr__cuda_stream_of(call, FTR__CUDA_RNG_TENSOR, call->attr->random.key), uniform, a,
-                      uniform ? b - a : b, most, count, static_cast<float *>(call->out[0].data));
+                      FTR__CUDA_THREADS, ftr__cuda_stream_of(call, FTR__CUDA_RNG_TENSOR, call->attr->random.key),
+                      uniform, a, uniform ? b - a : b, most, count, static_cast<float *>(call->out[0].data));
 }

@@ -33,9 +33,10 @@ struct ftr__cuda_stream_name {
     const uint64_t *step; /* device memory */
 };
 
-static inline ftr__cuda_stream_name ftr__cuda_stream_of(const ftr_kernel_call *call, ftr__cuda_purpose purpose, uint64_t key) {
-    const ftr__philox_block block = ftr__cuda_philox((uint32_t)purpose, 0, 0, 0x66747221u, (uint32_t)call->seed,
-                                                     (uint32_t)(call->seed >> 32));
+static inline ftr__cuda_stream_name ftr__cuda_stream_of(const ftr_kernel_call *call, ftr__cuda_purpose purpose,
+                                                        uint64_t key) {
+    const ftr__philox_block block =
+        ftr__cuda_philox((uint32_t)purpose, 0, 0, 0x66747221u, (uint32_t)call->seed, (uint32_t)(call->seed >> 32));
     return {{block.of[0], block.of[1]}, key, ftr__cuda_of(call)->step};
 }
 
@@ -53,7 +54,8 @@ static __device__ __forceinline__ ftr__cuda_rng ftr__cuda_rng_of(const ftr__cuda
 
 /* The four numbers of block `block`. */
 static __device__ __forceinline__ ftr__philox_block ftr__cuda_rng_block(const ftr__cuda_rng &rng, uint64_t block) {
-    return ftr__cuda_philox((uint32_t)block, (uint32_t)(block >> 32), rng.counter[0], rng.counter[1], rng.key[0], rng.key[1]);
+    return ftr__cuda_philox((uint32_t)block, (uint32_t)(block >> 32), rng.counter[0], rng.counter[1], rng.key[0],
+                            rng.key[1]);
 }
 
 static __device__ __forceinline__ uint32_t ftr__cuda_rng_at(const ftr__cuda_rng &rng, uint64_t index) {

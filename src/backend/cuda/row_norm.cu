@@ -65,12 +65,12 @@ template <typename T, int V, int LANES, int PACKS> struct ftr__row {
 };
 
 /* y may be x. */
-template <typename T, int V, int LANES, int PACKS>
-FTR__KERNEL ftr__row_norm_kernel(ftr__row_norm p, const T *x, T *y) {
+template <typename T, int V, int LANES, int PACKS> FTR__KERNEL ftr__row_norm_kernel(ftr__row_norm p, const T *x, T *y) {
     FTR_SHARED(float, room, FTR__CUDA_WARP);
     constexpr int rows = FTR__CUDA_THREADS / LANES; /* of a block */
     const float n = static_cast<float>(p.n);
-    for (int64_t row = (int64_t)blockIdx.x * rows + threadIdx.x / LANES; row < p.rows; row += (int64_t)gridDim.x * rows) {
+    for (int64_t row = (int64_t)blockIdx.x * rows + threadIdx.x / LANES; row < p.rows;
+         row += (int64_t)gridDim.x * rows) {
         ftr__row<T, V, LANES, PACKS> mine;
         mine.open(x + row * p.n, p.n);
         float mean = 0.0f, left = 0.0f;
@@ -119,11 +119,12 @@ FTR__KERNEL ftr__row_norm_kernel(ftr__row_norm p, const T *x, T *y) {
 /* With u = dy gamma and z = (x - mean) / std: dx = (u - mean of u - z mean of u z) / std; RMS norm has no mean of u. dx may be
  * dy. */
 template <typename T, int V, int LANES, int PACKS>
-FTR__KERNEL ftr__row_norm_grad_kernel(ftr__row_norm p, const T *dy, const T *x, T *dx) {
+FTR__ROOMY_KERNEL ftr__row_norm_grad_kernel(ftr__row_norm p, const T *dy, const T *x, T *dx) {
     FTR_SHARED(float, room, FTR__CUDA_WARP);
     constexpr int rows = FTR__CUDA_THREADS / LANES;
     const float n = static_cast<float>(p.n);
-    for (int64_t row = (int64_t)blockIdx.x * rows + threadIdx.x / LANES; row < p.rows; row += (int64_t)gridDim.x * rows) {
+    for (int64_t row = (int64_t)blockIdx.x * rows + threadIdx.x / LANES; row < p.rows;
+         row += (int64_t)gridDim.x * rows) {
         ftr__row<T, V, LANES, PACKS> mine;
         mine.open(dy + row * p.n, p.n);
         const float mean = p.rms ? 0.0f : p.mean[row], invstd = p.invstd[row];
@@ -158,23 +159,19 @@ FTR__KERNEL ftr__row_norm_grad_kernel(ftr__row_norm p, const T *dy, const T *x, 
 }
 
 /* Calls run(vector width, lanes, packs) with integral constants that fit rows of n elements. */
-template <int N> struct ftr__row_norm_constant {
-    static constexpr int value = N;
-};
-
 template <typename T, typename F> static ftr_status ftr__row_norm_dispatch(int64_t n, bool aligned, F run) {
     constexpr int width = ftr__vector_width<T>();
-    constexpr ftr__row_norm_constant<FTR__CUDA_WARP> warp = {};
-    constexpr ftr__row_norm_constant<FTR__CUDA_THREADS> block = {};
-    constexpr ftr__row_norm_constant<width> wide = {};
+    constexpr ftr__constant<FTR__CUDA_WARP> warp = {};
+    constexpr ftr__constant<FTR__CUDA_THREADS> block = {};
+    constexpr ftr__constant<width> wide = {};
     if (!aligned || n % width != 0)
-        return n <= 1024 ? run(ftr__row_norm_constant<1>(), warp, ftr__row_norm_constant<0>())
-                         : run(ftr__row_norm_constant<1>(), block, ftr__row_norm_constant<0>());
-    if (n <= 8 * FTR__CUDA_WARP) return run(wide, warp, ftr__row_norm_constant<8 / width>());
-    if (n <= 32 * FTR__CUDA_WARP) return run(wide, warp, ftr__row_norm_constant<32 / width>());
-    if (n <= 8 * FTR__CUDA_THREADS) return run(wide, block, ftr__row_norm_constant<8 / width>());
-    if (n <= 32 * FTR__CUDA_THREADS) return run(wide, block, ftr__row_norm_constant<32 / width>());
-    return run(wide, block, ftr__row_norm_constant<0>());
+        return n <= 1024 ? run(ftr__constant<1>(), warp, ftr__constant<0>())
+                         : run(ftr__constant<1>(), block, ftr__constant<0>());
+    if (n <= 8 * FTR__CUDA_WARP) return run(wide, warp, ftr__constant<8 / width>());
+    if (n <= 32 * FTR__CUDA_WARP) return run(wide, warp, ftr__constant<32 / width>());
+    if (n <= 8 * FTR__CUDA_THREADS) return run(wide, block, ftr__constant<8 / width>());
+    if (n <= 32 * FTR__CUDA_THREADS) return run(wide, block, ftr__constant<32 / width>());
+    return run(wide, block, ftr__constant<0>());
 }
 
 static unsigned ftr__row_norm_blocks(const ftr__row_norm *p, int lanes) {
@@ -200,9 +197,9 @@ FTR__CUDA_LIB ftr_status ftr__cuda_row_norm(const ftr_kernel_call *call) {
 
 /* ---------------------------------------------------------------------------------------------- gamma's and beta's -- */
 
-#define FTR__ROW_NORM_TILE 32   /* columns of a block */
-#define FTR__ROW_NORM_LINES 8   /* rows that it takes at a time */
-#define FTR__ROW_NORM_LEAST 32  /* rows of a chunk, at least */
+#define FTR__ROW_NORM_TILE 32  /* columns of a block */
+#define FTR__ROW_NORM_LINES 8  /* rows that it takes at a time */
+#define FTR__ROW_NORM_LEAST 32 /* rows of a chunk, at least */
 #define FTR__ROW_NORM_BLOCKS 1024
 
 struct ftr__row_norm_chunks {
@@ -222,7 +219,8 @@ static ftr__row_norm_chunks ftr__row_norm_chunks_of(const ftr__row_norm *p) {
 
 /* Shares of dgamma and dbeta, of a chunk of rows and a tile of columns: partial is [chunks][2][n]. */
 template <typename T>
-FTR__KERNEL ftr__row_norm_parameter_sums(ftr__row_norm p, ftr__row_norm_chunks c, const T *dy, const T *x, float *partial) {
+FTR__KERNEL ftr__row_norm_parameter_sums(ftr__row_norm p, ftr__row_norm_chunks c, const T *dy, const T *x,
+                                         float *partial) {
     FTR_SHARED(float, gammas, FTR__CUDA_THREADS);
     FTR_SHARED(float, betas, FTR__CUDA_THREADS);
     const int lane = (int)threadIdx.x % FTR__ROW_NORM_TILE, line = (int)threadIdx.x / FTR__ROW_NORM_TILE;
@@ -298,11 +296,12 @@ FTR__CUDA_LIB ftr_status ftr__cuda_row_norm_grad(const ftr_kernel_call *call) {
             const ftr__row_norm_chunks c = ftr__row_norm_chunks_of(&p);
             float *partial = static_cast<float *>(call->workspace);
             float *dbeta = p.rms ? nullptr : static_cast<float *>(call->out[2].data);
-            ftr_status status = FTR_LAUNCH(call, (ftr__row_norm_parameter_sums<T>), ftr__cuda_blocks(c.tiles * c.chunks, 1),
-                                           FTR__CUDA_THREADS, p, c, dy, x, partial);
+            ftr_status status =
+                FTR_LAUNCH(call, (ftr__row_norm_parameter_sums<T>), ftr__cuda_blocks(c.tiles * c.chunks, 1),
+                           FTR__CUDA_THREADS, p, c, dy, x, partial);
             if (status == FTR_OK)
-                status = FTR_LAUNCH(call, ftr__row_norm_parameters, ftr__cuda_blocks(c.tiles, 1), FTR__CUDA_THREADS, p, c,
-                                    partial, static_cast<float *>(call->out[1].data), dbeta);
+                status = FTR_LAUNCH(call, ftr__row_norm_parameters, ftr__cuda_blocks(c.tiles, 1), FTR__CUDA_THREADS, p,
+                                    c, partial, static_cast<float *>(call->out[1].data), dbeta);
             if (status != FTR_OK) return status;
         }
         return ftr__row_norm_dispatch<T>(p.n, ftr__all_aligned(call), [&](auto width, auto lanes, auto packs) {

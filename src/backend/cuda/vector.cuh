@@ -11,9 +11,11 @@
 #define FTR__UNROLL _Pragma("unroll")
 #endif
 
-template <typename T, int V> struct alignas(sizeof(T) * V) ftr__vector {
-    T of[V];
-};
+/* A kernel that may have as many registers as a block of its own leaves it: for the compiler would rather spill some to have room
+ * for more blocks. */
+#define FTR__ROOMY_KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1)
+
+template <typename T, int V> struct alignas(sizeof(T) * V) ftr__vector { T of[V]; };
 
 /* `from` is a multiple of the vector's size. */
 template <typename T, int V> static __device__ __forceinline__ void ftr__load_vector(const T *from, float (&x)[V]) {
@@ -40,6 +42,25 @@ static inline bool ftr__all_aligned(const ftr_kernel_call *call) {
     for (int32_t i = 0; i < call->in_count; i++) aligned = aligned && ftr__is_aligned(call->in[i].data);
     for (int32_t i = 0; i < call->out_count; i++) aligned = aligned && ftr__is_aligned(call->out[i].data);
     return aligned;
+}
+
+/* An integer that a function can be made for. */
+template <int N> struct ftr__constant { static constexpr int value = N; };
+
+/* Calls f with a value of the element type and the width of vectors, an ftr__constant: 16 bytes if they divide `line` elements and
+ * all tensors lie well, otherwise one element. */
+template <typename F>
+static ftr_status ftr__for_vectors(const ftr_kernel_call *call, ftr_dtype dtype, int64_t line, F f) {
+    return ftr__for_real(call, dtype, [&](auto tag) {
+        constexpr int width = ftr__vector_width<decltype(tag)>();
+        if (line % width == 0 && ftr__all_aligned(call)) return f(tag, ftr__constant<width>());
+        return f(tag, ftr__constant<1>());
+    });
+}
+
+/* The same of a tensor whose channels, its last dimension, are to be divided. */
+template <typename F> static ftr_status ftr__for_channels(const ftr_kernel_call *call, const ftr_view *x, F f) {
+    return ftr__for_vectors(call, x->dtype, x->shape.dim[x->shape.rank - 1], f);
 }
 
 /* Data of an input, nullptr if it is missing. */
