@@ -45,6 +45,7 @@ enum ftr__cuda_fault_kind {
 };
 
 struct ftr__cuda_graph; /* a step that was captured, see device.cu */
+struct ftr__blas;       /* see blas.cu */
 
 struct ftr__cuda {
     ftr_context *context;
@@ -54,6 +55,7 @@ struct ftr__cuda {
     uint64_t *step;      /* device memory: steps done by the plan that runs, before this one */
     ftr__cuda_fault *fault;      /* device memory */
     ftr__cuda_fault *seen_fault; /* page-locked: what it was at the end of a step that is over */
+    ftr__blas *blas;
     ftr__cuda_graph *graphs;
     ftr__cuda_graph *capturing; /* the one that is being made */
     bool capture;               /* steps become graphs */
@@ -323,7 +325,10 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(max, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                               \
     X(argmax, ftr__cuda_reduce, ftr__cuda_reduce_workspace)                                                            \
     /* shape.cu */                                                                                                     \
-    X(expand, ftr__cuda_expand, nullptr)
+    X(expand, ftr__cuda_expand, nullptr)                                                                               \
+    /* blas.cu */                                                                                                      \
+    X(matmul, ftr__cuda_matmul, nullptr)                                                                               \
+    X(linear, ftr__cuda_matmul, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -334,5 +339,6 @@ FTR__CUDA_DECLARE(ftr__cuda_cast)
 FTR__CUDA_DECLARE(ftr__cuda_reduce)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_reduce_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_expand)
+FTR__CUDA_DECLARE(ftr__cuda_matmul)
 
 #endif

@@ -1,5 +1,5 @@
 /* The device: choosing and opening it, memory, copies, and steps, which become one CUDA graph once they have run. */
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/blas.cuh"
 
 #include <cstdlib>
 #include <cstring>
@@ -113,7 +113,7 @@ static ftr_status ftr__cuda_prepare(ftr_context *context, int32_t device, ftr__c
     memset(cuda->seen_fault, 0, sizeof *cuda->seen_fault);
     FTR__CUDA_TRY(context, cudaMemsetAsync(cuda->fault, 0, sizeof *cuda->fault, cuda->stream), "cudaMemsetAsync");
     FTR__CUDA_TRY(context, cudaStreamSynchronize(cuda->stream), "cudaStreamSynchronize");
-    return FTR_OK;
+    return ftr__blas_open(context, cuda);
 }
 
 static void ftr__cuda_close(ftr_context *context, void *state) {
@@ -122,6 +122,7 @@ static void ftr__cuda_close(ftr_context *context, void *state) {
         (void)cudaStreamSynchronize(cuda->stream);
         (void)cudaStreamDestroy(cuda->stream);
     }
+    ftr__blas_close(context, cuda);
     if (cuda->step) (void)cudaFree(cuda->step);
     if (cuda->fault) (void)cudaFree(cuda->fault);
     if (cuda->seen_fault) (void)cudaFreeHost(cuda->seen_fault);
@@ -331,6 +332,14 @@ static size_t ftr__cuda_workspace(const ftr_kernel_call *call) {
     return kernel.workspace ? kernel.workspace(call) : 0;
 }
 
+static const char *ftr__cuda_algorithm(const ftr_kernel_call *call) {
+    switch (call->op) {
+    case FTR_OP_matmul:
+    case FTR_OP_linear: return ftr__cuda_matmul_algorithm(call);
+    default: return "";
+    }
+}
+
 static ftr_status ftr__cuda_check_call(const ftr_kernel_call *call) {
     for (int32_t i = 0; i < call->in_count + call->out_count; i++) {
         const ftr_view *view = i < call->in_count ? &call->in[i] : &call->out[i - call->in_count];
@@ -347,7 +356,8 @@ struct ftr__cuda_entries {
 static constexpr ftr__cuda_entries ftr__cuda_make_entries() {
     ftr__cuda_entries entries = {};
 #define FTR__CUDA_ENTRY(name, run_function, workspace_function)                                                        \
-    entries.of[FTR_OP_##name] = ftr_kernel{ftr__cuda_run, ftr__cuda_check_call, ftr__cuda_workspace, nullptr, nullptr};
+    entries.of[FTR_OP_##name] = ftr_kernel{ftr__cuda_run, ftr__cuda_check_call, ftr__cuda_workspace, nullptr,          \
+                                            ftr__cuda_algorithm};
     FTR__CUDA_KERNELS(FTR__CUDA_ENTRY)
 #undef FTR__CUDA_ENTRY
     return entries;
