@@ -162,11 +162,8 @@ template <typename T> FTR__KERNEL ftr__product_tiles(ftr__product p, int64_t acr
             ftr__tile_load(static_cast<const T *>(p.a) + a_offset, p.a_row, !p.transpose_a, row, p.m, k, p.k, a);
             ftr__tile_load(static_cast<const T *>(p.b) + b_offset, p.b_row, p.transpose_b, column, p.n, k, p.k, b);
             __syncthreads();
-#pragma unroll
             for (int l = 0; l < FTR__TILE_DEPTH; l++) {
-#pragma unroll
                 for (int i = 0; i < FTR__TILE_EACH; i++) {
-#pragma unroll
                     for (int j = 0; j < FTR__TILE_EACH; j++)
                         sum[i][j] += a[l * FTR__TILE_PITCH + y + i * FTR__TILE_SIDE] *
                                      b[l * FTR__TILE_PITCH + x + j * FTR__TILE_SIDE];
@@ -174,9 +171,7 @@ template <typename T> FTR__KERNEL ftr__product_tiles(ftr__product p, int64_t acr
             }
             __syncthreads();
         }
-#pragma unroll
         for (int i = 0; i < FTR__TILE_EACH; i++) {
-#pragma unroll
             for (int j = 0; j < FTR__TILE_EACH; j++)
                 ftr__tile_store<T>(p, row + y + i * FTR__TILE_SIDE, column + x + j * FTR__TILE_SIDE, d_offset,
                                    sum[i][j]);
