@@ -49,6 +49,8 @@ enum ftr__cuda_fault_kind {
 struct ftr__cuda_graph;  /* a step that was captured, see device.cu */
 struct ftr__dnn_plan;    /* see cudnn.cuh */
 struct cudnnContext;
+struct ftr__cuda_graph; /* a step that was captured, see device.cu */
+struct ftr__blas;       /* see blas.cu */
 
 struct ftr__cuda {
     ftr_context *context;
@@ -58,6 +60,7 @@ struct ftr__cuda {
     uint64_t *step;      /* device memory: steps done by the plan that runs, before this one */
     ftr__cuda_fault *fault;      /* device memory */
     ftr__cuda_fault *seen_fault; /* page-locked: what it was at the end of a step that is over */
+    ftr__blas *blas;
     ftr__cuda_graph *graphs;
     ftr__cuda_graph *capturing; /* the one that is being made */
     cudnnContext *dnn;          /* cuDNN's handle; nullptr: plans cannot run */
@@ -429,7 +432,10 @@ static __device__ __forceinline__ bool ftr__in_range(ftr__cuda_reporter to, ftr_
     X(mix, ftr__cuda_mix, nullptr)                                                                                     \
     X(mix_grad, ftr__cuda_mix_grad, ftr__cuda_mix_grad_workspace)                                                      \
     /* rotary.cu */                                                                                                    \
-    X(rotary, ftr__cuda_rotary, ftr__cuda_rotary_workspace)
+    X(rotary, ftr__cuda_rotary, ftr__cuda_rotary_workspace)                                                            \
+    /* blas.cu */                                                                                                      \
+    X(matmul, ftr__cuda_matmul, nullptr)                                                                               \
+    X(linear, ftr__cuda_matmul, nullptr)
 
 #define FTR__CUDA_DECLARE(name) FTR__CUDA_LIB ftr_status name(const ftr_kernel_call *call);
 #define FTR__CUDA_DECLARE_WORKSPACE(name) FTR__CUDA_LIB size_t name(const ftr_kernel_call *call);
@@ -528,5 +534,6 @@ FTR__CUDA_DECLARE(ftr__cuda_mix_grad)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_mix_grad_workspace)
 FTR__CUDA_DECLARE(ftr__cuda_rotary)
 FTR__CUDA_DECLARE_WORKSPACE(ftr__cuda_rotary_workspace)
+FTR__CUDA_DECLARE(ftr__cuda_matmul)
 
 #endif

@@ -1,5 +1,5 @@
 /* The device: choosing and opening it, memory, copies, and steps, which become one CUDA graph once they have run. */
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/blas.cuh"
 
 #include <cstdlib>
 #include <cstring>
@@ -114,6 +114,7 @@ static ftr_status ftr__cuda_prepare(ftr_context *context, int32_t device, ftr__c
     FTR__CUDA_TRY(context, cudaMemsetAsync(cuda->fault, 0, sizeof *cuda->fault, cuda->stream), "cudaMemsetAsync");
     FTR__CUDA_TRY(context, cudaStreamSynchronize(cuda->stream), "cudaStreamSynchronize");
     return ftr__dnn_open(context, cuda);
+    return ftr__blas_open(context, cuda);
 }
 
 static void ftr__cuda_close(ftr_context *context, void *state) {
@@ -123,6 +124,7 @@ static void ftr__cuda_close(ftr_context *context, void *state) {
     if (cuda->stream) {
         (void)cudaStreamDestroy(cuda->stream);
     }
+    ftr__blas_close(context, cuda);
     if (cuda->step) (void)cudaFree(cuda->step);
     if (cuda->fault) (void)cudaFree(cuda->fault);
     if (cuda->seen_fault) (void)cudaFreeHost(cuda->seen_fault);
@@ -339,6 +341,8 @@ static const char *ftr__cuda_algorithm(const ftr_kernel_call *call) {
     case FTR_OP_conv2d:
     case FTR_OP_conv2d_grad_input:
     case FTR_OP_conv2d_grad_weight: return ftr__cuda_conv2d_algorithm(call);
+    case FTR_OP_matmul:
+    case FTR_OP_linear: return ftr__cuda_matmul_algorithm(call);
     default: return "";
     }
 }
@@ -360,6 +364,8 @@ static constexpr ftr__cuda_entries ftr__cuda_make_entries() {
     ftr__cuda_entries entries = {};
 #define FTR__CUDA_ENTRY(name, run_function, workspace_function)                                                        \
     entries.of[FTR_OP_##name] = ftr_kernel{ftr__cuda_run, ftr__cuda_check_call, ftr__cuda_workspace, nullptr, ftr__cuda_algorithm};
+    entries.of[FTR_OP_##name] = ftr_kernel{ftr__cuda_run, ftr__cuda_check_call, ftr__cuda_workspace, nullptr,          \
+                                            ftr__cuda_algorithm};
     FTR__CUDA_KERNELS(FTR__CUDA_ENTRY)
 #undef FTR__CUDA_ENTRY
     return entries;
