@@ -113,18 +113,16 @@ static ftr_status ftr__cuda_prepare(ftr_context *context, int32_t device, ftr__c
     memset(cuda->seen_fault, 0, sizeof *cuda->seen_fault);
     FTR__CUDA_TRY(context, cudaMemsetAsync(cuda->fault, 0, sizeof *cuda->fault, cuda->stream), "cudaMemsetAsync");
     FTR__CUDA_TRY(context, cudaStreamSynchronize(cuda->stream), "cudaStreamSynchronize");
-    return ftr__dnn_open(context, cuda);
-    return ftr__blas_open(context, cuda);
+    status = ftr__dnn_open(context, cuda);
+    return status ? status : ftr__blas_open(context, cuda);
 }
 
 static void ftr__cuda_close(ftr_context *context, void *state) {
     ftr__cuda *cuda = static_cast<ftr__cuda *>(state);
     if (cuda->stream) (void)cudaStreamSynchronize(cuda->stream);
     ftr__dnn_close(context, cuda);
-    if (cuda->stream) {
-        (void)cudaStreamDestroy(cuda->stream);
-    }
     ftr__blas_close(context, cuda);
+    if (cuda->stream) (void)cudaStreamDestroy(cuda->stream);
     if (cuda->step) (void)cudaFree(cuda->step);
     if (cuda->fault) (void)cudaFree(cuda->fault);
     if (cuda->seen_fault) (void)cudaFreeHost(cuda->seen_fault);
@@ -363,7 +361,6 @@ struct ftr__cuda_entries {
 static constexpr ftr__cuda_entries ftr__cuda_make_entries() {
     ftr__cuda_entries entries = {};
 #define FTR__CUDA_ENTRY(name, run_function, workspace_function)                                                        \
-    entries.of[FTR_OP_##name] = ftr_kernel{ftr__cuda_run, ftr__cuda_check_call, ftr__cuda_workspace, nullptr, ftr__cuda_algorithm};
     entries.of[FTR_OP_##name] = ftr_kernel{ftr__cuda_run, ftr__cuda_check_call, ftr__cuda_workspace, nullptr,          \
                                             ftr__cuda_algorithm};
     FTR__CUDA_KERNELS(FTR__CUDA_ENTRY)
