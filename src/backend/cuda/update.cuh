@@ -9,10 +9,15 @@
 
 #include <cmath>
 
-#define FTR__UPDATE_ARGUMENTS 4096 /* bytes of a launch's arguments */
-#define FTR__UPDATE_SETTINGS 320   /* of them those beside the list, at most */
-#define FTR__UPDATE_CHUNK 4096     /* elements of an optimizer's chunk */
-#define FTR__NORM_CHUNK 16384      /* of a chunk that is only read */
+/* Bytes of a launch's arguments; few in the emulator, where small nodes are to get several launches too. */
+#ifndef FTR_EMULATOR
+#define FTR__UPDATE_ARGUMENTS 4096
+#else
+#define FTR__UPDATE_ARGUMENTS 512
+#endif
+#define FTR__UPDATE_SETTINGS 320 /* of them those beside the list, at most */
+#define FTR__UPDATE_CHUNK 4096   /* elements of an optimizer's chunk */
+#define FTR__NORM_CHUNK 16384    /* of a chunk that is only read */
 
 /* --------------------------------------------------------------------------------------------------------- scalars -- */
 
