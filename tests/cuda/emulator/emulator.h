@@ -157,20 +157,23 @@ inline int __float_as_int(float value) {
     return bits;
 }
 
-template <typename T> inline T ftr_emu_fetch_add(T *address, T value) {
+/* Their accesses are known by atomic_access() alone. */
+#define FTR_EMU_ATOMIC __attribute__((noinline, no_sanitize("thread")))
+
+template <typename T> FTR_EMU_ATOMIC T ftr_emu_fetch_add(T *address, T value) {
     ftr_emu::atomic_access(address, sizeof *address);
     const T old = *(volatile T *)address;
     *(volatile T *)address = (T)(old + value);
     return old;
 }
 #define atomicAdd(address, value) ftr_emu_fetch_add(address, value)
-template <typename T> inline T atomicMax(T *address, T value) {
+template <typename T> FTR_EMU_ATOMIC T atomicMax(T *address, T value) {
     ftr_emu::atomic_access(address, sizeof *address);
     const T old = *(volatile T *)address;
     if (value > old) *(volatile T *)address = value;
     return old;
 }
-template <typename T> inline T atomicOr(T *address, T value) {
+template <typename T> FTR_EMU_ATOMIC T atomicOr(T *address, T value) {
     ftr_emu::atomic_access(address, sizeof *address);
     const T old = *(volatile T *)address;
     *(volatile T *)address = old | value;
