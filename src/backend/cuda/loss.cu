@@ -173,6 +173,11 @@ static __device__ __forceinline__ float ftr__loss_class_weight(const ftr__loss &
     return p.class_weights ? ftr__load_real(p.class_weights, p.dtype, label) : 1.0f;
 }
 
+/* The same of a type that is known. */
+template <typename T> static __device__ __forceinline__ float ftr__loss_class_weight_of(const ftr__loss &p, int64_t label) {
+    return p.class_weights ? ftr__to_float(static_cast<const T *>(p.class_weights)[label]) : 1.0f;
+}
+
 /* The row's label, and its mask's value, which is 0 if it has no loss. `position` of the fault that a label outside of the
  * classes is; none is reported without `report`. */
 struct ftr__loss_row {
@@ -251,7 +256,7 @@ FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename
                 FTR__UNROLL
                 for (int i = 0; i < R::size; i++) {
                     const int64_t c = R::place(first, i);
-                    if (c < count) smooth += ftr__loss_class_weight(p, c) * (s.most - v[i] + log_sum);
+                    if (c < count) smooth += ftr__loss_class_weight_of<T>(p, c) * (s.most - v[i] + log_sum);
                 }
             }
             smooth = R::sum(smooth, room);
@@ -259,7 +264,7 @@ FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename
         if (first_lane) {
             float loss = 0.0f, weight = 0.0f;
             if (r.mask != 0.0f) {
-                weight = r.mask * ftr__loss_class_weight(p, r.label);
+                weight = r.mask * ftr__loss_class_weight_of<T>(p, r.label);
                 loss = (1.0f - p.smoothing) * weight * (s.most - ftr__to_float(x[r.label]) + log_sum);
                 if (p.smoothing > 0.0f) loss += r.mask * p.share * smooth;
             }
@@ -317,7 +322,7 @@ FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, con
         float at_label = 0.0f, at_each = 0.0f, inverse = 0.0f;
         if (r.mask != 0.0f) {
             const float g = r.mask * ftr__loss_factor(p, dloss, weight_sum, row);
-            at_label = g * (1.0f - p.smoothing) * ftr__loss_class_weight(p, r.label);
+            at_label = g * (1.0f - p.smoothing) * ftr__loss_class_weight_of<T>(p, r.label);
             at_each = g * p.share;
             inverse = expf(-ftr__to_float(log_sums[row]));
         }
@@ -330,7 +335,7 @@ FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, con
                 FTR__UNROLL
                 for (int i = 0; i < R::size; i++) {
                     const int64_t c = R::place(first, i);
-                    if (c < count) all_weights += ftr__loss_class_weight(p, c);
+                    if (c < count) all_weights += ftr__loss_class_weight_of<T>(p, c);
                 }
             }
         }
@@ -343,7 +348,7 @@ FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, con
             for (int i = 0; i < R::size; i++) {
                 const int64_t c = R::place(first, i);
                 float d = r.mask != 0.0f ? scale * expf(v[i] - most) : 0.0f;
-                if (at_each != 0.0f && c < count) d -= at_each * ftr__loss_class_weight(p, c);
+                if (at_each != 0.0f && c < count) d -= at_each * ftr__loss_class_weight_of<T>(p, c);
                 v[i] = c == r.label ? d - at_label : d;
             }
             R::store(v, dx, first, count, p.packed);
