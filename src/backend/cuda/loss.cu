@@ -35,6 +35,7 @@ template <typename T, bool LOG> FTR__KERNEL ftr__softmax_columns(const T *x, T *
         const int64_t begin = ftr__line_begin(lines, i);
         const ftr__exp_sum s = ftr__line_exp_sum(x + begin, lines.n, lines.inner);
         const float last = ftr__softmax_last<LOG>(s);
+        FTR__NO_UNROLL
         for (int64_t r = 0; r < lines.n; r++) {
             const int64_t at = begin + r * lines.inner;
             y[at] = ftr__from_float<T>(ftr__softmax_of<LOG>(ftr__to_float(x[at]), s, last));
@@ -144,7 +145,7 @@ struct ftr__loss {
     ftr_dtype dtype, label_dtype;
     ftr_reduction reduction;
     int64_t rows, classes, rows_per_mask, ignore;
-    float smoothing;
+    float smoothing, share; /* share: smoothing by the number of classes */
     bool packed;
 };
 
@@ -164,11 +165,17 @@ static ftr__loss ftr__loss_of(const ftr_kernel_call *call, const ftr_view *logit
     p.rows_per_mask = mask && mask->count > 0 ? p.rows / mask->count : 1;
     p.ignore = call->attr->cross_entropy.ignore_index;
     p.smoothing = static_cast<float>(call->attr->cross_entropy.label_smoothing);
+    p.share = p.smoothing / static_cast<float>(p.classes);
     return p;
 }
 
 static __device__ __forceinline__ float ftr__loss_class_weight(const ftr__loss &p, int64_t label) {
     return p.class_weights ? ftr__load_real(p.class_weights, p.dtype, label) : 1.0f;
+}
+
+/* The same of a type that is known. */
+template <typename T> static __device__ __forceinline__ float ftr__loss_class_weight_of(const ftr__loss &p, int64_t label) {
+    return p.class_weights ? ftr__to_float(static_cast<const T *>(p.class_weights)[label]) : 1.0f;
 }
 
 /* The row's label, and its mask's value, which is 0 if it has no loss. `position` of the fault that a label outside of the
@@ -237,11 +244,11 @@ FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename
     for (int64_t base = (int64_t)blockIdx.x * R::a_block; base < p.rows; base += (int64_t)gridDim.x * R::a_block) {
         const int64_t row = base + threadIdx.x / threads, count = row < p.rows ? p.classes : 0;
         const T *x = static_cast<const T *>(p.logits) + row * p.classes;
-        const ftr__exp_sum s = ftr__row_exp_sum<R>(v, x, count, p.packed, room);
-        const float log_sum = logf(s.sum);
         const bool first_lane = threadIdx.x % threads == 0 && count > 0;
         ftr__loss_row r = {0, 0.0f};
         if (first_lane) r = ftr__loss_row_at(p, to, row, true);
+        const ftr__exp_sum s = ftr__row_exp_sum<R>(v, x, count, p.packed, room);
+        const float log_sum = logf(s.sum);
         float smooth = 0.0f;
         if (p.smoothing > 0.0f) {
             for (int64_t first = 0; first < count; first += R::tile) {
@@ -249,7 +256,7 @@ FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename
                 FTR__UNROLL
                 for (int i = 0; i < R::size; i++) {
                     const int64_t c = R::place(first, i);
-                    if (c < count) smooth += ftr__loss_class_weight(p, c) * (s.most - v[i] + log_sum);
+                    if (c < count) smooth += ftr__loss_class_weight_of<T>(p, c) * (s.most - v[i] + log_sum);
                 }
             }
             smooth = R::sum(smooth, room);
@@ -257,9 +264,9 @@ FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename
         if (first_lane) {
             float loss = 0.0f, weight = 0.0f;
             if (r.mask != 0.0f) {
-                weight = r.mask * ftr__loss_class_weight(p, r.label);
+                weight = r.mask * ftr__loss_class_weight_of<T>(p, r.label);
                 loss = (1.0f - p.smoothing) * weight * (s.most - ftr__to_float(x[r.label]) + log_sum);
-                if (p.smoothing > 0.0f) loss += r.mask * p.smoothing / (float)p.classes * smooth;
+                if (p.smoothing > 0.0f) loss += r.mask * p.share * smooth;
             }
             if (p.reduction == FTR_REDUCE_NONE) losses[row] = ftr__from_float<T>(loss);
             log_sums[row] = ftr__from_float<T>(log_sum);
@@ -312,6 +319,13 @@ FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, con
         T *dx = out + row * p.classes;
         ftr__loss_row r = {0, 0.0f};
         if (count > 0) r = ftr__loss_row_at(p, to, row, false);
+        float at_label = 0.0f, at_each = 0.0f, inverse = 0.0f;
+        if (r.mask != 0.0f) {
+            const float g = r.mask * ftr__loss_factor(p, dloss, weight_sum, row);
+            at_label = g * (1.0f - p.smoothing) * ftr__loss_class_weight_of<T>(p, r.label);
+            at_each = g * p.share;
+            inverse = expf(-ftr__to_float(log_sums[row]));
+        }
         float most = -INFINITY, all_weights = 0.0f;
         for (int64_t first = 0; first < count; first += R::tile) {
             R::load(v, x, first, count, p.packed, -INFINITY);
@@ -321,26 +335,20 @@ FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, con
                 FTR__UNROLL
                 for (int i = 0; i < R::size; i++) {
                     const int64_t c = R::place(first, i);
-                    if (c < count) all_weights += ftr__loss_class_weight(p, c);
+                    if (c < count) all_weights += ftr__loss_class_weight_of<T>(p, c);
                 }
             }
         }
         most = R::maximum(most, room);
         all_weights = p.class_weights ? R::sum(all_weights, room) : (float)p.classes;
-        float at_label = 0.0f, at_each = 0.0f, scale = 0.0f;
-        if (r.mask != 0.0f) {
-            const float g = r.mask * ftr__loss_factor(p, dloss, weight_sum, row);
-            at_label = g * (1.0f - p.smoothing) * ftr__loss_class_weight(p, r.label);
-            at_each = p.smoothing > 0.0f ? g * p.smoothing / (float)p.classes : 0.0f;
-            scale = (at_label + at_each * all_weights) / expf(ftr__to_float(log_sums[row]));
-        }
+        const float scale = (at_label + at_each * all_weights) * inverse;
         for (int64_t first = 0; first < count; first += R::tile) {
             if (count > R::tile) R::load(v, x, first, count, p.packed, -INFINITY);
             FTR__UNROLL
             for (int i = 0; i < R::size; i++) {
                 const int64_t c = R::place(first, i);
                 float d = r.mask != 0.0f ? scale * expf(v[i] - most) : 0.0f;
-                if (at_each != 0.0f && c < count) d -= at_each * ftr__loss_class_weight(p, c);
+                if (at_each != 0.0f && c < count) d -= at_each * ftr__loss_class_weight_of<T>(p, c);
                 v[i] = c == r.label ? d - at_label : d;
             }
             R::store(v, dx, first, count, p.packed);

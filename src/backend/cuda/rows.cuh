@@ -7,8 +7,10 @@
 
 #ifdef __CUDACC__
 #define FTR__UNROLL _Pragma("unroll")
+#define FTR__NO_UNROLL _Pragma("unroll 1") /* where more than one turn at once would spill */
 #else
 #define FTR__UNROLL
+#define FTR__NO_UNROLL
 #endif
 
 /* outer x n x inner elements: a line has n of them, `inner` apart. */
@@ -163,6 +165,7 @@ static __device__ __forceinline__ ftr__exp_sum ftr__row_exp_sum(float *x, const 
 template <typename T>
 static __device__ __forceinline__ ftr__exp_sum ftr__line_exp_sum(const T *line, int64_t n, int64_t stride) {
     ftr__exp_sum s = ftr__exp_sum_none();
+    FTR__NO_UNROLL
     for (int64_t r = 0; r < n; r++) ftr__exp_sum_add(s, ftr__to_float(line[r * stride]));
     return ftr__exp_sum_end(s);
 }

@@ -265,6 +265,7 @@ template <typename T> FTR__KERNEL ftr__logsumexp_grad_columns(const T *dy, const
         const int64_t begin = ftr__line_begin(lines, i);
         const ftr__exp_sum s = ftr__line_exp_sum(x + begin, lines.n, lines.inner);
         const float scale = ftr__logsumexp_scale(ftr__to_float(dy[i]), s);
+        FTR__NO_UNROLL
         for (int64_t r = 0; r < lines.n; r++) {
             const int64_t at = begin + r * lines.inner;
             dx[at] = ftr__from_float<T>(expf(ftr__to_float(x[at]) - s.most) * scale);
