@@ -167,7 +167,6 @@ typedef struct ftr__conv_product {
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
     const void *weight;
     void *dx;
-    const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
 
 /* A call that keeps its bf16 tensors has passed ftr__cpu_conv2d_takes_bf16(). */
@@ -426,13 +425,6 @@ static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv 
     return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
 }
 
-/* ftr__gemm.finish */
-static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                                  const float *const *from, float *const *c) {
-    const ftr__conv_product *p = (const ftr__conv_product *)source;
-    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, from, c);
-}
-
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[0].shape, &call->out[0].shape);
     const ftr__cpu *cpu = ftr__cpu_of(call);
@@ -479,9 +471,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     p.gemm.kept = call->kept;
     p.gemm.kept_is_made = call->kept_is_made;
     if (finish) {
-        p.finish = finish;
-        p.gemm.finish = ftr__conv_finish_tile;
-        p.gemm.finish_source = &p;
+        p.gemm.norm = (ftr__norm_apply){finish->mean, finish->scale, finish->shift, finish->activation};
+        p.gemm.residual = finish->residual;
         p.gemm.activation = FTR_ACT_NONE;
     }
     memset(workspace, 0, ftr__conv_zeros(v.cg));

@@ -482,8 +482,19 @@ static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t
     }
 }
 
-/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, and so do those
- * that are finished: their memory is then touched once. */
+/* The batch norm of columns j to j + width - 1, for tiles whose sums are complete. */
+static void ftr__gemm_norm(const ftr__gemm_block *t, int64_t j, int64_t width, ftr__norm_apply *norm,
+                           ftr__gemm_tile *tile) {
+    const ftr__gemm *g = t->plan->gemm;
+    const int64_t at = t->batch * g->n + j;
+    if (!t->last || !g->norm.mean) return;
+    *norm = (ftr__norm_apply){g->norm.mean + at, g->norm.scale + at, g->norm.shift + at, g->norm.activation};
+    tile->norm = norm;
+    tile->columns = width;
+}
+
+/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, unless a norm
+ * follows. */
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
@@ -502,27 +513,26 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
-    const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
+    const bool whole = !p->direct && (width == nr || width == nr / 2);
+    ftr__norm_apply norm;
+    ftr__gemm_norm(t, j, width, &norm, &tile);
     const bool together = !g->c_row || t->c;
     if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? t->c_stride : g->c_stride);
     for (int64_t r = 0; r < mr; r++) inside[r] = edge + r * nr + skip;
     for (int64_t i = i0; i < i1; i += mr) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
-        const bool buffered = (finished && !t->load) || width < nr / 2 || (width < nr && !(whole && rows == mr));
+        const bool buffered = !tile.norm && (width < nr / 2 || (width < nr && !(whole && rows == mr)));
         ftr__gemm_rows_of(t, i, rows, j, c);
         for (int64_t r = 0; r < mr; r++) {
             const bool there = r >= above && r < above + rows;
             tile.c[r] = !there ? none : buffered ? edge + (r - above) * nr : c[r - above];
+            if (tile.norm && g->residual) tile.residual[r] = there ? g->residual + (c[r] - (float *)g->c) : none;
         }
         if (buffered && t->load) p->simd->copy_tile(rows, width, (const float *const *)c, inside);
         tile.asks = !buffered;
         ftr__gemm_ask_ahead(t, i, j, b, &tile);
         ftr__gemm_multiply(t, i, b, b_stride, &tile);
-        if (finished) {
-            g->finish(g->finish_source, t->batch, rows, j, width, (const float *const *)(buffered ? inside : c), c);
-        } else if (buffered) {
-            p->simd->copy_tile(rows, width, (const float *const *)inside, c);
-        }
+        if (buffered) p->simd->copy_tile(rows, width, (const float *const *)inside, c);
     }
 }
 

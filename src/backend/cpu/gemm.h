@@ -32,7 +32,7 @@ typedef struct ftr__gemm {
     ftr__gemm_operand a, b;
 
     /* Operands and result are bf16. An element of an operand is then a pair of neighbours of k, a word of 32 bits that lies where
-     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `finish`
+     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `norm`
      * and nothing is `kept`. */
     bool pairs;
 
@@ -42,11 +42,10 @@ typedef struct ftr__gemm {
     void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
-    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. What was
-     * computed lies in rows `from`, which may be those of c. */
-    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                   const float *const *from, float *const *c);
-    const void *finish_source;
+    /* Done to sums before they are stored: a batch norm, of batch * n columns; `mean` NULL: none. A residual, or NULL, is laid
+     * out as c. */
+    ftr__norm_apply norm;
+    const float *residual;
 
     bool whole; /* B is packed as a whole for few rows too, so that it can be kept */
 

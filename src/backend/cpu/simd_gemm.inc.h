@@ -13,15 +13,6 @@
 #define FTR__ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5)
 #endif
 
-/* A row of vectors on its way to memory. */
-FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int32_t part, FTR__VF sum) {
-    float *c = tile->c[row] + part * FTR__W;
-    if (tile->load) sum += FTR__LOAD(c);
-    if (tile->bias) sum += FTR__LOAD(tile->bias + part * FTR__W);
-    if (tile->relu) sum = FTR__SELECT(sum < (FTR__VF){0}, (FTR__VF){0}, sum);
-    FTR__STORE(c, sum);
-}
-
 /* The result's memory is asked for before the sums are made. */
 #define FTR__TILE_ASK(i)                                                                                               \
     if (i < rows) __builtin_prefetch(tile->c[i] + tile->ask, 1);                                                       \
@@ -29,10 +20,91 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 
 /* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
 #define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
+#define FTR__TILE_LOAD(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        lo##i += whole_lo ? FTR__LOAD(tile->c[i]) : FTR__S(load_lanes)(tile->c[i], lanes_lo);                          \
+        if (!narrow)                                                                                                   \
+            hi##i += whole_hi ? FTR__LOAD(tile->c[i] + FTR__W) : FTR__S(load_lanes)(tile->c[i] + FTR__W, lanes_hi);    \
+    }
+#define FTR__TILE_BIAS(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        lo##i += FTR__LOAD(tile->bias);                                                                                \
+        if (!narrow) hi##i += FTR__LOAD(tile->bias + FTR__W);                                                          \
+    }
+#define FTR__TILE_RELU(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        lo##i = FTR__SELECT(lo##i < (FTR__VF){0}, (FTR__VF){0}, lo##i);                                                \
+        if (!narrow) hi##i = FTR__SELECT(hi##i < (FTR__VF){0}, (FTR__VF){0}, hi##i);                                   \
+    }
+#define FTR__TILE_NORM_LO(i)                                                                                           \
+    if (i < rows) lo##i = FTR__FMA(lo##i - mean, scale, shift);
+#define FTR__TILE_NORM_HI(i)                                                                                           \
+    if (i < rows) hi##i = FTR__FMA(hi##i - mean, scale, shift);
+#define FTR__TILE_RESIDUAL(i)                                                                                          \
+    if (i < rows) {                                                                                                    \
+        lo##i += FTR__S(load_lanes)(tile->residual[i], lanes_lo);                                                      \
+        if (!narrow) hi##i += FTR__S(load_lanes)(tile->residual[i] + FTR__W, lanes_hi);                                \
+    }
+#define FTR__TILE_ACTIVATE(i, kind)                                                                                    \
+    if (i < rows) {                                                                                                    \
+        lo##i = FTR__S(norm_activate)(kind, lo##i);                                                                    \
+        if (!narrow) hi##i = FTR__S(norm_activate)(kind, hi##i);                                                       \
+    }
+#define FTR__TILE_NORM_RELU(i) FTR__TILE_ACTIVATE(i, FTR_ACT_RELU)
+#define FTR__TILE_NORM_RELU6(i) FTR__TILE_ACTIVATE(i, FTR_ACT_RELU6)
+#define FTR__TILE_NORM_HARDSWISH(i) FTR__TILE_ACTIVATE(i, FTR_ACT_HARDSWISH)
+#define FTR__TILE_NORM_SILU(i) FTR__TILE_ACTIVATE(i, FTR_ACT_SILU)
 #define FTR__TILE_STORE(i)                                                                                             \
     if (i < rows) {                                                                                                    \
-        FTR__S(gemm_store)(tile, i, 0, lo##i);                                                                         \
-        if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
+        FTR__STORE(tile->c[i], lo##i);                                                                                 \
+        if (!narrow) FTR__STORE(tile->c[i] + FTR__W, hi##i);                                                           \
+    }
+#define FTR__TILE_STORE_LANES(i)                                                                                       \
+    if (i < rows) {                                                                                                    \
+        FTR__S(store_lanes)(tile->c[i], lo##i, lanes_lo);                                                              \
+        if (!narrow) FTR__S(store_lanes)(tile->c[i] + FTR__W, hi##i, lanes_hi);                                        \
+    }
+/* What is done to sums in registers on their way to memory. */
+#define FTR__TILE_END                                                                                                  \
+    const ftr__norm_apply *const norm = tile->norm;                                                                    \
+    const int64_t left_lo = norm ? tile->columns : FTR__W, left_hi = norm ? tile->columns - FTR__W : FTR__W;           \
+    const bool whole_lo = left_lo >= FTR__W, whole_hi = left_hi >= FTR__W;                                             \
+    const FTR__LANES lanes_lo = FTR__S(lanes)(left_lo), lanes_hi = FTR__S(lanes)(left_hi > 0 ? left_hi : 0);           \
+    (void)lanes_hi;                                                                                                    \
+    if (tile->load) {                                                                                                  \
+        FTR__ROWS(FTR__TILE_LOAD)                                                                                      \
+    }                                                                                                                  \
+    if (tile->bias) {                                                                                                  \
+        FTR__ROWS(FTR__TILE_BIAS)                                                                                      \
+    }                                                                                                                  \
+    if (tile->relu) {                                                                                                  \
+        FTR__ROWS(FTR__TILE_RELU)                                                                                      \
+    }                                                                                                                  \
+    if (norm) {                                                                                                        \
+        FTR__VF mean = FTR__S(load_lanes)(norm->mean, lanes_lo), scale = FTR__S(load_lanes)(norm->scale, lanes_lo);    \
+        FTR__VF shift = FTR__S(load_lanes)(norm->shift, lanes_lo);                                                     \
+        FTR__ROWS(FTR__TILE_NORM_LO)                                                                                   \
+        if (!narrow) {                                                                                                 \
+            mean = FTR__S(load_lanes)(norm->mean + FTR__W, lanes_hi);                                                  \
+            scale = FTR__S(load_lanes)(norm->scale + FTR__W, lanes_hi);                                                \
+            shift = FTR__S(load_lanes)(norm->shift + FTR__W, lanes_hi);                                                \
+            FTR__ROWS(FTR__TILE_NORM_HI)                                                                               \
+        }                                                                                                              \
+        if (tile->residual[0]) {                                                                                       \
+            FTR__ROWS(FTR__TILE_RESIDUAL)                                                                              \
+        }                                                                                                              \
+        switch (norm->activation) {                                                                                    \
+        case FTR_ACT_RELU: FTR__ROWS(FTR__TILE_NORM_RELU) break;                                                       \
+        case FTR_ACT_RELU6: FTR__ROWS(FTR__TILE_NORM_RELU6) break;                                                     \
+        case FTR_ACT_HARDSWISH: FTR__ROWS(FTR__TILE_NORM_HARDSWISH) break;                                             \
+        case FTR_ACT_SILU: FTR__ROWS(FTR__TILE_NORM_SILU) break;                                                       \
+        default: break;                                                                                                \
+        }                                                                                                              \
+    }                                                                                                                  \
+    if (whole_lo && (narrow || whole_hi)) {                                                                            \
+        FTR__ROWS(FTR__TILE_STORE)                                                                                     \
+    } else {                                                                                                           \
+        FTR__ROWS(FTR__TILE_STORE_LANES)                                                                               \
     }
 
 FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
@@ -59,7 +131,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
         a += a_stride;
         b += b_stride;
     }
-    FTR__ROWS(FTR__TILE_STORE)
+    FTR__TILE_END
 }
 
 FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segments, int64_t length,
@@ -90,7 +162,7 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
             b += b_stride;
         }
     }
-    FTR__ROWS(FTR__TILE_STORE)
+    FTR__TILE_END
 }
 
 static void FTR__S(gemm_tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
@@ -120,7 +192,20 @@ static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t lengt
 }
 #undef FTR__TILE_ASK
 #undef FTR__TILE_ZERO
+#undef FTR__TILE_LOAD
+#undef FTR__TILE_BIAS
+#undef FTR__TILE_RELU
+#undef FTR__TILE_NORM_LO
+#undef FTR__TILE_NORM_HI
+#undef FTR__TILE_RESIDUAL
+#undef FTR__TILE_ACTIVATE
+#undef FTR__TILE_NORM_RELU
+#undef FTR__TILE_NORM_RELU6
+#undef FTR__TILE_NORM_HARDSWISH
+#undef FTR__TILE_NORM_SILU
 #undef FTR__TILE_STORE
+#undef FTR__TILE_STORE_LANES
+#undef FTR__TILE_END
 
 /* Transposes 4 x 4 blocks in 16-byte vectors, which every level has. */
 typedef float FTR__S(v4) __attribute__((vector_size(16)));
