@@ -253,10 +253,15 @@ FTR__INLINE float FTR__S(gemm_lanes)(FTR__VF v) {
 
 static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]) {
     const float *const y0 = y[0], *const y1 = y[1], *const y2 = y[2], *const y3 = y[3];
+    const int64_t next = y3 - y0 + (y1 - y0); /* to the four after these */
     FTR__VF s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
     int64_t k = 0;
     for (; k + FTR__W <= depth; k += FTR__W) {
         const FTR__VF v = FTR__LOAD(x + k);
+        __builtin_prefetch(y0 + (k + next), 0, 2);
+        __builtin_prefetch(y1 + (k + next), 0, 2);
+        __builtin_prefetch(y2 + (k + next), 0, 2);
+        __builtin_prefetch(y3 + (k + next), 0, 2);
         s0 = FTR__FMA(v, FTR__LOAD(y0 + k), s0);
         s1 = FTR__FMA(v, FTR__LOAD(y1 + k), s1);
         s2 = FTR__FMA(v, FTR__LOAD(y2 + k), s2);
