@@ -9,6 +9,7 @@
 #define FTR__GEMM_ZIP 448             /* words zipped at once: a multiple of all widths of tiles */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
+#define FTR__GEMM_IN_PLACE_WHOLE 64   /* the same, if B is packed as a whole: a task has few of them */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
 #define FTR__GEMM_WHOLE (4 << 20)     /* floats of B up to which it is packed as a whole, if it is to be */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
@@ -136,10 +137,10 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.direct = ftr__gemm_is_direct(&p);
     p.panel = p.direct && g->n < nr ? nr / 2 : nr;
     if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
+    const bool few = g->whole && !g->pairs; /* for few rows too */
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
-                 (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool few = g->whole && !g->pairs; /* for few rows too */
+                 (g->n <= (few ? FTR__GEMM_IN_PLACE_WHOLE : FTR__GEMM_IN_PLACE) * nr || g->m <= 2 * mr);
     const bool shared =
         g->batch == 1 && !g->split && (g->m > 2 * mr || few) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
     p.shared_a = shared && !few && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
