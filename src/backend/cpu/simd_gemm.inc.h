@@ -2,6 +2,8 @@
 #undef FTR__SIMD_GEMM_FUNCTIONS
 
 #undef FTR__SPREAD_AHEAD
+#undef FTR__ROWS_AHEAD
+#define FTR__ROWS_AHEAD 64  /* elements of a row that interleaving asks for before it needs them */
 #define FTR__SPREAD_AHEAD 8 /* rows that packing asks for before it needs them */
 
 /* Rows of a tile: as many as leave registers for two vectors of B and one of A. */
@@ -164,6 +166,8 @@ static void FTR__S(interleave_rows)(int64_t width, int64_t depth, const float *c
     int64_t k = 0;
     for (int32_t i = 0; i < 16; i++) rows[i] = from[i < width ? i : 0];
     for (; k + 4 <= depth; k += 4, to += 4 * stride) {
+        for (int32_t i = 0; i < 4; i++) /* of each row a line, in four steps: machines do not follow 16 of them */
+            __builtin_prefetch(rows[(k & 12) + i] + k + FTR__ROWS_AHEAD);
         const __m512 r0 = FTR__S(load_parts)(rows, 0, k), r1 = FTR__S(load_parts)(rows, 1, k);
         const __m512 r2 = FTR__S(load_parts)(rows, 2, k), r3 = FTR__S(load_parts)(rows, 3, k);
         const __m512d a = (__m512d)_mm512_unpacklo_ps(r0, r1), b = (__m512d)_mm512_unpacklo_ps(r2, r3);
