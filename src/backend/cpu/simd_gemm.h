@@ -43,6 +43,11 @@ typedef struct ftr__simd_gemm {
     /* to[k * to_stride + i] = from[i][k] for i < width, k < depth. */
     void (*interleave)(int64_t width, int64_t depth, const float *const *from, float *to, int64_t to_stride);
 
+    /* Rows of `count` runs of `width` elements as tiles, `tile` elements apart, of one run each row:
+     * to[i * tile + k * width + j] = from[k * stride + i * width + j] for k < depth, i < count, j < width. */
+    void (*spread)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, int64_t tile,
+                   float *to);
+
     /* out[j] = sum over k of x[k] * y[j][k], four of them. */
     void (*dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]);
 

@@ -1,6 +1,11 @@
 /* Micro-kernels of the matrix product, and what convolution needs beside them. Included once a level. */
 #undef FTR__SIMD_GEMM_FUNCTIONS
 
+#undef FTR__SPREAD_AHEAD
+#undef FTR__ROWS_AHEAD
+#define FTR__ROWS_AHEAD 64  /* elements of a row that interleaving asks for before it needs them */
+#define FTR__SPREAD_AHEAD 8 /* rows that packing asks for before it needs them */
+
 /* Rows of a tile: as many as leave registers for two vectors of B and one of A. */
 #if FTR__SIMD_LEVEL == 3
 #define FTR__MR 14
@@ -230,6 +235,43 @@ FTR__INLINE void FTR__S(transpose4)(const float *const *from, int64_t k, float *
 }
 #undef FTR__SHUFFLE4
 
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+/* Four elements of rows i, i + 4, i + 8 and i + 12, each in a part of its own. */
+FTR__INLINE __m512 FTR__S(load_parts)(const float *const rows[16], int32_t i, int64_t k) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows[i] + k));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[i + 4] + k), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[i + 8] + k), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(rows[i + 12] + k), 3);
+}
+
+/* Up to 16 rows: 4 x 4 blocks are transposed in all four parts of a vector at once. */
+static void FTR__S(interleave_rows)(int64_t width, int64_t depth, const float *const *from, float *to, int64_t stride) {
+    const __mmask16 some = (__mmask16)((1u << width) - 1u);
+    const float *rows[16];
+    int64_t k = 0;
+    for (int32_t i = 0; i < 16; i++) rows[i] = from[i < width ? i : 0];
+    for (; k + 4 <= depth; k += 4, to += 4 * stride) {
+        for (int32_t i = 0; i < 4; i++) /* of each row a line, in four steps: machines do not follow 16 of them */
+            __builtin_prefetch(rows[(k & 12) + i] + k + FTR__ROWS_AHEAD);
+        const __m512 r0 = FTR__S(load_parts)(rows, 0, k), r1 = FTR__S(load_parts)(rows, 1, k);
+        const __m512 r2 = FTR__S(load_parts)(rows, 2, k), r3 = FTR__S(load_parts)(rows, 3, k);
+        const __m512d a = (__m512d)_mm512_unpacklo_ps(r0, r1), b = (__m512d)_mm512_unpacklo_ps(r2, r3);
+        const __m512d c = (__m512d)_mm512_unpackhi_ps(r0, r1), d = (__m512d)_mm512_unpackhi_ps(r2, r3);
+        _mm512_mask_storeu_ps(to, some, (__m512)_mm512_unpacklo_pd(a, b));
+        _mm512_mask_storeu_ps(to + stride, some, (__m512)_mm512_unpackhi_pd(a, b));
+        _mm512_mask_storeu_ps(to + 2 * stride, some, (__m512)_mm512_unpacklo_pd(c, d));
+        _mm512_mask_storeu_ps(to + 3 * stride, some, (__m512)_mm512_unpackhi_pd(c, d));
+    }
+    for (; k < depth; k++, to += stride)
+        for (int64_t i = 0; i < width; i++) to[i] = rows[i][k];
+}
+
+static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *const *from, float *to,
+                                    int64_t to_stride) {
+    for (int64_t i = 0; i < width; i += 16)
+        FTR__S(interleave_rows)(width - i < 16 ? width - i : 16, depth, from + i, to + i, to_stride);
+}
+#else
 static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *const *from, float *to,
                                     int64_t to_stride) {
     const int64_t whole = width < 4 ? 0 : depth - depth % 4;
@@ -242,6 +284,30 @@ static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *c
     for (int64_t k = whole; k < depth; k++) {
         for (int64_t i = 0; i < width; i++) to[k * to_stride + i] = from[i][k];
     }
+}
+#endif
+
+/* `width` is a constant where this is used. */
+FTR__INLINE void FTR__S(spread_rows)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride,
+                                     int64_t tile, float *to) {
+    for (int64_t k = 0; k < depth; k++, from += stride, to += width) {
+        for (int64_t i = 0; i < count * width; i += 16) __builtin_prefetch(from + FTR__SPREAD_AHEAD * stride + i);
+        for (int64_t i = 0; i < count; i++) {
+            FTR__UNROLL
+            for (int64_t j = 0; j < width; j += FTR__W)
+                FTR__STORE_SOME(to + i * tile + j, FTR__LOAD_SOME(from + i * width + j, width - j), width - j);
+        }
+    }
+}
+
+static void FTR__S(gemm_spread)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride,
+                                int64_t tile, float *to) {
+    if (width == FTR__MR)
+        FTR__S(spread_rows)(depth, count, FTR__MR, from, stride, tile, to);
+    else if (width == 2 * FTR__W)
+        FTR__S(spread_rows)(depth, count, 2 * FTR__W, from, stride, tile, to);
+    else
+        FTR__S(spread_rows)(depth, count, width, from, stride, tile, to);
 }
 
 FTR__INLINE float FTR__S(gemm_lanes)(FTR__VF v) {
@@ -292,7 +358,7 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     {                                                                                                                  \
         .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
         .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .copy_tile = FTR__S(gemm_copy_tile),         \
-        .accumulate = FTR__S(gemm_accumulate),                                                                         \
+        .accumulate = FTR__S(gemm_accumulate), .spread = FTR__S(gemm_spread),                                          \
     }
 #undef FTR__SIMD_GEMM_MR
 #if FTR__MR == 14
