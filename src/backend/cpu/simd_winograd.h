@@ -26,6 +26,13 @@ typedef struct ftr__winograd_window {
     int64_t ahead; /* elements from a pixel to one that will be needed soon */
 } ftr__winograd_window;
 
+/* Pixels of an output tile: `rows` rows of `columns`, up to four each. */
+typedef struct ftr__winograd_patch {
+    float *to;
+    int64_t row, pixel; /* elements from one to the next */
+    int64_t rows, columns;
+} ftr__winograd_patch;
+
 typedef struct ftr__simd_winograd {
     int64_t lanes; /* of a vector */
     int64_t tall;  /* rows of a tile of `sums`, which divide a vector; narrow ones have `lanes` rows */
@@ -36,9 +43,9 @@ typedef struct ftr__simd_winograd {
     /* A tile of the output's gradient, 4x4: the transpose of `output`. */
     void (*gradient)(int64_t channels, const ftr__winograd_window *from, const ftr__winograd_place *place);
 
-    /* A transformed output tile, point p of channel c at from[p * plane + c], to pixels; to[i] may be NULL. */
+    /* A transformed output tile, point p of channel c at from[p * plane + c], to its pixels. */
     void (*output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
-                   float *const to[16]);
+                   const ftr__winograd_patch *to);
 
     /* The nine taps of a filter, tap t of channel c at from[t * tap + c], to to[p * plane + c]. */
     void (*filter)(int64_t channels, const float *from, int64_t tap, float *to, int64_t plane);

@@ -161,32 +161,37 @@ static void FTR__S(winograd_gradient)(int64_t channels, const ftr__winograd_wind
 }
 
 FTR__INLINE void FTR__S(winograd_output_vector)(bool whole, int64_t c, int64_t channels, const float *from,
-                                                int64_t plane, const float *bias, bool relu, float *const to[16]) {
+                                                int64_t plane, const float *bias, bool relu,
+                                                const ftr__winograd_patch *patch) {
     const int64_t n = whole ? FTR__W : channels - c;
     const FTR__VF add = bias ? FTR__S(load_some)(bias + c, n) : (FTR__VF){0};
     FTR__VF half[24], m[6], t[4];
+    from += c;
     FTR__WUNROLL
-    for (int32_t x = 0; x < 6; x++) {
+    for (int32_t y = 0; y < 6; y++) {
         FTR__WUNROLL
-        for (int32_t y = 0; y < 6; y++) m[y] = FTR__LOAD(from + (6 * y + x) * plane + c);
+        for (int32_t x = 0; x < 6; x++) m[x] = FTR__LOAD(from + x * plane);
+        from += 6 * plane;
         FTR__S(winograd_a)(m, 1, t);
         FTR__WUNROLL
-        for (int32_t y = 0; y < 4; y++) half[6 * y + x] = t[y];
+        for (int32_t x = 0; x < 4; x++) half[6 * x + y] = t[x];
     }
     FTR__WUNROLL
-    for (int32_t y = 0; y < 4; y++) {
-        FTR__S(winograd_a)(half + 6 * y, 1, t);
+    for (int32_t x = 0; x < 4; x++) {
+        float *to = patch->to + x * patch->pixel + c;
+        if (x >= patch->columns) break;
+        FTR__S(winograd_a)(half + 6 * x, 1, t);
         FTR__WUNROLL
-        for (int32_t x = 0; x < 4; x++) {
-            FTR__VF v = t[x] + add;
+        for (int32_t y = 0; y < 4; y++) {
+            FTR__VF v = t[y] + add;
             if (relu) v = FTR__SELECT(v < (FTR__VF){0}, (FTR__VF){0}, v);
-            if (to[4 * y + x]) FTR__S(store_some)(to[4 * y + x] + c, v, n);
+            if (y < patch->rows) FTR__S(store_some)(to + y * patch->row, v, n);
         }
     }
 }
 
 static void FTR__S(winograd_output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
-                                    float *const to[16]) {
+                                    const ftr__winograd_patch *to) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W)
         FTR__S(winograd_output_vector)(true, c, channels, from, plane, bias, relu, to);

@@ -277,18 +277,19 @@ static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     const ftr__winograd *w = p->w;
     const ftr__winograd_tile at = ftr__winograd_tile_at(w, p->first + tile);
     const int64_t first = p->panel * w->gemm->nr, channels = ftr__gemm_min(p->panels * w->gemm->nr, w->o - first);
-    float *image = w->to + at.n * w->out[0] * w->out[1] * w->o + first;
-    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
-    for (int64_t i = 0; i < FTR__WINOGRAD_OUT; i++) {
-        for (int64_t k = 0; k < FTR__WINOGRAD_OUT; k++) {
-            const bool hit = at.y + i < w->out[0] && at.x + k < w->out[1];
-            pixels[i * FTR__WINOGRAD_OUT + k] = hit ? image + ((at.y + i) * w->out[1] + at.x + k) * w->o : NULL;
-        }
-    }
+    const ftr__winograd_patch patch = {.to = w->to + ((at.n * w->out[0] + at.y) * w->out[1] + at.x) * w->o + first,
+                                       .row = w->out[1] * w->o,
+                                       .pixel = w->o,
+                                       .rows = ftr__gemm_min(FTR__WINOGRAD_OUT, w->out[0] - at.y),
+                                       .columns = ftr__gemm_min(FTR__WINOGRAD_OUT, w->out[1] - at.x)};
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
-                    w->relu, pixels);
-    if (w->finish)
-        ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, NULL, pixels);
+                    w->relu, &patch);
+    if (!w->finish) return;
+    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
+    int64_t count = 0;
+    for (int64_t i = 0; i < patch.rows; i++)
+        for (int64_t k = 0; k < patch.columns; k++) pixels[count++] = patch.to + i * patch.row + k * patch.pixel;
+    ftr__conv_finish_rows(w->finish, count, first, channels, NULL, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
