@@ -59,10 +59,10 @@ typedef struct ftr__simd_winograd {
     void (*products)(int64_t rows, bool narrow, int64_t depth, const float *a, int64_t panel, const float *b, bool load,
                      float *c, int64_t c_stride);
 
-    /* c[i * c_stride + j] = c * load + sum over k < depth of a[k * lanes + i] * b[k * lanes + j], for i < tall and j < 2 lanes, the
-     * second half of b being at `b_second`; or, if that is NULL, for i < lanes and j < lanes. */
-    void (*sums)(int64_t depth, const float *a, const float *b, const float *b_second, bool load, float *c,
-                 int64_t c_stride);
+    /* c[i * c_stride + j] = c * load + sum over k < depth of a[k * a_stride + i] * b[k * b_stride + j], for i < tall and
+     * j < 2 lanes, the second half of b being at `b_second`; or, if that is NULL, for i < lanes and j < lanes. */
+    void (*sums)(int64_t depth, const float *a, int64_t a_stride, const float *b, const float *b_second,
+                 int64_t b_stride, bool load, float *c, int64_t c_stride);
 } ftr__simd_winograd;
 
 #endif

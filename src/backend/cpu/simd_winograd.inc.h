@@ -323,22 +323,24 @@ static void FTR__S(winograd_products)(int64_t rows, bool narrow, int64_t depth, 
         if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
     }
 
-FTR__INLINE void FTR__S(winograd_sums_rows)(int32_t rows, bool narrow, int64_t depth, const float *a, const float *b,
-                                            const float *b_second, bool load, float *c, int64_t c_stride) {
+FTR__INLINE void FTR__S(winograd_sums_rows)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t a_stride,
+                                            const float *b, const float *b_second, int64_t b_stride, bool load,
+                                            float *c, int64_t c_stride) {
     FTR__WLIST(FTR__WZERO)
-    for (int64_t k = 0; k < depth; k++, a += FTR__W) {
-        const FTR__VF b0 = FTR__LOAD(b + k * FTR__W), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b_second + k * FTR__W);
+    for (int64_t k = 0; k < depth; k++, a += a_stride, b += b_stride) {
+        const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b_second);
+        if (!narrow) b_second += b_stride;
         FTR__WLIST(FTR__WADD)
     }
     FTR__WLIST(FTR__WEND)
 }
 
-static void FTR__S(winograd_sums)(int64_t depth, const float *a, const float *b, const float *b_second, bool load,
-                                  float *c, int64_t c_stride) {
+static void FTR__S(winograd_sums)(int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                  const float *b_second, int64_t b_stride, bool load, float *c, int64_t c_stride) {
     if (b_second)
-        FTR__S(winograd_sums_rows)(FTR__WTALL, false, depth, a, b, b_second, load, c, c_stride);
+        FTR__S(winograd_sums_rows)(FTR__WTALL, false, depth, a, a_stride, b, b_second, b_stride, load, c, c_stride);
     else
-        FTR__S(winograd_sums_rows)(FTR__W, true, depth, a, b, b_second, load, c, c_stride);
+        FTR__S(winograd_sums_rows)(FTR__W, true, depth, a, a_stride, b, b_second, b_stride, load, c, c_stride);
 }
 #undef FTR__WLIST
 #undef FTR__WZERO

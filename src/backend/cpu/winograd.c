@@ -357,7 +357,8 @@ static void ftr__winograd_add_point(const ftr__winograd_sums *s, const float *x_
     for (int64_t c = 0; c < s->c; c += 2 * lanes) {
         const float *b = x + c / lanes * panel, *second = c + lanes < s->c ? b + panel : NULL;
         for (int64_t o = begin; o < end; o += second ? simd->tall : lanes)
-            simd->sums(tiles, dy + o / lanes * panel + o % lanes, b, second, load, sums + o * s->c + c, s->c);
+            simd->sums(tiles, dy + o / lanes * panel + o % lanes, lanes, b, second, lanes, load, sums + o * s->c + c,
+                       s->c);
     }
 }
 
