@@ -560,6 +560,18 @@ static const conv_case conv_cases[] = {
     {"large 3x3, 32 to 32", {1, 16, 16, 32}, 32, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large deep", {1, 6, 7, 130}, 70, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 3x3, 16 to 16", {9, 16, 17, 16}, 16, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 3x3, 40 to 24", {5, 23, 24, 40}, 24, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large stride 2, 16 to 32", {3, 17, 18, 16}, 32, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large stride 2, 32 to 64", {2, 16, 17, 32}, 64, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 2x3, 48 to 16",
+     {2, 12, 20, 48},
+     16,
+     {2, 3},
+     {.stride = {1, 2}, .dilation = {2, 1}, .padding = {0, 1, 3, 1}},
+     OP_LARGE},
+    {"large 3 to 32", {3, 9, 10, 3}, 32, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 5 to 16", {17, 11, 9, 5}, 16, {3, 3}, {.dilation = {2, 1}, .padding = {1, 2, 1, 0}}, OP_LARGE},
     {"large dilated", {1, 25, 24, 8}, 17, {3, 3}, {.dilation = {3, 2}, .padding = {2, 3, 2, 1}}, OP_LARGE},
 };
 
