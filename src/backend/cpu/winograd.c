@@ -1,7 +1,8 @@
 /* Winograd's form of 3x3 convolutions. A block of tiles is transformed, meets each of the 36 points' matrices of the
  * transformed filters, and is transformed back, all in the scratch memory of one worker. The weight's gradient is the
  * transpose: blocks of tiles of x and of dy are transformed by all, then each point sums its products over the block's tiles,
- * block after block, so that the order of the sums is that of the tiles. */
+ * block after block, so that the order of the sums is that of the tiles. Where one block has all tiles, some output channels
+ * at a time are summed and transformed back, which takes less memory. */
 #include "backend/cpu/winograd.h"
 
 #include "backend/cpu/gemm.h"
@@ -17,6 +18,7 @@
 #define FTR__WINOGRAD_SUM 128         /* tiles of a block of the weight's gradient */
 #define FTR__WINOGRAD_GROUP 8         /* tiles of a task that transforms such a block */
 #define FTR__WINOGRAD_ROWS 64         /* output channels of a task that sums products */
+#define FTR__WINOGRAD_SUMS (5 << 18)  /* floats of sums in hand at most, if one block has all tiles */
 
 /* A convolution from `from` [n, in, c] to `to` [n, out, o]; that of the input's gradient goes from dy to dx. */
 typedef struct ftr__winograd {
@@ -114,6 +116,7 @@ typedef struct ftr__winograd_sums {
     int64_t c;            /* input channels, rounded up to panels */
     int64_t block;        /* tiles */
     int64_t first, tiles; /* of the block in hand */
+    int64_t rows, row;    /* output channels whose sums are in hand: how many at most, the first */
     const float *dy;
     float *dw;
     float *x_tiles, *dy_tiles, *sums;
@@ -124,6 +127,8 @@ static ftr__winograd_sums ftr__winograd_sums_make(const ftr__cpu *cpu, const ftr
     s.o = ftr__winograd_round(s.of.o, s.of.simd->lanes);
     s.c = ftr__winograd_round(s.of.c, s.of.gemm->nr);
     s.block = ftr__gemm_min(s.of.count, FTR__WINOGRAD_SUM);
+    const int64_t fit = FTR__WINOGRAD_SUMS / (FTR__WINOGRAD_POINTS * s.c) / FTR__WINOGRAD_ROWS * FTR__WINOGRAD_ROWS;
+    s.rows = s.block < s.of.count ? s.o : ftr__gemm_min(ftr__gemm_max(fit, FTR__WINOGRAD_ROWS), s.o);
     return s;
 }
 
@@ -133,7 +138,7 @@ size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__win
         return ftr__winograd_bytes(ftr__gemm_max(s.c, s.o)) +
                ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) +
                ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.o * s.c);
+               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.rows * s.c);
     }
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
     return ftr__winograd_bytes(w.wide_c) + ftr__winograd_filter_bytes(&w) +
@@ -338,22 +343,23 @@ static void ftr__winograd_transform_task(void *arg, int64_t task, int32_t worker
 static void ftr__winograd_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
     const ftr__winograd *w = &s->of;
-    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes, groups = ftr__gemm_ceil(s->o, FTR__WINOGRAD_ROWS);
-    const int64_t point = task / groups, begin = task % groups * FTR__WINOGRAD_ROWS;
-    const int64_t end = ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->o);
+    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes, groups = ftr__gemm_ceil(s->rows, FTR__WINOGRAD_ROWS);
+    const int64_t point = task / groups, begin = s->row + task % groups * FTR__WINOGRAD_ROWS;
+    const int64_t end = ftr__gemm_min(ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->row + s->rows), s->o);
     const float *x = s->x_tiles + point * s->block * s->c, *dy = s->dy_tiles + point * s->block * s->o;
-    float *sums = s->sums + point * s->o * s->c;
+    float *sums = s->sums + point * s->rows * s->c;
     (void)worker;
     for (int64_t c = 0; c < s->c; c += nr)
         for (int64_t o = begin; o < end; o += w->simd->rows)
             w->simd->products(s->tiles, dy + o / lanes * lanes * s->block + o % lanes, x + c * s->block, s->first > 0,
-                              sums + o * s->c + c, s->c);
+                              sums + (o - s->row) * s->c + c, s->c);
 }
 
 static void ftr__winograd_finish_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
     (void)worker;
-    s->of.simd->filter_gradient(s->of.c, s->sums + task * s->c, s->o * s->c, s->dw + task * 9 * s->of.c, s->of.c);
+    s->of.simd->filter_gradient(s->of.c, s->sums + task * s->c, s->rows * s->c, s->dw + (s->row + task) * 9 * s->of.c,
+                                s->of.c);
 }
 
 /* Lanes of a panel that no channel has: a transform writes vectors, which may leave the panel's second one out. */
@@ -374,11 +380,15 @@ void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, cons
     s.sums = s.dy_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) / sizeof(float);
     memset(workspace, 0, zeros);
     ftr__winograd_clear_panel(&s);
-    const int64_t groups = ftr__gemm_ceil(s.o, FTR__WINOGRAD_ROWS);
+    const int64_t sums = FTR__WINOGRAD_POINTS * ftr__gemm_ceil(s.rows, FTR__WINOGRAD_ROWS);
     for (s.first = 0; s.first < s.of.count; s.first += s.block) {
         s.tiles = ftr__gemm_min(s.block, s.of.count - s.first);
         ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.tiles, FTR__WINOGRAD_GROUP), ftr__winograd_transform_task, &s);
-        ftr__pool_run(cpu->pool, FTR__WINOGRAD_POINTS * groups, ftr__winograd_sums_task, &s);
+        if (s.first + s.block < s.of.count) ftr__pool_run(cpu->pool, sums, ftr__winograd_sums_task, &s);
     }
-    ftr__pool_run(cpu->pool, s.of.o, ftr__winograd_finish_task, &s);
+    s.first -= s.block;
+    for (s.row = 0; s.row < s.of.o; s.row += s.rows) {
+        ftr__pool_run(cpu->pool, sums, ftr__winograd_sums_task, &s);
+        ftr__pool_run(cpu->pool, ftr__gemm_min(s.rows, s.of.o - s.row), ftr__winograd_finish_task, &s);
+    }
 }
