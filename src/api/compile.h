@@ -107,7 +107,9 @@ typedef enum ftr_fusion {
                                    * convolution before it */
     FTR_FUSE_ATTENTION = 1 << 6,  /* "attention": attention reads queries, keys and values, and writes their gradients,
                                    * where they lie in one tensor */
-    FTR_FUSE_ALL = (1 << 7) - 1
+    FTR_FUSE_INPUT = 1 << 7,      /* "input": the gradient of a 1x1 convolution's weight computes its input again while it
+                                   * reads it (batch norm and ReLU, a scale of each image's channels), which is not kept then */
+    FTR_FUSE_ALL = (1 << 8) - 1
 } ftr_fusion;
 
 /* Called after each pass with the graph as it then is (print it with ftr_graph_print()). */
