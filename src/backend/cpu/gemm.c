@@ -380,7 +380,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
     if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
-    if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
+    if (b->at && !b->change && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
         *stride = b->stride; /* read once: a copy does not pay */
         return (const float *)b->at(b->source, t->batch, t->k, j);
     }
