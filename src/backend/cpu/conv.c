@@ -162,8 +162,18 @@ static void ftr__gather_pack_pairs(const void *source, int64_t batch, int64_t fi
 /* ------------------------------------------------------------------------------------------------------------------
  * The three products. */
 
+/* What was done to the input of a 1x1 convolution before, and is done again while a weight's gradient reads it. */
+typedef struct ftr__conv_input {
+    const ftr__simd_math *math;
+    const float *mean, *scale, *shift; /* of a batch norm; NULL: none */
+    ftr_activation activation;
+    const float *factors; /* of each image's channels; NULL: none */
+    int64_t pixels, channels;
+} ftr__conv_input;
+
 /* A product and what its operands point to. */
 typedef struct ftr__conv_product {
+    ftr__conv_input input;
     ftr__gather gather;
     ftr__gemm_matrix plain, other;
     ftr__gemm gemm;
@@ -299,8 +309,44 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, c
     ftr__conv_use_gather(p);
 }
 
-/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const void *memory,
+/* ftr__gemm_operand.change */
+static void ftr__conv_change(const void *source, int64_t k, int64_t first, int64_t count, const float *from,
+                             float *to) {
+    const ftr__conv_input *in = (const ftr__conv_input *)source;
+    if (in->mean)
+        in->math->norm_apply(1, count, from, in->mean + first, in->scale + first, in->shift + first, NULL,
+                             in->activation, to);
+    if (in->factors)
+        in->math->binary[FTR__BINARY_MUL][FTR__OPERANDS_ROWS](count, in->mean ? to : from,
+                                                              in->factors + k / in->pixels * in->channels + first, to);
+}
+
+static bool ftr__conv_changes_input(const ftr_kernel_call *call) {
+    return ftr__optional_input(call, 2) != NULL || ftr__optional_input(call, 6) != NULL;
+}
+
+/* gamma / std for each channel lies in `scale`. */
+static void ftr__conv_use_input(const ftr_kernel_call *call, const ftr__conv *v, float *scale, ftr__conv_product *p) {
+    const ftr_view *gamma = ftr__optional_input(call, 2), *factors = ftr__optional_input(call, 6);
+    p->input = (ftr__conv_input){.math = &ftr__cpu_of(call)->simd->math,
+                                 .activation = call->attr->conv.activation,
+                                 .factors = factors ? factors->data : NULL,
+                                 .pixels = v->out[0] * v->out[1],
+                                 .channels = v->c};
+    if (gamma) {
+        p->input.scale = scale;
+        p->input.shift = call->in[3].data;
+        p->input.mean = call->in[4].data;
+    }
+    for (int64_t c = 0; c < v->c && gamma && scale; c++)
+        scale[c] = (float)((double)((const float *)gamma->data)[c] * (double)((const float *)call->in[5].data)[c]);
+    p->gemm.b.change = ftr__conv_change;
+    p->gemm.b.change_source = &p->input;
+}
+
+/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros;
+ * for an input that is changed it is written. */
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, void *memory,
                                       ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
     const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
@@ -325,6 +371,7 @@ static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__co
         p->gemm.b = (ftr__gemm_operand){.source = &p->gather, .pack = bf16 ? ftr__gather_pack_pairs : ftr__gather_pack};
     else
         p->gemm.b = bf16 ? ftr__gemm_pairs_lines_together(&p->plain) : ftr__gemm_lines_together(&p->plain);
+    if (ftr__conv_changes_input(call)) ftr__conv_use_input(call, v, (float *)memory, p);
 }
 
 /* weight[o, tap, c] as lines c and k = (tap of the phase, o). */
@@ -638,14 +685,15 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* Bytes of padded images, or of zeros for bf16. */
+/* Bytes of padded images, of zeros for bf16, or of what a changed input needs. */
 static size_t ftr__conv_weight_memory(const ftr_kernel_call *call, const ftr__conv *v) {
+    if (ftr__conv_changes_input(call)) return ftr__gemm_align((size_t)v->c * sizeof(float));
     return ftr__conv_bf16(call) ? ftr__conv_zeros(v->cg) : ftr__conv_thin_bytes(call, v);
 }
 
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
+    if (!ftr__conv_changes_input(call) && ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
     if (ftr__conv_is_summed(call, &v)) return ftr__conv_summed_workspace(call, &v);
@@ -656,7 +704,7 @@ size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) {
+    if (!ftr__conv_changes_input(call) && ftr__conv_is_depthwise(&v)) {
         ftr__depthwise_weight_gradient(call, &v);
         return FTR_OK;
     }
@@ -697,7 +745,7 @@ static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
 bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
-        call->out[0].dtype != FTR_BF16)
+        call->out[0].dtype != FTR_BF16 || (pass == FTR__WINOGRAD_WEIGHT && ftr__conv_changes_input(call)))
         return false;
     const ftr__conv v = ftr__conv_of(call, pass);
     if (ftr__conv_is_depthwise(&v) || (pass == FTR__WINOGRAD_FORWARD && ftr__conv_finish_bytes(call) > 0) ||
@@ -709,6 +757,7 @@ bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
 const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     const ftr__conv v = ftr__conv_of(call, pass);
+    if (pass == FTR__WINOGRAD_WEIGHT && ftr__conv_changes_input(call)) return "product";
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
     const bool winograd = !ftr__cpu_conv2d_takes_bf16(call) && ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 1.0);
     if (winograd) return "winograd 4x4";

@@ -121,7 +121,7 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
-    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr &&
+    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && !g->b.change && g->m >= p->simd->mr &&
            g->n >= p->simd->nr / 2 && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
@@ -203,12 +203,14 @@ static void ftr__gemm_pack_tiles(const ftr__simd_gemm *simd, const ftr__gemm_ope
 static void ftr__gemm_pack(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
                            int64_t count, int64_t width, int64_t k, int64_t depth, const float **pointers, float *to) {
     if (depth <= 0) return;
-    if (x->at && !p->gemm->pairs) {
+    if (x->at && !x->change && !p->gemm->pairs) {
         ftr__gemm_pack_tiles(p->simd, x, batch, first, count, width, k, depth, 0, to);
         return;
     }
     if (x->pack) {
         x->pack(x->source, batch, first, count, width, k, depth, to);
+        for (int64_t d = 0; d < depth && x->change; d++, to += width)
+            x->change(x->change_source, k + d, first, count, to, to);
         return;
     }
     const int64_t run = x->segment, s0 = k / run, s1 = (k + depth - 1) / run;
@@ -252,6 +254,23 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
     return ftr__gemm_max(depth, 0);
 }
 
+/* The same of lines that are changed. */
+static void ftr__gemm_change_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count,
+                                   int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    const float *from = (const float *)x->at(x->source, batch, k, first);
+    const int64_t chunk = FTR__GEMM_ZIP / width * width;
+    float row[FTR__GEMM_ZIP];
+    for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
+        for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
+        for (int64_t i = 0; i < count; i += chunk) {
+            const int64_t some = ftr__gemm_min(chunk, count - i), tiles = ftr__gemm_ceil(some, width);
+            x->change(x->change_source, k + d, first + i, some, from + i, row);
+            for (int64_t r = some; r < tiles * width; r++) row[r] = 0;
+            ftr__gemm_scatter(tiles, width, row, tile, to + i / width * tile);
+        }
+    }
+}
+
 /* The same of pairs. */
 static void ftr__gemm_zip_tiles(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
                                 int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
@@ -277,6 +296,8 @@ static void ftr__gemm_pack_lines(const ftr__gemm_plan *p, const ftr__gemm_operan
                                  int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
     if (p->gemm->pairs)
         ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, tile, to);
+    else if (x->change)
+        ftr__gemm_change_tiles(x, batch, first, count, width, k, depth, tile, to);
     else
         ftr__gemm_pack_tiles(p->simd, x, batch, first, count, width, k, depth, tile, to);
 }
@@ -361,7 +382,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
     if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
-    if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
+    if (b->at && !b->change && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
         *stride = b->stride; /* read once: a copy does not pay */
         return (const float *)b->at(b->source, t->batch, t->k, j);
     }

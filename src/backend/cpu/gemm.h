@@ -25,6 +25,10 @@ typedef struct ftr__gemm_operand {
      * pair k, and the second `stride` further on, if there is one: `elements` are all. */
     const void *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride, elements;
+    /* With `at`, not of pairs; NULL: nothing. What is done to elements k of `count` lines from `first` on while they are packed;
+     * `to` may be `from`. */
+    void (*change)(const void *source, int64_t k, int64_t first, int64_t count, const float *from, float *to);
+    const void *change_source;
 } ftr__gemm_operand;
 
 typedef struct ftr__gemm {
