@@ -107,7 +107,9 @@ typedef enum ftr_fusion {
                                    * convolution before it */
     FTR_FUSE_ATTENTION = 1 << 6,  /* "attention": attention reads queries, keys and values, and writes their gradients,
                                    * where they lie in one tensor */
-    FTR_FUSE_ALL = (1 << 7) - 1
+    FTR_FUSE_INPUT = 1 << 7,      /* "input": the gradient of a 1x1 convolution's weight computes its input again while it
+                                   * reads it (batch norm and ReLU, a scale of each image's channels), which is not kept then */
+    FTR_FUSE_ALL = (1 << 8) - 1
 } ftr_fusion;
 
 /* Called after each pass with the graph as it then is (print it with ftr_graph_print()). */
@@ -156,8 +158,7 @@ typedef struct ftr_compile_desc {
  * scope that fits counts). Of a segment what comes in and what goes out is stored, everything between is recomputed. Both
  * together recompute at least what the patterns say. */
 
-/* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
- * gradients_of) lie in one arena in order of declaration.
+/* Compiles a graph. The caller owns *plan.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
  * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing, a word
  * of FASTTRAIN_NO_FUSE that is no fusion);
@@ -173,8 +174,10 @@ typedef struct ftr_memory {
     size_t parameters;
     size_t gradients;
     size_t optimizer_state; /* sums of gradients and averages included */
-    size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
-    size_t workspace;   /* scratch of the node that needs most; without gradients also the weights as kernels like them, which
+    size_t activations; /* inputs, constants, results, all intermediate values and large scratch of nodes, reused where
+                         * lifetimes allow: what they take beyond the memory of the gradients, in which they lie until those
+                         * are computed */
+    size_t workspace;   /* small scratch, which all nodes share; without gradients also the weights as kernels like them, which
                          * are made anew only when the weights have changed; not with a memory_budget */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */

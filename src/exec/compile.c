@@ -280,6 +280,61 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
     return status && graph->status ? ftr__error(plan->context, status, "%s", graph->message) : status;
 }
 
+/* ------------------------------------------------------------------------------------------------------- scratch -- */
+
+static ftr_view ftr__shape_view(const ftr_plan *plan, int32_t value) {
+    if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
+    const ftr__value *v = &plan->graph->values[value];
+    return (ftr_view){.dtype = v->dtype, .shape = v->shape, .count = ftr_shape_count(&v->shape)};
+}
+
+/* Of the op's random numbers, if it draws any. */
+static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
+    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+}
+
+/* A node's call without memory; `view` has room for its inputs and outputs. */
+static ftr_kernel_call ftr__call_of(const ftr_plan *plan, const ftr__node *node, ftr_view *view) {
+    for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__shape_view(plan, node->in[i]);
+    for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__shape_view(plan, node->first_out + i);
+    return (ftr_kernel_call){.context = plan->context,
+                             .backend = plan->context->backend_state,
+                             .op = node->op,
+                             .name = node->name,
+                             .attr = &node->attr,
+                             .in = view,
+                             .in_count = node->in_count,
+                             .out = view + node->in_count,
+                             .out_count = node->out_count,
+                             .seed = ftr__seed_of(plan->context, node->op)};
+}
+
+/* What each node of the order needs besides its inputs and outputs: memory is planned with it. A reshape may be no more than a
+ * view; what lacks a kernel is reported when the steps are made. */
+static ftr_status ftr__find_scratch(ftr_plan *plan) {
+    const size_t count = (size_t)plan->order_count + 1;
+    size_t views = 1;
+    for (int32_t s = 0; s < plan->order_count; s++) {
+        const ftr__node *node = &plan->graph->nodes[plan->order[s]];
+        const size_t needed = (size_t)(node->in_count + node->out_count);
+        if (needed > views) views = needed;
+    }
+    plan->scratch = ftr__arena_alloc(&plan->arena, count * sizeof *plan->scratch);
+    ftr_view *view = ftr__arena_alloc(&plan->arena, views * sizeof *view);
+    if (!plan->scratch || !view) return ftr__compile_out_of_memory(plan, count * sizeof *plan->scratch);
+    ftr_status status = FTR_OK;
+    for (int32_t s = 0; s < plan->order_count && !status; s++) {
+        const ftr__node *node = &plan->graph->nodes[plan->order[s]];
+        const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
+        const ftr_kernel_call call = ftr__call_of(plan, node, view);
+        plan->scratch[s] = (ftr__scratch){.bytes = 0};
+        if (node->op == FTR_OP_reshape || !kernel->run) continue;
+        if (kernel->check) status = kernel->check(&call);
+        if (!status && kernel->workspace) plan->scratch[s].bytes = kernel->workspace(&call);
+    }
+    return status;
+}
+
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
 static ftr_status ftr__run_recompute(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
@@ -300,7 +355,9 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 3: status = ftr__pass_fuse(plan, desc->no_fuse); break;
         case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
-        default: status = ftr__pass_memplan(plan); break;
+        default:
+            status = ftr__find_scratch(plan);
+            if (!status) status = ftr__pass_memplan(plan);
         }
         if (status) return status;
         if (desc->on_pass) desc->on_pass(desc->on_pass_user, names[i], plan->graph);
@@ -311,19 +368,10 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
 /* --------------------------------------------------------------------------------------------------------- steps -- */
 
 static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
-    if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
-    const ftr__value *v = &plan->graph->values[value];
+    ftr_view view = ftr__shape_view(plan, value);
     const ftr__slot *slot = &plan->slots[value];
-    unsigned char *base = plan->memory[slot->place];
-    return (ftr_view){.data = base ? base + slot->offset : NULL,
-                      .dtype = v->dtype,
-                      .shape = v->shape,
-                      .count = ftr_shape_count(&v->shape)};
-}
-
-/* Of the op's random numbers, if it draws any. */
-static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
-    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+    if (value && plan->memory[slot->place]) view.data = plan->memory[slot->place] + slot->offset;
+    return view;
 }
 
 /* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
@@ -336,33 +384,21 @@ static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
     return weight->variable >= 0;
 }
 
-static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
-    const ftr__node *node = &plan->graph->nodes[node_index];
+static ftr_status ftr__make_step(ftr_plan *plan, int32_t place, ftr__step *step) {
+    const ftr__node *node = &plan->graph->nodes[plan->order[place]];
     const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
+    const size_t workspace = plan->scratch[place].bytes;
     if (!kernel->run)
         return ftr__error(plan->context, FTR_ERROR_UNSUPPORTED, "%s '%s': the %s backend has no kernel for it",
                           ftr_op_name(node->op), node->name, plan->context->backend->name);
     const size_t views = (size_t)(node->in_count + node->out_count);
     ftr_view *view = ftr__arena_alloc(&plan->arena, views * sizeof *view);
     if (!view) return ftr__compile_out_of_memory(plan, views * sizeof *view);
-    step->node = node_index;
+    step->node = plan->order[place];
+    step->place = place;
     step->run = kernel->run;
-    step->call = (ftr_kernel_call){.context = plan->context,
-                                   .backend = plan->context->backend_state,
-                                   .op = node->op,
-                                   .name = node->name,
-                                   .attr = &node->attr,
-                                   .in = view,
-                                   .in_count = node->in_count,
-                                   .out = view + node->in_count,
-                                   .out_count = node->out_count,
-                                   .seed = ftr__seed_of(plan->context, node->op)};
-    for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
-    for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
-    const ftr_status status = kernel->check ? kernel->check(&step->call) : FTR_OK;
-    if (status) return status;
-    const size_t workspace = kernel->workspace ? kernel->workspace(&step->call) : 0;
-    if (workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
+    step->call = ftr__call_of(plan, node, view);
+    if (workspace <= FTR__SCRATCH_SHARED && workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
     if (!kernel->kept || !ftr__weights_stay(plan, node)) return FTR_OK;
     step->kept_offset = plan->packed_bytes;
     step->kept_bytes = kernel->kept(&step->call);
@@ -386,7 +422,7 @@ static ftr_status ftr__make_steps(ftr_plan *plan) {
     ftr_status status = FTR_OK;
     for (int32_t i = 0; i < plan->order_count && !status; i++)
         if (!ftr__is_alias(plan, &plan->graph->nodes[plan->order[i]]))
-            status = ftr__make_step(plan, plan->order[i], &plan->steps[plan->step_count++]);
+            status = ftr__make_step(plan, i, &plan->steps[plan->step_count++]);
     while (plan->micro_end < plan->step_count && ftr__stage_of(plan, plan->micro_end) < FTR__STAGE_UPDATE)
         plan->micro_end++;
     plan->update_end = plan->micro_end;
@@ -429,7 +465,7 @@ static ftr_status ftr__allocate_place(const ftr_plan *plan, const char *what, si
 }
 
 static ftr_status ftr__allocate_memory(ftr_plan *plan) {
-    static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "gradients", "activations"};
+    static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "activations"};
     plan->memory[FTR__PLACE_VARIABLE] = plan->source->variable_memory;
     ftr_status status = ftr__allocate_place(plan, "workspace", plan->workspace_bytes, &plan->workspace);
     if (!status) status = ftr__allocate_place(plan, "weights of kernels", plan->packed_bytes, &plan->packed);
@@ -441,7 +477,7 @@ static ftr_status ftr__allocate_memory(ftr_plan *plan) {
     return status;
 }
 
-/* Steps were made without memory so that the kernels could say what workspace they need; now they get their pointers. */
+/* Steps were made without memory; now they get their pointers. */
 static void ftr__bind_steps(ftr_plan *plan) {
     for (int32_t s = 0; s < plan->step_count; s++) {
         ftr__step *step = &plan->steps[s];
@@ -450,7 +486,10 @@ static void ftr__bind_steps(ftr_plan *plan) {
         for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
         for (int32_t i = 0; i < node->out_count; i++)
             view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
-        step->call.workspace = plan->workspace;
+        const ftr__scratch *scratch = &plan->scratch[step->place];
+        step->call.workspace = scratch->bytes > FTR__SCRATCH_SHARED
+                                   ? plan->memory[FTR__PLACE_ACTIVATION] + scratch->offset
+                                   : plan->workspace;
         step->call.kept = step->kept_bytes ? plan->packed + step->kept_offset : NULL;
     }
 }
@@ -509,7 +548,7 @@ static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ft
 static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, size_t budget, int32_t trial) {
     enum { TRIALS = 16 };
     const size_t over = memory->total - budget, step = over + over / 4 * (size_t)trial;
-    const size_t now = trial > 0 ? plan->recomputed.live : memory->activations;
+    const size_t now = trial > 0 ? plan->recomputed.live : plan->bytes[FTR__PLACE_ACTIVATION];
     return now > step && trial < TRIALS ? now - step : 0;
 }
 
@@ -585,9 +624,9 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     ftr_memory memory = {0};
     if (!plan) return memory;
     memory.parameters = plan->variable_bytes;
-    memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
+    memory.gradients = plan->gradient_bytes;
     memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
-    memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
+    memory.activations = plan->bytes[FTR__PLACE_ACTIVATION] - plan->gradient_bytes;
     memory.workspace = plan->workspace_bytes + plan->packed_bytes;
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
     memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +

@@ -8,7 +8,6 @@ static const char *ftr__place_name(ftr__place place) {
     case FTR__PLACE_NONE: return "none";
     case FTR__PLACE_VARIABLE: return "parameters";
     case FTR__PLACE_STATE: return "optimizer";
-    case FTR__PLACE_GRADIENT: return "gradients";
     case FTR__PLACE_ACTIVATION: return "activations";
     case FTR__PLACE_COUNT: break;
     }

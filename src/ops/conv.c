@@ -457,6 +457,35 @@ ftr_status ftr__infer_conv2d_grad_input(ftr__infer *s) {
     return ftr__set_output(s, 0, s->in[0]->dtype, &dx);
 }
 
+/* What was done to x before the convolution: inputs 2 to 5 are a batch norm's, input 6 scales each image's channels. */
+static ftr_status ftr__check_conv_input(ftr__infer *s, const ftr_shape *x) {
+    static const char *const words[] = {"gamma", "beta", "mean", "1/std"};
+    const ftr_op_attr *attr = &s->node->attr;
+    const int64_t channels = x->dim[3];
+    ftr_status status = FTR_OK;
+    int32_t vectors = 0;
+    for (int32_t i = 2; i < 6 && i < s->in_count && status == FTR_OK; i++) {
+        if (s->in[i] == NULL) continue;
+        status = ftr__check_wide_vector(s, i, words[i - 2], channels);
+        vectors++;
+    }
+    const bool scaled = s->in_count > 6 && s->in[6] != NULL;
+    if (status != FTR_OK || (vectors == 0 && !scaled)) return status;
+    if (vectors != 0 && vectors != 4)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "%d of a batch norm's gamma, beta, mean and 1/std, expected all", (int)vectors);
+    for (int32_t i = 0; i < 2; i++)
+        if (attr->conv.kernel[i] != 1 || attr->conv.stride[i] != 1 || attr->conv.padding[2 * i] != 0 ||
+            attr->conv.groups != 1)
+            return ftr__infer_error(
+                s, FTR_ERROR_UNSUPPORTED,
+                "the input is computed anew for a 1x1 convolution of stride 1 without padding and groups alone");
+    const ftr_shape factors = FTR_SHAPE(x->dim[0], 1, 1, channels);
+    if (scaled && !ftr_shape_equal(&s->in[6]->shape, &factors))
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "factors must have the shape [n, 1, 1, c] of the input");
+    return scaled ? ftr__check_same_type(s, 1, 6, "input", "factors") : FTR_OK;
+}
+
 ftr_status ftr__infer_conv2d_grad_weight(ftr__infer *s) {
     const ftr_shape *dy = &s->in[0]->shape, *x = &s->in[1]->shape;
     ftr_status status = ftr__check_rank(s, 0, "dy", 4, "n, oh, ow, o");
@@ -464,6 +493,7 @@ ftr_status ftr__infer_conv2d_grad_weight(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__check_float(s, 0, "dy");
     if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "input");
     if (status == FTR_OK) status = ftr__check_conv_attr(s);
+    if (status == FTR_OK) status = ftr__check_conv_input(s, x);
     if (status != FTR_OK) return status;
     const ftr_op_attr *attr = &s->node->attr;
     ftr_shape dw = FTR_SHAPE(dy->dim[3], attr->conv.kernel[0], attr->conv.kernel[1], x->dim[3] / attr->conv.groups);

@@ -217,6 +217,69 @@ static void ftr__fuse_conv_norm(ftr__fuser *f, ftr__node *norm) {
     ftr__remove(f, norm, conv->first_out);
 }
 
+/* Whether the backward pass reads a value as any node but `except` does. */
+static bool ftr__is_read_backward(const ftr__fuser *f, int32_t value, const ftr__node *except) {
+    for (int32_t n = 0; n < f->graph->node_count; n++) {
+        const ftr__node *node = &f->graph->nodes[n];
+        if (!f->needed[n] || node->dead || !node->backward || node == except) continue;
+        for (int32_t i = 0; i < node->in_count; i++)
+            if (node->in[i] == value) return true;
+    }
+    return false;
+}
+
+/* x * factors [n, 1, 1, c]: the inputs by number; false if the node is no such. */
+static bool ftr__is_channel_scale(const ftr_graph *graph, const ftr__node *node, int32_t *x, int32_t *factors) {
+    if (node->op != FTR_OP_mul) return false;
+    const ftr_shape *out = &graph->values[node->first_out].shape;
+    for (int32_t k = 0; k < 2 && out->rank == 4; k++) {
+        const ftr_shape expected = FTR_SHAPE(out->dim[0], 1, 1, out->dim[3]);
+        *x = node->in[k];
+        *factors = node->in[1 - k];
+        if (ftr_shape_equal(&graph->values[*x].shape, out) &&
+            ftr_shape_equal(&graph->values[*factors].shape, &expected))
+            return true;
+    }
+    return false;
+}
+
+/* relu(batch_norm(x)) of this batch's statistics, and no more. */
+static bool ftr__is_norm_relu(const ftr__node *norm, int32_t value) {
+    return norm->op == FTR_OP_batch_norm && norm->first_out == value && norm->attr.norm.training &&
+           norm->attr.norm.activation == FTR_ACT_RELU && !(norm->in_count > 6 && norm->in[6]);
+}
+
+/* conv2d_grad_weight(dy, relu(batch_norm(x))) and conv2d_grad_weight(dy, x * factors) of 1x1 convolutions in f32: what is kept
+ * for the gradient is x, which other gradients read too, and what was done to it is done again. */
+static void ftr__fuse_input(ftr__fuser *f, ftr__node *grad) {
+    const ftr_op_attr *attr = &grad->attr;
+    const int32_t value = grad->in[1];
+    const ftr__node *maker = &f->graph->nodes[f->graph->values[value].node];
+    int32_t x = maker->in_count > 0 ? maker->in[0] : 0, factors = 0;
+    for (int32_t d = 0; d < 2; d++)
+        if (attr->conv.kernel[d] != 1 || attr->conv.stride[d] != 1 || attr->conv.padding[2 * d] != 0 ||
+            attr->conv.padding[2 * d + 1] != 0)
+            return;
+    const bool norm = ftr__is_norm_relu(maker, value);
+    if (attr->conv.groups != 1 || grad->in_count > 2 || f->graph->values[value].dtype != FTR_F32 || maker->dead ||
+        maker->backward || (!norm && !ftr__is_channel_scale(f->graph, maker, &x, &factors)) ||
+        f->graph->values[x].dtype != FTR_F32 || ftr__is_read_backward(f, value, grad) ||
+        !ftr__is_read_backward(f, x, grad) || !ftr__widen_inputs(f, grad, 7))
+        return;
+    grad->in[1] = x;
+    grad->in[6] = factors;
+    if (norm) {
+        grad->in[2] = maker->in[1];
+        grad->in[3] = maker->in[2];
+        grad->in[4] = maker->first_out + 1;
+        grad->in[5] = maker->first_out + 3;
+        grad->attr.conv.activation = FTR_ACT_RELU;
+    }
+    for (int32_t i = 1; i < 7; i++) f->uses[grad->in[i]]++;
+    f->uses[value]--;
+    grad->fused = norm ? "batch_norm, relu" : "mul";
+}
+
 /* Whether a slice or its gradient is about number `index` of three equal parts of the last dimension of x. */
 static bool ftr__is_third(const ftr__node *node, const ftr_shape *x, int32_t index) {
     const int64_t width = x->rank > 0 ? x->dim[x->rank - 1] / 3 : 0;
@@ -332,8 +395,8 @@ static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
 
 /* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
 static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
-    static const char *const names[] = {"bias",       "relu",      "residual", "relu_grad",
-                                        "activation", "conv_norm", "attention"};
+    static const char *const names[] = {"bias",       "relu",      "residual",  "relu_grad",
+                                        "activation", "conv_norm", "attention", "input"};
     for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
         const size_t length = strcspn(word, " ");
         uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
@@ -343,7 +406,7 @@ static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
             return ftr__error(
                 context, FTR_ERROR_NAME,
                 "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
-                "conv_norm or attention",
+                "conv_norm, attention or input",
                 (int)length, word);
         *off |= found;
         word += length + (word[length] == ' ');
@@ -394,5 +457,9 @@ ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse) {
         if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm &&
             ftr__may(&f, FTR_FUSE_CONV_NORM))
             ftr__fuse_conv_norm(&f, &graph->nodes[n]);
+    for (int32_t n = 0; n < graph->node_count; n++) /* after the gradients of what they compute again */
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_conv2d_grad_weight &&
+            ftr__may(&f, FTR_FUSE_INPUT))
+            ftr__fuse_input(&f, &graph->nodes[n]);
     return FTR_OK;
 }

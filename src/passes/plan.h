@@ -11,8 +11,7 @@ typedef enum ftr__place {
     FTR__PLACE_NONE = 0,   /* not used by the plan */
     FTR__PLACE_VARIABLE,   /* the graph's parameters and buffers */
     FTR__PLACE_STATE,      /* the optimizer's state */
-    FTR__PLACE_GRADIENT,   /* gradients of parameters */
-    FTR__PLACE_ACTIVATION, /* everything else */
+    FTR__PLACE_ACTIVATION, /* everything else, gradients included */
     FTR__PLACE_COUNT
 } ftr__place;
 
@@ -24,12 +23,20 @@ typedef struct ftr__slot {
     bool kept;           /* readable after the step: never reused */
 } ftr__slot;
 
+/* Bytes of scratch up to which nodes share one piece of memory, which then stays in a cache. */
+#define FTR__SCRATCH_SHARED ((size_t)1 << 20)
+
+/* Scratch of a node. */
+typedef struct ftr__scratch {
+    size_t bytes, offset; /* among the activations, if it is larger than FTR__SCRATCH_SHARED */
+} ftr__scratch;
+
 /* One kernel launch. */
 typedef struct ftr__step {
     ftr_kernel_call call;
     size_t kept_offset, kept_bytes; /* of what stays from step to step; 0 bytes: nothing */
     ftr_status (*run)(const ftr_kernel_call *call);
-    int32_t node;
+    int32_t node, place; /* place: in the order */
 } ftr__step;
 
 struct ftr_plan {
@@ -63,8 +70,10 @@ struct ftr_plan {
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
     ftr__slot *slots; /* by value id */
+    ftr__scratch *scratch; /* by place in the order; NULL: not known yet */
+    size_t gradient_bytes; /* of parameters, at the end of a step; a part of bytes[FTR__PLACE_ACTIVATION] */
     size_t variable_bytes; /* of the graph's parameters and buffers */
-    size_t workspace_bytes;
+    size_t workspace_bytes; /* shared scratch */
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
     unsigned char *memory[FTR__PLACE_COUNT];

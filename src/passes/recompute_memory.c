@@ -70,7 +70,6 @@ static void ftr__describe_values(ftr__recompute *r) {
         r->pinned[v] = op == FTR_OP_input || op == FTR_OP_constant;
     }
     for (int32_t i = 0; i < plan->kept_count; i++) r->pinned[plan->kept[i]] = true;
-    for (int32_t i = 0; i < plan->gradient_count; i++) r->pinned[plan->gradients[i]] = true;
 }
 
 static void ftr__describe_node(ftr__recompute *r, int32_t n) {
@@ -114,9 +113,11 @@ static void ftr__exclude_values(ftr__recompute *r) {
     size_t largest = 0;
     for (int32_t v = 1; v < r->values; v++)
         if (r->free_to_drop[v] && r->bytes[v] > largest) largest = r->bytes[v];
-    for (int32_t v = 1; v < r->values; v++)
-        if (r->plan->slots[r->plan->slots[v].root].kept || r->pinned[v] || r->bytes[v] < largest / 2048)
-            r->free_to_drop[v] = false;
+    for (int32_t v = 1; v < r->values; v++) {
+        const ftr__slot *root = &r->plan->slots[r->plan->slots[v].root];
+        const bool stays = root->kept || root->last == r->order_count || r->pinned[v];
+        if (stays || r->bytes[v] < largest / 2048) r->free_to_drop[v] = false;
+    }
     for (int32_t v = 1; v < r->values; v++) r->dropped[v] = r->free_to_drop[v] && !r->used_late[v];
 }
 
@@ -209,6 +210,7 @@ static void ftr__measure_lifetimes(ftr__recompute *r) {
             r->first[node->first_out + i + shift] = r->last[node->first_out + i + shift] = s;
         for (int32_t i = 0; i < node->in_count; i++) r->last[ftr__reads(r, s, node->in[i])] = s;
     }
+    for (int32_t i = 0; i < r->plan->gradient_count; i++) r->last[r->plan->gradients[i]] = r->length;
 }
 
 static void ftr__measure_share(ftr__recompute *r, int32_t value, int32_t root) {

@@ -229,16 +229,16 @@ static void too_little_memory_is_explained(void **state) {
     ftr_test_fixture *f = *state;
     for (int budget = 0; budget < 2; budget++) {
         recipe r = {.model = "mnist_cnn", .input = {4, {1, 28, 28, 1}}, .budget = budget ? 4000 : 0};
-        const ftr_batch_search search = {.build = build, .user = &r, .memory = 5000, .min = 6, .multiple = 4};
+        const ftr_batch_search search = {.build = build, .user = &r, .memory = 5000, .min = 30, .multiple = 8};
         int64_t batch;
         char start[96];
         assert_int_equal(ftr_find_batch(f->context, &search, &batch, NULL), FTR_ERROR_OUT_OF_MEMORY);
         r.budget = 0;
-        const ftr_memory m = needs(f->context, &r, 8, false);
+        const ftr_memory m = needs(f->context, &r, 32, false);
         size_t total = 0;
-        assert_int_equal(sscanf(ftr_error_message(f->context), "find_batch: a batch of 8 needs %zu bytes,", &total), 1);
+        assert_int_equal(sscanf(ftr_error_message(f->context), "find_batch: a batch of 32 needs %zu bytes,", &total), 1);
         assert_true(budget ? total < m.total : total == m.total); /* with a budget it is the smallest plan */
-        snprintf(start, sizeof start, "find_batch: a batch of 8 needs %zu bytes, there are 5000: parameters ", total);
+        snprintf(start, sizeof start, "find_batch: a batch of 32 needs %zu bytes, there are 5000: parameters ", total);
         assert_true(strncmp(ftr_error_message(f->context), start, strlen(start)) == 0);
     }
 }
@@ -254,7 +254,7 @@ static void every_allocation_may_fail(void **state) {
             .seed = 1, .threads = 1, .log_level = FTR_LOG_SILENT, .allocator = ftr_test_allocator(&memory)};
         ftr_context *context;
         ftr_status status = ftr_context_create(&desc, &context);
-        recipe r = {.model = "mnist_cnn", .input = {4, {1, 28, 28, 1}}};
+        recipe r = {.model = "resnet20", .input = {4, {1, 16, 16, 3}}};
         int64_t batch = 0;
         if (!status && n == 0) room = needs(context, &r, 3, false).total - 100000;
         r.budget = room;

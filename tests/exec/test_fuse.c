@@ -53,6 +53,17 @@ static ftr_tensor norm_and_hardswish(ftr_tensor x) {
 
 static ftr_tensor norm_and_relu6(ftr_tensor x) { return ftr_relu6(ftr_batch_norm(conv(x, "conv"), "bn", NULL)); }
 
+static ftr_tensor one(ftr_tensor x, const char *name) {
+    return ftr_conv2d(x, name, WIDTH, 1, &(ftr_conv2d_desc){.no_bias = true});
+}
+
+static ftr_tensor norm_relu_one(ftr_tensor x) { return one(norm_and_relu(x), "project"); }
+
+static ftr_tensor scaled_one(ftr_tensor x) {
+    const ftr_tensor h = conv(x, "conv"), pooled = ftr_mean(h, FTR_AXES(1, 2), true);
+    return one(ftr_mul(h, ftr_sigmoid(one(pooled, "squeeze"))), "project");
+}
+
 static ftr_tensor packed_attention(ftr_tensor x) {
     ftr_tensor part[3];
     ftr_split(ftr_linear(x, "qkv", 3 * WIDTH, NULL), -1, NULL, 3, part);
@@ -73,6 +84,8 @@ static const fusion_case cases[] = {
     {"conv_norm", FTR_FUSE_CONV_NORM, "[fused: batch_norm and what followed it]", true, FTR_MODE_EVAL, norm_and_relu},
     {"conv_norm", FTR_FUSE_CONV_NORM, "[fused: batch_norm and what followed it]", true, FTR_MODE_EVAL,
      norm_residual_relu},
+    {"input", FTR_FUSE_INPUT, "[fused: batch_norm, relu]", true, FTR_MODE_TRAIN, norm_relu_one},
+    {"input", FTR_FUSE_INPUT, "[fused: mul]", true, FTR_MODE_TRAIN, scaled_one},
     {"attention", FTR_FUSE_ATTENTION, "[fused: slice]", false, FTR_MODE_TRAIN, packed_attention},
     {"attention", FTR_FUSE_ATTENTION, "[fused: slice_grad, add]", false, FTR_MODE_TRAIN, packed_attention},
 };
@@ -191,10 +204,10 @@ static void unknown_fusions_are_named(void **state) {
     ftr_context *context = ftr_test_context();
     const subject s = build(context, &cases[0]);
     ftr_plan *plan;
-    assert_int_equal(ftr_compile(s.graph, &(ftr_compile_desc){.loss = s.loss, .no_fuse = 200}, &plan),
+    assert_int_equal(ftr_compile(s.graph, &(ftr_compile_desc){.loss = s.loss, .no_fuse = 300}, &plan),
                      FTR_ERROR_INVALID_ARGUMENT);
     assert_string_equal(ftr_error_message(context),
-                        "compile: no_fuse is 200, expected fusions that add up to 127 at most");
+                        "compile: no_fuse is 300, expected fusions that add up to 255 at most");
     assert_null(plan);
     assert_int_equal(setenv("FASTTRAIN_NO_FUSE", "relu relu7", 1), 0);
     assert_int_equal(ftr_compile(s.graph, &(ftr_compile_desc){.loss = s.loss}, &plan), FTR_ERROR_NAME);
@@ -202,7 +215,7 @@ static void unknown_fusions_are_named(void **state) {
     assert_string_equal(
         ftr_error_message(context),
         "compile: FASTTRAIN_NO_FUSE has 'relu7', expected all, bias, relu, residual, relu_grad, activation, "
-        "conv_norm or attention");
+        "conv_norm, attention or input");
     assert_null(plan);
     ftr_graph_destroy(s.graph);
     ftr_context_destroy(context);

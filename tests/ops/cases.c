@@ -560,6 +560,18 @@ static const conv_case conv_cases[] = {
     {"large 3x3, 32 to 32", {1, 16, 16, 32}, 32, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large groups", {2, 13, 14, 24}, 20, {3, 3}, {.groups = 4, .padding = {1, 1, 1, 1}}, OP_LARGE},
     {"large deep", {1, 6, 7, 130}, 70, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 3x3, 16 to 16", {9, 16, 17, 16}, 16, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 3x3, 40 to 24", {5, 23, 24, 40}, 24, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large stride 2, 16 to 32", {3, 17, 18, 16}, 32, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large stride 2, 32 to 64", {2, 16, 17, 32}, 64, {3, 3}, {.stride = {2, 2}, .padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 2x3, 48 to 16",
+     {2, 12, 20, 48},
+     16,
+     {2, 3},
+     {.stride = {1, 2}, .dilation = {2, 1}, .padding = {0, 1, 3, 1}},
+     OP_LARGE},
+    {"large 3 to 32", {3, 9, 10, 3}, 32, {3, 3}, {.padding = {1, 1, 1, 1}}, OP_LARGE},
+    {"large 5 to 16", {17, 11, 9, 5}, 16, {3, 3}, {.dilation = {2, 1}, .padding = {1, 2, 1, 0}}, OP_LARGE},
     {"large dilated", {1, 25, 24, 8}, 17, {3, 3}, {.dilation = {3, 2}, .padding = {2, 3, 2, 1}}, OP_LARGE},
 };
 
@@ -610,8 +622,9 @@ static const struct {
     ftr_shape x;
     int flags;
 } norm_cases[] = {
-    {"rank 2", {2, {7, 3}}, 0},         {"rank 4", {4, {4, 3, 2, 5}}, 0},    {"rank 3", {3, {4, 5, 2}}, 0},
-    {"19 channels", {2, {6, 19}}, 0},   {"1 channel", {4, {4, 2, 3, 1}}, 0}, {"large", {4, {13, 16, 15, 35}}, OP_LARGE},
+    {"rank 2", {2, {7, 3}}, 0},          {"rank 4", {4, {4, 3, 2, 5}}, 0},
+    {"rank 3", {3, {4, 5, 2}}, 0},       {"19 channels", {2, {6, 19}}, 0},
+    {"1 channel", {4, {4, 2, 3, 1}}, 0}, {"large", {4, {13, 16, 15, 35}}, OP_LARGE},
     {"tall", {2, {3001, 9}}, OP_LARGE},  {"wide", {4, {5, 4, 6, 272}}, OP_LARGE},
 };
 
@@ -654,10 +667,10 @@ static const struct {
     int64_t out;
     int32_t kernel, stride, groups;
 } conv_norm_cases[] = {
-    {"3x3", {4, {2, 9, 7, 6}}, 5, 3, 1, 1},        {"3x3 wide", {4, {2, 13, 12, 33}}, 37, 3, 1, 1},
-    {"1x1", {4, {2, 5, 6, 7}}, 19, 1, 1, 1},       {"1x1 wide", {4, {3, 9, 8, 40}}, 70, 1, 1, 1},
+    {"3x3", {4, {2, 9, 7, 6}}, 5, 3, 1, 1},           {"3x3 wide", {4, {2, 13, 12, 33}}, 37, 3, 1, 1},
+    {"1x1", {4, {2, 5, 6, 7}}, 19, 1, 1, 1},          {"1x1 wide", {4, {3, 9, 8, 40}}, 70, 1, 1, 1},
     {"3x3 stride 2", {4, {2, 9, 8, 5}}, 18, 3, 2, 1}, {"groups", {4, {2, 6, 5, 24}}, 36, 3, 1, 2},
-    {"depthwise", {4, {2, 7, 9, 21}}, 21, 3, 1, 21}, {"depthwise 5x5 stride 2", {4, {2, 11, 9, 35}}, 35, 5, 2, 35},
+    {"depthwise", {4, {2, 7, 9, 21}}, 21, 3, 1, 21},  {"depthwise 5x5 stride 2", {4, {2, 11, 9, 35}}, 35, 5, 2, 35},
 };
 
 /* p: case, bias, activation, residual */
@@ -681,6 +694,26 @@ static void build_conv_norm(op_build *b) {
         y = ftr_add(y, uniform_input(b, ftr_shape_of(y)));
     }
     output(b, norm_activation(p[2], y));
+}
+
+/* What the weight's gradient of a 1x1 convolution computes again. p: channels, results, batch norm and ReLU instead of factors */
+static void build_conv_input(op_build *b) {
+    const int32_t *p = b->of->p;
+    const ftr_shape shape = FTR_SHAPE(3, 5, 7, p[0]), channels = FTR_SHAPE(p[0]);
+    ftr_tensor h = real_input(b, shape, FILL_UNIFORM, -1, 1);
+    if (p[2]) {
+        ftr_tensor gamma = wide_input(b, channels, FILL_UNIFORM, 0.5, 2);
+        ftr_tensor beta = wide_input(b, channels, FILL_UNIFORM, -1, 1);
+        ftr_tensor mean =
+            ftr_buffer(b->graph, "running_mean", wide_type(b), channels, (ftr_init){FTR_INIT_ZEROS, 0, 0});
+        ftr_tensor var =
+            ftr_buffer(b->graph, "running_var", wide_type(b), channels, (ftr_init){FTR_INIT_UNIFORM, 0.5, 2});
+        h = ftr_relu(ftr_batch_norm_with(h, gamma, beta, mean, var, NULL));
+    } else {
+        h = ftr_mul(h, real_input(b, FTR_SHAPE(3, 1, 1, p[0]), FILL_UNIFORM, 0.2, 1));
+    }
+    const ftr_tensor weight = real_input(b, FTR_SHAPE(p[1], 1, 1, p[0]), FILL_UNIFORM, -0.5, 0.5);
+    output(b, ftr_conv2d_with(h, weight, (ftr_tensor){NULL, 0}, &(ftr_conv2d_desc){.groups = 1}));
 }
 
 /* p: rank 4 */
@@ -1675,10 +1708,18 @@ static void add_norms(table *t) {
         for (int32_t activation = NORM_RELU6; activation <= NORM_SILU; activation++) {
             static const char *const words[] = {"relu6", "hardswish", "silu"};
             int32_t eval = (i + activation) % 3 == 0, mask = (i + activation) % 4 == 1;
-            WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s %s", norm_cases[i].name,
-                     eval ? " eval" : " train", mask ? " mask" : "", words[activation - NORM_RELU6]),
+            WITH(add(t, build_norm, norm_cases[i].flags | (eval ? OP_EVAL : 0), "batch_norm %s%s%s %s",
+                     norm_cases[i].name, eval ? " eval" : " train", mask ? " mask" : "",
+                     words[activation - NORM_RELU6]),
                  i, mask, activation, 0);
         }
+    }
+    for (int32_t norm = 0; norm < 2; norm++) {
+        static const int32_t sizes[][2] = {{1, 1}, {5, 3}, {16, 40}, {70, 9}, {37, 33}, {500, 20}};
+        for (int32_t i = 0; i < LENGTH(sizes); i++)
+            WITH(add(t, build_conv_input, norm ? OP_NO_DIFFERENCE : 0, "conv2d input again %s %d to %d",
+                     norm ? "norm relu" : "factors", (int)sizes[i][0], (int)sizes[i][1]),
+                 sizes[i][0], sizes[i][1], norm, 0);
     }
     for (int32_t i = 0; i < LENGTH(conv_norm_cases); i++) {
         for (int32_t form = 0; form < 6; form++) {

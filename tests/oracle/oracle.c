@@ -408,6 +408,7 @@ static void conv_walk(const ftr_op_attr *attr, const ftr_shape *ys, const ftr_sh
 typedef struct conv_sum {
     const ftr_view *a, *b;
     double *sum; /* one for each element of the result */
+    const ftr_kernel_call *call;
 } conv_sum;
 
 static void conv_forward(void *user, int64_t y, int64_t x, int64_t w) {
@@ -420,16 +421,29 @@ static void conv_to_input(void *user, int64_t y, int64_t x, int64_t w) {
     s->sum[x] += get(s->a, y) * get(s->b, w);
 }
 
+/* The input of a convolution, of a call of its weight's gradient: after what was done to x before. */
+static double conv_input(const ftr_kernel_call *call, int64_t x) {
+    const ftr_view *gamma = optional_input(call, 2), *factors = optional_input(call, 6);
+    const ftr_shape *shape = &call->in[1].shape;
+    const int64_t c = x % shape->dim[3], n = x / (shape->dim[1] * shape->dim[2] * shape->dim[3]);
+    double value = get(&call->in[1], x);
+    if (gamma) {
+        value = (value - get(&call->in[4], c)) * get(&call->in[5], c) * get(gamma, c) + get(&call->in[3], c);
+        value = activate(call->attr->conv.activation, value);
+    }
+    return factors ? value * get(factors, n * shape->dim[3] + c) : value;
+}
+
 static void conv_to_weight(void *user, int64_t y, int64_t x, int64_t w) {
     conv_sum *s = (conv_sum *)user;
-    s->sum[w] += get(s->a, y) * get(s->b, x);
+    s->sum[w] += get(s->a, y) * conv_input(s->call, x);
 }
 
 static size_t conv_workspace(const ftr_kernel_call *call) { return (size_t)call->out[0].count * sizeof(double); }
 
 static ftr_status oracle_conv2d(const ftr_kernel_call *call) {
     const ftr_view *bias = optional_input(call, 2), *out = &call->out[0];
-    conv_sum s = {&call->in[0], &call->in[1], (double *)call->workspace};
+    conv_sum s = {&call->in[0], &call->in[1], (double *)call->workspace, call};
     for (int64_t i = 0; i < out->count; i++) {
         s.sum[i] = bias ? get(bias, i % out->shape.dim[3]) : 0.0;
     }
@@ -451,7 +465,7 @@ static ftr_status oracle_conv2d(const ftr_kernel_call *call) {
 static ftr_status oracle_conv2d_grad(const ftr_kernel_call *call) {
     bool to_input = call->op == FTR_OP_conv2d_grad_input;
     const ftr_view *dy = &call->in[0], *other = &call->in[1], *out = &call->out[0];
-    conv_sum s = {dy, other, (double *)call->workspace};
+    conv_sum s = {dy, other, (double *)call->workspace, call};
     for (int64_t i = 0; i < out->count; i++) {
         s.sum[i] = 0;
     }

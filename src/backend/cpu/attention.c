@@ -447,8 +447,11 @@ static void ftr__attention_load_rows(const ftr__attention *a, const ftr__attenti
     ftr__attention_copy(a, dy, stride, t->queries, a->dv, m->dy);
     ftr__attention_pack(a, m, m->dy, t->queries, a->dv, 1.0f, m->dy_panels);
     memcpy(m->log_sum, a->log_sum + (t->b * a->heads + t->h) * a->tq + t->q0, (size_t)t->queries * sizeof(float));
-    for (int64_t q = 0; q < t->queries; q++)
+    for (int64_t q = 0; q < t->queries; q++) {
+        const float *ahead = y + (q + FTR__ATTENTION_AHEAD) * stride;
+        for (int64_t i = 0; i < a->dv && q + FTR__ATTENTION_AHEAD < t->queries; i += 16) __builtin_prefetch(ahead + i);
         m->mean[q] = (float)a->simd->math.dot(a->dv, m->dy + q * a->dv_pad, y + q * stride);
+    }
 }
 
 /* The weights of a tile, and the gradient of its scores. */

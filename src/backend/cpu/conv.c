@@ -4,7 +4,11 @@
 
 #include <string.h>
 
-#define FTR__CONV_THIN 8 /* channels below which runs are short */
+#define FTR__CONV_THIN 8         /* channels below which runs are short */
+#define FTR__CONV_SUMS (3 << 13) /* floats of a weight whose gradient's sums stay near while images go by, at most */
+#define FTR__CONV_NEAR_SUMS (1 << 13) /* the same, while rows go by */
+#define FTR__CONV_ROW 8               /* pixels of a row of the result at least, where rows are summed */
+#define FTR__CONV_PIECES 16           /* of the images */
 
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
@@ -158,8 +162,18 @@ static void ftr__gather_pack_pairs(const void *source, int64_t batch, int64_t fi
 /* ------------------------------------------------------------------------------------------------------------------
  * The three products. */
 
+/* What was done to the input of a 1x1 convolution before, and is done again while a weight's gradient reads it. */
+typedef struct ftr__conv_input {
+    const ftr__simd_math *math;
+    const float *mean, *scale, *shift; /* of a batch norm; NULL: none */
+    ftr_activation activation;
+    const float *factors; /* of each image's channels; NULL: none */
+    int64_t pixels, channels;
+} ftr__conv_input;
+
 /* A product and what its operands point to. */
 typedef struct ftr__conv_product {
+    ftr__conv_input input;
     ftr__gather gather;
     ftr__gemm_matrix plain, other;
     ftr__gemm gemm;
@@ -167,7 +181,6 @@ typedef struct ftr__conv_product {
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
     const void *weight;
     void *dx;
-    const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
 
 /* A call that keeps its bf16 tensors has passed ftr__cpu_conv2d_takes_bf16(). */
@@ -296,8 +309,44 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, c
     ftr__conv_use_gather(p);
 }
 
-/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const void *memory,
+/* ftr__gemm_operand.change */
+static void ftr__conv_change(const void *source, int64_t k, int64_t first, int64_t count, const float *from,
+                             float *to) {
+    const ftr__conv_input *in = (const ftr__conv_input *)source;
+    if (in->mean)
+        in->math->norm_apply(1, count, from, in->mean + first, in->scale + first, in->shift + first, NULL,
+                             in->activation, to);
+    if (in->factors)
+        in->math->binary[FTR__BINARY_MUL][FTR__OPERANDS_ROWS](count, in->mean ? to : from,
+                                                              in->factors + k / in->pixels * in->channels + first, to);
+}
+
+static bool ftr__conv_changes_input(const ftr_kernel_call *call) {
+    return ftr__optional_input(call, 2) != NULL || ftr__optional_input(call, 6) != NULL;
+}
+
+/* gamma / std for each channel lies in `scale`. */
+static void ftr__conv_use_input(const ftr_kernel_call *call, const ftr__conv *v, float *scale, ftr__conv_product *p) {
+    const ftr_view *gamma = ftr__optional_input(call, 2), *factors = ftr__optional_input(call, 6);
+    p->input = (ftr__conv_input){.math = &ftr__cpu_of(call)->simd->math,
+                                 .activation = call->attr->conv.activation,
+                                 .factors = factors ? factors->data : NULL,
+                                 .pixels = v->out[0] * v->out[1],
+                                 .channels = v->c};
+    if (gamma) {
+        p->input.scale = scale;
+        p->input.shift = call->in[3].data;
+        p->input.mean = call->in[4].data;
+    }
+    for (int64_t c = 0; c < v->c && gamma && scale; c++)
+        scale[c] = (float)((double)((const float *)gamma->data)[c] * (double)((const float *)call->in[5].data)[c]);
+    p->gemm.b.change = ftr__conv_change;
+    p->gemm.b.change_source = &p->input;
+}
+
+/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros;
+ * for an input that is changed it is written. */
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, void *memory,
                                       ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
     const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
@@ -322,6 +371,7 @@ static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__co
         p->gemm.b = (ftr__gemm_operand){.source = &p->gather, .pack = bf16 ? ftr__gather_pack_pairs : ftr__gather_pack};
     else
         p->gemm.b = bf16 ? ftr__gemm_pairs_lines_together(&p->plain) : ftr__gemm_lines_together(&p->plain);
+    if (ftr__conv_changes_input(call)) ftr__conv_use_input(call, v, (float *)memory, p);
 }
 
 /* weight[o, tap, c] as lines c and k = (tap of the phase, o). */
@@ -419,18 +469,124 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 }
 
 /* ------------------------------------------------------------------------------------------------------------------
+ * The gradient of a small weight, as sums over rows of pixels read where they lie: a copy would cost as much as the sums. The
+ * images are cut into pieces, each a task with sums of its own. */
+typedef struct ftr__conv_sums {
+    const ftr__conv *conv;
+    const ftr__cpu *cpu;
+    bool thin;
+    int64_t pieces;
+    const float *x, *dy; /* x padded if it is thin */
+    float *sums;         /* of each piece [tap][o][c], or [row of taps, run of channels][o] if it is thin */
+    float *dw;
+} ftr__conv_sums;
+
+/* Channels fill vectors: the result's, and the input's unless it is thin. */
+static bool ftr__conv_is_summed(const ftr_kernel_call *call, const ftr__conv *v) {
+    const int64_t lanes = ftr__cpu_of(call)->simd->winograd.lanes;
+    if (call->in[0].dtype != FTR_F32 || v->groups != 1 || v->n < 2 || v->o % lanes || v->out[1] < FTR__CONV_ROW)
+        return false;
+    if (ftr__conv_is_thin(call, v)) return v->o <= 2 * lanes;
+    return v->c % lanes == 0 && v->taps > 1 && v->taps * v->c * v->o <= FTR__CONV_SUMS;
+}
+
+static int64_t ftr__conv_pieces(const ftr__conv *v) { return ftr__gemm_min(v->n, FTR__CONV_PIECES); }
+
+static size_t ftr__conv_sums_bytes(const ftr__conv *v) {
+    return ftr__gemm_align((size_t)(ftr__conv_pieces(v) * v->taps * v->c * v->o) * sizeof(float));
+}
+
+/* Adds a row of padded pixels' products, a run of channels of each row of taps at a time. */
+static void ftr__conv_sum_thin_row(const ftr__conv_sums *s, int64_t n, int64_t y, float *sums) {
+    const ftr__conv *v = s->conv;
+    const ftr__simd_gemm *gemm = &s->cpu->simd->gemm;
+    const int64_t run = v->kernel[1] * v->c, mr = gemm->mr, nr = gemm->nr;
+    const float *dy = s->dy + (n * v->out[0] + y) * v->out[1] * v->o;
+    float none[FTR__GEMM_MAX_NR] = {0};
+    for (int64_t tap = 0; tap < v->kernel[0]; tap++) {
+        const int64_t row = n * ftr__conv_padded(v, 0) + y * v->stride[0] + tap * v->dilation[0];
+        const float *x = s->x + row * ftr__conv_padded(v, 1) * v->c;
+        for (int64_t j = 0; j < v->o; j += nr) {
+            for (int64_t i = 0; i < run; i += mr) {
+                ftr__gemm_tile tile = {.ahead = dy + j, .load = true, .narrow = v->o - j <= nr / 2};
+                for (int64_t r = 0; r < mr; r++) tile.c[r] = i + r < run ? sums + (tap * run + i + r) * v->o + j : none;
+                gemm->tile(v->out[1], x + i, v->stride[1] * v->c, dy + j, v->o, &tile);
+            }
+        }
+    }
+}
+
+/* Adds a tap's products of a row of the result; nothing where the tap lies outside the image. */
+static void ftr__conv_sum_row(const ftr__conv_sums *s, int64_t n, int64_t y, int64_t tap, float *sums) {
+    const ftr__conv *v = s->conv;
+    const ftr__simd_winograd *simd = &s->cpu->simd->winograd;
+    const int64_t at_y = y * v->stride[0] - v->before[0] + tap / v->kernel[1] * v->dilation[0];
+    const int64_t at_x = tap % v->kernel[1] * v->dilation[1] - v->before[1], step = v->stride[1] * v->c;
+    const int64_t begin = at_x < 0 ? ftr__gemm_ceil(-at_x, v->stride[1]) : 0;
+    const int64_t end = at_x < v->in[1] ? ftr__gemm_min(ftr__gemm_ceil(v->in[1] - at_x, v->stride[1]), v->out[1]) : 0;
+    if (at_y < 0 || at_y >= v->in[0] || begin >= end) return;
+    const float *dy = s->dy + ((n * v->out[0] + y) * v->out[1] + begin) * v->o;
+    const float *x = s->x + ((n * v->in[0] + at_y) * v->in[1] + at_x + begin * v->stride[1]) * v->c;
+    for (int64_t c = 0; c < v->c; c += 2 * simd->lanes) {
+        const float *second = c + simd->lanes < v->c ? x + c + simd->lanes : NULL;
+        for (int64_t o = 0; o < v->o; o += second ? simd->tall : simd->lanes)
+            simd->sums(end - begin, dy + o, v->o, x + c, second, step, true, sums + (tap * v->o + o) * v->c + c, v->c);
+    }
+}
+
+static void ftr__conv_sums_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_sums *s = (const ftr__conv_sums *)arg;
+    const ftr__conv *v = s->conv;
+    const int64_t size = v->taps * v->c * v->o, band = size <= FTR__CONV_NEAR_SUMS ? 1 : v->out[0];
+    float *sums = s->sums + task * size;
+    (void)worker;
+    memset(sums, 0, (size_t)size * sizeof(float));
+    for (int64_t n = v->n * task / s->pieces; n < v->n * (task + 1) / s->pieces; n++) {
+        for (int64_t y = 0; s->thin && y < v->out[0]; y++) ftr__conv_sum_thin_row(s, n, y, sums);
+        for (int64_t first = 0; !s->thin && first < v->out[0]; first += band)
+            for (int64_t tap = 0; tap < v->taps; tap++)
+                for (int64_t y = first; y < first + band; y++) ftr__conv_sum_row(s, n, y, tap, sums);
+    }
+}
+
+/* The weights of an output channel: the pieces' sums in their order. */
+static void ftr__conv_sums_finish_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_sums *s = (const ftr__conv_sums *)arg;
+    const ftr__conv *v = s->conv;
+    const int64_t size = v->taps * v->c * v->o;
+    (void)worker;
+    for (int64_t i = 0; i < v->taps * v->c; i++) {
+        const float *from = s->sums + (s->thin ? i * v->o + task : (i / v->c * v->o + task) * v->c + i % v->c);
+        float sum = from[0];
+        for (int64_t p = 1; p < s->pieces; p++) sum += from[p * size];
+        s->dw[task * v->taps * v->c + i] = sum;
+    }
+}
+
+/* A tile of a thin one may read behind the last run. */
+static size_t ftr__conv_summed_workspace(const ftr_kernel_call *call, const ftr__conv *v) {
+    return ftr__conv_sums_bytes(v) + ftr__conv_thin_bytes(call, v) + FTR__GEMM_MAX_MR * sizeof(float);
+}
+
+static void ftr__conv_summed_gradient(const ftr_kernel_call *call, const ftr__conv *v) {
+    ftr__conv_sums s = {.conv = v, .cpu = ftr__cpu_of(call), .thin = ftr__conv_is_thin(call, v)};
+    float *padded = (float *)(void *)((unsigned char *)call->workspace + ftr__conv_sums_bytes(v));
+    s.pieces = ftr__conv_pieces(v);
+    s.dy = (const float *)call->in[0].data;
+    s.x = s.thin ? padded : (const float *)call->in[1].data;
+    s.sums = (float *)call->workspace;
+    s.dw = (float *)call->out[0].data;
+    if (s.thin) ftr__conv_pad(s.cpu, v, (const float *)call->in[1].data, padded);
+    ftr__pool_run(s.cpu->pool, s.pieces, ftr__conv_sums_task, &s);
+    ftr__pool_run(s.cpu->pool, v->o, ftr__conv_sums_finish_task, &s);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
 /* A call that keeps its bf16 tensors is a plain product: where Winograd's form pays, it comes with f32 ones. */
 static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv *v, ftr__winograd_pass pass) {
     return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
-}
-
-/* ftr__gemm.finish */
-static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                                  const float *const *from, float *const *c) {
-    const ftr__conv_product *p = (const ftr__conv_product *)source;
-    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, from, c);
 }
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
@@ -479,9 +635,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     p.gemm.kept = call->kept;
     p.gemm.kept_is_made = call->kept_is_made;
     if (finish) {
-        p.finish = finish;
-        p.gemm.finish = ftr__conv_finish_tile;
-        p.gemm.finish_source = &p;
+        p.gemm.norm = (ftr__norm_apply){finish->mean, finish->scale, finish->shift, finish->activation};
+        p.gemm.residual = finish->residual;
         p.gemm.activation = FTR_ACT_NONE;
     }
     memset(workspace, 0, ftr__conv_zeros(v.cg));
@@ -530,16 +685,18 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* Bytes of padded images, or of zeros for bf16. */
+/* Bytes of padded images, of zeros for bf16, or of what a changed input needs. */
 static size_t ftr__conv_weight_memory(const ftr_kernel_call *call, const ftr__conv *v) {
+    if (ftr__conv_changes_input(call)) return ftr__gemm_align((size_t)v->c * sizeof(float));
     return ftr__conv_bf16(call) ? ftr__conv_zeros(v->cg) : ftr__conv_thin_bytes(call, v);
 }
 
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
+    if (!ftr__conv_changes_input(call) && ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
+    if (ftr__conv_is_summed(call, &v)) return ftr__conv_summed_workspace(call, &v);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, NULL, &p);
     return ftr__conv_weight_memory(call, &v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -547,13 +704,17 @@ size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) {
+    if (!ftr__conv_changes_input(call) && ftr__conv_is_depthwise(&v)) {
         ftr__depthwise_weight_gradient(call, &v);
         return FTR_OK;
     }
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT)) {
         ftr__winograd_weight_gradient(ftr__cpu_of(call), &v, (const float *)call->in[0].data,
                                       (const float *)call->in[1].data, (float *)call->out[0].data, call->workspace);
+        return FTR_OK;
+    }
+    if (ftr__conv_is_summed(call, &v)) {
+        ftr__conv_summed_gradient(call, &v);
         return FTR_OK;
     }
     ftr__conv_product p;
@@ -584,7 +745,7 @@ static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
 bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
-        call->out[0].dtype != FTR_BF16)
+        call->out[0].dtype != FTR_BF16 || (pass == FTR__WINOGRAD_WEIGHT && ftr__conv_changes_input(call)))
         return false;
     const ftr__conv v = ftr__conv_of(call, pass);
     if (ftr__conv_is_depthwise(&v) || (pass == FTR__WINOGRAD_FORWARD && ftr__conv_finish_bytes(call) > 0) ||
@@ -596,7 +757,9 @@ bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
 const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     const ftr__conv v = ftr__conv_of(call, pass);
+    if (pass == FTR__WINOGRAD_WEIGHT && ftr__conv_changes_input(call)) return "product";
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
     const bool winograd = !ftr__cpu_conv2d_takes_bf16(call) && ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 1.0);
-    return winograd ? "winograd 4x4" : "product";
+    if (winograd) return "winograd 4x4";
+    return pass == FTR__WINOGRAD_WEIGHT && ftr__conv_is_summed(call, &v) ? "sums of rows" : "product";
 }

@@ -275,6 +275,10 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
     const ftr__depthwise_source source = ftr__depthwise_source_of(w, n, first, end, c, channels, worker);
     const int64_t row[3] = {source.row, v->kernel[1] * w->to_channels, w->to[1] * w->to_channels};
     ftr__depthwise_span *spans = (ftr__depthwise_span *)(void *)(w->row_spans + (size_t)worker * w->row_bytes);
+    const ftr__conv_finish *f = w->finish;
+    const bool in_registers = f && !f->residual;
+    ftr__norm_apply norm;
+    if (in_registers) norm = (ftr__norm_apply){f->mean + c, f->scale + c, f->shift + c, f->activation};
     const ftr__depthwise_run run = {
         .channels = channels,
         .chunk = w->chunk,
@@ -295,13 +299,14 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
         .w_tap = w->tap_step[1] * w->to_channels,
         .bias = w->bias ? w->bias + c : NULL,
         .relu = w->relu,
+        .norm = in_registers ? &norm : NULL,
         .fetch = w->phases[1] > 1,
         .y = w->result + (n * w->to[0] + first) * row[2] + c,
         .y_row = w->phases[0] * row[2],
         .y_pixel = w->phases[1] * w->to_channels,
     };
     w->cpu->simd->depthwise.run(&run);
-    if (w->finish) ftr__depthwise_finish(w, n, first, end, c, channels);
+    if (f && !in_registers) ftr__depthwise_finish(w, n, first, end, c, channels);
 }
 
 /* Channels that go through a task's rows together: the pixels that a block meets fit the nearest cache. */

@@ -9,6 +9,7 @@
 #define FTR__GEMM_ZIP 448             /* words zipped at once: a multiple of all widths of tiles */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
+#define FTR__GEMM_IN_PLACE_WHOLE 64   /* the same, if B is packed as a whole: a task has few of them */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
 #define FTR__GEMM_WHOLE (4 << 20)     /* floats of B up to which it is packed as a whole, if it is to be */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
@@ -23,8 +24,9 @@
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
 #define FTR__GEMM_NEAR 4096           /* floats of B that stay in the L1 cache while rows go by */
 #define FTR__GEMM_ROWS 4              /* tiles of rows that go by at once, if all of B is that near */
-#define FTR__GEMM_SHORT 64            /* depth of a tile that ends before memory answers */
-#define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
+#define FTR__GEMM_APART 16 /* floats between tiles of A that are packed side by side: not all in one set of a cache */
+#define FTR__GEMM_SHORT 64 /* depth of a tile that ends before memory answers */
+#define FTR__GEMM_FEW_ROWS 512 /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
@@ -119,7 +121,7 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
-    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr &&
+    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && !g->b.change && g->m >= p->simd->mr &&
            g->n >= p->simd->nr / 2 && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
@@ -136,10 +138,10 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.direct = ftr__gemm_is_direct(&p);
     p.panel = p.direct && g->n < nr ? nr / 2 : nr;
     if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
+    const bool few = g->whole && !g->pairs; /* for few rows too */
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
-                 (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool few = g->whole && !g->pairs; /* for few rows too */
+                 (g->n <= (few ? FTR__GEMM_IN_PLACE_WHOLE : FTR__GEMM_IN_PLACE) * nr || g->m <= 2 * mr);
     const bool shared =
         g->batch == 1 && !g->split && (g->m > 2 * mr || few) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
     p.shared_a = shared && !few && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
@@ -162,8 +164,8 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
         ftr__gemm_grid_columns(&p);
     else
         ftr__gemm_grid(&p);
-    p.a_tile = mr * (p.shared_a ? p.ks : p.kc);
-    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm * p.ks) * sizeof(float));
+    p.a_tile = mr * (p.shared_a ? p.ks : p.kc) + (p.shared_a ? FTR__GEMM_APART : 0);
+    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm / mr * p.a_tile) * sizeof(float));
     const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
@@ -185,12 +187,30 @@ size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     return p.shared && !gemm->pairs && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
 }
 
+/* Packs all tiles of `count` lines that lie together in memory, one k after the other, so that memory is read in its order:
+ * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
+static void ftr__gemm_pack_tiles(const ftr__simd_gemm *simd, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                                 int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    const float *from = (const float *)x->at(x->source, batch, k, first);
+    const int64_t whole = count / width, rest = count % width;
+    simd->spread(depth, whole, width, from, x->stride, tile, to);
+    if (rest == 0) return;
+    ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
+    ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
+}
+
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
 static void ftr__gemm_pack(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
                            int64_t count, int64_t width, int64_t k, int64_t depth, const float **pointers, float *to) {
     if (depth <= 0) return;
+    if (x->at && !x->change && !p->gemm->pairs) {
+        ftr__gemm_pack_tiles(p->simd, x, batch, first, count, width, k, depth, 0, to);
+        return;
+    }
     if (x->pack) {
         x->pack(x->source, batch, first, count, width, k, depth, to);
+        for (int64_t d = 0; d < depth && x->change; d++, to += width)
+            x->change(x->change_source, k + d, first, count, to, to);
         return;
     }
     const int64_t run = x->segment, s0 = k / run, s1 = (k + depth - 1) / run;
@@ -218,6 +238,7 @@ typedef struct ftr__gemm_block {
     int64_t batch, i0, i1, j0, j1;
     int64_t k, depth;
     int64_t segments, length; /* of A in place */
+    int64_t tiles, ask_step;  /* of rows; elements of the next panel that a tile asks for, for each k */
     bool load, last;
     float *c; /* row c_i, column c_j of f32 results on their way; NULL: they go where the product says */
     int64_t c_i, c_j, c_stride;
@@ -233,21 +254,21 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
     return ftr__gemm_max(depth, 0);
 }
 
-/* Packs all tiles of `count` lines that lie together in memory, one k after the other, so that memory is read in its order:
- * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
-static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count, int64_t width,
-                                 int64_t k, int64_t depth, int64_t tile, float *to) {
+/* The same of lines that are changed. */
+static void ftr__gemm_change_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count,
+                                   int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
     const float *from = (const float *)x->at(x->source, batch, k, first);
-    const int64_t whole = count / width, rest = count % width;
+    const int64_t chunk = FTR__GEMM_ZIP / width * width;
+    float row[FTR__GEMM_ZIP];
     for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
         for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
-        ftr__gemm_scatter(whole, width, from, tile, to);
+        for (int64_t i = 0; i < count; i += chunk) {
+            const int64_t some = ftr__gemm_min(chunk, count - i), tiles = ftr__gemm_ceil(some, width);
+            x->change(x->change_source, k + d, first + i, some, from + i, row);
+            for (int64_t r = some; r < tiles * width; r++) row[r] = 0;
+            ftr__gemm_scatter(tiles, width, row, tile, to + i / width * tile);
+        }
     }
-    to -= depth * width;
-    from -= depth * x->stride;
-    if (rest == 0) return;
-    ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
-    ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
 }
 
 /* The same of pairs. */
@@ -275,8 +296,10 @@ static void ftr__gemm_pack_lines(const ftr__gemm_plan *p, const ftr__gemm_operan
                                  int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
     if (p->gemm->pairs)
         ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, tile, to);
+    else if (x->change)
+        ftr__gemm_change_tiles(x, batch, first, count, width, k, depth, tile, to);
     else
-        ftr__gemm_pack_tiles(x, batch, first, count, width, k, depth, tile, to);
+        ftr__gemm_pack_tiles(p->simd, x, batch, first, count, width, k, depth, tile, to);
 }
 
 /* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
@@ -286,8 +309,8 @@ static void ftr__gemm_pack_a_task(void *arg, int64_t task, int32_t worker) {
     const int64_t mr = p->simd->mr;
     if (g->a.at) {
         const int64_t k = p->k0 + task * FTR__GEMM_PACK_DEPTH;
-        ftr__gemm_pack_tiles(&g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k), p->a_tile,
-                             p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
+        ftr__gemm_pack_tiles(p->simd, &g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k),
+                             p->a_tile, p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
     } else {
         const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
         ftr__gemm_pack(p, &g->a, 0, task * mr, ftr__gemm_min(mr, g->m - task * mr), mr, p->k0, p->k1 - p->k0, pointers,
@@ -359,7 +382,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
     if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
-    if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
+    if (b->at && !b->change && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
         *stride = b->stride; /* read once: a copy does not pay */
         return (const float *)b->at(b->source, t->batch, t->k, j);
     }
@@ -398,10 +421,10 @@ static void ftr__gemm_bias(const ftr__gemm_block *t, int64_t j, int64_t count, f
     for (int64_t i = 0; i < count; i++) to[i] = ftr__half_value(FTR_BF16, ((const uint16_t *)g->bias)[at + i]);
 }
 
-static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
+static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, int64_t index, const float *b, int64_t b_stride,
                                const ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
-    const int64_t mr = p->simd->mr, index = (i - t->i0) / mr;
+    const int64_t mr = p->simd->mr;
     if (p->in_place) {
         p->simd->tile_rows(ftr__gemm_min(mr, t->i1 - i), t->segments, t->length, t->pointers + index * mr * t->segments,
                            b, b_stride, tile);
@@ -415,33 +438,52 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
 }
 
 /* A part of the next block of operands that are read where they lie, for each tile one: first of B, then of A. */
-static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t index, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
-    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
-    const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
+    const int64_t of_b = ftr__gemm_ceil(g->n, 16), part = (j - t->j0) / p->panel * t->tiles + index;
     if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
     if (part < of_b) return (const float *)g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
     return (const float *)g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
-/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. All
- * tiles of rows ask for a part: memory answers no faster. */
-static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b, ftr__gemm_tile *tile) {
+/* A strip of the lines of an operand that the task packs next: those at the next block of k or, of the last one, those of
+ * the next task at the first. Memory is slow to answer where a row's part is short. False if there is none. */
+static bool ftr__gemm_ask_strip(const ftr__gemm_block *t, const ftr__gemm_operand *x, int64_t first, int64_t end,
+                                int64_t lines, int64_t strip, ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr, index = (i - t->i0) / mr;
+    int64_t k = t->k + t->depth;
+    if (p->gemm->pairs || !x->at || p->pieces > 1 || (strip + 1) * 16 > end - first) return false;
+    if (k >= p->k1) k = p->k0, first = end, end = lines;
+    first += strip * 16;
+    if (first + 16 > end || k + t->depth > p->k1) return false;
+    tile->ahead = (const float *)x->at(x->source, t->batch, k, first);
+    tile->ahead_step = x->stride;
+    return true;
+}
+
+/* What tile `index` of rows and the panel at j ask for: a part of the next panel, which comes from far away if B is packed for
+ * all. All tiles of rows ask for a part: memory answers no faster. */
+static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t index, int64_t j, const float *b,
+                                ftr__gemm_tile *tile) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t nr = p->simd->nr;
     tile->ahead_step = 16;
+    tile->ahead = b;
     if (p->direct) {
-        tile->ahead = ftr__gemm_direct_ahead(t, i, j, b);
-    } else if (p->in_place && p->gemm->a.dense && j == t->j0) {
-        tile->ahead = t->pointers[index * mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
+        tile->ahead = ftr__gemm_direct_ahead(t, index, j, b);
+    } else if (p->in_place && g->a.dense && j == t->j0) {
+        tile->ahead = t->pointers[index * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     } else if (p->shared_a) {
+        if (p->whole_b && j == t->j0 + nr && ftr__gemm_ask_strip(t, &g->b, t->j0, t->j1, g->n, index, tile)) return;
         tile->ahead = t->a + (index + 1) * p->a_tile;
+    } else if (p->shared && index + 1 == t->tiles &&
+               ftr__gemm_ask_strip(t, &g->a, t->i0, t->i1, g->m, (j - t->j0) / nr, tile)) {
+        return;
     } else if (p->shared && j + nr < t->j1) {
-        tile->ahead_step = ftr__gemm_min(ftr__gemm_ceil(nr, ftr__gemm_ceil(t->i1 - t->i0, mr)), 16);
+        tile->ahead_step = t->ask_step;
         tile->ahead = b + p->ks * nr + index * t->depth * tile->ahead_step;
-    } else {
-        tile->ahead = b;
     }
 }
 
@@ -472,18 +514,30 @@ static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t
         ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
-    for (int64_t i = i0; i < i1; i += mr) {
+    int64_t index = (i0 - t->i0) / mr;
+    for (int64_t i = i0; i < i1; i += mr, index++) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i);
         for (int64_t r = 0; r < mr; r++)
             tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
-        ftr__gemm_ask_ahead(t, i, j, b, &tile);
-        ftr__gemm_multiply(t, i, b, b_stride, &tile);
+        ftr__gemm_ask_ahead(t, index, j, b, &tile);
+        ftr__gemm_multiply(t, i, index, b, b_stride, &tile);
         if (t->last) ftr__gemm_round(t, i, rows, j, width, tile.c);
     }
 }
 
-/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, and so do those
- * that are finished: their memory is then touched once. */
+/* The batch norm of columns j to j + width - 1, for tiles whose sums are complete. */
+static void ftr__gemm_norm(const ftr__gemm_block *t, int64_t j, int64_t width, ftr__norm_apply *norm,
+                           ftr__gemm_tile *tile) {
+    const ftr__gemm *g = t->plan->gemm;
+    const int64_t at = t->batch * g->n + j;
+    if (!t->last || !g->norm.mean) return;
+    *norm = (ftr__norm_apply){g->norm.mean + at, g->norm.scale + at, g->norm.shift + at, g->norm.activation};
+    tile->norm = norm;
+    tile->columns = width;
+}
+
+/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, unless a norm
+ * follows. */
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
@@ -502,27 +556,27 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
-    const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
+    const bool whole = !p->direct && (width == nr || width == nr / 2);
+    ftr__norm_apply norm;
+    ftr__gemm_norm(t, j, width, &norm, &tile);
     const bool together = !g->c_row || t->c;
     if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? t->c_stride : g->c_stride);
     for (int64_t r = 0; r < mr; r++) inside[r] = edge + r * nr + skip;
-    for (int64_t i = i0; i < i1; i += mr) {
+    int64_t index = (i0 - t->i0) / mr;
+    for (int64_t i = i0; i < i1; i += mr, index++) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
-        const bool buffered = (finished && !t->load) || width < nr / 2 || (width < nr && !(whole && rows == mr));
+        const bool buffered = !tile.norm && (width < nr / 2 || (width < nr && !(whole && rows == mr)));
         ftr__gemm_rows_of(t, i, rows, j, c);
         for (int64_t r = 0; r < mr; r++) {
             const bool there = r >= above && r < above + rows;
             tile.c[r] = !there ? none : buffered ? edge + (r - above) * nr : c[r - above];
+            if (tile.norm && g->residual) tile.residual[r] = there ? g->residual + (c[r] - (float *)g->c) : none;
         }
         if (buffered && t->load) p->simd->copy_tile(rows, width, (const float *const *)c, inside);
         tile.asks = !buffered;
-        ftr__gemm_ask_ahead(t, i, j, b, &tile);
-        ftr__gemm_multiply(t, i, b, b_stride, &tile);
-        if (finished) {
-            g->finish(g->finish_source, t->batch, rows, j, width, (const float *const *)(buffered ? inside : c), c);
-        } else if (buffered) {
-            p->simd->copy_tile(rows, width, (const float *const *)inside, c);
-        }
+        ftr__gemm_ask_ahead(t, index, j, b, &tile);
+        ftr__gemm_multiply(t, i, index, b, b_stride, &tile);
+        if (buffered) p->simd->copy_tile(rows, width, (const float *const *)inside, c);
     }
 }
 
@@ -536,6 +590,8 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
     t.i1 = ftr__gemm_min(t.i0 + p->tm, g->m);
     t.j0 = p->j0 + nj * p->tn;
     t.j1 = ftr__gemm_min(t.j0 + p->tn, p->j1);
+    t.tiles = ftr__gemm_ceil(t.i1 - t.i0, p->simd->mr);
+    t.ask_step = ftr__gemm_min(ftr__gemm_ceil(p->simd->nr, t.tiles), 16);
     t.pointers = (const float **)(void *)scratch;
     t.a = (float *)(void *)(scratch + p->pointer_bytes);
     t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes + p->sum_bytes);

@@ -25,6 +25,10 @@ typedef struct ftr__gemm_operand {
      * pair k, and the second `stride` further on, if there is one: `elements` are all. */
     const void *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride, elements;
+    /* With `at`, not of pairs; NULL: nothing. What is done to elements k of `count` lines from `first` on while they are packed;
+     * `to` may be `from`. */
+    void (*change)(const void *source, int64_t k, int64_t first, int64_t count, const float *from, float *to);
+    const void *change_source;
 } ftr__gemm_operand;
 
 typedef struct ftr__gemm {
@@ -32,7 +36,7 @@ typedef struct ftr__gemm {
     ftr__gemm_operand a, b;
 
     /* Operands and result are bf16. An element of an operand is then a pair of neighbours of k, a word of 32 bits that lies where
-     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `finish`
+     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `norm`
      * and nothing is `kept`. */
     bool pairs;
 
@@ -42,11 +46,10 @@ typedef struct ftr__gemm {
     void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
-    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. What was
-     * computed lies in rows `from`, which may be those of c. */
-    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                   const float *const *from, float *const *c);
-    const void *finish_source;
+    /* Done to sums before they are stored: a batch norm, of batch * n columns; `mean` NULL: none. A residual, or NULL, is laid
+     * out as c. */
+    ftr__norm_apply norm;
+    const float *residual;
 
     bool whole; /* B is packed as a whole for few rows too, so that it can be kept */
 

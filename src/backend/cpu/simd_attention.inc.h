@@ -12,9 +12,16 @@
     }
 #define FTR__TILE_STORE(i)                                                                                             \
     if (i < rows) {                                                                                                    \
-        FTR__S(gemm_store)(tile, i, 0, lo##i);                                                                         \
-        if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
+        FTR__S(attention_store)(tile, i, 0, lo##i);                                                                    \
+        if (!narrow) FTR__S(attention_store)(tile, i, 1, hi##i);                                                       \
     }
+
+/* A row of vectors on its way to memory. */
+FTR__INLINE void FTR__S(attention_store)(const ftr__gemm_tile *tile, int32_t row, int32_t part, FTR__VF sum) {
+    float *c = tile->c[row] + part * FTR__W;
+    if (tile->load) sum += FTR__LOAD(c);
+    FTR__STORE(c, sum);
+}
 
 /* `rows` and `narrow` are constants where this is used. */
 FTR__INLINE void FTR__S(attention_columns)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t a_stride,

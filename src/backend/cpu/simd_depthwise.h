@@ -3,8 +3,7 @@
 #ifndef FTR_BACKEND_CPU_SIMD_DEPTHWISE_H
 #define FTR_BACKEND_CPU_SIMD_DEPTHWISE_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "backend/cpu/simd_math.h"
 
 #define FTR__DEPTHWISE_BLOCK 6 /* pixels or rows of the result, at most, that are computed at once */
 #define FTR__DEPTHWISE_TAPS 5  /* neighbouring taps, at most, whose sums are computed at once */
@@ -16,7 +15,7 @@ typedef struct ftr__depthwise_span {
 } ftr__depthwise_span;
 
 /* For each pair of a row and a pixel:
- * y[c] = relu(bias[c] + sum over planes, the row's taps, the pixel's taps of x[tap][c] * w[tap][c]). */
+ * y[c] = norm(relu(bias[c] + sum over planes, the row's taps, the pixel's taps of x[tap][c] * w[tap][c])). */
 typedef struct ftr__depthwise_run {
     int64_t channels;
     int64_t chunk; /* channels that go through all rows together */
@@ -29,6 +28,7 @@ typedef struct ftr__depthwise_run {
     int64_t w_plane, w_tap_row, w_tap;
     const float *bias; /* NULL: none */
     bool relu;
+    const ftr__norm_apply *norm; /* NULL: none */
     bool fetch; /* ask for what the next pixels are written to: they are apart, which the hardware does not foresee */
     float *y;
 } ftr__depthwise_run;

@@ -19,6 +19,16 @@
 #define FTR__PIXEL_RELU(i)                                                                                             \
     if (i < pixels) lo##i = FTR__SELECT(lo##i < (FTR__VF){0}, (FTR__VF){0}, lo##i);                                    \
     if (i < pixels && two) hi##i = FTR__SELECT(hi##i < (FTR__VF){0}, (FTR__VF){0}, hi##i);
+#define FTR__PIXEL_NORM(i)                                                                                             \
+    if (i < pixels) lo##i = FTR__FMA(lo##i - mean0, scale0, shift0);                                                   \
+    if (i < pixels && two) hi##i = FTR__FMA(hi##i - mean1, scale1, shift1);
+#define FTR__PIXEL_ACTIVATE(i, kind)                                                                                   \
+    if (i < pixels) lo##i = FTR__S(norm_activate)(kind, lo##i);                                                        \
+    if (i < pixels && two) hi##i = FTR__S(norm_activate)(kind, hi##i);
+#define FTR__PIXEL_NORM_RELU(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_RELU)
+#define FTR__PIXEL_NORM_RELU6(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_RELU6)
+#define FTR__PIXEL_NORM_HARDSWISH(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_HARDSWISH)
+#define FTR__PIXEL_NORM_SILU(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_SILU)
 #define FTR__PIXEL_END(i)                                                                                              \
     if (i < pixels) {                                                                                                  \
         if (two) FTR__STORE(y, lo##i);                                                                                 \
@@ -53,6 +63,23 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
     if (r->relu) {
         FTR__PIXELS(FTR__PIXEL_RELU)
     }
+    const ftr__norm_apply *const norm = r->norm;
+    if (norm) {
+        const FTR__VF mean0 = FTR__S(load_lanes)(norm->mean + c, lanes);
+        const FTR__VF scale0 = FTR__S(load_lanes)(norm->scale + c, lanes);
+        const FTR__VF shift0 = FTR__S(load_lanes)(norm->shift + c, lanes);
+        const FTR__VF mean1 = two ? FTR__LOAD(norm->mean + c + FTR__W) : (FTR__VF){0};
+        const FTR__VF scale1 = two ? FTR__LOAD(norm->scale + c + FTR__W) : (FTR__VF){0};
+        const FTR__VF shift1 = two ? FTR__LOAD(norm->shift + c + FTR__W) : (FTR__VF){0};
+        FTR__PIXELS(FTR__PIXEL_NORM)
+        switch (norm->activation) {
+        case FTR_ACT_RELU: FTR__PIXELS(FTR__PIXEL_NORM_RELU) break;
+        case FTR_ACT_RELU6: FTR__PIXELS(FTR__PIXEL_NORM_RELU6) break;
+        case FTR_ACT_HARDSWISH: FTR__PIXELS(FTR__PIXEL_NORM_HARDSWISH) break;
+        case FTR_ACT_SILU: FTR__PIXELS(FTR__PIXEL_NORM_SILU) break;
+        default: break;
+        }
+    }
     FTR__PIXELS(FTR__PIXEL_END)
 }
 #undef FTR__PIXELS
@@ -60,6 +87,12 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
 #undef FTR__PIXEL_FETCH
 #undef FTR__PIXEL_STEP
 #undef FTR__PIXEL_RELU
+#undef FTR__PIXEL_NORM
+#undef FTR__PIXEL_ACTIVATE
+#undef FTR__PIXEL_NORM_RELU
+#undef FTR__PIXEL_NORM_RELU6
+#undef FTR__PIXEL_NORM_HARDSWISH
+#undef FTR__PIXEL_NORM_SILU
 #undef FTR__PIXEL_END
 
 /* Channels c to end - 1 of such pixels. */

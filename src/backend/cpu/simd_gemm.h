@@ -2,13 +2,13 @@
 #ifndef FTR_BACKEND_CPU_SIMD_GEMM_H
 #define FTR_BACKEND_CPU_SIMD_GEMM_H
 
-#include "core/core.h"
+#include "backend/cpu/simd_math.h"
 
 /* Bounds over all levels, for buffers on the stack. */
 #define FTR__GEMM_MAX_MR 14
 #define FTR__GEMM_MAX_NR 32
 
-/* Where a tile of the result goes and what is done on the way: c = relu(c * load + tile + bias). All rows have nr
+/* Where a tile of the result goes and what is done on the way: c = norm(relu(c * load + tile + bias)). All rows have nr
  * elements; the driver points rows that do not exist at a buffer of its own. */
 typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
@@ -21,6 +21,11 @@ typedef struct ftr__gemm_tile {
     bool load; /* add to what is there */
     bool relu;
     bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
+
+    /* What is done last; NULL: nothing. Only the first `columns` columns are then read and written, of all rows. */
+    const ftr__norm_apply *norm;
+    const float *residual[FTR__GEMM_MAX_MR]; /* laid out as c; that of row 0 is NULL if there is none */
+    int64_t columns;
 } ftr__gemm_tile;
 
 typedef struct ftr__simd_gemm {
@@ -37,6 +42,11 @@ typedef struct ftr__simd_gemm {
 
     /* to[k * to_stride + i] = from[i][k] for i < width, k < depth. */
     void (*interleave)(int64_t width, int64_t depth, const float *const *from, float *to, int64_t to_stride);
+
+    /* Rows of `count` runs of `width` elements as tiles, `tile` elements apart, of one run each row:
+     * to[i * tile + k * width + j] = from[k * stride + i * width + j] for k < depth, i < count, j < width. */
+    void (*spread)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, int64_t tile,
+                   float *to);
 
     /* out[j] = sum over k of x[k] * y[j][k], four of them. */
     void (*dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]);

@@ -75,6 +75,13 @@ typedef struct ftr__random_stream {
 /* Channels, at most, whose statistics are computed at once. */
 #define FTR__NORM_TILE 256
 
+/* A batch norm with running statistics and what follows it, for results in registers:
+ * activation((x - mean) * scale + shift + residual). */
+typedef struct ftr__norm_apply {
+    const float *mean, *scale, *shift; /* of the first channel of the results */
+    ftr_activation activation;
+} ftr__norm_apply;
+
 /* How dy gets through the activation behind a batch norm: times the slope at (x - mean) * scale + shift, or, for ReLU with y,
  * where y is positive. */
 typedef struct ftr__norm_gate {

@@ -5,6 +5,7 @@
 
 /* Vectors of a run that are added up in single precision before they go into a double. */
 #define FTR__UPDATE_BLOCK 64
+#define FTR__UPDATE_AHEAD 512 /* elements that are asked for before they are needed */
 
 #define FTR__UPDATE_EACH(from, to, call)                                                                               \
     {                                                                                                                  \
@@ -80,6 +81,10 @@ FTR__UPDATE_FUNCTION(update_lion, FTR__S(lion_at)(&step, &run, i, left))
 
 FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, const ftr__update_run *run, int64_t i,
                                  int64_t left) {
+    __builtin_prefetch(run->p + i + FTR__UPDATE_AHEAD, 1);
+    __builtin_prefetch(run->s[0] + i + FTR__UPDATE_AHEAD, 1);
+    __builtin_prefetch(run->s[1] + i + FTR__UPDATE_AHEAD, 1);
+    __builtin_prefetch(run->g + i + FTR__UPDATE_AHEAD);
     const FTR__VF w = FTR__S(load_some)(run->p + i, left);
     const FTR__VF m0 = FTR__S(load_some)(run->s[0] + i, left), v0 = FTR__S(load_some)(run->s[1] + i, left);
     const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
@@ -92,7 +97,8 @@ FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, con
         FTR__S(store_some)(run->s[2] + i, top, left);
     }
     const FTR__VF below = FTR__FMA(FTR__S(square_root)(top), FTR__SPLAT(step->debias2), FTR__SPLAT(step->eps));
-    FTR__S(store_some)(run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, m1 * step->lr / below), left);
+    FTR__S(store_some)
+    (run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, FTR__S(quotient)(m1 * step->lr, below)), left);
 }
 FTR__UPDATE_FUNCTION(update_adam, FTR__S(adam_at)(false, &step, &run, i, left))
 FTR__UPDATE_FUNCTION(update_adam_max, FTR__S(adam_at)(true, &step, &run, i, left))
@@ -298,6 +304,7 @@ static void FTR__S(combine_rows)(int64_t n, float a, const float *x, float b, co
     }
 
 #undef FTR__UPDATE_BLOCK
+#undef FTR__UPDATE_AHEAD
 #undef FTR__UPDATE_EACH
 #undef FTR__UPDATE_SUM
 #undef FTR__UPDATE_FUNCTION

@@ -85,24 +85,29 @@ FTR__INLINE void FTR__S(winograd_gt)(const FTR__VF *u, int32_t step, FTR__VF g[3
     g[2] = FTR__WFMA(FTR__WA2, ea, FTR__WFMA(FTR__WB2, eb, u[5 * step]));
 }
 
-FTR__INLINE float *FTR__S(winograd_to)(const ftr__winograd_place *place, int64_t c) {
-    return place->to + c / place->panel * place->panel_stride + c % place->panel;
-}
-
 /* Columns first, into `half`; then rows, each of which is complete. */
-FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t channels, const float *const from[36],
-                                               const ftr__winograd_place *place) {
+FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t channels,
+                                               const ftr__winograd_window *from, const ftr__winograd_place *place) {
     const int64_t n = whole ? FTR__W : channels - c;
     FTR__VF half[36], d[6], t[6];
+    int64_t at = c;
     FTR__WUNROLL
     for (int32_t x = 0; x < 6; x++) {
-        FTR__WUNROLL
-        for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from[6 * y + x] + c, n);
-        FTR__S(winograd_b)(d, 1, t);
+        if (x >= from->first && x < from->last) {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from->row[y] + at, n);
+            FTR__WUNROLL
+            for (int32_t y = 2; y < 6; y++) __builtin_prefetch(from->row[y] + at + from->ahead, 0, 2);
+            FTR__S(winograd_b)(d, 1, t);
+            at += channels;
+        } else {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 6; y++) t[y] = (FTR__VF){0};
+        }
         FTR__WUNROLL
         for (int32_t y = 0; y < 6; y++) half[6 * y + x] = t[y];
     }
-    float *to = FTR__S(winograd_to)(place, c);
+    float *to = place->to + c / FTR__W * place->panel;
     FTR__WUNROLL
     for (int32_t y = 0; y < 6; y++) {
         FTR__S(winograd_b)(half + 6 * y, 1, t);
@@ -111,25 +116,35 @@ FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t ch
     }
 }
 
-static void FTR__S(winograd_input)(int64_t channels, const float *const from[36], const ftr__winograd_place *place) {
+static void FTR__S(winograd_input)(int64_t channels, const ftr__winograd_window *from,
+                                   const ftr__winograd_place *place) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_input_vector)(true, c, channels, from, place);
     if (c < channels) FTR__S(winograd_input_vector)(false, c, channels, from, place);
 }
 
-FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t channels, const float *const from[16],
-                                                  const ftr__winograd_place *place) {
+FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t channels,
+                                                  const ftr__winograd_window *from, const ftr__winograd_place *place) {
     const int64_t n = whole ? FTR__W : channels - c;
     FTR__VF half[24], d[4], t[6];
+    int64_t at = c;
     FTR__WUNROLL
     for (int32_t x = 0; x < 4; x++) {
-        FTR__WUNROLL
-        for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from[4 * y + x] + c, n);
-        FTR__S(winograd_at)(d, 1, t);
+        if (x >= from->first && x < from->last) {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from->row[y] + at, n);
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 4; y++) __builtin_prefetch(from->row[y] + at + from->ahead, 0, 2);
+            FTR__S(winograd_at)(d, 1, t);
+            at += channels;
+        } else {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 6; y++) t[y] = (FTR__VF){0};
+        }
         FTR__WUNROLL
         for (int32_t y = 0; y < 6; y++) half[4 * y + x] = t[y];
     }
-    float *to = FTR__S(winograd_to)(place, c);
+    float *to = place->to + c / FTR__W * place->panel;
     FTR__WUNROLL
     for (int32_t y = 0; y < 6; y++) {
         FTR__S(winograd_at)(half + 4 * y, 1, t);
@@ -138,39 +153,45 @@ FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t
     }
 }
 
-static void FTR__S(winograd_gradient)(int64_t channels, const float *const from[16], const ftr__winograd_place *place) {
+static void FTR__S(winograd_gradient)(int64_t channels, const ftr__winograd_window *from,
+                                      const ftr__winograd_place *place) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_gradient_vector)(true, c, channels, from, place);
     if (c < channels) FTR__S(winograd_gradient_vector)(false, c, channels, from, place);
 }
 
 FTR__INLINE void FTR__S(winograd_output_vector)(bool whole, int64_t c, int64_t channels, const float *from,
-                                                int64_t plane, const float *bias, bool relu, float *const to[16]) {
+                                                int64_t plane, const float *bias, bool relu,
+                                                const ftr__winograd_patch *patch) {
     const int64_t n = whole ? FTR__W : channels - c;
     const FTR__VF add = bias ? FTR__S(load_some)(bias + c, n) : (FTR__VF){0};
     FTR__VF half[24], m[6], t[4];
+    from += c;
     FTR__WUNROLL
-    for (int32_t x = 0; x < 6; x++) {
+    for (int32_t y = 0; y < 6; y++) {
         FTR__WUNROLL
-        for (int32_t y = 0; y < 6; y++) m[y] = FTR__LOAD(from + (6 * y + x) * plane + c);
+        for (int32_t x = 0; x < 6; x++) m[x] = FTR__LOAD(from + x * plane);
+        from += 6 * plane;
         FTR__S(winograd_a)(m, 1, t);
         FTR__WUNROLL
-        for (int32_t y = 0; y < 4; y++) half[6 * y + x] = t[y];
+        for (int32_t x = 0; x < 4; x++) half[6 * x + y] = t[x];
     }
     FTR__WUNROLL
-    for (int32_t y = 0; y < 4; y++) {
-        FTR__S(winograd_a)(half + 6 * y, 1, t);
+    for (int32_t x = 0; x < 4; x++) {
+        float *to = patch->to + x * patch->pixel + c;
+        if (x >= patch->columns) break;
+        FTR__S(winograd_a)(half + 6 * x, 1, t);
         FTR__WUNROLL
-        for (int32_t x = 0; x < 4; x++) {
-            FTR__VF v = t[x] + add;
+        for (int32_t y = 0; y < 4; y++) {
+            FTR__VF v = t[y] + add;
             if (relu) v = FTR__SELECT(v < (FTR__VF){0}, (FTR__VF){0}, v);
-            if (to[4 * y + x]) FTR__S(store_some)(to[4 * y + x] + c, v, n);
+            if (y < patch->rows) FTR__S(store_some)(to + y * patch->row, v, n);
         }
     }
 }
 
 static void FTR__S(winograd_output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
-                                    float *const to[16]) {
+                                    const ftr__winograd_patch *to) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W)
         FTR__S(winograd_output_vector)(true, c, channels, from, plane, bias, relu, to);
@@ -231,58 +252,116 @@ static void FTR__S(winograd_filter_gradient)(int64_t channels, const float *from
     if (c < channels) FTR__S(winograd_filter_gradient_vector)(false, c, channels, from, plane, to, tap);
 }
 
-/* As many rows as leave registers for two vectors of B and one of A. */
-#if FTR__W == 16
-#define FTR__WROWS 8
-#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-#else
-#define FTR__WROWS 4
-#define FTR__WLIST(X) X(0) X(1) X(2) X(3)
-#endif
+/* Tiles of `products` are those of the matrix product: rows and vectors. `rows` and `narrow` are constants where this is used. */
 #define FTR__WZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
 #define FTR__WSTEP(i)                                                                                                  \
-    {                                                                                                                  \
-        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+    if (i < rows) {                                                                                                    \
+        const FTR__VF x = FTR__SPLAT(from[(i)*FTR__W]);                                                                \
         lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
-        hi##i = FTR__FMA(x, b1, hi##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
     }
 #define FTR__WEND(i)                                                                                                   \
-    {                                                                                                                  \
-        float *to = c + i * c_stride;                                                                                  \
-        if (load) lo##i += FTR__LOAD(to), hi##i += FTR__LOAD(to + FTR__W);                                             \
+    if (i < rows) {                                                                                                    \
+        float *to = c + (i)*c_stride;                                                                                  \
+        if (load) lo##i += FTR__LOAD(to);                                                                              \
         FTR__STORE(to, lo##i);                                                                                         \
-        FTR__STORE(to + FTR__W, hi##i);                                                                                \
+        if (!narrow && load) hi##i += FTR__LOAD(to + FTR__W);                                                          \
+        if (!narrow) FTR__STORE(to + FTR__W, hi##i);                                                                   \
     }
 
-static void FTR__S(winograd_products)(int64_t depth, const float *a, const float *b, bool load, float *c,
-                                      int64_t c_stride) {
+FTR__INLINE void FTR__S(winograd_products_rows)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t panel,
+                                                const float *b, bool load, float *c, int64_t c_stride) {
+    FTR__ROWS(FTR__WZERO)
+    for (; depth > 0; depth -= FTR__W, a += panel) {
+        const float *from = a, *const end = a + (depth < FTR__W ? depth : FTR__W);
+        for (; from < end; from++, b += 2 * FTR__W) {
+            const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+            FTR__ROWS(FTR__WSTEP)
+        }
+    }
+    FTR__ROWS(FTR__WEND)
+}
+
+static void FTR__S(winograd_products)(int64_t rows, bool narrow, int64_t depth, const float *a, int64_t panel,
+                                      const float *b, bool load, float *c, int64_t c_stride) {
+#define FTR__WROWS(count)                                                                                              \
+    if (narrow)                                                                                                        \
+        FTR__S(winograd_products_rows)(count, true, depth, a, panel, b, load, c, c_stride);                            \
+    else                                                                                                               \
+        FTR__S(winograd_products_rows)(count, false, depth, a, panel, b, load, c, c_stride);
+    if (rows <= 1) {
+        FTR__WROWS(1)
+    } else if (rows <= 2) {
+        FTR__WROWS(2)
+    } else if (rows <= 4) {
+        FTR__WROWS(4)
+#if FTR__MR > 8
+    } else if (rows <= 8) {
+        FTR__WROWS(8)
+#endif
+    } else {
+        FTR__WROWS(FTR__MR)
+    }
+#undef FTR__WROWS
+}
+
+/* Of `sums`: as many rows as divide a vector and leave registers for two vectors of B and one of A, or a vector of rows. */
+#if FTR__W == 16
+#define FTR__WTALL 8
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#elif FTR__W == 8
+#define FTR__WTALL 4
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+#define FTR__WTALL 4
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3)
+#endif
+#define FTR__WADD(i)                                                                                                   \
+    if (i < rows) {                                                                                                    \
+        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+        lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
+    }
+
+FTR__INLINE void FTR__S(winograd_sums_rows)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t a_stride,
+                                            const float *b, const float *b_second, int64_t b_stride, bool load,
+                                            float *c, int64_t c_stride) {
     FTR__WLIST(FTR__WZERO)
-    for (int64_t k = 0; k < depth; k++) {
-        const FTR__VF b0 = FTR__LOAD(b), b1 = FTR__LOAD(b + FTR__W);
-        FTR__WLIST(FTR__WSTEP)
-        a += FTR__W;
-        b += 2 * FTR__W;
+    for (int64_t k = 0; k < depth; k++, a += a_stride, b += b_stride) {
+        const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b_second);
+        if (!narrow) b_second += b_stride;
+        FTR__WLIST(FTR__WADD)
     }
     FTR__WLIST(FTR__WEND)
+}
+
+static void FTR__S(winograd_sums)(int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                  const float *b_second, int64_t b_stride, bool load, float *c, int64_t c_stride) {
+    if (b_second)
+        FTR__S(winograd_sums_rows)(FTR__WTALL, false, depth, a, a_stride, b, b_second, b_stride, load, c, c_stride);
+    else
+        FTR__S(winograd_sums_rows)(FTR__W, true, depth, a, a_stride, b, b_second, b_stride, load, c, c_stride);
 }
 #undef FTR__WLIST
 #undef FTR__WZERO
 #undef FTR__WSTEP
+#undef FTR__WADD
 #undef FTR__WEND
 
-#undef FTR__SIMD_WINOGRAD_ROWS
-#if FTR__WROWS == 8
-#define FTR__SIMD_WINOGRAD_ROWS 8
+#undef FTR__SIMD_WINOGRAD_TALL
+#if FTR__WTALL == 8
+#define FTR__SIMD_WINOGRAD_TALL 8
 #else
-#define FTR__SIMD_WINOGRAD_ROWS 4
+#define FTR__SIMD_WINOGRAD_TALL 4
 #endif
-#undef FTR__WROWS
+#undef FTR__WTALL
 
 #define FTR__SIMD_WINOGRAD_FUNCTIONS                                                                                   \
     {                                                                                                                  \
-        .rows = FTR__SIMD_WINOGRAD_ROWS, .lanes = FTR__W, .input = FTR__S(winograd_input),                             \
+        .lanes = FTR__W, .tall = FTR__SIMD_WINOGRAD_TALL, .input = FTR__S(winograd_input),                             \
         .gradient = FTR__S(winograd_gradient), .output = FTR__S(winograd_output), .filter = FTR__S(winograd_filter),   \
         .filter_gradient = FTR__S(winograd_filter_gradient), .products = FTR__S(winograd_products),                    \
+        .sums = FTR__S(winograd_sums),                                                                                 \
     }
 
 #undef FTR__WUNROLL

@@ -14,7 +14,12 @@
 #define FTR__WINOGRAD_COLUMNS 128     /* of the output that a block has in hand */
 #define FTR__WINOGRAD_DEPTH 256       /* channels that a panel of filters is cut into */
 #define FTR__WINOGRAD_TASKS 8         /* wanted at least */
-#define FTR__WINOGRAD_SUM 128         /* tiles of a block of the weight's gradient */
+#define FTR__WINOGRAD_PIECES 16       /* of the weight's gradient at most */
+#define FTR__WINOGRAD_FEW_PIECES 4    /* with fewer, points are the tasks */
+#define FTR__WINOGRAD_PIECE 32        /* tiles of one at least */
+#define FTR__WINOGRAD_SUMS (5 << 18)  /* floats of all pieces' sums at most */
+#define FTR__WINOGRAD_NEAR (1 << 16)  /* floats of a block of a piece: a part of the L2 cache */
+#define FTR__WINOGRAD_SUM 128         /* tiles of a block of the weight's gradient without pieces */
 #define FTR__WINOGRAD_GROUP 8         /* tiles of a task that transforms such a block */
 #define FTR__WINOGRAD_ROWS 64         /* output channels of a task that sums products */
 
@@ -58,12 +63,13 @@ static ftr__winograd ftr__winograd_make(const ftr__cpu *cpu, const ftr__conv *v,
     w.wide_c = ftr__winograd_round(w.c, w.simd->lanes);
     w.panels = ftr__gemm_ceil(w.o, w.gemm->nr);
     w.wide_o = w.panels * w.gemm->nr;
+    w.columns = ftr__gemm_min(w.wide_o, ftr__winograd_round(FTR__WINOGRAD_COLUMNS, w.gemm->nr));
+    if (w.o <= w.gemm->nr / 2) w.columns = w.gemm->nr / 2;
     int64_t most = FTR__WINOGRAD_BLOCK / (FTR__WINOGRAD_POINTS * w.wide_c) / w.gemm->mr * w.gemm->mr;
     most = ftr__gemm_min(ftr__gemm_max(most, w.gemm->mr), FTR__WINOGRAD_TILES / w.gemm->mr * w.gemm->mr);
     w.blocks = ftr__gemm_ceil(w.count, most);
     w.block = ftr__gemm_min(ftr__winograd_round(ftr__gemm_ceil(w.count, ftr__gemm_max(w.blocks, 1)), w.gemm->mr), most);
     w.blocks = ftr__gemm_ceil(w.count, w.block);
-    w.columns = ftr__gemm_min(w.wide_o, ftr__winograd_round(FTR__WINOGRAD_COLUMNS, w.gemm->nr));
     w.parts = ftr__gemm_ceil(w.wide_o, w.columns);
     w.splits = ftr__gemm_min(ftr__gemm_ceil(FTR__WINOGRAD_TASKS, ftr__gemm_max(w.blocks, 1)), w.parts);
     return w;
@@ -93,6 +99,9 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
 
 static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
 
+/* Of a row of a tile outside the image. */
+static size_t ftr__winograd_zeros(int64_t channels) { return ftr__winograd_bytes(FTR__WINOGRAD_IN * channels); }
+
 static size_t ftr__winograd_filter_bytes(const ftr__winograd *w) {
     return ftr__winograd_bytes(FTR__WINOGRAD_POINTS * w->c * w->wide_o);
 }
@@ -107,36 +116,46 @@ static size_t ftr__winograd_worker(const ftr__winograd *w) {
     return ftr__winograd_bytes(ftr__gemm_max(tiles, ftr__winograd_loose(w)));
 }
 
-/* The weight's gradient: transformed blocks of x (panels of the product) and dy (vectors), and the sums. */
+/* The weight's gradient. Of few channels: tiles are cut into pieces, each a task with sums of its own, which are added up in
+ * order. Of many, for which that would be too much memory: one piece, whose points are the tasks. */
 typedef struct ftr__winograd_sums {
-    ftr__winograd of;     /* of x */
-    int64_t o;            /* output channels, rounded up to vectors */
-    int64_t c;            /* input channels, rounded up to panels */
-    int64_t block;        /* tiles */
-    int64_t first, tiles; /* of the block in hand */
+    ftr__winograd of; /* of x */
+    int64_t o, c;     /* channels of dy and x, rounded up to vectors */
+    int64_t pieces, piece;
+    int64_t block;        /* tiles that are transformed at once */
+    int64_t first, tiles; /* of the block in hand, of one piece */
     const float *dy;
     float *dw;
-    float *x_tiles, *dy_tiles, *sums;
+    float *x_tiles, *sums; /* [workers or 1][36][c, o / lanes][block][lanes]; [pieces][36][o][c] */
 } ftr__winograd_sums;
 
 static ftr__winograd_sums ftr__winograd_sums_make(const ftr__cpu *cpu, const ftr__conv *v) {
     ftr__winograd_sums s = {.of = ftr__winograd_make(cpu, v, FTR__WINOGRAD_WEIGHT)};
     s.o = ftr__winograd_round(s.of.o, s.of.simd->lanes);
-    s.c = ftr__winograd_round(s.of.c, s.of.gemm->nr);
-    s.block = ftr__gemm_min(s.of.count, FTR__WINOGRAD_SUM);
+    s.c = ftr__winograd_round(s.of.c, s.of.simd->lanes);
+    const int64_t room = FTR__WINOGRAD_SUMS / (FTR__WINOGRAD_POINTS * s.o * s.c);
+    const int64_t most = ftr__gemm_min(room, s.of.count / FTR__WINOGRAD_PIECE);
+    s.pieces = most < FTR__WINOGRAD_FEW_PIECES ? 1 : ftr__gemm_min(most, FTR__WINOGRAD_PIECES);
+    s.piece = ftr__gemm_ceil(s.of.count, s.pieces);
+    s.pieces = ftr__gemm_ceil(s.of.count, s.piece);
+    const int64_t some = ftr__gemm_max(FTR__WINOGRAD_NEAR / (FTR__WINOGRAD_POINTS * (s.o + s.c)), 8);
+    s.block = ftr__gemm_min(s.piece, s.pieces > 1 ? some : FTR__WINOGRAD_SUM);
     return s;
+}
+
+static size_t ftr__winograd_sums_worker(const ftr__winograd_sums *s) {
+    return ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s->block * (s->c + s->o));
 }
 
 size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
     if (pass == FTR__WINOGRAD_WEIGHT) {
         const ftr__winograd_sums s = ftr__winograd_sums_make(cpu, v);
-        return ftr__winograd_bytes(ftr__gemm_max(s.c, s.o)) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.o * s.c);
+        const size_t workers = s.pieces > 1 ? (size_t)ftr__pool_threads(cpu->pool) : 1;
+        return ftr__winograd_zeros(ftr__gemm_max(s.c, s.o)) + workers * ftr__winograd_sums_worker(&s) +
+               ftr__winograd_bytes(s.pieces * FTR__WINOGRAD_POINTS * s.o * s.c);
     }
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
-    return ftr__winograd_bytes(w.wide_c) + ftr__winograd_filter_bytes(&w) +
+    return ftr__winograd_zeros(w.c) + ftr__winograd_filter_bytes(&w) +
            ftr__winograd_worker(&w) * (size_t)ftr__pool_threads(cpu->pool);
 }
 
@@ -159,24 +178,24 @@ static ftr__winograd_tile ftr__winograd_tile_at(const ftr__winograd *w, int64_t 
                                 .x = tile % per_row * FTR__WINOGRAD_OUT};
 }
 
-/* Where `side` * `side` pixels of an image lie, from row y and column x on; `outside` for those that are not in it. */
-static void ftr__winograd_pixels(const int64_t size[2], int64_t channels, const float *image, int64_t y, int64_t x,
-                                 int32_t side, const float *outside, const float **to) {
-    for (int32_t i = 0; i < side; i++) {
-        const bool row = y + i >= 0 && y + i < size[0];
-        for (int32_t k = 0; k < side; k++) {
-            const bool hit = row && x + k >= 0 && x + k < size[1];
-            to[i * side + k] = hit ? image + ((y + i) * size[1] + x + k) * channels : outside;
-        }
+/* `side` * `side` pixels of an image, from row y and column x on; `zeros` stand for rows that are not in it. */
+static void ftr__winograd_window_at(const int64_t size[2], int64_t channels, const float *image, int64_t y, int64_t x,
+                                    int64_t side, const float *zeros, ftr__winograd_window *to) {
+    to->first = x < 0 ? ftr__gemm_min(-x, side) : 0;
+    to->last = ftr__gemm_max(ftr__gemm_min(side, size[1] - x), to->first);
+    to->ahead = FTR__WINOGRAD_OUT * size[1] * channels;
+    for (int64_t i = 0; i < side; i++) {
+        const bool there = y + i >= 0 && y + i < size[0] && to->first < to->last;
+        to->row[i] = there ? image + ((y + i) * size[1] + x + to->first) * channels : zeros;
     }
 }
 
 static void ftr__winograd_input(const ftr__winograd *w, int64_t tile, const ftr__winograd_place *place) {
     const ftr__winograd_tile at = ftr__winograd_tile_at(w, tile);
-    const float *pixels[FTR__WINOGRAD_POINTS];
-    ftr__winograd_pixels(w->in, w->c, w->from + at.n * w->in[0] * w->in[1] * w->c, at.y - w->before[0],
-                         at.x - w->before[1], FTR__WINOGRAD_IN, w->zeros, pixels);
-    w->simd->input(w->c, pixels, place);
+    ftr__winograd_window window;
+    ftr__winograd_window_at(w->in, w->c, w->from + at.n * w->in[0] * w->in[1] * w->c, at.y - w->before[0],
+                            at.x - w->before[1], FTR__WINOGRAD_IN, w->zeros, &window);
+    w->simd->input(w->c, &window, place);
 }
 
 /* ------------------------------------------------------------------------------------------------------- filters -- */
@@ -234,22 +253,16 @@ typedef struct ftr__winograd_part {
     float *in, *out;
 } ftr__winograd_part;
 
-/* The products of one point with one panel, rows `row` to `row` + mr - 1 of the block's tiles, channels from k on. */
-static void ftr__winograd_product(const ftr__winograd_part *p, int64_t point, int64_t panel, int64_t row, int64_t k,
-                                  int64_t depth) {
+/* The products of one point with one panel, channels from k on. Rows behind the block's tiles hold what no one reads. */
+static void ftr__winograd_product(const ftr__winograd_part *p, int64_t point, int64_t panel, int64_t k, int64_t depth) {
     const ftr__winograd *w = p->w;
-    const int64_t mr = w->gemm->mr, nr = w->gemm->nr, rows = ftr__gemm_min(mr, p->tiles - row);
-    const float *a[FTR__GEMM_MAX_MR];
-    float none[FTR__GEMM_MAX_NR];
-    ftr__gemm_tile tile = {.load = k > 0, .narrow = w->o - panel * nr <= nr / 2};
-    if (rows < mr) memset(none, 0, sizeof none);
-    for (int64_t i = 0; i < mr; i++) {
-        const int64_t t = row + (i < rows ? i : 0);
-        a[i] = p->in + (point * w->block + t) * w->wide_c + k;
-        tile.c[i] = i < rows ? p->out + (point * w->block + t) * w->columns + (panel - p->panel) * nr : none;
-    }
-    tile.ahead = ftr__winograd_panel(w, point, panel) + k * nr;
-    w->gemm->tile_rows(rows, 1, depth, a, tile.ahead, nr, &tile);
+    const int64_t mr = w->gemm->mr, nr = w->gemm->nr, lanes = w->simd->lanes;
+    const float *filters = ftr__winograd_panel(w, point, panel) + k * nr;
+    const float *a = p->in + point * w->block * w->wide_c + k * w->block;
+    float *c = p->out + point * w->block * w->columns + (panel - p->panel) * nr;
+    for (int64_t row = 0; row < p->tiles; row += mr)
+        w->simd->products(p->tiles - row, w->o - panel * nr <= nr / 2, depth, a + row * lanes, w->block * lanes,
+                          filters, k > 0, c + row * w->columns, w->columns);
 }
 
 static void ftr__winograd_products(const ftr__winograd_part *p) {
@@ -257,37 +270,38 @@ static void ftr__winograd_products(const ftr__winograd_part *p) {
     for (int64_t point = 0; point < FTR__WINOGRAD_POINTS; point++)
         for (int64_t k = 0; k < w->c; k += FTR__WINOGRAD_DEPTH)
             for (int64_t panel = p->panel; panel < p->panel + p->panels; panel++)
-                for (int64_t row = 0; row < p->tiles; row += w->gemm->mr)
-                    ftr__winograd_product(p, point, panel, row, k, ftr__gemm_min(FTR__WINOGRAD_DEPTH, w->c - k));
+                ftr__winograd_product(p, point, panel, k, ftr__gemm_min(FTR__WINOGRAD_DEPTH, w->c - k));
 }
 
 static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     const ftr__winograd *w = p->w;
     const ftr__winograd_tile at = ftr__winograd_tile_at(w, p->first + tile);
     const int64_t first = p->panel * w->gemm->nr, channels = ftr__gemm_min(p->panels * w->gemm->nr, w->o - first);
-    float *image = w->to + at.n * w->out[0] * w->out[1] * w->o + first;
-    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
-    for (int64_t i = 0; i < FTR__WINOGRAD_OUT; i++) {
-        for (int64_t k = 0; k < FTR__WINOGRAD_OUT; k++) {
-            const bool hit = at.y + i < w->out[0] && at.x + k < w->out[1];
-            pixels[i * FTR__WINOGRAD_OUT + k] = hit ? image + ((at.y + i) * w->out[1] + at.x + k) * w->o : NULL;
-        }
-    }
+    const ftr__winograd_patch patch = {.to = w->to + ((at.n * w->out[0] + at.y) * w->out[1] + at.x) * w->o + first,
+                                       .row = w->out[1] * w->o,
+                                       .pixel = w->o,
+                                       .rows = ftr__gemm_min(FTR__WINOGRAD_OUT, w->out[0] - at.y),
+                                       .columns = ftr__gemm_min(FTR__WINOGRAD_OUT, w->out[1] - at.x)};
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
-                    w->relu, pixels);
-    if (w->finish)
-        ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, NULL, pixels);
+                    w->relu, &patch);
+    if (!w->finish) return;
+    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
+    int64_t count = 0;
+    for (int64_t i = 0; i < patch.rows; i++)
+        for (int64_t k = 0; k < patch.columns; k++) pixels[count++] = patch.to + i * patch.row + k * patch.pixel;
+    ftr__conv_finish_rows(w->finish, count, first, channels, NULL, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd *w = arg;
-    const int64_t block = task / w->splits, split = task % w->splits, panels = w->columns / w->gemm->nr;
+    const int64_t block = task / w->splits, split = task % w->splits;
+    const int64_t panels = ftr__gemm_ceil(w->columns, w->gemm->nr), lanes = w->simd->lanes;
     ftr__winograd_part p = {.w = w, .first = block * w->block};
     p.tiles = ftr__gemm_min(w->block, w->count - p.first);
     p.in = (float *)(void *)(w->scratch + (size_t)worker * w->worker);
     p.out = p.in + FTR__WINOGRAD_POINTS * w->block * w->wide_c;
     for (int64_t t = 0; t < p.tiles; t++) {
-        const ftr__winograd_place place = {p.in + t * w->wide_c, w->block * w->wide_c, w->wide_c, 0};
+        const ftr__winograd_place place = {p.in + t * lanes, w->block * w->wide_c, w->block * lanes};
         ftr__winograd_input(w, p.first + t, &place);
     }
     for (int64_t part = w->parts * split / w->splits; part < w->parts * (split + 1) / w->splits; part++) {
@@ -302,80 +316,108 @@ void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pa
                        const float *weight, const float *bias, bool relu, const ftr__conv_finish *finish, float *to,
                        const ftr__winograd_memory *memory) {
     ftr__winograd w = ftr__winograd_make(cpu, v, pass);
-    unsigned char *next = (unsigned char *)memory->workspace + ftr__winograd_bytes(w.wide_c);
+    unsigned char *next = (unsigned char *)memory->workspace + ftr__winograd_zeros(w.c);
     w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to, w.finish = finish;
     w.zeros = memory->workspace;
     w.filters = memory->kept ? memory->kept : (float *)(void *)next;
     w.scratch = next + ftr__winograd_filter_bytes(&w);
     w.worker = ftr__winograd_worker(&w);
-    memset(w.zeros, 0, (size_t)w.wide_c * sizeof(float));
+    memset(w.zeros, 0, ftr__winograd_zeros(w.c));
     if (!memory->kept || !memory->made) ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
     ftr__pool_run(cpu->pool, w.blocks * w.splits, ftr__winograd_block_task, &w);
 }
 
 /* ----------------------------------------------------------------------------------------------- weight's gradient -- */
 
-/* Transforms some tiles of x and of dy. */
+/* Transforms tiles of x and dy, begin to end - 1 of those from `first` on; x's come first in `to`. */
+static void ftr__winograd_transform(const ftr__winograd_sums *s, int64_t first, int64_t begin, int64_t end, float *to) {
+    const ftr__winograd *w = &s->of;
+    const int64_t lanes = w->simd->lanes, panel = s->block * lanes;
+    float *dy_tiles = to + FTR__WINOGRAD_POINTS * s->block * s->c;
+    for (int64_t t = begin; t < end; t++) {
+        const ftr__winograd_tile at = ftr__winograd_tile_at(w, first + t);
+        const ftr__winograd_place x = {to + t * lanes, s->block * s->c, panel};
+        const ftr__winograd_place dy = {dy_tiles + t * lanes, s->block * s->o, panel};
+        ftr__winograd_window window;
+        ftr__winograd_input(w, first + t, &x);
+        ftr__winograd_window_at(w->out, w->o, s->dy + at.n * w->out[0] * w->out[1] * w->o, at.y, at.x,
+                                FTR__WINOGRAD_OUT, w->zeros, &window);
+        w->simd->gradient(w->o, &window, &dy);
+    }
+}
+
+/* Adds one point's products of `tiles` transformed tiles, for output channels begin to end - 1 and all input channels. */
+static void ftr__winograd_add_point(const ftr__winograd_sums *s, const float *x_tiles, int64_t tiles, int64_t point,
+                                    int64_t begin, int64_t end, bool load, float *sums) {
+    const ftr__simd_winograd *simd = s->of.simd;
+    const int64_t lanes = simd->lanes, panel = s->block * lanes;
+    const float *x = x_tiles + point * s->block * s->c;
+    const float *dy = x_tiles + FTR__WINOGRAD_POINTS * s->block * s->c + point * s->block * s->o;
+    sums += point * s->o * s->c;
+    for (int64_t c = 0; c < s->c; c += 2 * lanes) {
+        const float *b = x + c / lanes * panel, *second = c + lanes < s->c ? b + panel : NULL;
+        for (int64_t o = begin; o < end; o += second ? simd->tall : lanes)
+            simd->sums(tiles, dy + o / lanes * panel + o % lanes, lanes, b, second, lanes, load, sums + o * s->c + c,
+                       s->c);
+    }
+}
+
+/* All of a piece. */
+static void ftr__winograd_piece_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd_sums *s = arg;
+    const int64_t begin = task * s->piece, end = ftr__gemm_min(begin + s->piece, s->of.count);
+    float *tiles = s->x_tiles + (size_t)worker * ftr__winograd_sums_worker(s) / sizeof(float);
+    float *sums = s->sums + task * FTR__WINOGRAD_POINTS * s->o * s->c;
+    for (int64_t first = begin; first < end; first += s->block) {
+        const int64_t count = ftr__gemm_min(s->block, end - first);
+        ftr__winograd_transform(s, first, 0, count, tiles);
+        for (int64_t p = 0; p < FTR__WINOGRAD_POINTS; p++)
+            ftr__winograd_add_point(s, tiles, count, p, 0, s->o, first > begin, sums);
+    }
+}
+
+/* Of one piece: some tiles of the block in hand. */
 static void ftr__winograd_transform_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
-    const ftr__winograd *w = &s->of;
-    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes;
-    const int64_t end = ftr__gemm_min((task + 1) * FTR__WINOGRAD_GROUP, s->tiles);
-    const float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
     (void)worker;
-    for (int64_t t = task * FTR__WINOGRAD_GROUP; t < end; t++) {
-        const ftr__winograd_tile at = ftr__winograd_tile_at(w, s->first + t);
-        const ftr__winograd_place x = {s->x_tiles + t * nr, s->block * s->c, nr, s->block * nr};
-        const ftr__winograd_place dy = {s->dy_tiles + t * lanes, s->block * s->o, lanes, s->block * lanes};
-        ftr__winograd_input(w, s->first + t, &x);
-        ftr__winograd_pixels(w->out, w->o, s->dy + at.n * w->out[0] * w->out[1] * w->o, at.y, at.x, FTR__WINOGRAD_OUT,
-                             w->zeros, pixels);
-        w->simd->gradient(w->o, pixels, &dy);
-    }
+    ftr__winograd_transform(s, s->first, task * FTR__WINOGRAD_GROUP,
+                            ftr__gemm_min((task + 1) * FTR__WINOGRAD_GROUP, s->tiles), s->x_tiles);
 }
 
 /* One point's sums over the block's tiles, for some output channels and all input channels. */
 static void ftr__winograd_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
-    const ftr__winograd *w = &s->of;
-    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes, groups = ftr__gemm_ceil(s->o, FTR__WINOGRAD_ROWS);
-    const int64_t point = task / groups, begin = task % groups * FTR__WINOGRAD_ROWS;
-    const int64_t end = ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->o);
-    const float *x = s->x_tiles + point * s->block * s->c, *dy = s->dy_tiles + point * s->block * s->o;
-    float *sums = s->sums + point * s->o * s->c;
+    const int64_t groups = ftr__gemm_ceil(s->o, FTR__WINOGRAD_ROWS), begin = task % groups * FTR__WINOGRAD_ROWS;
     (void)worker;
-    for (int64_t c = 0; c < s->c; c += nr)
-        for (int64_t o = begin; o < end; o += w->simd->rows)
-            w->simd->products(s->tiles, dy + o / lanes * lanes * s->block + o % lanes, x + c * s->block, s->first > 0,
-                              sums + o * s->c + c, s->c);
+    ftr__winograd_add_point(s, s->x_tiles, s->tiles, task / groups, begin,
+                            ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->o), s->first > 0, s->sums);
 }
 
+/* The filters of an output channel. Their sums over the pieces go to those of the first one. */
 static void ftr__winograd_finish_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
+    const int64_t plane = s->o * s->c;
+    float *sums = s->sums + task * s->c;
     (void)worker;
-    s->of.simd->filter_gradient(s->of.c, s->sums + task * s->c, s->o * s->c, s->dw + task * 9 * s->of.c, s->of.c);
-}
-
-/* Lanes of a panel that no channel has: a transform writes vectors, which may leave the panel's second one out. */
-static void ftr__winograd_clear_panel(const ftr__winograd_sums *s) {
-    const int64_t nr = s->of.gemm->nr, written = ftr__winograd_round(s->of.c, s->of.simd->lanes), rest = s->c - written;
-    for (int64_t p = 0; p < FTR__WINOGRAD_POINTS && rest > 0; p++)
-        ftr__gemm_clear(s->block, rest, nr, s->x_tiles + p * s->block * s->c + (s->c - nr) * s->block + nr - rest);
+    for (int64_t p = 0; p < FTR__WINOGRAD_POINTS; p++)
+        for (int64_t i = 1; i < s->pieces; i++)
+            s->of.gemm->accumulate(s->c, sums + (i * FTR__WINOGRAD_POINTS + p) * plane, sums + p * plane);
+    s->of.simd->filter_gradient(s->of.c, sums, plane, s->dw + task * 9 * s->of.c, s->of.c);
 }
 
 void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x, float *dw,
                                    void *workspace) {
     ftr__winograd_sums s = ftr__winograd_sums_make(cpu, v);
-    const size_t zeros = ftr__winograd_bytes(ftr__gemm_max(s.c, s.o));
+    const size_t zeros = ftr__winograd_zeros(ftr__gemm_max(s.c, s.o));
+    const size_t workers = s.pieces > 1 ? (size_t)ftr__pool_threads(cpu->pool) : 1;
     s.of.from = x, s.dy = dy, s.dw = dw;
     s.of.zeros = workspace;
     s.x_tiles = (float *)(void *)((unsigned char *)workspace + zeros);
-    s.dy_tiles = s.x_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) / sizeof(float);
-    s.sums = s.dy_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) / sizeof(float);
+    s.sums = s.x_tiles + workers * ftr__winograd_sums_worker(&s) / sizeof(float);
     memset(workspace, 0, zeros);
-    ftr__winograd_clear_panel(&s);
     const int64_t groups = ftr__gemm_ceil(s.o, FTR__WINOGRAD_ROWS);
-    for (s.first = 0; s.first < s.of.count; s.first += s.block) {
+    if (s.pieces > 1) ftr__pool_run(cpu->pool, s.pieces, ftr__winograd_piece_task, &s);
+    for (s.first = 0; s.pieces == 1 && s.first < s.of.count; s.first += s.block) {
         s.tiles = ftr__gemm_min(s.block, s.of.count - s.first);
         ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.tiles, FTR__WINOGRAD_GROUP), ftr__winograd_transform_task, &s);
         ftr__pool_run(cpu->pool, FTR__WINOGRAD_POINTS * groups, ftr__winograd_sums_task, &s);
