@@ -529,7 +529,7 @@ static void adafactor_step(ftr_context *context, const ftr_backend *backend, con
     }
     ftr_kernel_call call = {
         .context = context, .op = FTR_OP_adafactor_update, .name = "adafactor", .attr = attr, .in = in, .in_count = 8};
-    FTR_TEST_OK(context, backend->open(context, 2, &call.backend));
+    FTR_TEST_OK(context, backend->open(context, 2, -1, &call.backend));
     size_t bytes = kernel->workspace ? kernel->workspace(&call) : 0;
     call.workspace = ftr_backend_allocate(context, bytes + 64);
     FTR_TEST_OK(context, kernel->run(&call));
