@@ -121,6 +121,28 @@ FTR__KERNEL ftr__conv_finish_all(ftr__conv_finish f, const void *in, ftr_dtype i
     }
 }
 
+/* What was done to a 1x1 convolution's input before: batch norm and an activation, then a factor for each image's channel. */
+struct ftr__conv_again {
+    const void *of[5]; /* gamma, beta, mean, 1/std; factors: nullptr where there is none */
+    ftr_dtype dtype[5];
+    ftr_activation activation;
+};
+
+FTR__KERNEL ftr__conv_input_again(ftr__conv_again a, const void *x, ftr_dtype dtype, void *out, int64_t count, int64_t channels,
+                                  int64_t image) {
+    FTR__GRID_LOOP(i, count) {
+        const int64_t c = i % channels;
+        float value = ftr__load_real(x, dtype, i);
+        if (a.of[0]) {
+            const float factor = ftr__load_real(a.of[0], a.dtype[0], c) * ftr__load_real(a.of[3], a.dtype[3], c);
+            value = (value - ftr__load_real(a.of[2], a.dtype[2], c)) * factor + ftr__load_real(a.of[1], a.dtype[1], c);
+            value = ftr__activate(a.activation, value);
+        }
+        if (a.of[4]) value *= ftr__load_real(a.of[4], a.dtype[4], i / image * channels + c);
+        ftr__store_real(out, dtype, i, value);
+    }
+}
+
 /* A batch norm with its running statistics, and a bias before it, as one multiplication and one addition. */
 struct ftr__conv_fold {
     const void *of[5]; /* bias, gamma, beta, mean, variance; bias may be nullptr */
@@ -286,9 +308,14 @@ static ftr__conv_way ftr__conv_choose(const ftr_kernel_call *call) {
 
 /* ------------------------------------------------------------------------------------------------------------ running -- */
 
-/* The workspace: cuDNN's, a result in f32, scales and shifts. */
+/* Whether the input of a weight's gradient is to be computed again. */
+static bool ftr__conv_is_again(const ftr_kernel_call *call) {
+    return call->op == FTR_OP_conv2d_grad_weight && (ftr__conv_input(call, 2) || ftr__conv_input(call, 6));
+}
+
+/* The workspace: cuDNN's, a result in f32, scales and shifts; an input that is computed again. */
 struct ftr__conv_room {
-    size_t result, scale, shift, all;
+    size_t result, scale, shift, input, all;
 };
 
 static ftr__conv_room ftr__conv_room_of(const ftr_kernel_call *call, const ftr__conv_way *way) {
@@ -300,7 +327,9 @@ static ftr__conv_room ftr__conv_room_of(const ftr_kernel_call *call, const ftr__
     const bool folded = ftr__conv_epilogue(call) & FTR__CONV_SCALE;
     room.scale = at;
     room.shift = room.scale + (folded ? (channels * 4 + 255) / 256 * 256 : 0);
-    room.all = room.shift + (folded ? channels * 4 : 0);
+    room.input = room.shift + (folded ? (channels * 4 + 255) / 256 * 256 : 0);
+    room.all = room.input;
+    if (ftr__conv_is_again(call)) room.all += static_cast<size_t>(call->in[1].count) * ftr_dtype_size(call->in[1].dtype);
     return room;
 }
 
@@ -369,10 +398,35 @@ FTR__CUDA_LIB ftr_status ftr__cuda_conv2d(const ftr_kernel_call *call) {
                       wide ? FTR_F32 : y->dtype, y->data, y->dtype, y->count, y->shape.dim[3]);
 }
 
-FTR__CUDA_LIB ftr_status ftr__cuda_conv2d_grad(const ftr_kernel_call *call) {
-    const ftr_view *out = &call->out[0];
-    const ftr__conv_way way = ftr__conv_choose(call);
+/* Computes the input of a weight's gradient again, into the workspace; `x` becomes a view of it. */
+static ftr_status ftr__conv_run_again(const ftr_kernel_call *call, const ftr__conv_way *way, ftr_view *x) {
+    ftr__conv_again again = {};
+    again.activation = call->attr->conv.activation;
+    for (int32_t i = 0; i < 5; i++) {
+        const ftr_view *view = ftr__conv_input(call, 2 + i);
+        if (view) again.of[i] = view->data, again.dtype[i] = view->dtype;
+    }
+    const void *from = x->data;
+    x->data = static_cast<char *>(call->workspace) + ftr__conv_room_of(call, way).input;
+    const int64_t channels = x->shape.dim[3];
+    return FTR_LAUNCH(call, ftr__conv_input_again, ftr__cuda_blocks(x->count), FTR__CUDA_THREADS, again, from, x->dtype, x->data,
+                      x->count, channels, x->shape.dim[1] * x->shape.dim[2] * channels);
+}
+
+FTR__CUDA_LIB ftr_status ftr__cuda_conv2d_grad(const ftr_kernel_call *node) {
+    const ftr_view *out = &node->out[0];
+    const ftr__conv_way way = ftr__conv_choose(node);
     if (out->count == 0) return FTR_OK;
+    ftr_kernel_call again = *node;
+    ftr_view in[2] = {node->in[0], node->in[1]};
+    const ftr_kernel_call *call = node;
+    if (ftr__conv_is_again(node)) {
+        const ftr_status status = ftr__conv_run_again(node, &way, &in[1]);
+        if (status) return status;
+        again.in = in;
+        again.in_count = 2;
+        call = &again;
+    }
     if (way.plan) return ftr__conv_run_plan(call, &way, nullptr, nullptr);
     if (call->op == FTR_OP_conv2d_grad_input)
         return FTR_LAUNCH(call, ftr__conv_grad_input, ftr__cuda_blocks(out->count), FTR__CUDA_THREADS, ftr__conv_of(call), out->data);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <sys/mman.h>
@@ -72,9 +73,16 @@ constexpr size_t STACK = 256 << 10;
 constexpr int MOST_THREADS = 1024;
 constexpr size_t MOST_SHARED = 48 << 10; /* without an opt-in */
 
+/* Where a fiber, or the scheduler, goes on. */
+#ifdef __x86_64__
+typedef void *context;
+#else
+typedef ucontext_t context;
+#endif
+
 struct fiber {
     void *stack;
-    ucontext_t context;
+    context at;
     int runs; /* number of the thread that it runs */
 };
 
@@ -93,7 +101,7 @@ struct machine {
     std::vector<int> of_thread; /* the fiber of a thread; -1: none yet */
     int current;                /* thread; -1: none */
     bool failed;
-    ucontext_t scheduler;
+    context scheduler;
     std::map<const void *, array> arrays;
     size_t shared_used, dynamic_offset;
     unsigned char *shared; /* with room around arrays */
@@ -112,6 +120,23 @@ static void arrive_home() {
     here.thread = t.index;
 }
 
+/* Goes on at `to`; `from` is where it was left. swapcontext() does this too, with a system call a time. */
+#ifdef __x86_64__
+extern "C" void ftr_emu_change(void **from, void *to);
+asm(".text\n"
+    ".type ftr_emu_change,@function\n"
+    "ftr_emu_change:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp,(%rdi)\n"
+    "movq %rsi,%rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\n"
+    "ret\n"
+    ".size ftr_emu_change,.-ftr_emu_change\n");
+static void change(context &from, context &to) { ftr_emu_change(&from, to); }
+#else
+static void change(context &from, context &to) { swapcontext(&from, &to); }
+#endif
+
 #ifdef EMU_ASAN
 static const void *scheduler_stack;
 static size_t scheduler_size;
@@ -122,7 +147,7 @@ static void leave(fiber &f) {
     void *fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_size);
 #endif
-    swapcontext(&f.context, &now.scheduler);
+    change(f.at, now.scheduler);
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_size);
 #endif
@@ -195,6 +220,23 @@ static void fiber_main() {
     }
 }
 
+/* A fiber that begins with fiber_main(). */
+static void begin(fiber &f) {
+#ifdef __x86_64__
+    void **top = (void **)((char *)f.stack + STACK);
+    *--top = nullptr; /* fiber_main() never returns */
+    *--top = (void *)fiber_main;
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    f.at = top;
+#else
+    getcontext(&f.at);
+    f.at.uc_stack.ss_sp = f.stack;
+    f.at.uc_stack.ss_size = STACK;
+    f.at.uc_link = nullptr;
+    makecontext(&f.at, fiber_main, 0);
+#endif
+}
+
 static int take_fiber() {
     if (!now.idle.empty()) {
         const int index = now.idle.back();
@@ -209,11 +251,7 @@ static int take_fiber() {
     }
     now.fibers.push_back(f);
     fiber &made = now.fibers.back();
-    getcontext(&made.context);
-    made.context.uc_stack.ss_sp = made.stack;
-    made.context.uc_stack.ss_size = STACK;
-    made.context.uc_link = nullptr;
-    makecontext(&made.context, fiber_main, 0);
+    begin(made);
     return (int)now.fibers.size() - 1;
 }
 
@@ -227,7 +265,7 @@ static void resume(int number) {
     void *fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, f.stack, STACK);
 #endif
-    swapcontext(&now.scheduler, &f.context);
+    change(now.scheduler, f.at);
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -390,12 +428,18 @@ struct trace {
     bool written, atomic;
 };
 
-/* Memory of more bytes than this is not looked at: it is there to be planned with. */
-constexpr size_t MOST_TRACED = 64 << 20;
+/* Traces of a piece of memory, some bytes at a time, made when these are first accessed. */
+constexpr size_t CHUNK = 1024;
 
 struct piece {
     size_t bytes;
-    std::vector<trace> traces;
+    std::vector<std::unique_ptr<trace[]>> chunks;
+
+    trace &at(size_t byte) {
+        std::unique_ptr<trace[]> &chunk = chunks[byte / CHUNK];
+        if (!chunk) chunk.reset(new trace[CHUNK]());
+        return chunk[byte % CHUNK];
+    }
 };
 
 static std::map<uintptr_t, piece> pieces; /* of device memory, by their begin */
@@ -410,7 +454,7 @@ constexpr bool tracing = false;
 void memory_added(const void *begin, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(machine_lock);
     piece p = {bytes, {}};
-    if (tracing && bytes <= MOST_TRACED) p.traces.resize(bytes);
+    if (tracing) p.chunks.resize(bytes / CHUNK + 1);
     pieces[(uintptr_t)begin] = std::move(p);
 }
 
@@ -437,8 +481,7 @@ void memory_written(const void *begin, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(machine_lock);
     size_t offset;
     piece *p = piece_of((uintptr_t)begin, bytes, &offset);
-    if (!p || p->traces.empty()) return;
-    for (size_t i = 0; i < bytes; i++) p->traces[offset + i].written = true;
+    for (size_t i = 0; tracing && p && i < bytes; i++) p->at(offset + i).written = true;
 }
 
 static void race(const char *memory, const char *what, size_t at) {
@@ -511,7 +554,7 @@ static void accessed(const void *address, size_t bytes, bool write, bool atomic)
         if (p) {
             if (a % bytes && bytes <= 16 && !(bytes & (bytes - 1)))
                 report("kernel %s: an access of %zu bytes at an address that is not aligned to them", now.what->kernel, bytes);
-            for (size_t i = 0; i < bytes && !p->traces.empty(); i++) touch(p->traces[at + i], "global", write, atomic, at + i, false);
+            for (size_t i = 0; i < bytes; i++) touch(p->at(at + i), "global", write, atomic, at + i, false);
         } else if (write) {
             report("kernel %s, block (%u, %u, %u), thread (%u, %u, %u): a write of %zu bytes outside of device memory",
                    now.what->kernel, here.block.x, here.block.y, here.block.z, here.thread.x, here.thread.y, here.thread.z,
