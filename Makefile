@@ -37,6 +37,14 @@ SUPPORT := $(filter-out $(TESTS),$(wildcard tests/support/*.c tests/oracle/*.c))
 SPLIT_PROGRAMS := $(addprefix $B/split/,$(basename $(notdir $(TESTS))))
 SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 
+# The CUDA toolkit. The tests of the CUDA backend need its headers (with cuDNN's) alone, `make cuda` its compiler.
+CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(shell readlink -f "$$(command -v nvcc)" 2>/dev/null)),/usr/local/cuda)
+CUDA_SOURCES := $(filter %.cu,$(shell awk '$$1 == "cuda" { print "src/" $$2 }' src/MANIFEST))
+EMULATOR := $(wildcard tests/cuda/emulator/*.cpp)
+EMULATOR_FLAGS := -std=c++17 -O1 -g -Wall -Wextra $(WERROR) -Isrc -Itests/cuda/emulator -isystem $(CUDA_HOME)/include
+CUDA_HEADERS := $(and $(wildcard $(CUDA_HOME)/include/cublasLt.h),$(wildcard $(CUDA_HOME)/include/cudnn.h))
+CUDA_TESTS := $(if $(CUDA_HEADERS),$(addprefix $B/cuda/,test_emulator test_device test_ops),tests/cuda/no_headers)
+
 .PHONY: all help lib amalgamate docs demo examples bench test test-split deps data lint asan tsan avx512 fault fuzz parity algorithms check-dropin size format \
         clean
 .DELETE_ON_ERROR:
@@ -63,8 +71,9 @@ build/tools/amalgamate: tools/amalgamate.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -O1 $(WARN) $< -o $@
 
-amalgamate: build/tools/amalgamate ## write fasttrain.h anew from src/
+amalgamate: build/tools/amalgamate ## write fasttrain.h and fasttrain_cuda.cu anew from src/
 	build/tools/amalgamate src LICENSE fasttrain.h
+	build/tools/amalgamate --cuda src LICENSE fasttrain_cuda.cu
 
 $B/include/fasttrain.h: src/MANIFEST build/tools/amalgamate
 	@mkdir -p $(@D)
@@ -133,14 +142,16 @@ size: ## time to compile the single file, and its size
 
 test: amalgamate ## all tests, on src/ and on the single file; ends with the count
 	@$(MAKE) --no-print-directory $(PARALLEL) test-programs
-	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run tests/examples/gpt tests/examples/mnist \
-	    tests/examples/bench
+	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first tests/dropin/run \
+	    tests/examples/gpt tests/examples/mnist tests/examples/bench $(CUDA_TESTS)
 
-test-split: $(SPLIT_PROGRAMS) ## the tests on src/ alone
-	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS)
+# ALSO: other programs.
+ALSO ?=
+test-split: $(SPLIT_PROGRAMS) $(filter $B/%,$(ALSO)) ## the tests on src/ alone
+	@WRAP="$(WRAP)" tests/run $(SPLIT_PROGRAMS) $(ALSO)
 
 .PHONY: test-programs
-test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $B/readme/first $B/examples/gpt $B/examples/mnist \
+test-programs: $(SPLIT_PROGRAMS) $(SINGLE_PROGRAMS) $(filter $B/%,$(CUDA_TESTS)) $B/readme/first $B/examples/gpt $B/examples/mnist \
                $B/bench/mlp $B/bench/run
 
 $B/split/tests/%.o: tests/%.c $B/include/fasttrain.h Makefile
@@ -180,10 +191,6 @@ $(foreach t,$(TESTS),$(eval $(call TEST_PROGRAM,single,$t,$(if $(filter tests/co
 # The CUDA backend without a GPU: its files as C++, on the emulator of tests/cuda/emulator and the doubles of CUDA's libraries
 # (see README). Kernels are instrumented as for ThreadSanitizer, whose functions the emulator has; a build with SANITIZE of its
 # own is instrumented by that instead. Needs CUDA's headers, not its compiler.
-CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(shell readlink -f "$$(command -v nvcc)" 2>/dev/null)),/usr/local/cuda)
-CUDA_SOURCES := $(filter %.cu,$(shell awk '$$1 == "cuda" { print "src/" $$2 }' src/MANIFEST))
-EMULATOR := $(wildcard tests/cuda/emulator/*.cpp)
-EMULATOR_FLAGS := -std=c++17 -O1 -g -Wall -Wextra $(WERROR) -Isrc -Itests/cuda/emulator -isystem $(CUDA_HOME)/include
 $B/cuda/src/%.o: src/%.cu Makefile
 	@mkdir -p $(@D)
 	$(CXX) -x c++ $(EMULATOR_FLAGS) -Wno-unused-function $(or $(SANITIZE),-fsanitize=thread) -include tests/cuda/emulator/emulator.h \
@@ -205,12 +212,27 @@ $B/cuda/tests/%.o: tests/%.cu Makefile
 $B/cuda/test_emulator: $B/cuda/tests/cuda/test_emulator.o $(EMULATOR:%.cpp=$B/cuda/%.o)
 	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
 
+# As a program that has the CUDA backend: the one file that knows of it.
+$B/cuda/context.o: src/core/context.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(SPLIT_FLAGS) $(CFLAGS) -DFASTTRAIN_CUDA -Isrc -MMD -MP -c $< -o $@
+
+$B/cuda/test_device: $B/cuda/tests/cuda/test_device.o $B/cuda/context.o $B/cuda/emulated.a $B/split/support.a $B/libfasttrain.a
+	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
+
 $B/cuda/emulated.a: $(CUDA_SOURCES:%.cu=$B/cuda/%.o) $(EMULATOR:%.cpp=$B/cuda/%.o)
 	rm -f $@
 	$(AR) rcs $@ $^
 
 $B/cuda/test_ops: $(patsubst %.c,$B/cuda/%.o,$(wildcard tests/ops/*.c)) $B/cuda/emulated.a $B/split/support.a $B/libfasttrain.a
 	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
+
+# The real thing: fasttrain_cuda.cu by nvcc for each architecture, linked with a program and the libraries.
+CUDA_ARCHS ?= 80 90 100 120
+CUDA_LIBS = -L$(CUDA_HOME)/lib64 -lcublasLt -lcudnn -lcudart
+.PHONY: cuda
+cuda: ## compile fasttrain_cuda.cu with nvcc and link it (CUDA_ARCHS="90": for these)
+	@tests/cuda/compile "$(CUDA_HOME)" "$(CUDA_ARCHS)" $B/cuda/real "$(CUDA_LIBS)"
 
 # The real cuDNN makes the plans of networks for devices that are not there, see tests/cuda/plans.cpp. It compiles some of its
 # kernels, and loads the driver for that: a double of it.
@@ -253,9 +275,9 @@ check-dropin: ## a project outside the tree that only has the header
 SANITIZED = @$(MAKE) --no-print-directory $(PARALLEL) test-split B=build/$1 WERROR= \
     SANITIZE="-fsanitize=$2 -fno-omit-frame-pointer"
 
-asan: ## the tests on src/ under AddressSanitizer and UBSan
+asan: ## the tests on src/ and of the CUDA backend under AddressSanitizer and UBSan
 	$(call SANITIZED,asan,address -fsanitize=undefined -fno-sanitize-recover=all) \
-	    FTR_TEST_MODELS="$(SOME_MODELS)"
+	    FTR_TEST_MODELS="$(SOME_MODELS)" ALSO='$(CUDA_TESTS:$B/%=build/asan/%)'
 
 # ThreadSanitizer needs addresses that are not randomized on some kernels. Of the op cases the modes run that use threads
 # each in its own way; the others compute the same kernels again (FTR_TEST_OPS: see tests/ops/test_ops.c).

@@ -111,7 +111,7 @@ static ftr_status ftr__context_choose(const ftr_context_desc *desc, ftr_context 
     return ftr__error(draft, FTR_ERROR_UNSUPPORTED,
                       "context: device is '%s', but the program has no CUDA backend: compile it with -DFASTTRAIN_CUDA and "
                       "link it with fasttrain_cuda.cu",
-                      name);
+                      desc->device);
 #endif
 }
 

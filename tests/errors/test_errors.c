@@ -504,16 +504,26 @@ static void bad_context(void **state) {
         {.log_level = (ftr_log_level)9, .logger = ftr_test_logger(log)},
         {.allocator = half, .logger = ftr_test_logger(log)},
         {.backend = &future, .logger = ftr_test_logger(log)},
+        {.device = "gpu", .logger = ftr_test_logger(log)},
+        {.device = "cuda:", .logger = ftr_test_logger(log)},
+        {.device = "cpu", .backend = ftr_cpu_backend(), .logger = ftr_test_logger(log)},
+        {.device = "cuda:1", .logger = ftr_test_logger(log)}, /* the tests are built without the CUDA backend */
     };
     for (size_t i = 0; i < FTR_TEST_LENGTH(descs); i++) {
         ftr_context *context = (ftr_context *)1;
-        assert_int_equal(ftr_context_create(&descs[i], &context), FTR_ERROR_INVALID_ARGUMENT);
+        const bool last = i + 1 == FTR_TEST_LENGTH(descs);
+        assert_int_equal(ftr_context_create(&descs[i], &context), last ? FTR_ERROR_UNSUPPORTED : FTR_ERROR_INVALID_ARGUMENT);
         assert_null(context);
     }
     assert_string_equal(log->text, "context: threads is -1, expected 0 to 1024\n"
                                    "context: threads is 100000, expected 0 to 1024\n"
                                    "context: allocator.release is NULL, expected both or neither\n"
-                                   "context: backend has version 2, expected 1\n");
+                                   "context: backend has version 3, expected 2\n"
+                                   "context: device is 'gpu', expected cpu, cuda or cuda:NUMBER\n"
+                                   "context: device is 'cuda:', expected cpu, cuda or cuda:NUMBER\n"
+                                   "context: both backend 'cpu' and device 'cpu' are given\n"
+                                   "context: device is 'cuda:1', but the program has no CUDA backend: compile it with "
+                                   "-DFASTTRAIN_CUDA and link it with fasttrain_cuda.cu\n");
     assert_int_equal(ftr_context_create(NULL, NULL), FTR_ERROR_INVALID_ARGUMENT);
     free(log);
 }
