@@ -44,7 +44,6 @@ struct ftr__blas {
     cublasLtHandle_t handle;
     void *workspace; /* of the products, one after the other */
     size_t workspace_size;
-    bool tf32; /* f32 products on tensor cores, with factors of 10 bits */
     ftr__blas_answer *answers;
 };
 
@@ -55,15 +54,6 @@ static ftr_status ftr__blas_failed(ftr_context *context, cublasStatus_t error, c
                             cublasLtGetStatusName(error));
 }
 
-/* FASTTRAIN_TF32: off (the default) or on. */
-static ftr_status ftr__blas_take_tf32(ftr_context *context, ftr__blas *blas) {
-    const char *word = getenv("FASTTRAIN_TF32");
-    if (!word || !*word) word = "off";
-    blas->tf32 = strcmp(word, "on") == 0;
-    if (blas->tf32 || strcmp(word, "off") == 0) return FTR_OK;
-    return ftr_backend_fail(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_TF32 is '%s', expected on or off", word);
-}
-
 FTR__CUDA_LIB ftr_status ftr__blas_open(ftr_context *context, ftr__cuda *cuda) {
     ftr__blas *blas = static_cast<ftr__blas *>(ftr_backend_allocate(context, sizeof *blas));
     if (!blas)
@@ -71,8 +61,6 @@ FTR__CUDA_LIB ftr_status ftr__blas_open(ftr_context *context, ftr__cuda *cuda) {
                                 sizeof *blas);
     *blas = {};
     cuda->blas = blas;
-    const ftr_status status = ftr__blas_take_tf32(context, blas);
-    if (status) return status;
     const cublasStatus_t made = cublasLtCreate(&blas->handle);
     if (made != CUBLAS_STATUS_SUCCESS) return ftr__blas_failed(context, made, "cublasLtCreate");
     const size_t wanted = cuda->properties.major >= 9 ? FTR__BLAS_WORKSPACE : FTR__BLAS_OLD_WORKSPACE;
@@ -295,7 +283,7 @@ static ftr_status ftr__blas_layout(const ftr_kernel_call *call, const ftr__blas_
 static ftr_status ftr__blas_describe(const ftr_kernel_call *call, const ftr__blas *blas, ftr__blas_answer *answer) {
     const ftr__blas_key *key = &answer->key;
     const cublasComputeType_t compute =
-        blas->tf32 && key->dtype == FTR_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+        ftr__cuda_of(call)->tf32 && key->dtype == FTR_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     const int32_t first = key->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                   second = key->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const uint32_t epilogue = static_cast<uint32_t>(key->epilogue);
@@ -427,7 +415,7 @@ FTR__CUDA_LIB const char *ftr__product_algorithm(const ftr_kernel_call *call, co
     if (!ftr__blas_key_of(product, &key)) return "tiles";
     const ftr__blas_answer *answer = ftr__blas_find(blas, &key);
     if (answer && !answer->has_algorithm) return "tiles";
-    return blas->tf32 && product->dtype == FTR_F32 ? "cublasLt, tf32" : "cublasLt";
+    return ftr__cuda_of(call)->tf32 && product->dtype == FTR_F32 ? "cublasLt, tf32" : "cublasLt";
 }
 
 /* ---------------------------------------------------------------------------------------------- matmul and linear -- */

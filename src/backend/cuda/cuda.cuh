@@ -23,6 +23,15 @@
 
 #define FTR__KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS)
 
+/* In front of a loop over an array that is to stay in registers; of a loop of which more than one turn at once would spill. */
+#ifdef FTR_EMULATOR
+#define FTR__UNROLL
+#define FTR__NO_UNROLL
+#else
+#define FTR__UNROLL _Pragma("unroll")
+#define FTR__NO_UNROLL _Pragma("unroll 1")
+#endif
+
 /* ------------------------------------------------------------------------------------------------------------ state -- */
 
 /* The first fault that a kernel found in its data, in device memory; `kind` 0: none. */

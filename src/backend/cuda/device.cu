@@ -98,8 +98,18 @@ static ftr_status ftr__cuda_steps(ftr_context *context, ftr__cuda *cuda) {
                             "FASTTRAIN_CUDA_STEPS is '%s', expected graph, nodes or wait", word);
 }
 
+/* FASTTRAIN_TF32: off (the default) or on. */
+static ftr_status ftr__cuda_take_tf32(ftr_context *context, ftr__cuda *cuda) {
+    const char *word = getenv("FASTTRAIN_TF32");
+    if (!word || !*word) word = "off";
+    cuda->tf32 = strcmp(word, "on") == 0;
+    if (cuda->tf32 || strcmp(word, "off") == 0) return FTR_OK;
+    return ftr_backend_fail(context, FTR_ERROR_INVALID_ARGUMENT, "FASTTRAIN_TF32 is '%s', expected on or off", word);
+}
+
 static ftr_status ftr__cuda_prepare(ftr_context *context, int32_t device, ftr__cuda *cuda) {
     ftr_status status = ftr__cuda_steps(context, cuda);
+    if (!status) status = ftr__cuda_take_tf32(context, cuda);
     if (!status) status = ftr__cuda_choose(context, device, cuda);
     if (status) return status;
     void *memory = nullptr;

@@ -9,7 +9,7 @@
 #define FTR__PRODUCT_SIDE 16  /* threads along a side; each has 4 x 4 results */
 
 /* c = alpha a b + beta add; a: m x k, b: k x n, in f32. c and add are row-major; add may be nullptr. */
-struct ftr__product {
+struct ftr__muon_product {
     const float *a, *b, *add;
     float *c;
     int64_t m, n, k;
@@ -49,7 +49,7 @@ static __device__ __forceinline__ void ftr__product_put(const ftr__product_piece
         reinterpret_cast<float *>(to)[piece->k[r] * 4 * FTR__PRODUCT_ROW + piece->line[r]] = piece->value[r];
 }
 
-FTR__KERNEL ftr__product_kernel(const ftr__product p, ftr__update_scalar found_inf) {
+FTR__KERNEL ftr__muon_product_kernel(const ftr__muon_product p, ftr__update_scalar found_inf) {
     FTR_SHARED(float4, shared_a, FTR__PRODUCT_DEPTH * FTR__PRODUCT_ROW);
     FTR_SHARED(float4, shared_b, FTR__PRODUCT_DEPTH * FTR__PRODUCT_ROW);
     if (ftr__update_skipped(found_inf)) return;
@@ -87,10 +87,10 @@ FTR__KERNEL ftr__product_kernel(const ftr__product p, ftr__update_scalar found_i
     }
 }
 
-static ftr_status ftr__product_run(const ftr_kernel_call *call, const ftr__product *p, ftr__update_scalar found_inf) {
+static ftr_status ftr__muon_product_run(const ftr_kernel_call *call, const ftr__muon_product *p, ftr__update_scalar found_inf) {
     const int64_t down = (p->m + FTR__PRODUCT_TILE - 1) / FTR__PRODUCT_TILE;
     const int64_t across = (p->n + FTR__PRODUCT_TILE - 1) / FTR__PRODUCT_TILE;
-    return FTR_LAUNCH(call, ftr__product_kernel, static_cast<unsigned>(down * across), FTR__CUDA_THREADS, *p,
+    return FTR_LAUNCH(call, ftr__muon_product_kernel, static_cast<unsigned>(down * across), FTR__CUDA_THREADS, *p,
                       found_inf);
 }
 
@@ -151,9 +151,9 @@ FTR__KERNEL ftr__muon_apply(const ftr__muon muon, const ftr__update_from from) {
 /* --------------------------------------------------------------------------------------------------------- running -- */
 
 /* u u^T for symmetric or wide u, u^T u for tall u. */
-static ftr__product ftr__muon_gram(const float *u, int64_t rows, int64_t columns, float *c) {
+static ftr__muon_product ftr__muon_gram(const float *u, int64_t rows, int64_t columns, float *c) {
     const bool wide = rows <= columns;
-    ftr__product p = {};
+    ftr__muon_product p = {};
     p.a = p.b = u;
     p.c = c;
     p.m = p.n = wide ? rows : columns;
@@ -167,13 +167,13 @@ static ftr__product ftr__muon_gram(const float *u, int64_t rows, int64_t columns
 /* x = c0 x + (c1 gram + c2 gram gram) x, or with x on the left side. */
 static ftr_status ftr__muon_iterate(const ftr_kernel_call *call, ftr__muon *muon, ftr__update_scalar found_inf) {
     const double *c = call->attr->optimizer.ns_coefficients;
-    const ftr__product gram = ftr__muon_gram(muon->x, muon->rows, muon->columns, muon->gram);
-    ftr__product square = ftr__muon_gram(muon->gram, muon->side, muon->side, muon->square);
+    const ftr__muon_product gram = ftr__muon_gram(muon->x, muon->rows, muon->columns, muon->gram);
+    ftr__muon_product square = ftr__muon_gram(muon->gram, muon->side, muon->side, muon->square);
     square.alpha = static_cast<float>(c[2]);
     square.beta = static_cast<float>(c[1]);
     square.add = muon->gram;
     const bool left = muon->rows <= muon->columns;
-    ftr__product next = {};
+    ftr__muon_product next = {};
     next.a = left ? muon->square : muon->x;
     next.b = left ? muon->x : muon->square;
     next.c = muon->next;
@@ -188,9 +188,9 @@ static ftr_status ftr__muon_iterate(const ftr_kernel_call *call, ftr__muon *muon
     next.add = muon->x;
     muon->next = muon->x;
     muon->x = next.c;
-    ftr_status status = ftr__product_run(call, &gram, found_inf);
-    if (!status) status = ftr__product_run(call, &square, found_inf);
-    if (!status) status = ftr__product_run(call, &next, found_inf);
+    ftr_status status = ftr__muon_product_run(call, &gram, found_inf);
+    if (!status) status = ftr__muon_product_run(call, &square, found_inf);
+    if (!status) status = ftr__muon_product_run(call, &next, found_inf);
     return status;
 }
 

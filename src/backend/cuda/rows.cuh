@@ -5,14 +5,6 @@
 
 #include "backend/cuda/cuda.cuh"
 
-#ifdef __CUDACC__
-#define FTR__UNROLL _Pragma("unroll")
-#define FTR__NO_UNROLL _Pragma("unroll 1") /* where more than one turn at once would spill */
-#else
-#define FTR__UNROLL
-#define FTR__NO_UNROLL
-#endif
-
 /* outer x n x inner elements: a line has n of them, `inner` apart. */
 struct ftr__lines {
     int64_t outer, n, inner;

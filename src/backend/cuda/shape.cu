@@ -130,8 +130,8 @@ FTR__CUDA_LIB ftr_status ftr__cuda_slice(const ftr_kernel_call *call) {
 
 /* ------------------------------------------------------------------------------------------------------- transpose -- */
 
-#define FTR__TILE 32
-#define FTR__TILE_ROWS (FTR__CUDA_THREADS / FTR__TILE) /* that a block reads or writes at once */
+#define FTR__TRANSPOSE_TILE 32
+#define FTR__TILE_ROWS (FTR__CUDA_THREADS / FTR__TRANSPOSE_TILE) /* that a block reads or writes at once */
 
 /* The source is dense along dimension `across` of the result, which is dense along its last one: square tiles of these two. */
 struct ftr__tiles {
@@ -151,8 +151,8 @@ static __device__ __forceinline__ ftr__tile_place ftr__tile_at(const ftr__tiles 
     const ftr__walk &w = p.walk;
     const int32_t last = w.rank - 1;
     int64_t rest = tile / p.tiles;
-    ftr__tile_place at = {0, 0, 0, (tile - rest * p.tiles) * FTR__TILE};
-    at.across = rest % p.across_tiles * FTR__TILE;
+    ftr__tile_place at = {0, 0, 0, (tile - rest * p.tiles) * FTR__TRANSPOSE_TILE};
+    at.across = rest % p.across_tiles * FTR__TRANSPOSE_TILE;
     rest /= p.across_tiles;
     int64_t step = w.dim[last];
     for (int32_t d = last - 1; d >= 0; d--) {
@@ -170,21 +170,21 @@ static __device__ __forceinline__ ftr__tile_place ftr__tile_at(const ftr__tiles 
 }
 
 template <typename T> FTR__KERNEL ftr__transpose_tiles(ftr__tiles p) {
-    FTR_SHARED(T, tile, FTR__TILE *(FTR__TILE + 1));
+    FTR_SHARED(T, tile, FTR__TRANSPOSE_TILE *(FTR__TRANSPOSE_TILE + 1));
     const int64_t last_size = p.walk.dim[p.walk.rank - 1], stride = p.walk.stride[p.walk.rank - 1];
     const int64_t across_size = p.walk.dim[p.across];
-    const int column = (int)threadIdx.x % FTR__TILE, row = (int)threadIdx.x / FTR__TILE;
+    const int column = (int)threadIdx.x % FTR__TRANSPOSE_TILE, row = (int)threadIdx.x / FTR__TRANSPOSE_TILE;
     for (int64_t t = blockIdx.x; t < p.count; t += gridDim.x) {
         const ftr__tile_place at = ftr__tile_at(p, t);
         const T *in = static_cast<const T *>(p.walk.in) + at.from;
         T *out = static_cast<T *>(p.walk.out) + at.to;
-        for (int r = row; r < FTR__TILE; r += FTR__TILE_ROWS)
+        for (int r = row; r < FTR__TRANSPOSE_TILE; r += FTR__TILE_ROWS)
             if (at.last + r < last_size && at.across + column < across_size)
-                tile[r * (FTR__TILE + 1) + column] = in[r * stride + column];
+                tile[r * (FTR__TRANSPOSE_TILE + 1) + column] = in[r * stride + column];
         __syncthreads();
-        for (int r = row; r < FTR__TILE; r += FTR__TILE_ROWS)
+        for (int r = row; r < FTR__TRANSPOSE_TILE; r += FTR__TILE_ROWS)
             if (at.across + r < across_size && at.last + column < last_size)
-                out[r * p.across_out + column] = tile[column * (FTR__TILE + 1) + r];
+                out[r * p.across_out + column] = tile[column * (FTR__TRANSPOSE_TILE + 1) + r];
         __syncthreads();
     }
 }
@@ -200,8 +200,8 @@ static ftr_status ftr__transpose_run(const ftr_kernel_call *call, const ftr__wal
     if (p.across < 0) return ftr__walk_run(call, walk);
     p.across_out = 1;
     for (int32_t d = p.across + 1; d < walk.rank; d++) p.across_out *= walk.dim[d];
-    p.across_tiles = (walk.dim[p.across] + FTR__TILE - 1) / FTR__TILE;
-    p.tiles = (walk.dim[last] + FTR__TILE - 1) / FTR__TILE;
+    p.across_tiles = (walk.dim[p.across] + FTR__TRANSPOSE_TILE - 1) / FTR__TRANSPOSE_TILE;
+    p.tiles = (walk.dim[last] + FTR__TRANSPOSE_TILE - 1) / FTR__TRANSPOSE_TILE;
     p.count = p.across_tiles * p.tiles * (walk.count / (walk.dim[p.across] * walk.dim[last]));
     return ftr__for_unit(static_cast<int64_t>(ftr_dtype_size(call->out[0].dtype)), [&](auto tag) {
         return FTR_LAUNCH(call, (ftr__transpose_tiles<decltype(tag)>), ftr__cuda_blocks(p.count, 1), FTR__CUDA_THREADS, p);

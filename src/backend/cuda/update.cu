@@ -75,7 +75,7 @@ FTR__KERNEL ftr__pairs_kernel(const ftr__update_list<2> list, const ftr__pairs p
     const ftr__update_chunk chunk = ftr__update_chunk_of(list);
     float *state = static_cast<float *>(list.data[chunk.group][0]) + chunk.begin;
     float *value = static_cast<float *>(list.data[chunk.group][1]) + chunk.begin;
-    const int32_t packed = ftr__is_aligned(state) && ftr__is_aligned(value) ? chunk.n - chunk.n % 4 : 0;
+    const int32_t packed = ftr__is_aligned_by_four(state) && ftr__is_aligned_by_four(value) ? chunk.n - chunk.n % 4 : 0;
     for (int32_t i = 4 * static_cast<int32_t>(threadIdx.x); i < packed; i += 4 * FTR__CUDA_THREADS)
         ftr__pairs_at<4>(pairs.kind, weight, state + i, value + i);
     for (int32_t i = packed + static_cast<int32_t>(threadIdx.x); i < chunk.n; i += FTR__CUDA_THREADS)

@@ -132,7 +132,7 @@ template <typename T, int W> static __device__ __forceinline__ void ftr__store_s
     *reinterpret_cast<ftr__some<T, W> *>(to) = some;
 }
 
-template <typename T> static __device__ __forceinline__ bool ftr__is_aligned(const T *data) {
+template <typename T> static __device__ __forceinline__ bool ftr__is_aligned_by_four(const T *data) {
     return reinterpret_cast<uintptr_t>(data) % (4 * sizeof(T)) == 0;
 }
 
@@ -272,10 +272,10 @@ FTR__KERNEL ftr__update_kernel(const ftr__update_list<P> list, const ftr__update
     float *p = static_cast<float *>(list.data[chunk.group][0]) + chunk.begin;
     const float *g = static_cast<const float *>(list.data[chunk.group][1]) + chunk.begin;
     S *s[O::STATES + 1];
-    bool aligned = ftr__is_aligned(p) && ftr__is_aligned(g);
+    bool aligned = ftr__is_aligned_by_four(p) && ftr__is_aligned_by_four(g);
     for (int k = 0; k < O::STATES; k++) {
         s[k] = static_cast<S *>(list.data[chunk.group][2 + k]) + chunk.begin;
-        aligned = aligned && ftr__is_aligned(s[k]);
+        aligned = aligned && ftr__is_aligned_by_four(s[k]);
     }
     const int32_t packed = aligned ? chunk.n - chunk.n % 4 : 0;
     for (int32_t i = 4 * static_cast<int32_t>(threadIdx.x); i < packed; i += 4 * FTR__CUDA_THREADS) {
@@ -342,10 +342,10 @@ FTR__KERNEL ftr__update_sums(const ftr__update_list<P> list, const ftr__update_f
     const float *p = static_cast<const float *>(list.data[chunk.group][0]) + chunk.begin;
     const float *g = static_cast<const float *>(list.data[chunk.group][1]) + chunk.begin;
     const S *s[O::STATES + 1];
-    bool aligned = ftr__is_aligned(p) && ftr__is_aligned(g);
+    bool aligned = ftr__is_aligned_by_four(p) && ftr__is_aligned_by_four(g);
     for (int k = 0; k < O::STATES; k++) {
         s[k] = static_cast<const S *>(list.data[chunk.group][2 + k]) + chunk.begin;
-        aligned = aligned && ftr__is_aligned(s[k]);
+        aligned = aligned && ftr__is_aligned_by_four(s[k]);
     }
     double a = 0.0, b = 0.0;
     const int32_t packed = aligned ? chunk.n - chunk.n % 4 : 0;

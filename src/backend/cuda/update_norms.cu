@@ -87,7 +87,7 @@ FTR__KERNEL ftr__norm_squares(const ftr__update_list<1> list, double *sums) {
     FTR_SHARED(double, room, FTR__CUDA_WARP);
     const ftr__update_chunk chunk = ftr__update_chunk_of(list);
     const float *g = static_cast<const float *>(list.data[chunk.group][0]) + chunk.begin;
-    const int32_t packed = ftr__is_aligned(g) ? chunk.n - chunk.n % 4 : 0;
+    const int32_t packed = ftr__is_aligned_by_four(g) ? chunk.n - chunk.n % 4 : 0;
     double sum = 0.0;
     for (int32_t i = 4 * static_cast<int32_t>(threadIdx.x); i < packed; i += 4 * FTR__CUDA_THREADS) {
         float x[4];

@@ -4,13 +4,6 @@
 
 #include "backend/cuda/cuda.cuh"
 
-/* In front of a loop over an array that is to stay in registers. */
-#ifdef FTR_EMULATOR
-#define FTR__UNROLL
-#else
-#define FTR__UNROLL _Pragma("unroll")
-#endif
-
 /* A kernel that may have as many registers as a block of its own leaves it: for the compiler would rather spill some to have room
  * for more blocks. */
 #define FTR__ROOMY_KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1)

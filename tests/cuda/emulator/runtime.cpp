@@ -366,7 +366,7 @@ cudaError_t CUDARTAPI cudaMalloc(void **memory, size_t bytes) {
     *memory = nullptr;
     if (refuses_capture("cudaMalloc")) return fail(cudaErrorStreamCaptureUnsupported);
     if (bytes == 0) return cudaSuccess;
-    if (bytes > machine.memory - used) return fail(cudaErrorMemoryAllocation);
+    if (used > machine.memory || bytes > machine.memory - used) return fail(cudaErrorMemoryAllocation);
     *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*memory) return fail(cudaErrorMemoryAllocation);
     if (bytes <= (size_t)64 << 20) memset(*memory, 0xfb, bytes); /* NaN in each floating-point type; more is not run on */
