@@ -334,7 +334,8 @@ typedef enum ftr_status {
     FTR_ERROR_FORMAT,             /* a file's content breaks its format */
     FTR_ERROR_THREAD,             /* the operating system refused a thread */
     FTR_ERROR_CALLBACK,           /* a function of the caller's reported a failure */
-    FTR_ERROR_NONFINITE           /* a node gave an infinity or NaN, see ftr_nonfinite */
+    FTR_ERROR_NONFINITE,          /* a node gave an infinity or NaN, see ftr_nonfinite */
+    FTR_ERROR_DEVICE              /* there is no device of the kind that was asked for, or it or its driver failed */
 } ftr_status;
 
 /* Name of a status, such as "FTR_ERROR_SHAPE". Never NULL. Thread safe. */
@@ -459,7 +460,10 @@ typedef struct ftr_context_desc {
     ftr_allocator allocator; /* allocate == NULL: aligned memory of the system */
     ftr_logger logger;       /* write == NULL: stderr */
     ftr_log_level log_level; /* messages below it are dropped; 0 shows everything, FTR_LOG_SILENT nothing */
-    const struct ftr_backend *backend; /* NULL: the CPU backend */
+    const struct ftr_backend *backend; /* of the program's own; NULL: that of `device` */
+    /* NULL or "cpu"; "cuda": the GPU with the most free memory; "cuda:1": the second one. CUDA needs a program that was
+     * compiled with FASTTRAIN_CUDA; otherwise FTR_ERROR_UNSUPPORTED. */
+    const char *device;
 } ftr_context_desc;
 
 /* Makes a context. `desc` may be NULL. The caller owns *context and gives it back with ftr_context_destroy() after all
@@ -1887,7 +1891,9 @@ typedef enum ftr_fusion {
                                    * convolution before it */
     FTR_FUSE_ATTENTION = 1 << 6,  /* "attention": attention reads queries, keys and values, and writes their gradients,
                                    * where they lie in one tensor */
-    FTR_FUSE_ALL = (1 << 7) - 1
+    FTR_FUSE_INPUT = 1 << 7,      /* "input": the gradient of a 1x1 convolution's weight computes its input again while it
+                                   * reads it (batch norm and ReLU, a scale of each image's channels), which is not kept then */
+    FTR_FUSE_ALL = (1 << 8) - 1
 } ftr_fusion;
 
 /* Called after each pass with the graph as it then is (print it with ftr_graph_print()). */
@@ -1936,8 +1942,7 @@ typedef struct ftr_compile_desc {
  * scope that fits counts). Of a segment what comes in and what goes out is stored, everything between is recomputed. Both
  * together recompute at least what the patterns say. */
 
-/* Compiles a graph. The caller owns *plan. Gradients of parameters (all that the optimizer trains, or those in
- * gradients_of) lie in one arena in order of declaration.
+/* Compiles a graph. The caller owns *plan.
  * Errors: the graph's first builder failure; FTR_ERROR_INVALID_ARGUMENT; FTR_ERROR_SHAPE (loss not scalar);
  * FTR_ERROR_NOT_DIFFERENTIABLE; FTR_ERROR_UNSUPPORTED; FTR_ERROR_NAME (a pattern of `recompute` that fits nothing, a word
  * of FASTTRAIN_NO_FUSE that is no fusion);
@@ -1953,8 +1958,10 @@ typedef struct ftr_memory {
     size_t parameters;
     size_t gradients;
     size_t optimizer_state; /* sums of gradients and averages included */
-    size_t activations; /* inputs, constants, results and all intermediate values, reused where lifetimes allow */
-    size_t workspace;   /* scratch of the node that needs most; without gradients also the weights as kernels like them, which
+    size_t activations; /* inputs, constants, results, all intermediate values and large scratch of nodes, reused where
+                         * lifetimes allow: what they take beyond the memory of the gradients, in which they lie until those
+                         * are computed */
+    size_t workspace;   /* small scratch, which all nodes share; without gradients also the weights as kernels like them, which
                          * are made anew only when the weights have changed; not with a memory_budget */
     size_t bookkeeping; /* nodes, descriptions and tables on the host */
     size_t total;       /* the sum */
@@ -2896,7 +2903,9 @@ FTR_API ftr_status ftr_update_batch_norm(ftr_graph *graph, const ftr_train_desc 
     /* dy, weight; dy may have fewer rows and columns than conv2d gives: those that lack are 0. Transposed convolution
      * is this op, so it has a gradient of its own */ \
     D(conv2d_grad_input, conv, 2, 2, 1, 0x3, 0x0, LOW) \
-    N(conv2d_grad_weight, conv, 2, 2, 1, 0x0, 0x0, LOW) /* dy, x */ \
+    /* dy, x; of a 1x1 convolution also what was done to x before: gamma, beta, mean and 1/std of a batch norm, with the
+     * activation behind it, then factors [n, 1, 1, c] of each image's channels */ \
+    N(conv2d_grad_weight, conv, 2, 7, 1, 0x0, 0x0, LOW) \
     /* normalization: outputs y, batch mean, unbiased batch variance, 1 / sqrt(variance + eps) as used */ \
     D(batch_norm, norm, 5, 7, 4, 0x7, 0x1, NORM) /* x, gamma, beta, running mean, running var, row mask, residual */ \
     N(batch_norm_grad, norm, 5, 8, 3, 0x0, 0x1, NORM) /* dy, x, gamma, mean, 1/std, row mask, y, beta; gives dx, dgamma, dbeta */ \
@@ -3246,14 +3255,14 @@ typedef struct ftr_kernel {
     const char *(*algorithm)(const ftr_kernel_call *call); /* NULL: there is no choice. Data pointers are NULL */
 } ftr_kernel;
 
-#define FTR_BACKEND_VERSION 1
+#define FTR_BACKEND_VERSION 2
 
 /* A backend. The table lives as long as every context that uses it. */
 typedef struct ftr_backend {
     uint32_t version; /* FTR_BACKEND_VERSION */
     const char *name;
     bool host_memory; /* its memory can be read and written by the host directly */
-    ftr_status (*open)(ftr_context *context, int32_t threads, void **state);
+    ftr_status (*open)(ftr_context *context, int32_t threads, int32_t device, void **state); /* device -1: the backend chooses */
     void (*close)(ftr_context *context, void *state);
     void *(*allocate)(ftr_context *context, void *state, size_t size); /* 64-byte aligned or NULL */
     void (*release)(ftr_context *context, void *state, void *memory, size_t size);
@@ -3261,6 +3270,16 @@ typedef struct ftr_backend {
     ftr_status (*download)(ftr_context *context, void *state, void *to, const void *from, size_t size);
     ftr_status (*measure)(ftr_context *context, void *state, ftr_machine *machine); /* see ftr_measure_machine() */
     const ftr_kernel *kernels; /* FTR_OP_COUNT of them, indexed by ftr_op */
+
+    /* The rest may be NULL. A step of a plan begins: `variant` tells apart which of its nodes run, `step` is the number of steps
+     * done before. With *replay set the backend runs the nodes itself, as it saw them in an earlier step, and the caller does
+     * not. `node_by_node`: each node is to be finished before the next one begins. */
+    ftr_status (*begin_step)(ftr_context *context, void *state, const ftr_plan *plan, int32_t variant, uint64_t step,
+                             bool node_by_node, bool *replay);
+    /* A step that began is over, or was given up with `failure`. */
+    ftr_status (*end_step)(ftr_context *context, void *state, ftr_status failure);
+    /* A plan is about to be destroyed. */
+    void (*forget_plan)(ftr_context *context, void *state, const ftr_plan *plan);
 } ftr_backend;
 
 /* The CPU backend. */
@@ -3270,11 +3289,32 @@ FTR_API const ftr_backend *ftr_cpu_backend(void);
  * that runs the kernel. */
 FTR_API ftr_status ftr_backend_error(const ftr_kernel_call *call, ftr_status status, const char *format, ...);
 
+/* Records a failure that is no node's on a context and returns `status`. */
+FTR_API ftr_status ftr_backend_fail(ftr_context *context, ftr_status status, const char *format, ...);
+
 /* Memory through the context's allocator hook, 64-byte aligned; NULL when there is none. */
 FTR_API void *ftr_backend_allocate(ftr_context *context, size_t size);
 
 /* Gives memory of ftr_backend_allocate() back. */
 FTR_API void ftr_backend_release(ftr_context *context, void *memory, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- src/api/cuda.h ---- */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------------
+ * The CUDA backend is in fasttrain_cuda.cu. A program that uses it defines FASTTRAIN_CUDA where it defines
+ * FASTTRAIN_IMPLEMENTATION, is linked with the object that nvcc makes of fasttrain_cuda.cu and with cudart, cublasLt and cudnn, and
+ * asks for ftr_context_desc.device = "cuda". */
+
+/* The CUDA backend. Defined in fasttrain_cuda.cu. */
+FTR_API const ftr_backend *ftr_cuda_backend(void);
 
 #ifdef __cplusplus
 }
@@ -3325,6 +3365,7 @@ struct ftr_context {
     uint64_t seed;
     ftr_seeds seeds; /* resolved */
     int32_t threads;
+    int32_t device; /* of the backend; -1: it chooses */
     const ftr_backend *backend;
     void *backend_state;
     ftr_status status;
@@ -3674,6 +3715,7 @@ const char *ftr_status_name(ftr_status status) {
     case FTR_ERROR_THREAD: return "FTR_ERROR_THREAD";
     case FTR_ERROR_CALLBACK: return "FTR_ERROR_CALLBACK";
     case FTR_ERROR_NONFINITE: return "FTR_ERROR_NONFINITE";
+    case FTR_ERROR_DEVICE: return "FTR_ERROR_DEVICE";
     }
     return "unknown status";
 }
@@ -3695,6 +3737,39 @@ static ftr_status ftr__context_refuse(ftr_context *draft) {
     return draft->status;
 }
 
+/* The backend and its device. */
+static ftr_status ftr__context_choose(const ftr_context_desc *desc, ftr_context *draft) {
+    const char *name = desc->device ? desc->device : "cpu";
+    draft->device = -1;
+    draft->backend = desc->backend ? desc->backend : ftr_cpu_backend();
+    if (desc->backend && desc->device)
+        return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: both backend '%s' and device '%s' are given",
+                          desc->backend->name, name);
+    if (strcmp(name, "cpu") == 0) return FTR_OK;
+    int32_t number = 0;
+    if (strncmp(name, "cuda:", 5) == 0) {
+        const char *digit = name + 5;
+        while (*digit >= '0' && *digit <= '9' && number < 1000) number = 10 * number + (*digit++ - '0');
+        if (*digit || digit == name + 5 || number >= 1000) name = "";
+        draft->device = number;
+    } else if (strcmp(name, "cuda") != 0) {
+        name = "";
+    }
+    if (!*name)
+        return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: device is '%s', expected cpu, cuda or cuda:NUMBER",
+                          desc->device);
+#ifdef FASTTRAIN_CUDA
+    draft->backend = ftr_cuda_backend();
+    return FTR_OK;
+#else
+    return ftr__error(draft, FTR_ERROR_UNSUPPORTED,
+                      "context: device is '%s', but the program has no CUDA backend: compile it with -DFASTTRAIN_CUDA and "
+                      "link it with fasttrain_cuda.cu",
+                      desc->device);
+#endif
+}
+
+/* Fills a context from its description. */
 static ftr_status ftr__context_fill(const ftr_context_desc *desc, ftr_context *draft) {
     memset(draft, 0, sizeof *draft);
     draft->logger = desc->logger;
@@ -3720,7 +3795,7 @@ static ftr_status ftr__context_fill(const ftr_context_desc *desc, ftr_context *d
     draft->seed = desc->seed;
     draft->seeds = ftr__resolve_seeds(&desc->seeds, desc->seed);
     draft->threads = desc->threads ? desc->threads : ftr__core_count();
-    draft->backend = desc->backend ? desc->backend : ftr_cpu_backend();
+    if (ftr__context_choose(desc, draft)) return draft->status;
     if (draft->backend->version != FTR_BACKEND_VERSION)
         return ftr__error(draft, FTR_ERROR_INVALID_ARGUMENT, "context: backend has version %u, expected %d",
                           (unsigned)draft->backend->version, FTR_BACKEND_VERSION);
@@ -3739,7 +3814,7 @@ ftr_status ftr_context_create(const ftr_context_desc *desc, ftr_context **contex
         return ftr__context_refuse(&draft);
     }
     *made = draft;
-    if (made->backend->open(made, made->threads, &made->backend_state)) {
+    if (made->backend->open(made, made->threads, made->device, &made->backend_state)) {
         draft = *made;
         ftr__release(&draft, made, sizeof *made);
         return ftr__context_refuse(&draft);
@@ -3807,6 +3882,15 @@ void ftr__log_transient(const ftr_context *context, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     context->logger.write(context->logger.user, FTR_LOG_INFO, true, text);
+}
+
+ftr_status ftr_backend_fail(ftr_context *context, ftr_status status, const char *format, ...) {
+    char text[FTR__MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return ftr__error(context, status, "%s", text);
 }
 
 ftr_status ftr_backend_error(const ftr_kernel_call *call, ftr_status status, const char *format, ...) {
@@ -8530,6 +8614,35 @@ ftr_status ftr__infer_conv2d_grad_input(ftr__infer *s) {
     return ftr__set_output(s, 0, s->in[0]->dtype, &dx);
 }
 
+/* What was done to x before the convolution: inputs 2 to 5 are a batch norm's, input 6 scales each image's channels. */
+static ftr_status ftr__check_conv_input(ftr__infer *s, const ftr_shape *x) {
+    static const char *const words[] = {"gamma", "beta", "mean", "1/std"};
+    const ftr_op_attr *attr = &s->node->attr;
+    const int64_t channels = x->dim[3];
+    ftr_status status = FTR_OK;
+    int32_t vectors = 0;
+    for (int32_t i = 2; i < 6 && i < s->in_count && status == FTR_OK; i++) {
+        if (s->in[i] == NULL) continue;
+        status = ftr__check_wide_vector(s, i, words[i - 2], channels);
+        vectors++;
+    }
+    const bool scaled = s->in_count > 6 && s->in[6] != NULL;
+    if (status != FTR_OK || (vectors == 0 && !scaled)) return status;
+    if (vectors != 0 && vectors != 4)
+        return ftr__infer_error(s, FTR_ERROR_INVALID_ARGUMENT,
+                                "%d of a batch norm's gamma, beta, mean and 1/std, expected all", (int)vectors);
+    for (int32_t i = 0; i < 2; i++)
+        if (attr->conv.kernel[i] != 1 || attr->conv.stride[i] != 1 || attr->conv.padding[2 * i] != 0 ||
+            attr->conv.groups != 1)
+            return ftr__infer_error(
+                s, FTR_ERROR_UNSUPPORTED,
+                "the input is computed anew for a 1x1 convolution of stride 1 without padding and groups alone");
+    const ftr_shape factors = FTR_SHAPE(x->dim[0], 1, 1, channels);
+    if (scaled && !ftr_shape_equal(&s->in[6]->shape, &factors))
+        return ftr__infer_error(s, FTR_ERROR_SHAPE, "factors must have the shape [n, 1, 1, c] of the input");
+    return scaled ? ftr__check_same_type(s, 1, 6, "input", "factors") : FTR_OK;
+}
+
 ftr_status ftr__infer_conv2d_grad_weight(ftr__infer *s) {
     const ftr_shape *dy = &s->in[0]->shape, *x = &s->in[1]->shape;
     ftr_status status = ftr__check_rank(s, 0, "dy", 4, "n, oh, ow, o");
@@ -8537,6 +8650,7 @@ ftr_status ftr__infer_conv2d_grad_weight(ftr__infer *s) {
     if (status == FTR_OK) status = ftr__check_float(s, 0, "dy");
     if (status == FTR_OK) status = ftr__check_same_type(s, 0, 1, "dy", "input");
     if (status == FTR_OK) status = ftr__check_conv_attr(s);
+    if (status == FTR_OK) status = ftr__check_conv_input(s, x);
     if (status != FTR_OK) return status;
     const ftr_op_attr *attr = &s->node->attr;
     ftr_shape dw = FTR_SHAPE(dy->dim[3], attr->conv.kernel[0], attr->conv.kernel[1], x->dim[3] / attr->conv.groups);
@@ -12350,8 +12464,7 @@ typedef enum ftr__place {
     FTR__PLACE_NONE = 0,   /* not used by the plan */
     FTR__PLACE_VARIABLE,   /* the graph's parameters and buffers */
     FTR__PLACE_STATE,      /* the optimizer's state */
-    FTR__PLACE_GRADIENT,   /* gradients of parameters */
-    FTR__PLACE_ACTIVATION, /* everything else */
+    FTR__PLACE_ACTIVATION, /* everything else, gradients included */
     FTR__PLACE_COUNT
 } ftr__place;
 
@@ -12363,12 +12476,20 @@ typedef struct ftr__slot {
     bool kept;           /* readable after the step: never reused */
 } ftr__slot;
 
+/* Bytes of scratch up to which nodes share one piece of memory, which then stays in a cache. */
+#define FTR__SCRATCH_SHARED ((size_t)1 << 20)
+
+/* Scratch of a node. */
+typedef struct ftr__scratch {
+    size_t bytes, offset; /* among the activations, if it is larger than FTR__SCRATCH_SHARED */
+} ftr__scratch;
+
 /* One kernel launch. */
 typedef struct ftr__step {
     ftr_kernel_call call;
     size_t kept_offset, kept_bytes; /* of what stays from step to step; 0 bytes: nothing */
     ftr_status (*run)(const ftr_kernel_call *call);
-    int32_t node;
+    int32_t node, place; /* place: in the order */
 } ftr__step;
 
 struct ftr_plan {
@@ -12402,8 +12523,10 @@ struct ftr_plan {
     int32_t *order; /* nodes in the order of execution */
     int32_t order_count;
     ftr__slot *slots; /* by value id */
+    ftr__scratch *scratch; /* by place in the order; NULL: not known yet */
+    size_t gradient_bytes; /* of parameters, at the end of a step; a part of bytes[FTR__PLACE_ACTIVATION] */
     size_t variable_bytes; /* of the graph's parameters and buffers */
-    size_t workspace_bytes;
+    size_t workspace_bytes; /* shared scratch */
     size_t bytes[FTR__PLACE_COUNT]; /* size of each memory */
 
     unsigned char *memory[FTR__PLACE_COUNT];
@@ -13062,6 +13185,69 @@ static void ftr__fuse_conv_norm(ftr__fuser *f, ftr__node *norm) {
     ftr__remove(f, norm, conv->first_out);
 }
 
+/* Whether the backward pass reads a value as any node but `except` does. */
+static bool ftr__is_read_backward(const ftr__fuser *f, int32_t value, const ftr__node *except) {
+    for (int32_t n = 0; n < f->graph->node_count; n++) {
+        const ftr__node *node = &f->graph->nodes[n];
+        if (!f->needed[n] || node->dead || !node->backward || node == except) continue;
+        for (int32_t i = 0; i < node->in_count; i++)
+            if (node->in[i] == value) return true;
+    }
+    return false;
+}
+
+/* x * factors [n, 1, 1, c]: the inputs by number; false if the node is no such. */
+static bool ftr__is_channel_scale(const ftr_graph *graph, const ftr__node *node, int32_t *x, int32_t *factors) {
+    if (node->op != FTR_OP_mul) return false;
+    const ftr_shape *out = &graph->values[node->first_out].shape;
+    for (int32_t k = 0; k < 2 && out->rank == 4; k++) {
+        const ftr_shape expected = FTR_SHAPE(out->dim[0], 1, 1, out->dim[3]);
+        *x = node->in[k];
+        *factors = node->in[1 - k];
+        if (ftr_shape_equal(&graph->values[*x].shape, out) &&
+            ftr_shape_equal(&graph->values[*factors].shape, &expected))
+            return true;
+    }
+    return false;
+}
+
+/* relu(batch_norm(x)) of this batch's statistics, and no more. */
+static bool ftr__is_norm_relu(const ftr__node *norm, int32_t value) {
+    return norm->op == FTR_OP_batch_norm && norm->first_out == value && norm->attr.norm.training &&
+           norm->attr.norm.activation == FTR_ACT_RELU && !(norm->in_count > 6 && norm->in[6]);
+}
+
+/* conv2d_grad_weight(dy, relu(batch_norm(x))) and conv2d_grad_weight(dy, x * factors) of 1x1 convolutions in f32: what is kept
+ * for the gradient is x, which other gradients read too, and what was done to it is done again. */
+static void ftr__fuse_input(ftr__fuser *f, ftr__node *grad) {
+    const ftr_op_attr *attr = &grad->attr;
+    const int32_t value = grad->in[1];
+    const ftr__node *maker = &f->graph->nodes[f->graph->values[value].node];
+    int32_t x = maker->in_count > 0 ? maker->in[0] : 0, factors = 0;
+    for (int32_t d = 0; d < 2; d++)
+        if (attr->conv.kernel[d] != 1 || attr->conv.stride[d] != 1 || attr->conv.padding[2 * d] != 0 ||
+            attr->conv.padding[2 * d + 1] != 0)
+            return;
+    const bool norm = ftr__is_norm_relu(maker, value);
+    if (attr->conv.groups != 1 || grad->in_count > 2 || f->graph->values[value].dtype != FTR_F32 || maker->dead ||
+        maker->backward || (!norm && !ftr__is_channel_scale(f->graph, maker, &x, &factors)) ||
+        f->graph->values[x].dtype != FTR_F32 || ftr__is_read_backward(f, value, grad) ||
+        !ftr__is_read_backward(f, x, grad) || !ftr__widen_inputs(f, grad, 7))
+        return;
+    grad->in[1] = x;
+    grad->in[6] = factors;
+    if (norm) {
+        grad->in[2] = maker->in[1];
+        grad->in[3] = maker->in[2];
+        grad->in[4] = maker->first_out + 1;
+        grad->in[5] = maker->first_out + 3;
+        grad->attr.conv.activation = FTR_ACT_RELU;
+    }
+    for (int32_t i = 1; i < 7; i++) f->uses[grad->in[i]]++;
+    f->uses[value]--;
+    grad->fused = norm ? "batch_norm, relu" : "mul";
+}
+
 /* Whether a slice or its gradient is about number `index` of three equal parts of the last dimension of x. */
 static bool ftr__is_third(const ftr__node *node, const ftr_shape *x, int32_t index) {
     const int64_t width = x->rank > 0 ? x->dim[x->rank - 1] / 3 : 0;
@@ -13177,8 +13363,8 @@ static void ftr__fuse_attention_grad(ftr__fuser *f, ftr__node *grad) {
 
 /* Adds the fusions that FASTTRAIN_NO_FUSE names to *off. */
 static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
-    static const char *const names[] = {"bias",       "relu",      "residual", "relu_grad",
-                                        "activation", "conv_norm", "attention"};
+    static const char *const names[] = {"bias",       "relu",      "residual",  "relu_grad",
+                                        "activation", "conv_norm", "attention", "input"};
     for (const char *word = ftr__environment("FASTTRAIN_NO_FUSE"); *word;) {
         const size_t length = strcspn(word, " ");
         uint32_t found = length == 3 && strncmp(word, "all", 3) == 0 ? FTR_FUSE_ALL : 0;
@@ -13188,7 +13374,7 @@ static ftr_status ftr__fusions_off(ftr_context *context, uint32_t *off) {
             return ftr__error(
                 context, FTR_ERROR_NAME,
                 "compile: FASTTRAIN_NO_FUSE has '%.*s', expected all, bias, relu, residual, relu_grad, activation, "
-                "conv_norm or attention",
+                "conv_norm, attention or input",
                 (int)length, word);
         *off |= found;
         word += length + (word[length] == ' ');
@@ -13239,6 +13425,10 @@ ftr_status ftr__pass_fuse(ftr_plan *plan, uint32_t no_fuse) {
         if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_batch_norm &&
             ftr__may(&f, FTR_FUSE_CONV_NORM))
             ftr__fuse_conv_norm(&f, &graph->nodes[n]);
+    for (int32_t n = 0; n < graph->node_count; n++) /* after the gradients of what they compute again */
+        if (f.needed[n] && !graph->nodes[n].dead && graph->nodes[n].op == FTR_OP_conv2d_grad_weight &&
+            ftr__may(&f, FTR_FUSE_INPUT))
+            ftr__fuse_input(&f, &graph->nodes[n]);
     return FTR_OK;
 }
 
@@ -13358,7 +13548,6 @@ static void ftr__describe_values(ftr__recompute *r) {
         r->pinned[v] = op == FTR_OP_input || op == FTR_OP_constant;
     }
     for (int32_t i = 0; i < plan->kept_count; i++) r->pinned[plan->kept[i]] = true;
-    for (int32_t i = 0; i < plan->gradient_count; i++) r->pinned[plan->gradients[i]] = true;
 }
 
 static void ftr__describe_node(ftr__recompute *r, int32_t n) {
@@ -13402,9 +13591,11 @@ static void ftr__exclude_values(ftr__recompute *r) {
     size_t largest = 0;
     for (int32_t v = 1; v < r->values; v++)
         if (r->free_to_drop[v] && r->bytes[v] > largest) largest = r->bytes[v];
-    for (int32_t v = 1; v < r->values; v++)
-        if (r->plan->slots[r->plan->slots[v].root].kept || r->pinned[v] || r->bytes[v] < largest / 2048)
-            r->free_to_drop[v] = false;
+    for (int32_t v = 1; v < r->values; v++) {
+        const ftr__slot *root = &r->plan->slots[r->plan->slots[v].root];
+        const bool stays = root->kept || root->last == r->order_count || r->pinned[v];
+        if (stays || r->bytes[v] < largest / 2048) r->free_to_drop[v] = false;
+    }
     for (int32_t v = 1; v < r->values; v++) r->dropped[v] = r->free_to_drop[v] && !r->used_late[v];
 }
 
@@ -13497,6 +13688,7 @@ static void ftr__measure_lifetimes(ftr__recompute *r) {
             r->first[node->first_out + i + shift] = r->last[node->first_out + i + shift] = s;
         for (int32_t i = 0; i < node->in_count; i++) r->last[ftr__reads(r, s, node->in[i])] = s;
     }
+    for (int32_t i = 0; i < r->plan->gradient_count; i++) r->last[r->plan->gradients[i]] = r->length;
 }
 
 static void ftr__measure_share(ftr__recompute *r, int32_t value, int32_t root) {
@@ -14202,8 +14394,9 @@ ftr_status ftr__pass_schedule(ftr_plan *plan) {
 }
 
 /* ---- src/passes/memplan.c ---- */
-/* Memory by lifetime. Values that are readable after a step, inputs and constants live for the whole step; others from the
- * node that makes them to their last user. A reshape is an alias of its input. A result may take over its input's memory
+/* Memory by lifetime. Results that are readable after a step, inputs and constants live for the whole step; gradients from
+ * the node that makes them to the end of the step; other values from the node that makes them to their last user; large
+ * scratch for its node alone. A reshape is an alias of its input. A result may take over its input's memory
  * where ops.def allows and nothing uses the input later. The rest are placed largest first, each at the lowest offset that
  * is free during its lifetime (the greedy-by-size method of Pisarchyk and Lee, 2020, arXiv:2001.03288). */
 
@@ -14235,13 +14428,6 @@ static void ftr__open_slots(ftr_plan *plan) {
         }
     }
     for (int32_t i = 0; i < plan->kept_count; i++) plan->slots[plan->kept[i]].kept = true;
-    for (int32_t i = 0; i < plan->gradient_count; i++) {
-        if (!plan->gradients[i]) continue;
-        ftr__slot *slot = &plan->slots[plan->gradients[i]];
-        slot->kept = true;
-        if (slot->place == FTR__PLACE_STATE) continue; /* a sum over micro-batches */
-        if (plan->slots[plan->wrt[i]].place == FTR__PLACE_VARIABLE) slot->place = FTR__PLACE_GRADIENT;
-    }
 }
 
 static void ftr__find_lifetimes(ftr_plan *plan) {
@@ -14255,6 +14441,8 @@ static void ftr__find_lifetimes(ftr_plan *plan) {
         for (int32_t i = 0; i < node->in_count; i++)
             if (node->in[i]) plan->slots[node->in[i]].last = s;
     }
+    for (int32_t i = 0; i < plan->gradient_count; i++) /* readable after the step */
+        if (plan->gradients[i]) plan->slots[plan->gradients[i]].last = plan->order_count;
 }
 
 static void ftr__share(ftr_plan *plan, int32_t value, int32_t root) {
@@ -14264,17 +14452,13 @@ static void ftr__share(ftr_plan *plan, int32_t value, int32_t root) {
     shared->kept = shared->kept || slot->kept;
 }
 
-/* A reshape shares its input's memory, unless it must stay readable while its input is a variable that an update changes.
- * A gradient that has a fixed place hands that place to the value it is a view of, if that one is free to move. */
+/* A reshape shares its input's memory, unless it must stay readable while its input is a variable that an update changes or,
+ * for a gradient, an input that is fed again. It then runs as a copy. */
 static void ftr__alias_reshape(ftr_plan *plan, const ftr__node *node) {
     const int32_t out = node->first_out, root = plan->slots[node->in[0]].root;
-    ftr__slot *slot = &plan->slots[out], *shared = &plan->slots[root];
-    if (slot->place == FTR__PLACE_GRADIENT) {
-        if (shared->place != FTR__PLACE_ACTIVATION || shared->kept) return; /* runs as a copy */
-        shared->place = FTR__PLACE_GRADIENT;
-    } else if (slot->kept && shared->place != FTR__PLACE_ACTIVATION) {
-        return;
-    }
+    const ftr__slot *slot = &plan->slots[out], *shared = &plan->slots[root];
+    const bool gradient = slot->last == plan->order_count, movable = shared->place == FTR__PLACE_ACTIVATION;
+    if (gradient ? !movable || shared->kept : slot->kept && !movable) return;
     ftr__share(plan, out, root);
 }
 
@@ -14293,7 +14477,8 @@ static void ftr__try_in_place(ftr_plan *plan, const ftr__node *node, int32_t ste
         if (a->dtype != b->dtype || !ftr_shape_equal(&a->shape, &b->shape)) continue;
         bool alone = true; /* another view of the same memory would be read in another order */
         for (int32_t k = 0; k < node->in_count; k++)
-            alone = alone && (k == i || !node->in[k] || node->in[k] == in || plan->slots[node->in[k]].root != root->root);
+            alone =
+                alone && (k == i || !node->in[k] || node->in[k] == in || plan->slots[node->in[k]].root != root->root);
         if (!alone) continue;
         ftr__share(plan, out, root->root);
         return;
@@ -14303,23 +14488,28 @@ static void ftr__try_in_place(ftr_plan *plan, const ftr__node *node, int32_t ste
 static void ftr__share_memory(ftr_plan *plan) {
     for (int32_t s = 0; s < plan->order_count; s++) {
         const ftr__node *node = &plan->graph->nodes[plan->order[s]];
-        if (node->op == FTR_OP_reshape) ftr__alias_reshape(plan, node);
-        else if (node->out_count > 0) ftr__try_in_place(plan, node, s);
+        if (node->op == FTR_OP_reshape)
+            ftr__alias_reshape(plan, node);
+        else if (node->out_count > 0)
+            ftr__try_in_place(plan, node, s);
     }
 }
 
+/* The memory of a value, or the scratch of a step. */
 typedef struct ftr__lease {
-    int32_t value, first, last;
+    int32_t value, step, first, last; /* value 0: none */
     size_t bytes, offset;
 } ftr__lease;
 
 static int ftr__larger_first(const void *a, const void *b) {
     const ftr__lease *x = a, *y = b;
     if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
-    return x->value < y->value ? -1 : 1;
+    return x->value != y->value ? (x->value < y->value ? -1 : 1) : x->step < y->step ? -1 : 1;
 }
 
-static bool ftr__overlaps(const ftr__lease *a, const ftr__lease *b) { return a->first <= b->last && b->first <= a->last; }
+static bool ftr__overlaps(const ftr__lease *a, const ftr__lease *b) {
+    return a->first <= b->last && b->first <= a->last;
+}
 
 /* The lowest offset where `lease` fits beside the placed ones that live at the same time: start at 0 and step over every
  * one in the way until none is. */
@@ -14338,46 +14528,51 @@ static size_t ftr__lowest_offset(const void *const *placed, int32_t count, const
     return offset;
 }
 
-static ftr_status ftr__place_activations(ftr_plan *plan) {
-    const int32_t values = plan->graph->value_count;
-    ftr__lease *leases = ftr__arena_alloc(&plan->arena, (size_t)values * sizeof *leases);
-    const void **order = ftr__arena_alloc(&plan->arena, (size_t)values * sizeof *order);
-    if (!leases || !order) return ftr__out_of_memory(plan->context, "memplan", (size_t)values * sizeof *leases);
+static int32_t ftr__lease_values(const ftr_plan *plan, ftr__lease *leases) {
     int32_t count = 0;
-    for (int32_t v = 1; v < values; v++) {
+    for (int32_t v = 1; v < plan->graph->value_count; v++) {
         const ftr__slot *slot = &plan->slots[v];
         if (slot->place != FTR__PLACE_ACTIVATION || slot->root != v) continue;
-        leases[count] = (ftr__lease){.value = v,
-                                     .first = slot->kept ? -1 : slot->first,
-                                     .last = slot->kept ? plan->order_count : slot->last,
-                                     .bytes = ftr__align(slot->bytes)};
-        order[count] = &leases[count];
-        count++;
+        leases[count++] = (ftr__lease){.value = v,
+                                       .first = slot->kept ? -1 : slot->first,
+                                       .last = slot->kept ? plan->order_count : slot->last,
+                                       .bytes = ftr__align(slot->bytes)};
     }
+    return count;
+}
+
+static int32_t ftr__lease_scratch(const ftr_plan *plan, ftr__lease *leases) {
+    int32_t count = 0;
+    for (int32_t s = 0; plan->scratch && s < plan->order_count; s++)
+        if (plan->scratch[s].bytes > FTR__SCRATCH_SHARED)
+            leases[count++] =
+                (ftr__lease){.step = s, .first = s, .last = s, .bytes = ftr__align(plan->scratch[s].bytes)};
+    return count;
+}
+
+static ftr_status ftr__place_activations(ftr_plan *plan) {
+    const size_t most = (size_t)plan->graph->value_count + (size_t)plan->order_count;
+    ftr__lease *leases = ftr__arena_alloc(&plan->arena, most * sizeof *leases);
+    const void **order = ftr__arena_alloc(&plan->arena, most * sizeof *order);
+    if (!leases || !order) return ftr__out_of_memory(plan->context, "memplan", most * sizeof *leases);
+    int32_t count = ftr__lease_values(plan, leases);
+    count += ftr__lease_scratch(plan, leases + count);
+    for (int32_t i = 0; i < count; i++) order[i] = &leases[i];
     ftr__sort(order, count, ftr__larger_first);
     size_t top = 0;
     for (int32_t i = 0; i < count; i++) {
         ftr__lease *lease = &leases[(const ftr__lease *)order[i] - leases];
         lease->offset = ftr__lowest_offset(order, i, lease);
-        plan->slots[lease->value].offset = lease->offset;
+        *(lease->value ? &plan->slots[lease->value].offset : &plan->scratch[lease->step].offset) = lease->offset;
         if (lease->offset + lease->bytes > top) top = lease->offset + lease->bytes;
     }
     plan->bytes[FTR__PLACE_ACTIVATION] = top;
     return FTR_OK;
 }
 
-/* Gradients lie in the order of their parameters, state in the order of its declaration: flat arrays for the optimizer. */
-static void ftr__place_flat(ftr_plan *plan) {
+/* State lies in the order of its declaration: flat arrays for the optimizer. */
+static void ftr__place_state(ftr_plan *plan) {
     size_t top = 0;
-    for (int32_t i = 0; i < plan->gradient_count; i++) {
-        if (!plan->gradients[i]) continue;
-        ftr__slot *slot = ftr__root_slot(plan, plan->gradients[i]);
-        if (slot->place != FTR__PLACE_GRADIENT) continue;
-        slot->offset = top;
-        top += ftr__align(slot->bytes);
-    }
-    plan->bytes[FTR__PLACE_GRADIENT] = top;
-    top = 0;
     for (int32_t v = 1; v < plan->graph->value_count; v++) {
         ftr__slot *slot = &plan->slots[v];
         if (slot->place != FTR__PLACE_STATE) continue;
@@ -14385,6 +14580,23 @@ static void ftr__place_flat(ftr_plan *plan) {
         top += ftr__align(slot->bytes);
     }
     plan->bytes[FTR__PLACE_STATE] = top;
+}
+
+/* Whether a gradient of a parameter lies among the activations, in memory that no gradient before it has. */
+static bool ftr__adds_gradient(const ftr_plan *plan, int32_t index) {
+    const int32_t gradient = plan->gradients[index];
+    if (!gradient || plan->slots[plan->wrt[index]].place != FTR__PLACE_VARIABLE) return false;
+    const int32_t root = plan->slots[gradient].root;
+    for (int32_t i = 0; i < index; i++)
+        if (plan->gradients[i] && plan->slots[plan->gradients[i]].root == root) return false;
+    return plan->slots[root].place == FTR__PLACE_ACTIVATION;
+}
+
+/* Of the activations' memory, what gradients of parameters have at the end of a step. */
+static void ftr__count_gradients(ftr_plan *plan) {
+    plan->gradient_bytes = 0;
+    for (int32_t i = 0; i < plan->gradient_count; i++)
+        if (ftr__adds_gradient(plan, i)) plan->gradient_bytes += ftr__align(plan->slots[plan->gradients[i]].bytes);
 }
 
 ftr_status ftr__pass_memplan(ftr_plan *plan) {
@@ -14396,7 +14608,8 @@ ftr_status ftr__pass_memplan(ftr_plan *plan) {
     ftr__share_memory(plan);
     const ftr_status status = ftr__place_activations(plan);
     if (status) return status;
-    ftr__place_flat(plan);
+    ftr__place_state(plan);
+    ftr__count_gradients(plan);
     for (int32_t v = 1; v < plan->graph->value_count; v++) {
         ftr__slot *slot = &plan->slots[v];
         if (slot->place == FTR__PLACE_NONE) continue;
@@ -14503,6 +14716,7 @@ ftr_status ftr__check_results(const ftr_plan *plan, const ftr__node *node) {
 void ftr_plan_destroy(ftr_plan *plan) {
     if (!plan) return;
     ftr_context *context = plan->context;
+    if (context->backend->forget_plan) context->backend->forget_plan(context, context->backend_state, plan);
     for (int place = FTR__PLACE_STATE; place < FTR__PLACE_COUNT; place++)
         if (plan->memory[place])
             context->backend->release(context, context->backend_state, plan->memory[place], plan->bytes[place]);
@@ -14775,6 +14989,61 @@ static ftr_status ftr__pass_autodiff(ftr_plan *plan, const ftr_compile_desc *des
     return status && graph->status ? ftr__error(plan->context, status, "%s", graph->message) : status;
 }
 
+/* ------------------------------------------------------------------------------------------------------- scratch -- */
+
+static ftr_view ftr__shape_view(const ftr_plan *plan, int32_t value) {
+    if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
+    const ftr__value *v = &plan->graph->values[value];
+    return (ftr_view){.dtype = v->dtype, .shape = v->shape, .count = ftr_shape_count(&v->shape)};
+}
+
+/* Of the op's random numbers, if it draws any. */
+static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
+    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+}
+
+/* A node's call without memory; `view` has room for its inputs and outputs. */
+static ftr_kernel_call ftr__call_of(const ftr_plan *plan, const ftr__node *node, ftr_view *view) {
+    for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__shape_view(plan, node->in[i]);
+    for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__shape_view(plan, node->first_out + i);
+    return (ftr_kernel_call){.context = plan->context,
+                             .backend = plan->context->backend_state,
+                             .op = node->op,
+                             .name = node->name,
+                             .attr = &node->attr,
+                             .in = view,
+                             .in_count = node->in_count,
+                             .out = view + node->in_count,
+                             .out_count = node->out_count,
+                             .seed = ftr__seed_of(plan->context, node->op)};
+}
+
+/* What each node of the order needs besides its inputs and outputs: memory is planned with it. A reshape may be no more than a
+ * view; what lacks a kernel is reported when the steps are made. */
+static ftr_status ftr__find_scratch(ftr_plan *plan) {
+    const size_t count = (size_t)plan->order_count + 1;
+    size_t views = 1;
+    for (int32_t s = 0; s < plan->order_count; s++) {
+        const ftr__node *node = &plan->graph->nodes[plan->order[s]];
+        const size_t needed = (size_t)(node->in_count + node->out_count);
+        if (needed > views) views = needed;
+    }
+    plan->scratch = ftr__arena_alloc(&plan->arena, count * sizeof *plan->scratch);
+    ftr_view *view = ftr__arena_alloc(&plan->arena, views * sizeof *view);
+    if (!plan->scratch || !view) return ftr__compile_out_of_memory(plan, count * sizeof *plan->scratch);
+    ftr_status status = FTR_OK;
+    for (int32_t s = 0; s < plan->order_count && !status; s++) {
+        const ftr__node *node = &plan->graph->nodes[plan->order[s]];
+        const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
+        const ftr_kernel_call call = ftr__call_of(plan, node, view);
+        plan->scratch[s] = (ftr__scratch){.bytes = 0};
+        if (node->op == FTR_OP_reshape || !kernel->run) continue;
+        if (kernel->check) status = kernel->check(&call);
+        if (!status && kernel->workspace) plan->scratch[s].bytes = kernel->workspace(&call);
+    }
+    return status;
+}
+
 /* -------------------------------------------------------------------------------------------------------- passes -- */
 
 static ftr_status ftr__run_recompute(ftr_plan *plan, const ftr_compile_desc *desc, size_t target) {
@@ -14795,7 +15064,9 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
         case 3: status = ftr__pass_fuse(plan, desc->no_fuse); break;
         case 4: status = ftr__run_recompute(plan, desc, target); break;
         case 5: status = ftr__pass_schedule(plan); break;
-        default: status = ftr__pass_memplan(plan); break;
+        default:
+            status = ftr__find_scratch(plan);
+            if (!status) status = ftr__pass_memplan(plan);
         }
         if (status) return status;
         if (desc->on_pass) desc->on_pass(desc->on_pass_user, names[i], plan->graph);
@@ -14806,19 +15077,10 @@ static ftr_status ftr__run_passes(ftr_plan *plan, const ftr_compile_desc *desc, 
 /* --------------------------------------------------------------------------------------------------------- steps -- */
 
 static ftr_view ftr__view_of(const ftr_plan *plan, int32_t value) {
-    if (!value) return (ftr_view){.data = NULL, .dtype = FTR_DTYPE_NONE};
-    const ftr__value *v = &plan->graph->values[value];
+    ftr_view view = ftr__shape_view(plan, value);
     const ftr__slot *slot = &plan->slots[value];
-    unsigned char *base = plan->memory[slot->place];
-    return (ftr_view){.data = base ? base + slot->offset : NULL,
-                      .dtype = v->dtype,
-                      .shape = v->shape,
-                      .count = ftr_shape_count(&v->shape)};
-}
-
-/* Of the op's random numbers, if it draws any. */
-static uint64_t ftr__seed_of(const ftr_context *context, ftr_op op) {
-    return op == FTR_OP_mix_draw ? context->seeds.augment : context->seeds.noise;
+    if (value && plan->memory[slot->place]) view.data = plan->memory[slot->place] + slot->offset;
+    return view;
 }
 
 /* Whether a node's second input is a variable, or a cast of one, in a plan that changes none and may keep copies. */
@@ -14831,33 +15093,21 @@ static bool ftr__weights_stay(const ftr_plan *plan, const ftr__node *node) {
     return weight->variable >= 0;
 }
 
-static ftr_status ftr__make_step(ftr_plan *plan, int32_t node_index, ftr__step *step) {
-    const ftr__node *node = &plan->graph->nodes[node_index];
+static ftr_status ftr__make_step(ftr_plan *plan, int32_t place, ftr__step *step) {
+    const ftr__node *node = &plan->graph->nodes[plan->order[place]];
     const ftr_kernel *kernel = &plan->context->backend->kernels[node->op];
+    const size_t workspace = plan->scratch[place].bytes;
     if (!kernel->run)
         return ftr__error(plan->context, FTR_ERROR_UNSUPPORTED, "%s '%s': the %s backend has no kernel for it",
                           ftr_op_name(node->op), node->name, plan->context->backend->name);
     const size_t views = (size_t)(node->in_count + node->out_count);
     ftr_view *view = ftr__arena_alloc(&plan->arena, views * sizeof *view);
     if (!view) return ftr__compile_out_of_memory(plan, views * sizeof *view);
-    step->node = node_index;
+    step->node = plan->order[place];
+    step->place = place;
     step->run = kernel->run;
-    step->call = (ftr_kernel_call){.context = plan->context,
-                                   .backend = plan->context->backend_state,
-                                   .op = node->op,
-                                   .name = node->name,
-                                   .attr = &node->attr,
-                                   .in = view,
-                                   .in_count = node->in_count,
-                                   .out = view + node->in_count,
-                                   .out_count = node->out_count,
-                                   .seed = ftr__seed_of(plan->context, node->op)};
-    for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
-    for (int32_t i = 0; i < node->out_count; i++) view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
-    const ftr_status status = kernel->check ? kernel->check(&step->call) : FTR_OK;
-    if (status) return status;
-    const size_t workspace = kernel->workspace ? kernel->workspace(&step->call) : 0;
-    if (workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
+    step->call = ftr__call_of(plan, node, view);
+    if (workspace <= FTR__SCRATCH_SHARED && workspace > plan->workspace_bytes) plan->workspace_bytes = workspace;
     if (!kernel->kept || !ftr__weights_stay(plan, node)) return FTR_OK;
     step->kept_offset = plan->packed_bytes;
     step->kept_bytes = kernel->kept(&step->call);
@@ -14881,7 +15131,7 @@ static ftr_status ftr__make_steps(ftr_plan *plan) {
     ftr_status status = FTR_OK;
     for (int32_t i = 0; i < plan->order_count && !status; i++)
         if (!ftr__is_alias(plan, &plan->graph->nodes[plan->order[i]]))
-            status = ftr__make_step(plan, plan->order[i], &plan->steps[plan->step_count++]);
+            status = ftr__make_step(plan, i, &plan->steps[plan->step_count++]);
     while (plan->micro_end < plan->step_count && ftr__stage_of(plan, plan->micro_end) < FTR__STAGE_UPDATE)
         plan->micro_end++;
     plan->update_end = plan->micro_end;
@@ -14924,7 +15174,7 @@ static ftr_status ftr__allocate_place(const ftr_plan *plan, const char *what, si
 }
 
 static ftr_status ftr__allocate_memory(ftr_plan *plan) {
-    static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "gradients", "activations"};
+    static const char *const names[FTR__PLACE_COUNT] = {"", "", "optimizer state", "activations"};
     plan->memory[FTR__PLACE_VARIABLE] = plan->source->variable_memory;
     ftr_status status = ftr__allocate_place(plan, "workspace", plan->workspace_bytes, &plan->workspace);
     if (!status) status = ftr__allocate_place(plan, "weights of kernels", plan->packed_bytes, &plan->packed);
@@ -14936,7 +15186,7 @@ static ftr_status ftr__allocate_memory(ftr_plan *plan) {
     return status;
 }
 
-/* Steps were made without memory so that the kernels could say what workspace they need; now they get their pointers. */
+/* Steps were made without memory; now they get their pointers. */
 static void ftr__bind_steps(ftr_plan *plan) {
     for (int32_t s = 0; s < plan->step_count; s++) {
         ftr__step *step = &plan->steps[s];
@@ -14945,7 +15195,10 @@ static void ftr__bind_steps(ftr_plan *plan) {
         for (int32_t i = 0; i < node->in_count; i++) view[i] = ftr__view_of(plan, node->in[i]);
         for (int32_t i = 0; i < node->out_count; i++)
             view[node->in_count + i] = ftr__view_of(plan, node->first_out + i);
-        step->call.workspace = plan->workspace;
+        const ftr__scratch *scratch = &plan->scratch[step->place];
+        step->call.workspace = scratch->bytes > FTR__SCRATCH_SHARED
+                                   ? plan->memory[FTR__PLACE_ACTIVATION] + scratch->offset
+                                   : plan->workspace;
         step->call.kept = step->kept_bytes ? plan->packed + step->kept_offset : NULL;
     }
 }
@@ -15004,7 +15257,7 @@ static ftr_status ftr__over_budget(ftr_context *context, size_t budget, const ft
 static size_t ftr__next_target(const ftr_plan *plan, const ftr_memory *memory, size_t budget, int32_t trial) {
     enum { TRIALS = 16 };
     const size_t over = memory->total - budget, step = over + over / 4 * (size_t)trial;
-    const size_t now = trial > 0 ? plan->recomputed.live : memory->activations;
+    const size_t now = trial > 0 ? plan->recomputed.live : plan->bytes[FTR__PLACE_ACTIVATION];
     return now > step && trial < TRIALS ? now - step : 0;
 }
 
@@ -15080,9 +15333,9 @@ ftr_memory ftr_plan_memory(const ftr_plan *plan) {
     ftr_memory memory = {0};
     if (!plan) return memory;
     memory.parameters = plan->variable_bytes;
-    memory.gradients = plan->bytes[FTR__PLACE_GRADIENT];
+    memory.gradients = plan->gradient_bytes;
     memory.optimizer_state = plan->bytes[FTR__PLACE_STATE];
-    memory.activations = plan->bytes[FTR__PLACE_ACTIVATION];
+    memory.activations = plan->bytes[FTR__PLACE_ACTIVATION] - plan->gradient_bytes;
     memory.workspace = plan->workspace_bytes + plan->packed_bytes;
     memory.bookkeeping = sizeof *plan + sizeof *plan->graph + plan->arena.bytes + plan->graph->arena.bytes;
     memory.total = memory.parameters + memory.gradients + memory.optimizer_state + memory.activations +
@@ -15351,6 +15604,19 @@ static ftr_status ftr__run_step(ftr_plan *plan, ftr__step *step) {
     return ftr__check_results(plan, &plan->graph->nodes[step->node]);
 }
 
+static ftr_status ftr__run_steps(ftr_plan *plan, int32_t end) {
+    ftr_context *context = plan->context;
+    const ftr_backend *backend = context->backend;
+    bool replay = false;
+    ftr_status status = FTR_OK;
+    if (backend->begin_step)
+        status = backend->begin_step(context, context->backend_state, plan, end, plan->steps_done,
+                                     plan->profiling || plan->debug_nonfinite, &replay);
+    if (status) return status;
+    for (int32_t i = 0; i < end && !status && !replay; i++) status = ftr__run_step(plan, &plan->steps[i]);
+    return backend->end_step ? backend->end_step(context, context->backend_state, status) : status;
+}
+
 ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!plan) return FTR_ERROR_INVALID_ARGUMENT;
     const double start = ftr_time_seconds();
@@ -15360,7 +15626,7 @@ ftr_status ftr_step(ftr_plan *plan, ftr_step_info *info) {
     if (!status) status = ftr__check_fed(plan);
     if (!status && plan->debug_nonfinite) status = ftr__check_sources(plan);
     if (plan->mode == FTR_MODE_TRAIN) plan->source->variable_version++;
-    for (int32_t i = 0; i < end && !status; i++) status = ftr__run_step(plan, &plan->steps[i]);
+    if (!status) status = ftr__run_steps(plan, end);
     if (status) return status;
     plan->packed_version = plan->source->variable_version;
     plan->steps_done++;
@@ -15591,7 +15857,6 @@ static const char *ftr__place_name(ftr__place place) {
     case FTR__PLACE_NONE: return "none";
     case FTR__PLACE_VARIABLE: return "parameters";
     case FTR__PLACE_STATE: return "optimizer";
-    case FTR__PLACE_GRADIENT: return "gradients";
     case FTR__PLACE_ACTIVATION: return "activations";
     case FTR__PLACE_COUNT: break;
     }
@@ -15834,6 +16099,13 @@ typedef struct ftr__random_stream {
 /* Channels, at most, whose statistics are computed at once. */
 #define FTR__NORM_TILE 256
 
+/* A batch norm with running statistics and what follows it, for results in registers:
+ * activation((x - mean) * scale + shift + residual). */
+typedef struct ftr__norm_apply {
+    const float *mean, *scale, *shift; /* of the first channel of the results */
+    ftr_activation activation;
+} ftr__norm_apply;
+
 /* How dy gets through the activation behind a batch norm: times the slope at (x - mean) * scale + shift, or, for ReLU with y,
  * where y is positive. */
 typedef struct ftr__norm_gate {
@@ -15947,7 +16219,7 @@ typedef struct ftr__simd_math {
 #define FTR__GEMM_MAX_MR 14
 #define FTR__GEMM_MAX_NR 32
 
-/* Where a tile of the result goes and what is done on the way: c = relu(c * load + tile + bias). All rows have nr
+/* Where a tile of the result goes and what is done on the way: c = norm(relu(c * load + tile + bias)). All rows have nr
  * elements; the driver points rows that do not exist at a buffer of its own. */
 typedef struct ftr__gemm_tile {
     float *c[FTR__GEMM_MAX_MR];
@@ -15960,6 +16232,11 @@ typedef struct ftr__gemm_tile {
     bool load; /* add to what is there */
     bool relu;
     bool narrow; /* only the first nr / 2 columns count; the others may be left as they are */
+
+    /* What is done last; NULL: nothing. Only the first `columns` columns are then read and written, of all rows. */
+    const ftr__norm_apply *norm;
+    const float *residual[FTR__GEMM_MAX_MR]; /* laid out as c; that of row 0 is NULL if there is none */
+    int64_t columns;
 } ftr__gemm_tile;
 
 typedef struct ftr__simd_gemm {
@@ -15976,6 +16253,11 @@ typedef struct ftr__simd_gemm {
 
     /* to[k * to_stride + i] = from[i][k] for i < width, k < depth. */
     void (*interleave)(int64_t width, int64_t depth, const float *const *from, float *to, int64_t to_stride);
+
+    /* Rows of `count` runs of `width` elements as tiles, `tile` elements apart, of one run each row:
+     * to[i * tile + k * width + j] = from[k * stride + i * width + j] for k < depth, i < count, j < width. */
+    void (*spread)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride, int64_t tile,
+                   float *to);
 
     /* out[j] = sum over k of x[k] * y[j][k], four of them. */
     void (*dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]);
@@ -16046,7 +16328,7 @@ typedef struct ftr__depthwise_span {
 } ftr__depthwise_span;
 
 /* For each pair of a row and a pixel:
- * y[c] = relu(bias[c] + sum over planes, the row's taps, the pixel's taps of x[tap][c] * w[tap][c]). */
+ * y[c] = norm(relu(bias[c] + sum over planes, the row's taps, the pixel's taps of x[tap][c] * w[tap][c])). */
 typedef struct ftr__depthwise_run {
     int64_t channels;
     int64_t chunk; /* channels that go through all rows together */
@@ -16059,6 +16341,7 @@ typedef struct ftr__depthwise_run {
     int64_t w_plane, w_tap_row, w_tap;
     const float *bias; /* NULL: none */
     bool relu;
+    const ftr__norm_apply *norm; /* NULL: none */
     bool fetch; /* ask for what the next pixels are written to: they are apart, which the hardware does not foresee */
     float *y;
 } ftr__depthwise_run;
@@ -16166,26 +16449,40 @@ typedef struct ftr__simd_update {
 #define FTR__WINOGRAD_OUT 4     /* side of an output tile */
 #define FTR__WINOGRAD_POINTS 36 /* elements of a transformed tile */
 
-/* Where a transformed tile goes: point p of channel c at to[p * plane + c / panel * panel_stride + c % panel]. The vectors of a
- * panel are written whole, channels that do not exist included. */
+/* Where a transformed tile goes: point p of channel c at to[p * plane + c / lanes * panel + c % lanes]. Vectors are written whole,
+ * channels that do not exist included. */
 typedef struct ftr__winograd_place {
     float *to;
-    int64_t plane, panel, panel_stride;
+    int64_t plane, panel;
 } ftr__winograd_place;
 
+/* Pixels of a tile. Those of row y and columns first to last - 1 lie one behind the other from row[y] on, the others are 0. */
+typedef struct ftr__winograd_window {
+    const float *row[FTR__WINOGRAD_IN];
+    int64_t first, last;
+    int64_t ahead; /* elements from a pixel to one that will be needed soon */
+} ftr__winograd_window;
+
+/* Pixels of an output tile: `rows` rows of `columns`, up to four each. */
+typedef struct ftr__winograd_patch {
+    float *to;
+    int64_t row, pixel; /* elements from one to the next */
+    int64_t rows, columns;
+} ftr__winograd_patch;
+
 typedef struct ftr__simd_winograd {
-    int64_t rows;  /* of a tile of `products`; they divide a vector */
     int64_t lanes; /* of a vector */
+    int64_t tall;  /* rows of a tile of `sums`, which divide a vector; narrow ones have `lanes` rows */
 
-    /* An input tile, row-major: from[i] is where pixel i's channels lie. */
-    void (*input)(int64_t channels, const float *const from[36], const ftr__winograd_place *place);
+    /* An input tile, 6x6. */
+    void (*input)(int64_t channels, const ftr__winograd_window *from, const ftr__winograd_place *place);
 
-    /* A tile of the output's gradient, from[16]: the transpose of `output`. */
-    void (*gradient)(int64_t channels, const float *const from[16], const ftr__winograd_place *place);
+    /* A tile of the output's gradient, 4x4: the transpose of `output`. */
+    void (*gradient)(int64_t channels, const ftr__winograd_window *from, const ftr__winograd_place *place);
 
-    /* A transformed output tile, point p of channel c at from[p * plane + c], to pixels; to[i] may be NULL. */
+    /* A transformed output tile, point p of channel c at from[p * plane + c], to its pixels. */
     void (*output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
-                   float *const to[16]);
+                   const ftr__winograd_patch *to);
 
     /* The nine taps of a filter, tap t of channel c at from[t * tap + c], to to[p * plane + c]. */
     void (*filter)(int64_t channels, const float *from, int64_t tap, float *to, int64_t plane);
@@ -16193,9 +16490,16 @@ typedef struct ftr__simd_winograd {
     /* The transpose of `filter`: from[p * plane + c] to to[t * tap + c]. */
     void (*filter_gradient)(int64_t channels, const float *from, int64_t plane, float *to, int64_t tap);
 
-    /* c[i * c_stride + j] = c * load + sum over k < depth of a[k * lanes + i] * b[k * nr + j], for i < rows, j < nr: nr is that of
-     * the matrix product. */
-    void (*products)(int64_t depth, const float *a, const float *b, bool load, float *c, int64_t c_stride);
+    /* c[i * c_stride + j] = c * load + sum over k < depth of a[k / lanes * panel + i * lanes + k % lanes] * b[k * nr + j], for
+     * i < rows, j < nr, or nr / 2 of them if `narrow`: nr is that of the matrix product. Up to its mr rows are written: `rows`
+     * is how many are needed. */
+    void (*products)(int64_t rows, bool narrow, int64_t depth, const float *a, int64_t panel, const float *b, bool load,
+                     float *c, int64_t c_stride);
+
+    /* c[i * c_stride + j] = c * load + sum over k < depth of a[k * a_stride + i] * b[k * b_stride + j], for i < tall and
+     * j < 2 lanes, the second half of b being at `b_second`; or, if that is NULL, for i < lanes and j < lanes. */
+    void (*sums)(int64_t depth, const float *a, int64_t a_stride, const float *b, const float *b_second,
+                 int64_t b_stride, bool load, float *c, int64_t c_stride);
 } ftr__simd_winograd;
 
 /* ---- src/backend/cpu/simd_bf16.h ---- */
@@ -16584,6 +16888,10 @@ typedef struct ftr__gemm_operand {
      * pair k, and the second `stride` further on, if there is one: `elements` are all. */
     const void *(*at)(const void *source, int64_t batch, int64_t k, int64_t first);
     int64_t stride, elements;
+    /* With `at`, not of pairs; NULL: nothing. What is done to elements k of `count` lines from `first` on while they are packed;
+     * `to` may be `from`. */
+    void (*change)(const void *source, int64_t k, int64_t first, int64_t count, const float *from, float *to);
+    const void *change_source;
 } ftr__gemm_operand;
 
 typedef struct ftr__gemm {
@@ -16591,7 +16899,7 @@ typedef struct ftr__gemm {
     ftr__gemm_operand a, b;
 
     /* Operands and result are bf16. An element of an operand is then a pair of neighbours of k, a word of 32 bits that lies where
-     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `finish`
+     * a float would (simd_bf16.h), and k counts pairs. Sums are f32 and rounded once. Needs ftr__cpu.bf16; there is no `norm`
      * and nothing is `kept`. */
     bool pairs;
 
@@ -16601,11 +16909,10 @@ typedef struct ftr__gemm {
     void *(*c_row)(const void *source, int64_t batch, int64_t row);
     const void *c_source;
 
-    /* Done to rows of the result, up to a tile's, once they are complete: `columns` from `column` on; NULL: nothing. What was
-     * computed lies in rows `from`, which may be those of c. */
-    void (*finish)(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                   const float *const *from, float *const *c);
-    const void *finish_source;
+    /* Done to sums before they are stored: a batch norm, of batch * n columns; `mean` NULL: none. A residual, or NULL, is laid
+     * out as c. */
+    ftr__norm_apply norm;
+    const float *residual;
 
     bool whole; /* B is packed as a whole for few rows too, so that it can be kept */
 
@@ -17058,7 +17365,8 @@ static ftr_status ftr__bf16_choose(ftr_context *context, ftr__simd_level level, 
     return FTR_OK;
 }
 
-static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, void **state) {
+static ftr_status ftr__cpu_open(ftr_context *context, int32_t threads, int32_t device, void **state) {
+    (void)device;
     ftr__simd_level level;
     ftr__winograd_choice winograd;
     ftr_status status = ftr__simd_choose(context, &level);
@@ -18217,6 +18525,7 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 #define FTR__GEMM_ZIP 448             /* words zipped at once: a multiple of all widths of tiles */
 #define FTR__GEMM_MC 192              /* rows of a task at most: a block of A fits the L2 cache */
 #define FTR__GEMM_IN_PLACE 16         /* panels of B up to which A is read in place */
+#define FTR__GEMM_IN_PLACE_WHOLE 64   /* the same, if B is packed as a whole: a task has few of them */
 #define FTR__GEMM_SHARED (2 << 20)    /* floats of B packed at once */
 #define FTR__GEMM_WHOLE (4 << 20)     /* floats of B up to which it is packed as a whole, if it is to be */
 #define FTR__GEMM_TASKS 16            /* wanted, so that threads end at about the same time */
@@ -18231,8 +18540,9 @@ ftr_status ftr__cpu_argmax(const ftr_kernel_call *call) {
 #define FTR__GEMM_PACK_DEPTH 64       /* of a task that packs */
 #define FTR__GEMM_NEAR 4096           /* floats of B that stay in the L1 cache while rows go by */
 #define FTR__GEMM_ROWS 4              /* tiles of rows that go by at once, if all of B is that near */
-#define FTR__GEMM_SHORT 64            /* depth of a tile that ends before memory answers */
-#define FTR__GEMM_FEW_ROWS 512        /* of A up to which a block of all of it fits the L2 cache */
+#define FTR__GEMM_APART 16 /* floats between tiles of A that are packed side by side: not all in one set of a cache */
+#define FTR__GEMM_SHORT 64 /* depth of a tile that ends before memory answers */
+#define FTR__GEMM_FEW_ROWS 512 /* of A up to which a block of all of it fits the L2 cache */
 
 /* How a product is cut. All of it follows from the product and the tile, not from the threads. */
 typedef struct ftr__gemm_plan {
@@ -18327,7 +18637,7 @@ static void ftr__gemm_split(ftr__gemm_plan *p) {
  * copy would cost as much as the product. The last tiles overlap those before them: nothing behind a line is read. */
 static bool ftr__gemm_is_direct(const ftr__gemm_plan *p) {
     const ftr__gemm *g = p->gemm;
-    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && g->m >= p->simd->mr &&
+    return !g->pairs && g->split && g->batch == 1 && g->a.at && g->b.at && !g->b.change && g->m >= p->simd->mr &&
            g->n >= p->simd->nr / 2 && g->m + g->n <= FTR__GEMM_DIRECT / FTR__GEMM_DIRECT_DEPTH;
 }
 
@@ -18344,10 +18654,10 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
     p.direct = ftr__gemm_is_direct(&p);
     p.panel = p.direct && g->n < nr ? nr / 2 : nr;
     if (p.direct) p.kc = ftr__gemm_min(p.kc, FTR__GEMM_DIRECT / (g->m + g->n));
+    const bool few = g->whole && !g->pairs; /* for few rows too */
     /* Pointers cost as much as copies when a run is short. Copies pay when the block is read often. */
     p.in_place = g->a.rows && !g->split && (g->a.segment >= 8 || g->k == 0) &&
-                 (g->n <= FTR__GEMM_IN_PLACE * nr || g->m <= 2 * mr);
-    const bool few = g->whole && !g->pairs; /* for few rows too */
+                 (g->n <= (few ? FTR__GEMM_IN_PLACE_WHOLE : FTR__GEMM_IN_PLACE) * nr || g->m <= 2 * mr);
     const bool shared =
         g->batch == 1 && !g->split && (g->m > 2 * mr || few) && (!g->pairs || g->k <= FTR__GEMM_PAIRS_SHARED);
     p.shared_a = shared && !few && !g->pairs && g->m <= FTR__GEMM_FEW_ROWS && g->m <= g->n && g->b.at &&
@@ -18370,8 +18680,8 @@ static ftr__gemm_plan ftr__gemm_make_plan(const ftr__cpu *cpu, const ftr__gemm *
         ftr__gemm_grid_columns(&p);
     else
         ftr__gemm_grid(&p);
-    p.a_tile = mr * (p.shared_a ? p.ks : p.kc);
-    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm * p.ks) * sizeof(float));
+    p.a_tile = mr * (p.shared_a ? p.ks : p.kc) + (p.shared_a ? FTR__GEMM_APART : 0);
+    if (p.shared_a) p.b_bytes = ftr__gemm_align((size_t)(p.tm / mr * p.a_tile) * sizeof(float));
     const int64_t runs = g->a.rows ? p.kc / ftr__gemm_max(ftr__gemm_min(g->a.segment, p.kc), 1) + 2 : 0;
     p.pointers_b = runs * (p.in_place ? p.tm : mr);
     p.pointer_bytes = ftr__gemm_align((size_t)(p.pointers_b + nr) * sizeof(float *));
@@ -18393,12 +18703,30 @@ size_t ftr__gemm_kept(const ftr__cpu *cpu, const ftr__gemm *gemm) {
     return p.shared && !gemm->pairs && p.nc >= gemm->n && p.ks >= gemm->k ? p.b_bytes : 0;
 }
 
+/* Packs all tiles of `count` lines that lie together in memory, one k after the other, so that memory is read in its order:
+ * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
+static void ftr__gemm_pack_tiles(const ftr__simd_gemm *simd, const ftr__gemm_operand *x, int64_t batch, int64_t first,
+                                 int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
+    const float *from = (const float *)x->at(x->source, batch, k, first);
+    const int64_t whole = count / width, rest = count % width;
+    simd->spread(depth, whole, width, from, x->stride, tile, to);
+    if (rest == 0) return;
+    ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
+    ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
+}
+
 /* Packs lines of an operand, through `pointers` if it has `rows`. */
 static void ftr__gemm_pack(const ftr__gemm_plan *p, const ftr__gemm_operand *x, int64_t batch, int64_t first,
                            int64_t count, int64_t width, int64_t k, int64_t depth, const float **pointers, float *to) {
     if (depth <= 0) return;
+    if (x->at && !x->change && !p->gemm->pairs) {
+        ftr__gemm_pack_tiles(p->simd, x, batch, first, count, width, k, depth, 0, to);
+        return;
+    }
     if (x->pack) {
         x->pack(x->source, batch, first, count, width, k, depth, to);
+        for (int64_t d = 0; d < depth && x->change; d++, to += width)
+            x->change(x->change_source, k + d, first, count, to, to);
         return;
     }
     const int64_t run = x->segment, s0 = k / run, s1 = (k + depth - 1) / run;
@@ -18426,6 +18754,7 @@ typedef struct ftr__gemm_block {
     int64_t batch, i0, i1, j0, j1;
     int64_t k, depth;
     int64_t segments, length; /* of A in place */
+    int64_t tiles, ask_step;  /* of rows; elements of the next panel that a tile asks for, for each k */
     bool load, last;
     float *c; /* row c_i, column c_j of f32 results on their way; NULL: they go where the product says */
     int64_t c_i, c_j, c_stride;
@@ -18441,21 +18770,21 @@ static int64_t ftr__gemm_depth_at(const ftr__gemm_plan *p, int64_t k, int64_t k1
     return ftr__gemm_max(depth, 0);
 }
 
-/* Packs all tiles of `count` lines that lie together in memory, one k after the other, so that memory is read in its order:
- * a tile at a time would read a little of each row. Tiles are `tile` floats apart. */
-static void ftr__gemm_pack_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count, int64_t width,
-                                 int64_t k, int64_t depth, int64_t tile, float *to) {
+/* The same of lines that are changed. */
+static void ftr__gemm_change_tiles(const ftr__gemm_operand *x, int64_t batch, int64_t first, int64_t count,
+                                   int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
     const float *from = (const float *)x->at(x->source, batch, k, first);
-    const int64_t whole = count / width, rest = count % width;
+    const int64_t chunk = FTR__GEMM_ZIP / width * width;
+    float row[FTR__GEMM_ZIP];
     for (int64_t d = 0; d < depth; d++, from += x->stride, to += width) {
         for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + FTR__GEMM_AHEAD * x->stride + i);
-        ftr__gemm_scatter(whole, width, from, tile, to);
+        for (int64_t i = 0; i < count; i += chunk) {
+            const int64_t some = ftr__gemm_min(chunk, count - i), tiles = ftr__gemm_ceil(some, width);
+            x->change(x->change_source, k + d, first + i, some, from + i, row);
+            for (int64_t r = some; r < tiles * width; r++) row[r] = 0;
+            ftr__gemm_scatter(tiles, width, row, tile, to + i / width * tile);
+        }
     }
-    to -= depth * width;
-    from -= depth * x->stride;
-    if (rest == 0) return;
-    ftr__gemm_copy(depth, rest, width, from + whole * width, x->stride, to + whole * tile);
-    ftr__gemm_clear(depth, width - rest, width, to + whole * tile + rest);
 }
 
 /* The same of pairs. */
@@ -18483,8 +18812,10 @@ static void ftr__gemm_pack_lines(const ftr__gemm_plan *p, const ftr__gemm_operan
                                  int64_t count, int64_t width, int64_t k, int64_t depth, int64_t tile, float *to) {
     if (p->gemm->pairs)
         ftr__gemm_zip_tiles(p, x, batch, first, count, width, k, depth, tile, to);
+    else if (x->change)
+        ftr__gemm_change_tiles(x, batch, first, count, width, k, depth, tile, to);
     else
-        ftr__gemm_pack_tiles(x, batch, first, count, width, k, depth, tile, to);
+        ftr__gemm_pack_tiles(p->simd, x, batch, first, count, width, k, depth, tile, to);
 }
 
 /* Packs a part of the chunk of A: a tile of rows, or a block of k of all of them, in the order in which they lie. */
@@ -18494,8 +18825,8 @@ static void ftr__gemm_pack_a_task(void *arg, int64_t task, int32_t worker) {
     const int64_t mr = p->simd->mr;
     if (g->a.at) {
         const int64_t k = p->k0 + task * FTR__GEMM_PACK_DEPTH;
-        ftr__gemm_pack_tiles(&g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k), p->a_tile,
-                             p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
+        ftr__gemm_pack_tiles(p->simd, &g->a, 0, 0, g->m, mr, k, ftr__gemm_min(FTR__GEMM_PACK_DEPTH, p->k1 - k),
+                             p->a_tile, p->packed + task * FTR__GEMM_PACK_DEPTH * mr);
     } else {
         const float **pointers = (const float **)(void *)(p->scratch + (size_t)worker * p->worker);
         ftr__gemm_pack(p, &g->a, 0, task * mr, ftr__gemm_min(mr, g->m - task * mr), mr, p->k0, p->k1 - p->k0, pointers,
@@ -18567,7 +18898,7 @@ static const float *ftr__gemm_prepare_b(const ftr__gemm_block *t, int64_t j, int
         return (const float *)b->at(b->source, t->batch, t->k, ftr__gemm_direct_column(p, j));
     }
     if (p->shared) return p->packed + (j - p->j0) * p->ks + (t->k - p->k0) * nr;
-    if (b->at && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
+    if (b->at && !b->change && !p->gemm->pairs && count == nr && p->gemm->m <= p->simd->mr && t->depth > 0) {
         *stride = b->stride; /* read once: a copy does not pay */
         return (const float *)b->at(b->source, t->batch, t->k, j);
     }
@@ -18606,10 +18937,10 @@ static void ftr__gemm_bias(const ftr__gemm_block *t, int64_t j, int64_t count, f
     for (int64_t i = 0; i < count; i++) to[i] = ftr__half_value(FTR_BF16, ((const uint16_t *)g->bias)[at + i]);
 }
 
-static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float *b, int64_t b_stride,
+static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, int64_t index, const float *b, int64_t b_stride,
                                const ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
-    const int64_t mr = p->simd->mr, index = (i - t->i0) / mr;
+    const int64_t mr = p->simd->mr;
     if (p->in_place) {
         p->simd->tile_rows(ftr__gemm_min(mr, t->i1 - i), t->segments, t->length, t->pointers + index * mr * t->segments,
                            b, b_stride, tile);
@@ -18623,33 +18954,52 @@ static void ftr__gemm_multiply(const ftr__gemm_block *t, int64_t i, const float 
 }
 
 /* A part of the next block of operands that are read where they lie, for each tile one: first of B, then of A. */
-static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b) {
+static const float *ftr__gemm_direct_ahead(const ftr__gemm_block *t, int64_t index, int64_t j, const float *b) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
-    const int64_t tiles = ftr__gemm_ceil(t->i1 - t->i0, p->simd->mr), of_b = ftr__gemm_ceil(g->n, 16);
-    const int64_t part = (j - t->j0) / p->panel * tiles + (i - t->i0) / p->simd->mr;
+    const int64_t of_b = ftr__gemm_ceil(g->n, 16), part = (j - t->j0) / p->panel * t->tiles + index;
     if (g->a.stride != g->m || g->b.stride != g->n || t->k + 2 * t->depth > g->k) return b;
     if (part < of_b) return (const float *)g->b.at(g->b.source, t->batch, t->k + t->depth, 0) + part * t->depth * 16;
     return (const float *)g->a.at(g->a.source, t->batch, t->k + t->depth, 0) + (part - of_b) * t->depth * 16;
 }
 
-/* What the tile at row i and panel j asks for: a part of the next panel, which comes from far away if B is packed for all. All
- * tiles of rows ask for a part: memory answers no faster. */
-static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t i, int64_t j, const float *b, ftr__gemm_tile *tile) {
+/* A strip of the lines of an operand that the task packs next: those at the next block of k or, of the last one, those of
+ * the next task at the first. Memory is slow to answer where a row's part is short. False if there is none. */
+static bool ftr__gemm_ask_strip(const ftr__gemm_block *t, const ftr__gemm_operand *x, int64_t first, int64_t end,
+                                int64_t lines, int64_t strip, ftr__gemm_tile *tile) {
     const ftr__gemm_plan *p = t->plan;
-    const int64_t mr = p->simd->mr, nr = p->simd->nr, index = (i - t->i0) / mr;
+    int64_t k = t->k + t->depth;
+    if (p->gemm->pairs || !x->at || p->pieces > 1 || (strip + 1) * 16 > end - first) return false;
+    if (k >= p->k1) k = p->k0, first = end, end = lines;
+    first += strip * 16;
+    if (first + 16 > end || k + t->depth > p->k1) return false;
+    tile->ahead = (const float *)x->at(x->source, t->batch, k, first);
+    tile->ahead_step = x->stride;
+    return true;
+}
+
+/* What tile `index` of rows and the panel at j ask for: a part of the next panel, which comes from far away if B is packed for
+ * all. All tiles of rows ask for a part: memory answers no faster. */
+static void ftr__gemm_ask_ahead(const ftr__gemm_block *t, int64_t index, int64_t j, const float *b,
+                                ftr__gemm_tile *tile) {
+    const ftr__gemm_plan *p = t->plan;
+    const ftr__gemm *g = p->gemm;
+    const int64_t nr = p->simd->nr;
     tile->ahead_step = 16;
+    tile->ahead = b;
     if (p->direct) {
-        tile->ahead = ftr__gemm_direct_ahead(t, i, j, b);
-    } else if (p->in_place && p->gemm->a.dense && j == t->j0) {
-        tile->ahead = t->pointers[index * mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
+        tile->ahead = ftr__gemm_direct_ahead(t, index, j, b);
+    } else if (p->in_place && g->a.dense && j == t->j0) {
+        tile->ahead = t->pointers[index * p->simd->mr * t->segments] + FTR__GEMM_ROWS_AHEAD * t->depth;
     } else if (p->shared_a) {
+        if (p->whole_b && j == t->j0 + nr && ftr__gemm_ask_strip(t, &g->b, t->j0, t->j1, g->n, index, tile)) return;
         tile->ahead = t->a + (index + 1) * p->a_tile;
+    } else if (p->shared && index + 1 == t->tiles &&
+               ftr__gemm_ask_strip(t, &g->a, t->i0, t->i1, g->m, (j - t->j0) / nr, tile)) {
+        return;
     } else if (p->shared && j + nr < t->j1) {
-        tile->ahead_step = ftr__gemm_min(ftr__gemm_ceil(nr, ftr__gemm_ceil(t->i1 - t->i0, mr)), 16);
+        tile->ahead_step = t->ask_step;
         tile->ahead = b + p->ks * nr + index * t->depth * tile->ahead_step;
-    } else {
-        tile->ahead = b;
     }
 }
 
@@ -18680,18 +19030,30 @@ static void ftr__gemm_panel_rounded(const ftr__gemm_block *t, int64_t j, int64_t
         ftr__gemm_bias(t, j, width, bias);
         tile.bias = bias;
     }
-    for (int64_t i = i0; i < i1; i += mr) {
+    int64_t index = (i0 - t->i0) / mr;
+    for (int64_t i = i0; i < i1; i += mr, index++) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i);
         for (int64_t r = 0; r < mr; r++)
             tile.c[r] = r >= rows ? none : p->sums ? ftr__gemm_row(t, i + r, j) : buffer + r * nr;
-        ftr__gemm_ask_ahead(t, i, j, b, &tile);
-        ftr__gemm_multiply(t, i, b, b_stride, &tile);
+        ftr__gemm_ask_ahead(t, index, j, b, &tile);
+        ftr__gemm_multiply(t, i, index, b, b_stride, &tile);
         if (t->last) ftr__gemm_round(t, i, rows, j, width, tile.c);
     }
 }
 
-/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, and so do those
- * that are finished: their memory is then touched once. */
+/* The batch norm of columns j to j + width - 1, for tiles whose sums are complete. */
+static void ftr__gemm_norm(const ftr__gemm_block *t, int64_t j, int64_t width, ftr__norm_apply *norm,
+                           ftr__gemm_tile *tile) {
+    const ftr__gemm *g = t->plan->gemm;
+    const int64_t at = t->batch * g->n + j;
+    if (!t->last || !g->norm.mean) return;
+    *norm = (ftr__norm_apply){g->norm.mean + at, g->norm.scale + at, g->norm.shift + at, g->norm.activation};
+    tile->norm = norm;
+    tile->columns = width;
+}
+
+/* A panel of B against rows i0 to i1 - 1 of the task. Tiles that stick out at the right go through a buffer, unless a norm
+ * follows. */
 static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int64_t i1) {
     const ftr__gemm_plan *p = t->plan;
     const ftr__gemm *g = p->gemm;
@@ -18710,27 +19072,27 @@ static void ftr__gemm_panel(const ftr__gemm_block *t, int64_t j, int64_t i0, int
         tile.bias = bias;
     }
     const int64_t skip = p->direct ? j - ftr__gemm_direct_column(p, j) : 0; /* columns that another panel has */
-    const bool finished = t->last && g->finish, whole = !p->direct && (width == nr || width == nr / 2);
+    const bool whole = !p->direct && (width == nr || width == nr / 2);
+    ftr__norm_apply norm;
+    ftr__gemm_norm(t, j, width, &norm, &tile);
     const bool together = !g->c_row || t->c;
     if (together && t->depth < FTR__GEMM_SHORT) tile.ask = mr * (t->c ? t->c_stride : g->c_stride);
     for (int64_t r = 0; r < mr; r++) inside[r] = edge + r * nr + skip;
-    for (int64_t i = i0; i < i1; i += mr) {
+    int64_t index = (i0 - t->i0) / mr;
+    for (int64_t i = i0; i < i1; i += mr, index++) {
         const int64_t rows = ftr__gemm_min(mr, i1 - i), above = p->direct ? i - ftr__gemm_direct_row(p, i) : 0;
-        const bool buffered = (finished && !t->load) || width < nr / 2 || (width < nr && !(whole && rows == mr));
+        const bool buffered = !tile.norm && (width < nr / 2 || (width < nr && !(whole && rows == mr)));
         ftr__gemm_rows_of(t, i, rows, j, c);
         for (int64_t r = 0; r < mr; r++) {
             const bool there = r >= above && r < above + rows;
             tile.c[r] = !there ? none : buffered ? edge + (r - above) * nr : c[r - above];
+            if (tile.norm && g->residual) tile.residual[r] = there ? g->residual + (c[r] - (float *)g->c) : none;
         }
         if (buffered && t->load) p->simd->copy_tile(rows, width, (const float *const *)c, inside);
         tile.asks = !buffered;
-        ftr__gemm_ask_ahead(t, i, j, b, &tile);
-        ftr__gemm_multiply(t, i, b, b_stride, &tile);
-        if (finished) {
-            g->finish(g->finish_source, t->batch, rows, j, width, (const float *const *)(buffered ? inside : c), c);
-        } else if (buffered) {
-            p->simd->copy_tile(rows, width, (const float *const *)inside, c);
-        }
+        ftr__gemm_ask_ahead(t, index, j, b, &tile);
+        ftr__gemm_multiply(t, i, index, b, b_stride, &tile);
+        if (buffered) p->simd->copy_tile(rows, width, (const float *const *)inside, c);
     }
 }
 
@@ -18744,6 +19106,8 @@ static void ftr__gemm_task(void *arg, int64_t task, int32_t worker) {
     t.i1 = ftr__gemm_min(t.i0 + p->tm, g->m);
     t.j0 = p->j0 + nj * p->tn;
     t.j1 = ftr__gemm_min(t.j0 + p->tn, p->j1);
+    t.tiles = ftr__gemm_ceil(t.i1 - t.i0, p->simd->mr);
+    t.ask_step = ftr__gemm_min(ftr__gemm_ceil(p->simd->nr, t.tiles), 16);
     t.pointers = (const float **)(void *)scratch;
     t.a = (float *)(void *)(scratch + p->pointer_bytes);
     t.b = (float *)(void *)(scratch + p->pointer_bytes + p->a_bytes + p->sum_bytes);
@@ -19173,7 +19537,11 @@ ftr_status ftr__cpu_linear(const ftr_kernel_call *call) {
 
 /* ---- src/backend/cpu/conv.c ---- */
 
-#define FTR__CONV_THIN 8 /* channels below which runs are short */
+#define FTR__CONV_THIN 8         /* channels below which runs are short */
+#define FTR__CONV_SUMS (3 << 13) /* floats of a weight whose gradient's sums stay near while images go by, at most */
+#define FTR__CONV_NEAR_SUMS (1 << 13) /* the same, while rows go by */
+#define FTR__CONV_ROW 8               /* pixels of a row of the result at least, where rows are summed */
+#define FTR__CONV_PIECES 16           /* of the images */
 
 static ftr__conv ftr__conv_make(const ftr_kernel_call *call, const ftr_shape *x, const ftr_shape *y) {
     ftr__conv v = {.n = y->dim[0], .c = x->dim[3], .o = y->dim[3], .groups = call->attr->conv.groups, .taps = 1};
@@ -19327,8 +19695,18 @@ static void ftr__gather_pack_pairs(const void *source, int64_t batch, int64_t fi
 /* ------------------------------------------------------------------------------------------------------------------
  * The three products. */
 
+/* What was done to the input of a 1x1 convolution before, and is done again while a weight's gradient reads it. */
+typedef struct ftr__conv_input {
+    const ftr__simd_math *math;
+    const float *mean, *scale, *shift; /* of a batch norm; NULL: none */
+    ftr_activation activation;
+    const float *factors; /* of each image's channels; NULL: none */
+    int64_t pixels, channels;
+} ftr__conv_input;
+
 /* A product and what its operands point to. */
 typedef struct ftr__conv_product {
+    ftr__conv_input input;
     ftr__gather gather;
     ftr__gemm_matrix plain, other;
     ftr__gemm gemm;
@@ -19336,7 +19714,6 @@ typedef struct ftr__conv_product {
     int64_t phase[2], first_tap[2], tap_period[2]; /* of a phase of the input's gradient */
     const void *weight;
     void *dx;
-    const ftr__conv_finish *finish; /* of the forward pass */
 } ftr__conv_product;
 
 /* A call that keeps its bf16 tensors has passed ftr__cpu_conv2d_takes_bf16(). */
@@ -19465,8 +19842,44 @@ static void ftr__conv_forward(const ftr_kernel_call *call, const ftr__conv *v, c
     ftr__conv_use_gather(p);
 }
 
-/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros. */
-static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, const void *memory,
+/* ftr__gemm_operand.change */
+static void ftr__conv_change(const void *source, int64_t k, int64_t first, int64_t count, const float *from,
+                             float *to) {
+    const ftr__conv_input *in = (const ftr__conv_input *)source;
+    if (in->mean)
+        in->math->norm_apply(1, count, from, in->mean + first, in->scale + first, in->shift + first, NULL,
+                             in->activation, to);
+    if (in->factors)
+        in->math->binary[FTR__BINARY_MUL][FTR__OPERANDS_ROWS](count, in->mean ? to : from,
+                                                              in->factors + k / in->pixels * in->channels + first, to);
+}
+
+static bool ftr__conv_changes_input(const ftr_kernel_call *call) {
+    return ftr__optional_input(call, 2) != NULL || ftr__optional_input(call, 6) != NULL;
+}
+
+/* gamma / std for each channel lies in `scale`. */
+static void ftr__conv_use_input(const ftr_kernel_call *call, const ftr__conv *v, float *scale, ftr__conv_product *p) {
+    const ftr_view *gamma = ftr__optional_input(call, 2), *factors = ftr__optional_input(call, 6);
+    p->input = (ftr__conv_input){.math = &ftr__cpu_of(call)->simd->math,
+                                 .activation = call->attr->conv.activation,
+                                 .factors = factors ? factors->data : NULL,
+                                 .pixels = v->out[0] * v->out[1],
+                                 .channels = v->c};
+    if (gamma) {
+        p->input.scale = scale;
+        p->input.shift = call->in[3].data;
+        p->input.mean = call->in[4].data;
+    }
+    for (int64_t c = 0; c < v->c && gamma && scale; c++)
+        scale[c] = (float)((double)((const float *)gamma->data)[c] * (double)((const float *)call->in[5].data)[c]);
+    p->gemm.b.change = ftr__conv_change;
+    p->gemm.b.change_source = &p->input;
+}
+
+/* dw[o, (tap, c)] = sum over pixels of dy[pixel, o] * x[gathered pixel, c]. `memory` has padded images or, for bf16, zeros;
+ * for an input that is changed it is written. */
+static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__conv *v, void *memory,
                                       ftr__conv_product *p) {
     *p = (ftr__conv_product){.conv = *v};
     const ftr__simd_bf16 *bf16 = ftr__conv_bf16(call);
@@ -19491,6 +19904,7 @@ static void ftr__conv_weight_gradient(const ftr_kernel_call *call, const ftr__co
         p->gemm.b = (ftr__gemm_operand){.source = &p->gather, .pack = bf16 ? ftr__gather_pack_pairs : ftr__gather_pack};
     else
         p->gemm.b = bf16 ? ftr__gemm_pairs_lines_together(&p->plain) : ftr__gemm_lines_together(&p->plain);
+    if (ftr__conv_changes_input(call)) ftr__conv_use_input(call, v, (float *)memory, p);
 }
 
 /* weight[o, tap, c] as lines c and k = (tap of the phase, o). */
@@ -19588,18 +20002,124 @@ static void ftr__conv_input_gradient(const ftr_kernel_call *call, const ftr__con
 }
 
 /* ------------------------------------------------------------------------------------------------------------------
+ * The gradient of a small weight, as sums over rows of pixels read where they lie: a copy would cost as much as the sums. The
+ * images are cut into pieces, each a task with sums of its own. */
+typedef struct ftr__conv_sums {
+    const ftr__conv *conv;
+    const ftr__cpu *cpu;
+    bool thin;
+    int64_t pieces;
+    const float *x, *dy; /* x padded if it is thin */
+    float *sums;         /* of each piece [tap][o][c], or [row of taps, run of channels][o] if it is thin */
+    float *dw;
+} ftr__conv_sums;
+
+/* Channels fill vectors: the result's, and the input's unless it is thin. */
+static bool ftr__conv_is_summed(const ftr_kernel_call *call, const ftr__conv *v) {
+    const int64_t lanes = ftr__cpu_of(call)->simd->winograd.lanes;
+    if (call->in[0].dtype != FTR_F32 || v->groups != 1 || v->n < 2 || v->o % lanes || v->out[1] < FTR__CONV_ROW)
+        return false;
+    if (ftr__conv_is_thin(call, v)) return v->o <= 2 * lanes;
+    return v->c % lanes == 0 && v->taps > 1 && v->taps * v->c * v->o <= FTR__CONV_SUMS;
+}
+
+static int64_t ftr__conv_pieces(const ftr__conv *v) { return ftr__gemm_min(v->n, FTR__CONV_PIECES); }
+
+static size_t ftr__conv_sums_bytes(const ftr__conv *v) {
+    return ftr__gemm_align((size_t)(ftr__conv_pieces(v) * v->taps * v->c * v->o) * sizeof(float));
+}
+
+/* Adds a row of padded pixels' products, a run of channels of each row of taps at a time. */
+static void ftr__conv_sum_thin_row(const ftr__conv_sums *s, int64_t n, int64_t y, float *sums) {
+    const ftr__conv *v = s->conv;
+    const ftr__simd_gemm *gemm = &s->cpu->simd->gemm;
+    const int64_t run = v->kernel[1] * v->c, mr = gemm->mr, nr = gemm->nr;
+    const float *dy = s->dy + (n * v->out[0] + y) * v->out[1] * v->o;
+    float none[FTR__GEMM_MAX_NR] = {0};
+    for (int64_t tap = 0; tap < v->kernel[0]; tap++) {
+        const int64_t row = n * ftr__conv_padded(v, 0) + y * v->stride[0] + tap * v->dilation[0];
+        const float *x = s->x + row * ftr__conv_padded(v, 1) * v->c;
+        for (int64_t j = 0; j < v->o; j += nr) {
+            for (int64_t i = 0; i < run; i += mr) {
+                ftr__gemm_tile tile = {.ahead = dy + j, .load = true, .narrow = v->o - j <= nr / 2};
+                for (int64_t r = 0; r < mr; r++) tile.c[r] = i + r < run ? sums + (tap * run + i + r) * v->o + j : none;
+                gemm->tile(v->out[1], x + i, v->stride[1] * v->c, dy + j, v->o, &tile);
+            }
+        }
+    }
+}
+
+/* Adds a tap's products of a row of the result; nothing where the tap lies outside the image. */
+static void ftr__conv_sum_row(const ftr__conv_sums *s, int64_t n, int64_t y, int64_t tap, float *sums) {
+    const ftr__conv *v = s->conv;
+    const ftr__simd_winograd *simd = &s->cpu->simd->winograd;
+    const int64_t at_y = y * v->stride[0] - v->before[0] + tap / v->kernel[1] * v->dilation[0];
+    const int64_t at_x = tap % v->kernel[1] * v->dilation[1] - v->before[1], step = v->stride[1] * v->c;
+    const int64_t begin = at_x < 0 ? ftr__gemm_ceil(-at_x, v->stride[1]) : 0;
+    const int64_t end = at_x < v->in[1] ? ftr__gemm_min(ftr__gemm_ceil(v->in[1] - at_x, v->stride[1]), v->out[1]) : 0;
+    if (at_y < 0 || at_y >= v->in[0] || begin >= end) return;
+    const float *dy = s->dy + ((n * v->out[0] + y) * v->out[1] + begin) * v->o;
+    const float *x = s->x + ((n * v->in[0] + at_y) * v->in[1] + at_x + begin * v->stride[1]) * v->c;
+    for (int64_t c = 0; c < v->c; c += 2 * simd->lanes) {
+        const float *second = c + simd->lanes < v->c ? x + c + simd->lanes : NULL;
+        for (int64_t o = 0; o < v->o; o += second ? simd->tall : simd->lanes)
+            simd->sums(end - begin, dy + o, v->o, x + c, second, step, true, sums + (tap * v->o + o) * v->c + c, v->c);
+    }
+}
+
+static void ftr__conv_sums_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_sums *s = (const ftr__conv_sums *)arg;
+    const ftr__conv *v = s->conv;
+    const int64_t size = v->taps * v->c * v->o, band = size <= FTR__CONV_NEAR_SUMS ? 1 : v->out[0];
+    float *sums = s->sums + task * size;
+    (void)worker;
+    memset(sums, 0, (size_t)size * sizeof(float));
+    for (int64_t n = v->n * task / s->pieces; n < v->n * (task + 1) / s->pieces; n++) {
+        for (int64_t y = 0; s->thin && y < v->out[0]; y++) ftr__conv_sum_thin_row(s, n, y, sums);
+        for (int64_t first = 0; !s->thin && first < v->out[0]; first += band)
+            for (int64_t tap = 0; tap < v->taps; tap++)
+                for (int64_t y = first; y < first + band; y++) ftr__conv_sum_row(s, n, y, tap, sums);
+    }
+}
+
+/* The weights of an output channel: the pieces' sums in their order. */
+static void ftr__conv_sums_finish_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__conv_sums *s = (const ftr__conv_sums *)arg;
+    const ftr__conv *v = s->conv;
+    const int64_t size = v->taps * v->c * v->o;
+    (void)worker;
+    for (int64_t i = 0; i < v->taps * v->c; i++) {
+        const float *from = s->sums + (s->thin ? i * v->o + task : (i / v->c * v->o + task) * v->c + i % v->c);
+        float sum = from[0];
+        for (int64_t p = 1; p < s->pieces; p++) sum += from[p * size];
+        s->dw[task * v->taps * v->c + i] = sum;
+    }
+}
+
+/* A tile of a thin one may read behind the last run. */
+static size_t ftr__conv_summed_workspace(const ftr_kernel_call *call, const ftr__conv *v) {
+    return ftr__conv_sums_bytes(v) + ftr__conv_thin_bytes(call, v) + FTR__GEMM_MAX_MR * sizeof(float);
+}
+
+static void ftr__conv_summed_gradient(const ftr_kernel_call *call, const ftr__conv *v) {
+    ftr__conv_sums s = {.conv = v, .cpu = ftr__cpu_of(call), .thin = ftr__conv_is_thin(call, v)};
+    float *padded = (float *)(void *)((unsigned char *)call->workspace + ftr__conv_sums_bytes(v));
+    s.pieces = ftr__conv_pieces(v);
+    s.dy = (const float *)call->in[0].data;
+    s.x = s.thin ? padded : (const float *)call->in[1].data;
+    s.sums = (float *)call->workspace;
+    s.dw = (float *)call->out[0].data;
+    if (s.thin) ftr__conv_pad(s.cpu, v, (const float *)call->in[1].data, padded);
+    ftr__pool_run(s.cpu->pool, s.pieces, ftr__conv_sums_task, &s);
+    ftr__pool_run(s.cpu->pool, v->o, ftr__conv_sums_finish_task, &s);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------
  * Kernels. */
 
 /* A call that keeps its bf16 tensors is a plain product: where Winograd's form pays, it comes with f32 ones. */
 static bool ftr__conv_use_winograd(const ftr_kernel_call *call, const ftr__conv *v, ftr__winograd_pass pass) {
     return call->in[0].dtype == FTR_F32 && ftr__winograd_pays(ftr__cpu_of(call), v, pass, 1.0);
-}
-
-/* ftr__gemm.finish */
-static void ftr__conv_finish_tile(const void *source, int64_t batch, int64_t rows, int64_t column, int64_t columns,
-                                  const float *const *from, float *const *c) {
-    const ftr__conv_product *p = (const ftr__conv_product *)source;
-    ftr__conv_finish_rows(p->finish, rows, batch * p->conv.og + column, columns, from, c);
 }
 
 size_t ftr__cpu_conv2d_workspace(const ftr_kernel_call *call) {
@@ -19648,9 +20168,8 @@ ftr_status ftr__cpu_conv2d(const ftr_kernel_call *call) {
     p.gemm.kept = call->kept;
     p.gemm.kept_is_made = call->kept_is_made;
     if (finish) {
-        p.finish = finish;
-        p.gemm.finish = ftr__conv_finish_tile;
-        p.gemm.finish_source = &p;
+        p.gemm.norm = (ftr__norm_apply){finish->mean, finish->scale, finish->shift, finish->activation};
+        p.gemm.residual = finish->residual;
         p.gemm.activation = FTR_ACT_NONE;
     }
     memset(workspace, 0, ftr__conv_zeros(v.cg));
@@ -19699,16 +20218,18 @@ ftr_status ftr__cpu_conv2d_grad_input(const ftr_kernel_call *call) {
     return FTR_OK;
 }
 
-/* Bytes of padded images, or of zeros for bf16. */
+/* Bytes of padded images, of zeros for bf16, or of what a changed input needs. */
 static size_t ftr__conv_weight_memory(const ftr_kernel_call *call, const ftr__conv *v) {
+    if (ftr__conv_changes_input(call)) return ftr__gemm_align((size_t)v->c * sizeof(float));
     return ftr__conv_bf16(call) ? ftr__conv_zeros(v->cg) : ftr__conv_thin_bytes(call, v);
 }
 
 size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
+    if (!ftr__conv_changes_input(call) && ftr__conv_is_depthwise(&v)) return ftr__depthwise_weight_workspace(call, &v);
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT))
         return ftr__winograd_workspace(ftr__cpu_of(call), &v, FTR__WINOGRAD_WEIGHT);
+    if (ftr__conv_is_summed(call, &v)) return ftr__conv_summed_workspace(call, &v);
     ftr__conv_product p;
     ftr__conv_weight_gradient(call, &v, NULL, &p);
     return ftr__conv_weight_memory(call, &v) + ftr__gemm_workspace(ftr__cpu_of(call), &p.gemm);
@@ -19716,13 +20237,17 @@ size_t ftr__cpu_conv2d_grad_weight_workspace(const ftr_kernel_call *call) {
 
 ftr_status ftr__cpu_conv2d_grad_weight(const ftr_kernel_call *call) {
     const ftr__conv v = ftr__conv_make(call, &call->in[1].shape, &call->in[0].shape);
-    if (ftr__conv_is_depthwise(&v)) {
+    if (!ftr__conv_changes_input(call) && ftr__conv_is_depthwise(&v)) {
         ftr__depthwise_weight_gradient(call, &v);
         return FTR_OK;
     }
     if (ftr__conv_use_winograd(call, &v, FTR__WINOGRAD_WEIGHT)) {
         ftr__winograd_weight_gradient(ftr__cpu_of(call), &v, (const float *)call->in[0].data,
                                       (const float *)call->in[1].data, (float *)call->out[0].data, call->workspace);
+        return FTR_OK;
+    }
+    if (ftr__conv_is_summed(call, &v)) {
+        ftr__conv_summed_gradient(call, &v);
         return FTR_OK;
     }
     ftr__conv_product p;
@@ -19753,7 +20278,7 @@ static ftr__winograd_pass ftr__conv_pass(const ftr_kernel_call *call) {
 bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     if (!ftr__cpu_of(call)->bf16 || call->in[0].dtype != FTR_BF16 || call->in[1].dtype != FTR_BF16 ||
-        call->out[0].dtype != FTR_BF16)
+        call->out[0].dtype != FTR_BF16 || (pass == FTR__WINOGRAD_WEIGHT && ftr__conv_changes_input(call)))
         return false;
     const ftr__conv v = ftr__conv_of(call, pass);
     if (ftr__conv_is_depthwise(&v) || (pass == FTR__WINOGRAD_FORWARD && ftr__conv_finish_bytes(call) > 0) ||
@@ -19765,9 +20290,11 @@ bool ftr__cpu_conv2d_takes_bf16(const ftr_kernel_call *call) {
 const char *ftr__cpu_conv2d_algorithm(const ftr_kernel_call *call) {
     const ftr__winograd_pass pass = ftr__conv_pass(call);
     const ftr__conv v = ftr__conv_of(call, pass);
+    if (pass == FTR__WINOGRAD_WEIGHT && ftr__conv_changes_input(call)) return "product";
     if (ftr__conv_is_depthwise(&v)) return "depthwise";
     const bool winograd = !ftr__cpu_conv2d_takes_bf16(call) && ftr__winograd_pays(ftr__cpu_of(call), &v, pass, 1.0);
-    return winograd ? "winograd 4x4" : "product";
+    if (winograd) return "winograd 4x4";
+    return pass == FTR__WINOGRAD_WEIGHT && ftr__conv_is_summed(call, &v) ? "sums of rows" : "product";
 }
 
 /* ---- src/backend/cpu/conv_finish.c ---- */
@@ -20091,6 +20618,10 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
     const ftr__depthwise_source source = ftr__depthwise_source_of(w, n, first, end, c, channels, worker);
     const int64_t row[3] = {source.row, v->kernel[1] * w->to_channels, w->to[1] * w->to_channels};
     ftr__depthwise_span *spans = (ftr__depthwise_span *)(void *)(w->row_spans + (size_t)worker * w->row_bytes);
+    const ftr__conv_finish *f = w->finish;
+    const bool in_registers = f && !f->residual;
+    ftr__norm_apply norm;
+    if (in_registers) norm = (ftr__norm_apply){f->mean + c, f->scale + c, f->shift + c, f->activation};
     const ftr__depthwise_run run = {
         .channels = channels,
         .chunk = w->chunk,
@@ -20111,13 +20642,14 @@ static void ftr__depthwise_task(void *arg, int64_t task, int32_t worker) {
         .w_tap = w->tap_step[1] * w->to_channels,
         .bias = w->bias ? w->bias + c : NULL,
         .relu = w->relu,
+        .norm = in_registers ? &norm : NULL,
         .fetch = w->phases[1] > 1,
         .y = w->result + (n * w->to[0] + first) * row[2] + c,
         .y_row = w->phases[0] * row[2],
         .y_pixel = w->phases[1] * w->to_channels,
     };
     w->cpu->simd->depthwise.run(&run);
-    if (w->finish) ftr__depthwise_finish(w, n, first, end, c, channels);
+    if (f && !in_registers) ftr__depthwise_finish(w, n, first, end, c, channels);
 }
 
 /* Channels that go through a task's rows together: the pixels that a block meets fit the nearest cache. */
@@ -20298,7 +20830,12 @@ void ftr__depthwise_weight_gradient(const ftr_kernel_call *call, const ftr__conv
 #define FTR__WINOGRAD_COLUMNS 128     /* of the output that a block has in hand */
 #define FTR__WINOGRAD_DEPTH 256       /* channels that a panel of filters is cut into */
 #define FTR__WINOGRAD_TASKS 8         /* wanted at least */
-#define FTR__WINOGRAD_SUM 128         /* tiles of a block of the weight's gradient */
+#define FTR__WINOGRAD_PIECES 16       /* of the weight's gradient at most */
+#define FTR__WINOGRAD_FEW_PIECES 4    /* with fewer, points are the tasks */
+#define FTR__WINOGRAD_PIECE 32        /* tiles of one at least */
+#define FTR__WINOGRAD_SUMS (5 << 18)  /* floats of all pieces' sums at most */
+#define FTR__WINOGRAD_NEAR (1 << 16)  /* floats of a block of a piece: a part of the L2 cache */
+#define FTR__WINOGRAD_SUM 128         /* tiles of a block of the weight's gradient without pieces */
 #define FTR__WINOGRAD_GROUP 8         /* tiles of a task that transforms such a block */
 #define FTR__WINOGRAD_ROWS 64         /* output channels of a task that sums products */
 
@@ -20342,12 +20879,13 @@ static ftr__winograd ftr__winograd_make(const ftr__cpu *cpu, const ftr__conv *v,
     w.wide_c = ftr__winograd_round(w.c, w.simd->lanes);
     w.panels = ftr__gemm_ceil(w.o, w.gemm->nr);
     w.wide_o = w.panels * w.gemm->nr;
+    w.columns = ftr__gemm_min(w.wide_o, ftr__winograd_round(FTR__WINOGRAD_COLUMNS, w.gemm->nr));
+    if (w.o <= w.gemm->nr / 2) w.columns = w.gemm->nr / 2;
     int64_t most = FTR__WINOGRAD_BLOCK / (FTR__WINOGRAD_POINTS * w.wide_c) / w.gemm->mr * w.gemm->mr;
     most = ftr__gemm_min(ftr__gemm_max(most, w.gemm->mr), FTR__WINOGRAD_TILES / w.gemm->mr * w.gemm->mr);
     w.blocks = ftr__gemm_ceil(w.count, most);
     w.block = ftr__gemm_min(ftr__winograd_round(ftr__gemm_ceil(w.count, ftr__gemm_max(w.blocks, 1)), w.gemm->mr), most);
     w.blocks = ftr__gemm_ceil(w.count, w.block);
-    w.columns = ftr__gemm_min(w.wide_o, ftr__winograd_round(FTR__WINOGRAD_COLUMNS, w.gemm->nr));
     w.parts = ftr__gemm_ceil(w.wide_o, w.columns);
     w.splits = ftr__gemm_min(ftr__gemm_ceil(FTR__WINOGRAD_TASKS, ftr__gemm_max(w.blocks, 1)), w.parts);
     return w;
@@ -20377,6 +20915,9 @@ bool ftr__winograd_pays(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_p
 
 static size_t ftr__winograd_bytes(int64_t floats) { return ftr__gemm_align((size_t)floats * sizeof(float)); }
 
+/* Of a row of a tile outside the image. */
+static size_t ftr__winograd_zeros(int64_t channels) { return ftr__winograd_bytes(FTR__WINOGRAD_IN * channels); }
+
 static size_t ftr__winograd_filter_bytes(const ftr__winograd *w) {
     return ftr__winograd_bytes(FTR__WINOGRAD_POINTS * w->c * w->wide_o);
 }
@@ -20391,36 +20932,46 @@ static size_t ftr__winograd_worker(const ftr__winograd *w) {
     return ftr__winograd_bytes(ftr__gemm_max(tiles, ftr__winograd_loose(w)));
 }
 
-/* The weight's gradient: transformed blocks of x (panels of the product) and dy (vectors), and the sums. */
+/* The weight's gradient. Of few channels: tiles are cut into pieces, each a task with sums of its own, which are added up in
+ * order. Of many, for which that would be too much memory: one piece, whose points are the tasks. */
 typedef struct ftr__winograd_sums {
-    ftr__winograd of;     /* of x */
-    int64_t o;            /* output channels, rounded up to vectors */
-    int64_t c;            /* input channels, rounded up to panels */
-    int64_t block;        /* tiles */
-    int64_t first, tiles; /* of the block in hand */
+    ftr__winograd of; /* of x */
+    int64_t o, c;     /* channels of dy and x, rounded up to vectors */
+    int64_t pieces, piece;
+    int64_t block;        /* tiles that are transformed at once */
+    int64_t first, tiles; /* of the block in hand, of one piece */
     const float *dy;
     float *dw;
-    float *x_tiles, *dy_tiles, *sums;
+    float *x_tiles, *sums; /* [workers or 1][36][c, o / lanes][block][lanes]; [pieces][36][o][c] */
 } ftr__winograd_sums;
 
 static ftr__winograd_sums ftr__winograd_sums_make(const ftr__cpu *cpu, const ftr__conv *v) {
     ftr__winograd_sums s = {.of = ftr__winograd_make(cpu, v, FTR__WINOGRAD_WEIGHT)};
     s.o = ftr__winograd_round(s.of.o, s.of.simd->lanes);
-    s.c = ftr__winograd_round(s.of.c, s.of.gemm->nr);
-    s.block = ftr__gemm_min(s.of.count, FTR__WINOGRAD_SUM);
+    s.c = ftr__winograd_round(s.of.c, s.of.simd->lanes);
+    const int64_t room = FTR__WINOGRAD_SUMS / (FTR__WINOGRAD_POINTS * s.o * s.c);
+    const int64_t most = ftr__gemm_min(room, s.of.count / FTR__WINOGRAD_PIECE);
+    s.pieces = most < FTR__WINOGRAD_FEW_PIECES ? 1 : ftr__gemm_min(most, FTR__WINOGRAD_PIECES);
+    s.piece = ftr__gemm_ceil(s.of.count, s.pieces);
+    s.pieces = ftr__gemm_ceil(s.of.count, s.piece);
+    const int64_t some = ftr__gemm_max(FTR__WINOGRAD_NEAR / (FTR__WINOGRAD_POINTS * (s.o + s.c)), 8);
+    s.block = ftr__gemm_min(s.piece, s.pieces > 1 ? some : FTR__WINOGRAD_SUM);
     return s;
+}
+
+static size_t ftr__winograd_sums_worker(const ftr__winograd_sums *s) {
+    return ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s->block * (s->c + s->o));
 }
 
 size_t ftr__winograd_workspace(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pass pass) {
     if (pass == FTR__WINOGRAD_WEIGHT) {
         const ftr__winograd_sums s = ftr__winograd_sums_make(cpu, v);
-        return ftr__winograd_bytes(ftr__gemm_max(s.c, s.o)) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) +
-               ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.o * s.c);
+        const size_t workers = s.pieces > 1 ? (size_t)ftr__pool_threads(cpu->pool) : 1;
+        return ftr__winograd_zeros(ftr__gemm_max(s.c, s.o)) + workers * ftr__winograd_sums_worker(&s) +
+               ftr__winograd_bytes(s.pieces * FTR__WINOGRAD_POINTS * s.o * s.c);
     }
     const ftr__winograd w = ftr__winograd_make(cpu, v, pass);
-    return ftr__winograd_bytes(w.wide_c) + ftr__winograd_filter_bytes(&w) +
+    return ftr__winograd_zeros(w.c) + ftr__winograd_filter_bytes(&w) +
            ftr__winograd_worker(&w) * (size_t)ftr__pool_threads(cpu->pool);
 }
 
@@ -20443,24 +20994,24 @@ static ftr__winograd_tile ftr__winograd_tile_at(const ftr__winograd *w, int64_t 
                                 .x = tile % per_row * FTR__WINOGRAD_OUT};
 }
 
-/* Where `side` * `side` pixels of an image lie, from row y and column x on; `outside` for those that are not in it. */
-static void ftr__winograd_pixels(const int64_t size[2], int64_t channels, const float *image, int64_t y, int64_t x,
-                                 int32_t side, const float *outside, const float **to) {
-    for (int32_t i = 0; i < side; i++) {
-        const bool row = y + i >= 0 && y + i < size[0];
-        for (int32_t k = 0; k < side; k++) {
-            const bool hit = row && x + k >= 0 && x + k < size[1];
-            to[i * side + k] = hit ? image + ((y + i) * size[1] + x + k) * channels : outside;
-        }
+/* `side` * `side` pixels of an image, from row y and column x on; `zeros` stand for rows that are not in it. */
+static void ftr__winograd_window_at(const int64_t size[2], int64_t channels, const float *image, int64_t y, int64_t x,
+                                    int64_t side, const float *zeros, ftr__winograd_window *to) {
+    to->first = x < 0 ? ftr__gemm_min(-x, side) : 0;
+    to->last = ftr__gemm_max(ftr__gemm_min(side, size[1] - x), to->first);
+    to->ahead = FTR__WINOGRAD_OUT * size[1] * channels;
+    for (int64_t i = 0; i < side; i++) {
+        const bool there = y + i >= 0 && y + i < size[0] && to->first < to->last;
+        to->row[i] = there ? image + ((y + i) * size[1] + x + to->first) * channels : zeros;
     }
 }
 
 static void ftr__winograd_input(const ftr__winograd *w, int64_t tile, const ftr__winograd_place *place) {
     const ftr__winograd_tile at = ftr__winograd_tile_at(w, tile);
-    const float *pixels[FTR__WINOGRAD_POINTS];
-    ftr__winograd_pixels(w->in, w->c, w->from + at.n * w->in[0] * w->in[1] * w->c, at.y - w->before[0],
-                         at.x - w->before[1], FTR__WINOGRAD_IN, w->zeros, pixels);
-    w->simd->input(w->c, pixels, place);
+    ftr__winograd_window window;
+    ftr__winograd_window_at(w->in, w->c, w->from + at.n * w->in[0] * w->in[1] * w->c, at.y - w->before[0],
+                            at.x - w->before[1], FTR__WINOGRAD_IN, w->zeros, &window);
+    w->simd->input(w->c, &window, place);
 }
 
 /* ------------------------------------------------------------------------------------------------------- filters -- */
@@ -20518,22 +21069,16 @@ typedef struct ftr__winograd_part {
     float *in, *out;
 } ftr__winograd_part;
 
-/* The products of one point with one panel, rows `row` to `row` + mr - 1 of the block's tiles, channels from k on. */
-static void ftr__winograd_product(const ftr__winograd_part *p, int64_t point, int64_t panel, int64_t row, int64_t k,
-                                  int64_t depth) {
+/* The products of one point with one panel, channels from k on. Rows behind the block's tiles hold what no one reads. */
+static void ftr__winograd_product(const ftr__winograd_part *p, int64_t point, int64_t panel, int64_t k, int64_t depth) {
     const ftr__winograd *w = p->w;
-    const int64_t mr = w->gemm->mr, nr = w->gemm->nr, rows = ftr__gemm_min(mr, p->tiles - row);
-    const float *a[FTR__GEMM_MAX_MR];
-    float none[FTR__GEMM_MAX_NR];
-    ftr__gemm_tile tile = {.load = k > 0, .narrow = w->o - panel * nr <= nr / 2};
-    if (rows < mr) memset(none, 0, sizeof none);
-    for (int64_t i = 0; i < mr; i++) {
-        const int64_t t = row + (i < rows ? i : 0);
-        a[i] = p->in + (point * w->block + t) * w->wide_c + k;
-        tile.c[i] = i < rows ? p->out + (point * w->block + t) * w->columns + (panel - p->panel) * nr : none;
-    }
-    tile.ahead = ftr__winograd_panel(w, point, panel) + k * nr;
-    w->gemm->tile_rows(rows, 1, depth, a, tile.ahead, nr, &tile);
+    const int64_t mr = w->gemm->mr, nr = w->gemm->nr, lanes = w->simd->lanes;
+    const float *filters = ftr__winograd_panel(w, point, panel) + k * nr;
+    const float *a = p->in + point * w->block * w->wide_c + k * w->block;
+    float *c = p->out + point * w->block * w->columns + (panel - p->panel) * nr;
+    for (int64_t row = 0; row < p->tiles; row += mr)
+        w->simd->products(p->tiles - row, w->o - panel * nr <= nr / 2, depth, a + row * lanes, w->block * lanes,
+                          filters, k > 0, c + row * w->columns, w->columns);
 }
 
 static void ftr__winograd_products(const ftr__winograd_part *p) {
@@ -20541,37 +21086,38 @@ static void ftr__winograd_products(const ftr__winograd_part *p) {
     for (int64_t point = 0; point < FTR__WINOGRAD_POINTS; point++)
         for (int64_t k = 0; k < w->c; k += FTR__WINOGRAD_DEPTH)
             for (int64_t panel = p->panel; panel < p->panel + p->panels; panel++)
-                for (int64_t row = 0; row < p->tiles; row += w->gemm->mr)
-                    ftr__winograd_product(p, point, panel, row, k, ftr__gemm_min(FTR__WINOGRAD_DEPTH, w->c - k));
+                ftr__winograd_product(p, point, panel, k, ftr__gemm_min(FTR__WINOGRAD_DEPTH, w->c - k));
 }
 
 static void ftr__winograd_output(const ftr__winograd_part *p, int64_t tile) {
     const ftr__winograd *w = p->w;
     const ftr__winograd_tile at = ftr__winograd_tile_at(w, p->first + tile);
     const int64_t first = p->panel * w->gemm->nr, channels = ftr__gemm_min(p->panels * w->gemm->nr, w->o - first);
-    float *image = w->to + at.n * w->out[0] * w->out[1] * w->o + first;
-    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
-    for (int64_t i = 0; i < FTR__WINOGRAD_OUT; i++) {
-        for (int64_t k = 0; k < FTR__WINOGRAD_OUT; k++) {
-            const bool hit = at.y + i < w->out[0] && at.x + k < w->out[1];
-            pixels[i * FTR__WINOGRAD_OUT + k] = hit ? image + ((at.y + i) * w->out[1] + at.x + k) * w->o : NULL;
-        }
-    }
+    const ftr__winograd_patch patch = {.to = w->to + ((at.n * w->out[0] + at.y) * w->out[1] + at.x) * w->o + first,
+                                       .row = w->out[1] * w->o,
+                                       .pixel = w->o,
+                                       .rows = ftr__gemm_min(FTR__WINOGRAD_OUT, w->out[0] - at.y),
+                                       .columns = ftr__gemm_min(FTR__WINOGRAD_OUT, w->out[1] - at.x)};
     w->simd->output(channels, p->out + tile * w->columns, w->block * w->columns, w->bias ? w->bias + first : NULL,
-                    w->relu, pixels);
-    if (w->finish)
-        ftr__conv_finish_rows(w->finish, FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT, first, channels, NULL, pixels);
+                    w->relu, &patch);
+    if (!w->finish) return;
+    float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
+    int64_t count = 0;
+    for (int64_t i = 0; i < patch.rows; i++)
+        for (int64_t k = 0; k < patch.columns; k++) pixels[count++] = patch.to + i * patch.row + k * patch.pixel;
+    ftr__conv_finish_rows(w->finish, count, first, channels, NULL, pixels);
 }
 
 static void ftr__winograd_block_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd *w = arg;
-    const int64_t block = task / w->splits, split = task % w->splits, panels = w->columns / w->gemm->nr;
+    const int64_t block = task / w->splits, split = task % w->splits;
+    const int64_t panels = ftr__gemm_ceil(w->columns, w->gemm->nr), lanes = w->simd->lanes;
     ftr__winograd_part p = {.w = w, .first = block * w->block};
     p.tiles = ftr__gemm_min(w->block, w->count - p.first);
     p.in = (float *)(void *)(w->scratch + (size_t)worker * w->worker);
     p.out = p.in + FTR__WINOGRAD_POINTS * w->block * w->wide_c;
     for (int64_t t = 0; t < p.tiles; t++) {
-        const ftr__winograd_place place = {p.in + t * w->wide_c, w->block * w->wide_c, w->wide_c, 0};
+        const ftr__winograd_place place = {p.in + t * lanes, w->block * w->wide_c, w->block * lanes};
         ftr__winograd_input(w, p.first + t, &place);
     }
     for (int64_t part = w->parts * split / w->splits; part < w->parts * (split + 1) / w->splits; part++) {
@@ -20586,80 +21132,108 @@ void ftr__winograd_run(const ftr__cpu *cpu, const ftr__conv *v, ftr__winograd_pa
                        const float *weight, const float *bias, bool relu, const ftr__conv_finish *finish, float *to,
                        const ftr__winograd_memory *memory) {
     ftr__winograd w = ftr__winograd_make(cpu, v, pass);
-    unsigned char *next = (unsigned char *)memory->workspace + ftr__winograd_bytes(w.wide_c);
+    unsigned char *next = (unsigned char *)memory->workspace + ftr__winograd_zeros(w.c);
     w.from = from, w.weight = weight, w.bias = bias, w.relu = relu, w.to = to, w.finish = finish;
     w.zeros = memory->workspace;
     w.filters = memory->kept ? memory->kept : (float *)(void *)next;
     w.scratch = next + ftr__winograd_filter_bytes(&w);
     w.worker = ftr__winograd_worker(&w);
-    memset(w.zeros, 0, (size_t)w.wide_c * sizeof(float));
+    memset(w.zeros, 0, ftr__winograd_zeros(w.c));
     if (!memory->kept || !memory->made) ftr__pool_run(cpu->pool, w.panels, ftr__winograd_filters_task, &w);
     ftr__pool_run(cpu->pool, w.blocks * w.splits, ftr__winograd_block_task, &w);
 }
 
 /* ----------------------------------------------------------------------------------------------- weight's gradient -- */
 
-/* Transforms some tiles of x and of dy. */
+/* Transforms tiles of x and dy, begin to end - 1 of those from `first` on; x's come first in `to`. */
+static void ftr__winograd_transform(const ftr__winograd_sums *s, int64_t first, int64_t begin, int64_t end, float *to) {
+    const ftr__winograd *w = &s->of;
+    const int64_t lanes = w->simd->lanes, panel = s->block * lanes;
+    float *dy_tiles = to + FTR__WINOGRAD_POINTS * s->block * s->c;
+    for (int64_t t = begin; t < end; t++) {
+        const ftr__winograd_tile at = ftr__winograd_tile_at(w, first + t);
+        const ftr__winograd_place x = {to + t * lanes, s->block * s->c, panel};
+        const ftr__winograd_place dy = {dy_tiles + t * lanes, s->block * s->o, panel};
+        ftr__winograd_window window;
+        ftr__winograd_input(w, first + t, &x);
+        ftr__winograd_window_at(w->out, w->o, s->dy + at.n * w->out[0] * w->out[1] * w->o, at.y, at.x,
+                                FTR__WINOGRAD_OUT, w->zeros, &window);
+        w->simd->gradient(w->o, &window, &dy);
+    }
+}
+
+/* Adds one point's products of `tiles` transformed tiles, for output channels begin to end - 1 and all input channels. */
+static void ftr__winograd_add_point(const ftr__winograd_sums *s, const float *x_tiles, int64_t tiles, int64_t point,
+                                    int64_t begin, int64_t end, bool load, float *sums) {
+    const ftr__simd_winograd *simd = s->of.simd;
+    const int64_t lanes = simd->lanes, panel = s->block * lanes;
+    const float *x = x_tiles + point * s->block * s->c;
+    const float *dy = x_tiles + FTR__WINOGRAD_POINTS * s->block * s->c + point * s->block * s->o;
+    sums += point * s->o * s->c;
+    for (int64_t c = 0; c < s->c; c += 2 * lanes) {
+        const float *b = x + c / lanes * panel, *second = c + lanes < s->c ? b + panel : NULL;
+        for (int64_t o = begin; o < end; o += second ? simd->tall : lanes)
+            simd->sums(tiles, dy + o / lanes * panel + o % lanes, lanes, b, second, lanes, load, sums + o * s->c + c,
+                       s->c);
+    }
+}
+
+/* All of a piece. */
+static void ftr__winograd_piece_task(void *arg, int64_t task, int32_t worker) {
+    const ftr__winograd_sums *s = arg;
+    const int64_t begin = task * s->piece, end = ftr__gemm_min(begin + s->piece, s->of.count);
+    float *tiles = s->x_tiles + (size_t)worker * ftr__winograd_sums_worker(s) / sizeof(float);
+    float *sums = s->sums + task * FTR__WINOGRAD_POINTS * s->o * s->c;
+    for (int64_t first = begin; first < end; first += s->block) {
+        const int64_t count = ftr__gemm_min(s->block, end - first);
+        ftr__winograd_transform(s, first, 0, count, tiles);
+        for (int64_t p = 0; p < FTR__WINOGRAD_POINTS; p++)
+            ftr__winograd_add_point(s, tiles, count, p, 0, s->o, first > begin, sums);
+    }
+}
+
+/* Of one piece: some tiles of the block in hand. */
 static void ftr__winograd_transform_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
-    const ftr__winograd *w = &s->of;
-    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes;
-    const int64_t end = ftr__gemm_min((task + 1) * FTR__WINOGRAD_GROUP, s->tiles);
-    const float *pixels[FTR__WINOGRAD_OUT * FTR__WINOGRAD_OUT];
     (void)worker;
-    for (int64_t t = task * FTR__WINOGRAD_GROUP; t < end; t++) {
-        const ftr__winograd_tile at = ftr__winograd_tile_at(w, s->first + t);
-        const ftr__winograd_place x = {s->x_tiles + t * nr, s->block * s->c, nr, s->block * nr};
-        const ftr__winograd_place dy = {s->dy_tiles + t * lanes, s->block * s->o, lanes, s->block * lanes};
-        ftr__winograd_input(w, s->first + t, &x);
-        ftr__winograd_pixels(w->out, w->o, s->dy + at.n * w->out[0] * w->out[1] * w->o, at.y, at.x, FTR__WINOGRAD_OUT,
-                             w->zeros, pixels);
-        w->simd->gradient(w->o, pixels, &dy);
-    }
+    ftr__winograd_transform(s, s->first, task * FTR__WINOGRAD_GROUP,
+                            ftr__gemm_min((task + 1) * FTR__WINOGRAD_GROUP, s->tiles), s->x_tiles);
 }
 
 /* One point's sums over the block's tiles, for some output channels and all input channels. */
 static void ftr__winograd_sums_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
-    const ftr__winograd *w = &s->of;
-    const int64_t nr = w->gemm->nr, lanes = w->simd->lanes, groups = ftr__gemm_ceil(s->o, FTR__WINOGRAD_ROWS);
-    const int64_t point = task / groups, begin = task % groups * FTR__WINOGRAD_ROWS;
-    const int64_t end = ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->o);
-    const float *x = s->x_tiles + point * s->block * s->c, *dy = s->dy_tiles + point * s->block * s->o;
-    float *sums = s->sums + point * s->o * s->c;
+    const int64_t groups = ftr__gemm_ceil(s->o, FTR__WINOGRAD_ROWS), begin = task % groups * FTR__WINOGRAD_ROWS;
     (void)worker;
-    for (int64_t c = 0; c < s->c; c += nr)
-        for (int64_t o = begin; o < end; o += w->simd->rows)
-            w->simd->products(s->tiles, dy + o / lanes * lanes * s->block + o % lanes, x + c * s->block, s->first > 0,
-                              sums + o * s->c + c, s->c);
+    ftr__winograd_add_point(s, s->x_tiles, s->tiles, task / groups, begin,
+                            ftr__gemm_min(begin + FTR__WINOGRAD_ROWS, s->o), s->first > 0, s->sums);
 }
 
+/* The filters of an output channel. Their sums over the pieces go to those of the first one. */
 static void ftr__winograd_finish_task(void *arg, int64_t task, int32_t worker) {
     const ftr__winograd_sums *s = arg;
+    const int64_t plane = s->o * s->c;
+    float *sums = s->sums + task * s->c;
     (void)worker;
-    s->of.simd->filter_gradient(s->of.c, s->sums + task * s->c, s->o * s->c, s->dw + task * 9 * s->of.c, s->of.c);
-}
-
-/* Lanes of a panel that no channel has: a transform writes vectors, which may leave the panel's second one out. */
-static void ftr__winograd_clear_panel(const ftr__winograd_sums *s) {
-    const int64_t nr = s->of.gemm->nr, written = ftr__winograd_round(s->of.c, s->of.simd->lanes), rest = s->c - written;
-    for (int64_t p = 0; p < FTR__WINOGRAD_POINTS && rest > 0; p++)
-        ftr__gemm_clear(s->block, rest, nr, s->x_tiles + p * s->block * s->c + (s->c - nr) * s->block + nr - rest);
+    for (int64_t p = 0; p < FTR__WINOGRAD_POINTS; p++)
+        for (int64_t i = 1; i < s->pieces; i++)
+            s->of.gemm->accumulate(s->c, sums + (i * FTR__WINOGRAD_POINTS + p) * plane, sums + p * plane);
+    s->of.simd->filter_gradient(s->of.c, sums, plane, s->dw + task * 9 * s->of.c, s->of.c);
 }
 
 void ftr__winograd_weight_gradient(const ftr__cpu *cpu, const ftr__conv *v, const float *dy, const float *x, float *dw,
                                    void *workspace) {
     ftr__winograd_sums s = ftr__winograd_sums_make(cpu, v);
-    const size_t zeros = ftr__winograd_bytes(ftr__gemm_max(s.c, s.o));
+    const size_t zeros = ftr__winograd_zeros(ftr__gemm_max(s.c, s.o));
+    const size_t workers = s.pieces > 1 ? (size_t)ftr__pool_threads(cpu->pool) : 1;
     s.of.from = x, s.dy = dy, s.dw = dw;
     s.of.zeros = workspace;
     s.x_tiles = (float *)(void *)((unsigned char *)workspace + zeros);
-    s.dy_tiles = s.x_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.c) / sizeof(float);
-    s.sums = s.dy_tiles + ftr__winograd_bytes(FTR__WINOGRAD_POINTS * s.block * s.o) / sizeof(float);
+    s.sums = s.x_tiles + workers * ftr__winograd_sums_worker(&s) / sizeof(float);
     memset(workspace, 0, zeros);
-    ftr__winograd_clear_panel(&s);
     const int64_t groups = ftr__gemm_ceil(s.o, FTR__WINOGRAD_ROWS);
-    for (s.first = 0; s.first < s.of.count; s.first += s.block) {
+    if (s.pieces > 1) ftr__pool_run(cpu->pool, s.pieces, ftr__winograd_piece_task, &s);
+    for (s.first = 0; s.pieces == 1 && s.first < s.of.count; s.first += s.block) {
         s.tiles = ftr__gemm_min(s.block, s.of.count - s.first);
         ftr__pool_run(cpu->pool, ftr__gemm_ceil(s.tiles, FTR__WINOGRAD_GROUP), ftr__winograd_transform_task, &s);
         ftr__pool_run(cpu->pool, FTR__WINOGRAD_POINTS * groups, ftr__winograd_sums_task, &s);
@@ -22659,8 +23233,11 @@ static void ftr__attention_load_rows(const ftr__attention *a, const ftr__attenti
     ftr__attention_copy(a, dy, stride, t->queries, a->dv, m->dy);
     ftr__attention_pack(a, m, m->dy, t->queries, a->dv, 1.0f, m->dy_panels);
     memcpy(m->log_sum, a->log_sum + (t->b * a->heads + t->h) * a->tq + t->q0, (size_t)t->queries * sizeof(float));
-    for (int64_t q = 0; q < t->queries; q++)
+    for (int64_t q = 0; q < t->queries; q++) {
+        const float *ahead = y + (q + FTR__ATTENTION_AHEAD) * stride;
+        for (int64_t i = 0; i < a->dv && q + FTR__ATTENTION_AHEAD < t->queries; i += 16) __builtin_prefetch(ahead + i);
         m->mean[q] = (float)a->simd->math.dot(a->dv, m->dy + q * a->dv_pad, y + q * stride);
+    }
 }
 
 /* The weights of a tile, and the gradient of its scores. */
@@ -33190,6 +33767,23 @@ FTR__INLINE FTR__VF FTR__S(reciprocal_near_one)(FTR__VF x) {
 #endif
 }
 
+/* a / b, with an error of an ulp at most: where all b are normal, and so are their inverses, an estimate of 14 bits, a step of
+ * Newton's and what is left of a. The division has less throughput. */
+FTR__INLINE FTR__VF FTR__S(quotient)(FTR__VF a, FTR__VF b) {
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+    const __m512 size = _mm512_abs_ps((__m512)b);
+    const __mmask16 normal = _mm512_cmp_ps_mask(size, _mm512_set1_ps(0x1p-100f), _CMP_GE_OQ) &
+                             _mm512_cmp_ps_mask(size, _mm512_set1_ps(0x1p100f), _CMP_LE_OQ);
+    if (normal != 0xffff) return a / b;
+    FTR__VF r = (FTR__VF)_mm512_rcp14_ps((__m512)b);
+    r = FTR__FMA(FTR__FMA(-b, r, FTR__SPLAT(1.0f)), r, r);
+    const FTR__VF q = a * r;
+    return FTR__FMA(FTR__FMA(-b, q, a), r, q);
+#else
+    return a / b;
+#endif
+}
+
 /* Limits to low..high, which NaN passes. */
 FTR__INLINE FTR__VF FTR__S(clamped)(FTR__VF x, float low, float high) {
 #if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
@@ -33451,6 +34045,8 @@ FTR__GRAD_FUNCTION(row_relu_grad, FTR__SELECT(v <= 0.0f, FTR__SPLAT(0.0f), d))
         (void)a, (void)b;                                                                                              \
         for (int64_t i = 0; i < n; i += FTR__W) {                                                                      \
             const int64_t left = n - i;                                                                                \
+            __builtin_prefetch(x + i + FTR__ROW_AHEAD);                                                                \
+            __builtin_prefetch(out + i + FTR__ROW_AHEAD, 1);                                                           \
             FTR__ROW(v, x);                                                                                            \
             const FTR__VF made = body;                                                                                 \
             FTR__STORE_SOME(out + i, made, left);                                                                      \
@@ -33473,6 +34069,9 @@ FTR__ACTIVATION_FUNCTION(row_erf, FTR__S(error_function)(v))
         (void)a, (void)b;                                                                                              \
         for (int64_t i = 0; i < n; i += FTR__W) {                                                                      \
             const int64_t left = n - i;                                                                                \
+            __builtin_prefetch(x + i + FTR__ROW_AHEAD);                                                                \
+            __builtin_prefetch(dy + i + FTR__ROW_AHEAD);                                                               \
+            __builtin_prefetch(dx + i + FTR__ROW_AHEAD, 1);                                                            \
             FTR__ROW(d, dy);                                                                                           \
             FTR__ROW(v, x);                                                                                            \
             const FTR__VF made = body;                                                                                 \
@@ -33644,6 +34243,8 @@ static float FTR__S(row_maximum)(int64_t n, const float *x) {
 /* A vector's share of row_moments. */
 FTR__INLINE void FTR__S(moments_take)(int64_t i, int64_t left, const float *x, float mean, const float *dy,
                                       const float *gamma, FTR__VF *sum, FTR__VF *product) {
+    __builtin_prefetch(x + i + FTR__ROW_AHEAD);
+    if (dy) __builtin_prefetch(dy + i + FTR__ROW_AHEAD);
     const FTR__VF apart = FTR__S(first_lanes)(FTR__LOAD_SOME(x + i, left) - mean, left);
     FTR__VF u = dy ? FTR__LOAD_SOME(dy + i, left) : apart;
     if (gamma) u *= FTR__LOAD_SOME(gamma + i, left);
@@ -33669,21 +34270,22 @@ static void FTR__S(row_moments)(int64_t n, const float *x, float mean, const flo
 static void FTR__S(row_norm)(int64_t n, const float *x, float mean, float scale, float shift, const float *gamma,
                              const float *beta, float *y) {
     const FTR__VF a = FTR__SPLAT(scale), b = FTR__SPLAT(shift);
-    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__VF t = FTR__FMA(v - mean, a, b); if (gamma) t *= FTR__LOAD_SOME(gamma + i, left);
-                  if (beta) t += FTR__LOAD_SOME(beta + i, left), t, y)
+    FTR__ROW_LOOP(__builtin_prefetch(y + i + FTR__ROW_AHEAD, 1); FTR__ROW(v, x); FTR__VF t = FTR__FMA(v - mean, a, b);
+                  if (gamma) t *= FTR__LOAD_SOME(gamma + i, left); if (beta) t += FTR__LOAD_SOME(beta + i, left), t, y)
 }
 
 static void FTR__S(row_norm_grad)(int64_t n, const float *dy, const float *x, float mean, const float *gamma, float a,
                                   float b, float c, float *dx) {
     const FTR__VF fb = FTR__SPLAT(b), fc = FTR__SPLAT(c);
-    FTR__ROW_LOOP(FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u;
+    FTR__ROW_LOOP(__builtin_prefetch(dx + i + FTR__ROW_AHEAD, 1); FTR__ROW(v, x); FTR__ROW(u, dy); FTR__VF t = u;
                   if (gamma) t *= FTR__LOAD_SOME(gamma + i, left), (t + FTR__FMA(v - mean, fb, fc)) * a, dx)
 }
 
 static void FTR__S(row_norm_sums)(int64_t n, const float *dy, const float *x, float mean, float scale, float *sum,
                                   float *product) {
     FTR__ROW_LOOP(
-        FTR__ROW(d, dy); FTR__ROW(v, x);
+        __builtin_prefetch(x + i + FTR__ROW_AHEAD); __builtin_prefetch(dy + i + FTR__ROW_AHEAD); FTR__ROW(d, dy);
+        FTR__ROW(v, x);
         FTR__STORE_SOME(product + i, FTR__FMA(d, (v - mean) * scale, FTR__LOAD_SOME(product + i, left)), left),
         d + FTR__LOAD_SOME(sum + i, left), sum)
 }
@@ -34330,6 +34932,11 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 /* Micro-kernels of the matrix product, and what convolution needs beside them. Included once a level. */
 #undef FTR__SIMD_GEMM_FUNCTIONS
 
+#undef FTR__SPREAD_AHEAD
+#undef FTR__ROWS_AHEAD
+#define FTR__ROWS_AHEAD 64  /* elements of a row that interleaving asks for before it needs them */
+#define FTR__SPREAD_AHEAD 8 /* rows that packing asks for before it needs them */
+
 /* Rows of a tile: as many as leave registers for two vectors of B and one of A. */
 #if FTR__SIMD_LEVEL == 3
 #define FTR__MR 14
@@ -34342,15 +34949,6 @@ static void FTR__S(row_stream)(size_t bytes, const unsigned char *x, unsigned ch
 #define FTR__ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5)
 #endif
 
-/* A row of vectors on its way to memory. */
-FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int32_t part, FTR__VF sum) {
-    float *c = tile->c[row] + part * FTR__W;
-    if (tile->load) sum += FTR__LOAD(c);
-    if (tile->bias) sum += FTR__LOAD(tile->bias + part * FTR__W);
-    if (tile->relu) sum = FTR__SELECT(sum < (FTR__VF){0}, (FTR__VF){0}, sum);
-    FTR__STORE(c, sum);
-}
-
 /* The result's memory is asked for before the sums are made. */
 #define FTR__TILE_ASK(i)                                                                                               \
     if (i < rows) __builtin_prefetch(tile->c[i] + tile->ask, 1);                                                       \
@@ -34358,10 +34956,91 @@ FTR__INLINE void FTR__S(gemm_store)(const ftr__gemm_tile *tile, int32_t row, int
 
 /* `rows` and `narrow` are constants where these two are used, so that what is not needed falls away. */
 #define FTR__TILE_ZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
+#define FTR__TILE_LOAD(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        lo##i += whole_lo ? FTR__LOAD(tile->c[i]) : FTR__S(load_lanes)(tile->c[i], lanes_lo);                          \
+        if (!narrow)                                                                                                   \
+            hi##i += whole_hi ? FTR__LOAD(tile->c[i] + FTR__W) : FTR__S(load_lanes)(tile->c[i] + FTR__W, lanes_hi);    \
+    }
+#define FTR__TILE_BIAS(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        lo##i += FTR__LOAD(tile->bias);                                                                                \
+        if (!narrow) hi##i += FTR__LOAD(tile->bias + FTR__W);                                                          \
+    }
+#define FTR__TILE_RELU(i)                                                                                              \
+    if (i < rows) {                                                                                                    \
+        lo##i = FTR__SELECT(lo##i < (FTR__VF){0}, (FTR__VF){0}, lo##i);                                                \
+        if (!narrow) hi##i = FTR__SELECT(hi##i < (FTR__VF){0}, (FTR__VF){0}, hi##i);                                   \
+    }
+#define FTR__TILE_NORM_LO(i)                                                                                           \
+    if (i < rows) lo##i = FTR__FMA(lo##i - mean, scale, shift);
+#define FTR__TILE_NORM_HI(i)                                                                                           \
+    if (i < rows) hi##i = FTR__FMA(hi##i - mean, scale, shift);
+#define FTR__TILE_RESIDUAL(i)                                                                                          \
+    if (i < rows) {                                                                                                    \
+        lo##i += FTR__S(load_lanes)(tile->residual[i], lanes_lo);                                                      \
+        if (!narrow) hi##i += FTR__S(load_lanes)(tile->residual[i] + FTR__W, lanes_hi);                                \
+    }
+#define FTR__TILE_ACTIVATE(i, kind)                                                                                    \
+    if (i < rows) {                                                                                                    \
+        lo##i = FTR__S(norm_activate)(kind, lo##i);                                                                    \
+        if (!narrow) hi##i = FTR__S(norm_activate)(kind, hi##i);                                                       \
+    }
+#define FTR__TILE_NORM_RELU(i) FTR__TILE_ACTIVATE(i, FTR_ACT_RELU)
+#define FTR__TILE_NORM_RELU6(i) FTR__TILE_ACTIVATE(i, FTR_ACT_RELU6)
+#define FTR__TILE_NORM_HARDSWISH(i) FTR__TILE_ACTIVATE(i, FTR_ACT_HARDSWISH)
+#define FTR__TILE_NORM_SILU(i) FTR__TILE_ACTIVATE(i, FTR_ACT_SILU)
 #define FTR__TILE_STORE(i)                                                                                             \
     if (i < rows) {                                                                                                    \
-        FTR__S(gemm_store)(tile, i, 0, lo##i);                                                                         \
-        if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
+        FTR__STORE(tile->c[i], lo##i);                                                                                 \
+        if (!narrow) FTR__STORE(tile->c[i] + FTR__W, hi##i);                                                           \
+    }
+#define FTR__TILE_STORE_LANES(i)                                                                                       \
+    if (i < rows) {                                                                                                    \
+        FTR__S(store_lanes)(tile->c[i], lo##i, lanes_lo);                                                              \
+        if (!narrow) FTR__S(store_lanes)(tile->c[i] + FTR__W, hi##i, lanes_hi);                                        \
+    }
+/* What is done to sums in registers on their way to memory. */
+#define FTR__TILE_END                                                                                                  \
+    const ftr__norm_apply *const norm = tile->norm;                                                                    \
+    const int64_t left_lo = norm ? tile->columns : FTR__W, left_hi = norm ? tile->columns - FTR__W : FTR__W;           \
+    const bool whole_lo = left_lo >= FTR__W, whole_hi = left_hi >= FTR__W;                                             \
+    const FTR__LANES lanes_lo = FTR__S(lanes)(left_lo), lanes_hi = FTR__S(lanes)(left_hi > 0 ? left_hi : 0);           \
+    (void)lanes_hi;                                                                                                    \
+    if (tile->load) {                                                                                                  \
+        FTR__ROWS(FTR__TILE_LOAD)                                                                                      \
+    }                                                                                                                  \
+    if (tile->bias) {                                                                                                  \
+        FTR__ROWS(FTR__TILE_BIAS)                                                                                      \
+    }                                                                                                                  \
+    if (tile->relu) {                                                                                                  \
+        FTR__ROWS(FTR__TILE_RELU)                                                                                      \
+    }                                                                                                                  \
+    if (norm) {                                                                                                        \
+        FTR__VF mean = FTR__S(load_lanes)(norm->mean, lanes_lo), scale = FTR__S(load_lanes)(norm->scale, lanes_lo);    \
+        FTR__VF shift = FTR__S(load_lanes)(norm->shift, lanes_lo);                                                     \
+        FTR__ROWS(FTR__TILE_NORM_LO)                                                                                   \
+        if (!narrow) {                                                                                                 \
+            mean = FTR__S(load_lanes)(norm->mean + FTR__W, lanes_hi);                                                  \
+            scale = FTR__S(load_lanes)(norm->scale + FTR__W, lanes_hi);                                                \
+            shift = FTR__S(load_lanes)(norm->shift + FTR__W, lanes_hi);                                                \
+            FTR__ROWS(FTR__TILE_NORM_HI)                                                                               \
+        }                                                                                                              \
+        if (tile->residual[0]) {                                                                                       \
+            FTR__ROWS(FTR__TILE_RESIDUAL)                                                                              \
+        }                                                                                                              \
+        switch (norm->activation) {                                                                                    \
+        case FTR_ACT_RELU: FTR__ROWS(FTR__TILE_NORM_RELU) break;                                                       \
+        case FTR_ACT_RELU6: FTR__ROWS(FTR__TILE_NORM_RELU6) break;                                                     \
+        case FTR_ACT_HARDSWISH: FTR__ROWS(FTR__TILE_NORM_HARDSWISH) break;                                             \
+        case FTR_ACT_SILU: FTR__ROWS(FTR__TILE_NORM_SILU) break;                                                       \
+        default: break;                                                                                                \
+        }                                                                                                              \
+    }                                                                                                                  \
+    if (whole_lo && (narrow || whole_hi)) {                                                                            \
+        FTR__ROWS(FTR__TILE_STORE)                                                                                     \
+    } else {                                                                                                           \
+        FTR__ROWS(FTR__TILE_STORE_LANES)                                                                               \
     }
 
 FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a, int64_t a_stride, const float *b,
@@ -34388,7 +35067,7 @@ FTR__INLINE void FTR__S(gemm_packed)(bool narrow, int64_t depth, const float *a,
         a += a_stride;
         b += b_stride;
     }
-    FTR__ROWS(FTR__TILE_STORE)
+    FTR__TILE_END
 }
 
 FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segments, int64_t length,
@@ -34419,7 +35098,7 @@ FTR__INLINE void FTR__S(gemm_in_place)(int32_t rows, bool narrow, int64_t segmen
             b += b_stride;
         }
     }
-    FTR__ROWS(FTR__TILE_STORE)
+    FTR__TILE_END
 }
 
 static void FTR__S(gemm_tile)(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride,
@@ -34449,7 +35128,20 @@ static void FTR__S(gemm_tile_rows)(int64_t rows, int64_t segments, int64_t lengt
 }
 #undef FTR__TILE_ASK
 #undef FTR__TILE_ZERO
+#undef FTR__TILE_LOAD
+#undef FTR__TILE_BIAS
+#undef FTR__TILE_RELU
+#undef FTR__TILE_NORM_LO
+#undef FTR__TILE_NORM_HI
+#undef FTR__TILE_RESIDUAL
+#undef FTR__TILE_ACTIVATE
+#undef FTR__TILE_NORM_RELU
+#undef FTR__TILE_NORM_RELU6
+#undef FTR__TILE_NORM_HARDSWISH
+#undef FTR__TILE_NORM_SILU
 #undef FTR__TILE_STORE
+#undef FTR__TILE_STORE_LANES
+#undef FTR__TILE_END
 
 /* Transposes 4 x 4 blocks in 16-byte vectors, which every level has. */
 typedef float FTR__S(v4) __attribute__((vector_size(16)));
@@ -34474,6 +35166,43 @@ FTR__INLINE void FTR__S(transpose4)(const float *const *from, int64_t k, float *
 }
 #undef FTR__SHUFFLE4
 
+#if FTR__SIMD_LEVEL == 3 && !defined(FASTTRAIN_EMULATE_AVX512)
+/* Four elements of rows i, i + 4, i + 8 and i + 12, each in a part of its own. */
+FTR__INLINE __m512 FTR__S(load_parts)(const float *const rows[16], int32_t i, int64_t k) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(rows[i] + k));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[i + 4] + k), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(rows[i + 8] + k), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(rows[i + 12] + k), 3);
+}
+
+/* Up to 16 rows: 4 x 4 blocks are transposed in all four parts of a vector at once. */
+static void FTR__S(interleave_rows)(int64_t width, int64_t depth, const float *const *from, float *to, int64_t stride) {
+    const __mmask16 some = (__mmask16)((1u << width) - 1u);
+    const float *rows[16];
+    int64_t k = 0;
+    for (int32_t i = 0; i < 16; i++) rows[i] = from[i < width ? i : 0];
+    for (; k + 4 <= depth; k += 4, to += 4 * stride) {
+        for (int32_t i = 0; i < 4; i++) /* of each row a line, in four steps: machines do not follow 16 of them */
+            __builtin_prefetch(rows[(k & 12) + i] + k + FTR__ROWS_AHEAD);
+        const __m512 r0 = FTR__S(load_parts)(rows, 0, k), r1 = FTR__S(load_parts)(rows, 1, k);
+        const __m512 r2 = FTR__S(load_parts)(rows, 2, k), r3 = FTR__S(load_parts)(rows, 3, k);
+        const __m512d a = (__m512d)_mm512_unpacklo_ps(r0, r1), b = (__m512d)_mm512_unpacklo_ps(r2, r3);
+        const __m512d c = (__m512d)_mm512_unpackhi_ps(r0, r1), d = (__m512d)_mm512_unpackhi_ps(r2, r3);
+        _mm512_mask_storeu_ps(to, some, (__m512)_mm512_unpacklo_pd(a, b));
+        _mm512_mask_storeu_ps(to + stride, some, (__m512)_mm512_unpackhi_pd(a, b));
+        _mm512_mask_storeu_ps(to + 2 * stride, some, (__m512)_mm512_unpacklo_pd(c, d));
+        _mm512_mask_storeu_ps(to + 3 * stride, some, (__m512)_mm512_unpackhi_pd(c, d));
+    }
+    for (; k < depth; k++, to += stride)
+        for (int64_t i = 0; i < width; i++) to[i] = rows[i][k];
+}
+
+static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *const *from, float *to,
+                                    int64_t to_stride) {
+    for (int64_t i = 0; i < width; i += 16)
+        FTR__S(interleave_rows)(width - i < 16 ? width - i : 16, depth, from + i, to + i, to_stride);
+}
+#else
 static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *const *from, float *to,
                                     int64_t to_stride) {
     const int64_t whole = width < 4 ? 0 : depth - depth % 4;
@@ -34487,6 +35216,30 @@ static void FTR__S(gemm_interleave)(int64_t width, int64_t depth, const float *c
         for (int64_t i = 0; i < width; i++) to[k * to_stride + i] = from[i][k];
     }
 }
+#endif
+
+/* `width` is a constant where this is used. */
+FTR__INLINE void FTR__S(spread_rows)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride,
+                                     int64_t tile, float *to) {
+    for (int64_t k = 0; k < depth; k++, from += stride, to += width) {
+        for (int64_t i = 0; i < count * width; i += 16) __builtin_prefetch(from + FTR__SPREAD_AHEAD * stride + i);
+        for (int64_t i = 0; i < count; i++) {
+            FTR__UNROLL
+            for (int64_t j = 0; j < width; j += FTR__W)
+                FTR__STORE_SOME(to + i * tile + j, FTR__LOAD_SOME(from + i * width + j, width - j), width - j);
+        }
+    }
+}
+
+static void FTR__S(gemm_spread)(int64_t depth, int64_t count, int64_t width, const float *from, int64_t stride,
+                                int64_t tile, float *to) {
+    if (width == FTR__MR)
+        FTR__S(spread_rows)(depth, count, FTR__MR, from, stride, tile, to);
+    else if (width == 2 * FTR__W)
+        FTR__S(spread_rows)(depth, count, 2 * FTR__W, from, stride, tile, to);
+    else
+        FTR__S(spread_rows)(depth, count, width, from, stride, tile, to);
+}
 
 FTR__INLINE float FTR__S(gemm_lanes)(FTR__VF v) {
     float lane[FTR__W], sum = 0;
@@ -34497,10 +35250,15 @@ FTR__INLINE float FTR__S(gemm_lanes)(FTR__VF v) {
 
 static void FTR__S(gemm_dot4)(int64_t depth, const float *x, const float *const y[4], float out[4]) {
     const float *const y0 = y[0], *const y1 = y[1], *const y2 = y[2], *const y3 = y[3];
+    const int64_t next = y3 - y0 + (y1 - y0); /* to the four after these */
     FTR__VF s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
     int64_t k = 0;
     for (; k + FTR__W <= depth; k += FTR__W) {
         const FTR__VF v = FTR__LOAD(x + k);
+        __builtin_prefetch(y0 + (k + next), 0, 2);
+        __builtin_prefetch(y1 + (k + next), 0, 2);
+        __builtin_prefetch(y2 + (k + next), 0, 2);
+        __builtin_prefetch(y3 + (k + next), 0, 2);
         s0 = FTR__FMA(v, FTR__LOAD(y0 + k), s0);
         s1 = FTR__FMA(v, FTR__LOAD(y1 + k), s1);
         s2 = FTR__FMA(v, FTR__LOAD(y2 + k), s2);
@@ -34531,7 +35289,7 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     {                                                                                                                  \
         .mr = FTR__SIMD_GEMM_MR, .nr = 2 * FTR__W, .tile = FTR__S(gemm_tile), .tile_rows = FTR__S(gemm_tile_rows),     \
         .interleave = FTR__S(gemm_interleave), .dot4 = FTR__S(gemm_dot4), .copy_tile = FTR__S(gemm_copy_tile),         \
-        .accumulate = FTR__S(gemm_accumulate),                                                                         \
+        .accumulate = FTR__S(gemm_accumulate), .spread = FTR__S(gemm_spread),                                          \
     }
 #undef FTR__SIMD_GEMM_MR
 #if FTR__MR == 14
@@ -34557,9 +35315,16 @@ static void FTR__S(gemm_accumulate)(int64_t count, const float *x, float *y) {
     }
 #define FTR__TILE_STORE(i)                                                                                             \
     if (i < rows) {                                                                                                    \
-        FTR__S(gemm_store)(tile, i, 0, lo##i);                                                                         \
-        if (!narrow) FTR__S(gemm_store)(tile, i, 1, hi##i);                                                            \
+        FTR__S(attention_store)(tile, i, 0, lo##i);                                                                    \
+        if (!narrow) FTR__S(attention_store)(tile, i, 1, hi##i);                                                       \
     }
+
+/* A row of vectors on its way to memory. */
+FTR__INLINE void FTR__S(attention_store)(const ftr__gemm_tile *tile, int32_t row, int32_t part, FTR__VF sum) {
+    float *c = tile->c[row] + part * FTR__W;
+    if (tile->load) sum += FTR__LOAD(c);
+    FTR__STORE(c, sum);
+}
 
 /* `rows` and `narrow` are constants where this is used. */
 FTR__INLINE void FTR__S(attention_columns)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t a_stride,
@@ -34816,6 +35581,16 @@ static void FTR__S(rotate_pairs)(int64_t half, const float *c, const float *s, c
 #define FTR__PIXEL_RELU(i)                                                                                             \
     if (i < pixels) lo##i = FTR__SELECT(lo##i < (FTR__VF){0}, (FTR__VF){0}, lo##i);                                    \
     if (i < pixels && two) hi##i = FTR__SELECT(hi##i < (FTR__VF){0}, (FTR__VF){0}, hi##i);
+#define FTR__PIXEL_NORM(i)                                                                                             \
+    if (i < pixels) lo##i = FTR__FMA(lo##i - mean0, scale0, shift0);                                                   \
+    if (i < pixels && two) hi##i = FTR__FMA(hi##i - mean1, scale1, shift1);
+#define FTR__PIXEL_ACTIVATE(i, kind)                                                                                   \
+    if (i < pixels) lo##i = FTR__S(norm_activate)(kind, lo##i);                                                        \
+    if (i < pixels && two) hi##i = FTR__S(norm_activate)(kind, hi##i);
+#define FTR__PIXEL_NORM_RELU(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_RELU)
+#define FTR__PIXEL_NORM_RELU6(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_RELU6)
+#define FTR__PIXEL_NORM_HARDSWISH(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_HARDSWISH)
+#define FTR__PIXEL_NORM_SILU(i) FTR__PIXEL_ACTIVATE(i, FTR_ACT_SILU)
 #define FTR__PIXEL_END(i)                                                                                              \
     if (i < pixels) {                                                                                                  \
         if (two) FTR__STORE(y, lo##i);                                                                                 \
@@ -34850,6 +35625,23 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
     if (r->relu) {
         FTR__PIXELS(FTR__PIXEL_RELU)
     }
+    const ftr__norm_apply *const norm = r->norm;
+    if (norm) {
+        const FTR__VF mean0 = FTR__S(load_lanes)(norm->mean + c, lanes);
+        const FTR__VF scale0 = FTR__S(load_lanes)(norm->scale + c, lanes);
+        const FTR__VF shift0 = FTR__S(load_lanes)(norm->shift + c, lanes);
+        const FTR__VF mean1 = two ? FTR__LOAD(norm->mean + c + FTR__W) : (FTR__VF){0};
+        const FTR__VF scale1 = two ? FTR__LOAD(norm->scale + c + FTR__W) : (FTR__VF){0};
+        const FTR__VF shift1 = two ? FTR__LOAD(norm->shift + c + FTR__W) : (FTR__VF){0};
+        FTR__PIXELS(FTR__PIXEL_NORM)
+        switch (norm->activation) {
+        case FTR_ACT_RELU: FTR__PIXELS(FTR__PIXEL_NORM_RELU) break;
+        case FTR_ACT_RELU6: FTR__PIXELS(FTR__PIXEL_NORM_RELU6) break;
+        case FTR_ACT_HARDSWISH: FTR__PIXELS(FTR__PIXEL_NORM_HARDSWISH) break;
+        case FTR_ACT_SILU: FTR__PIXELS(FTR__PIXEL_NORM_SILU) break;
+        default: break;
+        }
+    }
     FTR__PIXELS(FTR__PIXEL_END)
 }
 #undef FTR__PIXELS
@@ -34857,6 +35649,12 @@ FTR__INLINE void FTR__S(depthwise_block)(int32_t pixels, bool two, const ftr__de
 #undef FTR__PIXEL_FETCH
 #undef FTR__PIXEL_STEP
 #undef FTR__PIXEL_RELU
+#undef FTR__PIXEL_NORM
+#undef FTR__PIXEL_ACTIVATE
+#undef FTR__PIXEL_NORM_RELU
+#undef FTR__PIXEL_NORM_RELU6
+#undef FTR__PIXEL_NORM_HARDSWISH
+#undef FTR__PIXEL_NORM_SILU
 #undef FTR__PIXEL_END
 
 /* Channels c to end - 1 of such pixels. */
@@ -35069,6 +35867,7 @@ static void FTR__S(depthwise_sums)(const ftr__depthwise_sums *r) {
 
 /* Vectors of a run that are added up in single precision before they go into a double. */
 #define FTR__UPDATE_BLOCK 64
+#define FTR__UPDATE_AHEAD 512 /* elements that are asked for before they are needed */
 
 #define FTR__UPDATE_EACH(from, to, call)                                                                               \
     {                                                                                                                  \
@@ -35144,6 +35943,10 @@ FTR__UPDATE_FUNCTION(update_lion, FTR__S(lion_at)(&step, &run, i, left))
 
 FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, const ftr__update_run *run, int64_t i,
                                  int64_t left) {
+    __builtin_prefetch(run->p + i + FTR__UPDATE_AHEAD, 1);
+    __builtin_prefetch(run->s[0] + i + FTR__UPDATE_AHEAD, 1);
+    __builtin_prefetch(run->s[1] + i + FTR__UPDATE_AHEAD, 1);
+    __builtin_prefetch(run->g + i + FTR__UPDATE_AHEAD);
     const FTR__VF w = FTR__S(load_some)(run->p + i, left);
     const FTR__VF m0 = FTR__S(load_some)(run->s[0] + i, left), v0 = FTR__S(load_some)(run->s[1] + i, left);
     const FTR__VF d = FTR__FMA(FTR__SPLAT(step->weight_decay), w, FTR__S(read_gradient)(step, run->g + i, left));
@@ -35156,7 +35959,8 @@ FTR__INLINE void FTR__S(adam_at)(bool largest, const ftr__update_step *step, con
         FTR__S(store_some)(run->s[2] + i, top, left);
     }
     const FTR__VF below = FTR__FMA(FTR__S(square_root)(top), FTR__SPLAT(step->debias2), FTR__SPLAT(step->eps));
-    FTR__S(store_some)(run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, m1 * step->lr / below), left);
+    FTR__S(store_some)
+    (run->p + i, w - FTR__FMA(FTR__SPLAT(step->decay), w, FTR__S(quotient)(m1 * step->lr, below)), left);
 }
 FTR__UPDATE_FUNCTION(update_adam, FTR__S(adam_at)(false, &step, &run, i, left))
 FTR__UPDATE_FUNCTION(update_adam_max, FTR__S(adam_at)(true, &step, &run, i, left))
@@ -35362,6 +36166,7 @@ static void FTR__S(combine_rows)(int64_t n, float a, const float *x, float b, co
     }
 
 #undef FTR__UPDATE_BLOCK
+#undef FTR__UPDATE_AHEAD
 #undef FTR__UPDATE_EACH
 #undef FTR__UPDATE_SUM
 #undef FTR__UPDATE_FUNCTION
@@ -35454,24 +36259,29 @@ FTR__INLINE void FTR__S(winograd_gt)(const FTR__VF *u, int32_t step, FTR__VF g[3
     g[2] = FTR__WFMA(FTR__WA2, ea, FTR__WFMA(FTR__WB2, eb, u[5 * step]));
 }
 
-FTR__INLINE float *FTR__S(winograd_to)(const ftr__winograd_place *place, int64_t c) {
-    return place->to + c / place->panel * place->panel_stride + c % place->panel;
-}
-
 /* Columns first, into `half`; then rows, each of which is complete. */
-FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t channels, const float *const from[36],
-                                               const ftr__winograd_place *place) {
+FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t channels,
+                                               const ftr__winograd_window *from, const ftr__winograd_place *place) {
     const int64_t n = whole ? FTR__W : channels - c;
     FTR__VF half[36], d[6], t[6];
+    int64_t at = c;
     FTR__WUNROLL
     for (int32_t x = 0; x < 6; x++) {
-        FTR__WUNROLL
-        for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from[6 * y + x] + c, n);
-        FTR__S(winograd_b)(d, 1, t);
+        if (x >= from->first && x < from->last) {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 6; y++) d[y] = FTR__S(load_some)(from->row[y] + at, n);
+            FTR__WUNROLL
+            for (int32_t y = 2; y < 6; y++) __builtin_prefetch(from->row[y] + at + from->ahead, 0, 2);
+            FTR__S(winograd_b)(d, 1, t);
+            at += channels;
+        } else {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 6; y++) t[y] = (FTR__VF){0};
+        }
         FTR__WUNROLL
         for (int32_t y = 0; y < 6; y++) half[6 * y + x] = t[y];
     }
-    float *to = FTR__S(winograd_to)(place, c);
+    float *to = place->to + c / FTR__W * place->panel;
     FTR__WUNROLL
     for (int32_t y = 0; y < 6; y++) {
         FTR__S(winograd_b)(half + 6 * y, 1, t);
@@ -35480,25 +36290,35 @@ FTR__INLINE void FTR__S(winograd_input_vector)(bool whole, int64_t c, int64_t ch
     }
 }
 
-static void FTR__S(winograd_input)(int64_t channels, const float *const from[36], const ftr__winograd_place *place) {
+static void FTR__S(winograd_input)(int64_t channels, const ftr__winograd_window *from,
+                                   const ftr__winograd_place *place) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_input_vector)(true, c, channels, from, place);
     if (c < channels) FTR__S(winograd_input_vector)(false, c, channels, from, place);
 }
 
-FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t channels, const float *const from[16],
-                                                  const ftr__winograd_place *place) {
+FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t channels,
+                                                  const ftr__winograd_window *from, const ftr__winograd_place *place) {
     const int64_t n = whole ? FTR__W : channels - c;
     FTR__VF half[24], d[4], t[6];
+    int64_t at = c;
     FTR__WUNROLL
     for (int32_t x = 0; x < 4; x++) {
-        FTR__WUNROLL
-        for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from[4 * y + x] + c, n);
-        FTR__S(winograd_at)(d, 1, t);
+        if (x >= from->first && x < from->last) {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 4; y++) d[y] = FTR__S(load_some)(from->row[y] + at, n);
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 4; y++) __builtin_prefetch(from->row[y] + at + from->ahead, 0, 2);
+            FTR__S(winograd_at)(d, 1, t);
+            at += channels;
+        } else {
+            FTR__WUNROLL
+            for (int32_t y = 0; y < 6; y++) t[y] = (FTR__VF){0};
+        }
         FTR__WUNROLL
         for (int32_t y = 0; y < 6; y++) half[4 * y + x] = t[y];
     }
-    float *to = FTR__S(winograd_to)(place, c);
+    float *to = place->to + c / FTR__W * place->panel;
     FTR__WUNROLL
     for (int32_t y = 0; y < 6; y++) {
         FTR__S(winograd_at)(half + 4 * y, 1, t);
@@ -35507,39 +36327,45 @@ FTR__INLINE void FTR__S(winograd_gradient_vector)(bool whole, int64_t c, int64_t
     }
 }
 
-static void FTR__S(winograd_gradient)(int64_t channels, const float *const from[16], const ftr__winograd_place *place) {
+static void FTR__S(winograd_gradient)(int64_t channels, const ftr__winograd_window *from,
+                                      const ftr__winograd_place *place) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W) FTR__S(winograd_gradient_vector)(true, c, channels, from, place);
     if (c < channels) FTR__S(winograd_gradient_vector)(false, c, channels, from, place);
 }
 
 FTR__INLINE void FTR__S(winograd_output_vector)(bool whole, int64_t c, int64_t channels, const float *from,
-                                                int64_t plane, const float *bias, bool relu, float *const to[16]) {
+                                                int64_t plane, const float *bias, bool relu,
+                                                const ftr__winograd_patch *patch) {
     const int64_t n = whole ? FTR__W : channels - c;
     const FTR__VF add = bias ? FTR__S(load_some)(bias + c, n) : (FTR__VF){0};
     FTR__VF half[24], m[6], t[4];
+    from += c;
     FTR__WUNROLL
-    for (int32_t x = 0; x < 6; x++) {
+    for (int32_t y = 0; y < 6; y++) {
         FTR__WUNROLL
-        for (int32_t y = 0; y < 6; y++) m[y] = FTR__LOAD(from + (6 * y + x) * plane + c);
+        for (int32_t x = 0; x < 6; x++) m[x] = FTR__LOAD(from + x * plane);
+        from += 6 * plane;
         FTR__S(winograd_a)(m, 1, t);
         FTR__WUNROLL
-        for (int32_t y = 0; y < 4; y++) half[6 * y + x] = t[y];
+        for (int32_t x = 0; x < 4; x++) half[6 * x + y] = t[x];
     }
     FTR__WUNROLL
-    for (int32_t y = 0; y < 4; y++) {
-        FTR__S(winograd_a)(half + 6 * y, 1, t);
+    for (int32_t x = 0; x < 4; x++) {
+        float *to = patch->to + x * patch->pixel + c;
+        if (x >= patch->columns) break;
+        FTR__S(winograd_a)(half + 6 * x, 1, t);
         FTR__WUNROLL
-        for (int32_t x = 0; x < 4; x++) {
-            FTR__VF v = t[x] + add;
+        for (int32_t y = 0; y < 4; y++) {
+            FTR__VF v = t[y] + add;
             if (relu) v = FTR__SELECT(v < (FTR__VF){0}, (FTR__VF){0}, v);
-            if (to[4 * y + x]) FTR__S(store_some)(to[4 * y + x] + c, v, n);
+            if (y < patch->rows) FTR__S(store_some)(to + y * patch->row, v, n);
         }
     }
 }
 
 static void FTR__S(winograd_output)(int64_t channels, const float *from, int64_t plane, const float *bias, bool relu,
-                                    float *const to[16]) {
+                                    const ftr__winograd_patch *to) {
     int64_t c = 0;
     for (; c + FTR__W <= channels; c += FTR__W)
         FTR__S(winograd_output_vector)(true, c, channels, from, plane, bias, relu, to);
@@ -35600,58 +36426,116 @@ static void FTR__S(winograd_filter_gradient)(int64_t channels, const float *from
     if (c < channels) FTR__S(winograd_filter_gradient_vector)(false, c, channels, from, plane, to, tap);
 }
 
-/* As many rows as leave registers for two vectors of B and one of A. */
-#if FTR__W == 16
-#define FTR__WROWS 8
-#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-#else
-#define FTR__WROWS 4
-#define FTR__WLIST(X) X(0) X(1) X(2) X(3)
-#endif
+/* Tiles of `products` are those of the matrix product: rows and vectors. `rows` and `narrow` are constants where this is used. */
 #define FTR__WZERO(i) FTR__VF lo##i = {0}, hi##i = {0};
 #define FTR__WSTEP(i)                                                                                                  \
-    {                                                                                                                  \
-        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+    if (i < rows) {                                                                                                    \
+        const FTR__VF x = FTR__SPLAT(from[(i)*FTR__W]);                                                                \
         lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
-        hi##i = FTR__FMA(x, b1, hi##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
     }
 #define FTR__WEND(i)                                                                                                   \
-    {                                                                                                                  \
-        float *to = c + i * c_stride;                                                                                  \
-        if (load) lo##i += FTR__LOAD(to), hi##i += FTR__LOAD(to + FTR__W);                                             \
+    if (i < rows) {                                                                                                    \
+        float *to = c + (i)*c_stride;                                                                                  \
+        if (load) lo##i += FTR__LOAD(to);                                                                              \
         FTR__STORE(to, lo##i);                                                                                         \
-        FTR__STORE(to + FTR__W, hi##i);                                                                                \
+        if (!narrow && load) hi##i += FTR__LOAD(to + FTR__W);                                                          \
+        if (!narrow) FTR__STORE(to + FTR__W, hi##i);                                                                   \
     }
 
-static void FTR__S(winograd_products)(int64_t depth, const float *a, const float *b, bool load, float *c,
-                                      int64_t c_stride) {
+FTR__INLINE void FTR__S(winograd_products_rows)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t panel,
+                                                const float *b, bool load, float *c, int64_t c_stride) {
+    FTR__ROWS(FTR__WZERO)
+    for (; depth > 0; depth -= FTR__W, a += panel) {
+        const float *from = a, *const end = a + (depth < FTR__W ? depth : FTR__W);
+        for (; from < end; from++, b += 2 * FTR__W) {
+            const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b + FTR__W);
+            FTR__ROWS(FTR__WSTEP)
+        }
+    }
+    FTR__ROWS(FTR__WEND)
+}
+
+static void FTR__S(winograd_products)(int64_t rows, bool narrow, int64_t depth, const float *a, int64_t panel,
+                                      const float *b, bool load, float *c, int64_t c_stride) {
+#define FTR__WROWS(count)                                                                                              \
+    if (narrow)                                                                                                        \
+        FTR__S(winograd_products_rows)(count, true, depth, a, panel, b, load, c, c_stride);                            \
+    else                                                                                                               \
+        FTR__S(winograd_products_rows)(count, false, depth, a, panel, b, load, c, c_stride);
+    if (rows <= 1) {
+        FTR__WROWS(1)
+    } else if (rows <= 2) {
+        FTR__WROWS(2)
+    } else if (rows <= 4) {
+        FTR__WROWS(4)
+#if FTR__MR > 8
+    } else if (rows <= 8) {
+        FTR__WROWS(8)
+#endif
+    } else {
+        FTR__WROWS(FTR__MR)
+    }
+#undef FTR__WROWS
+}
+
+/* Of `sums`: as many rows as divide a vector and leave registers for two vectors of B and one of A, or a vector of rows. */
+#if FTR__W == 16
+#define FTR__WTALL 8
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#elif FTR__W == 8
+#define FTR__WTALL 4
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+#define FTR__WTALL 4
+#define FTR__WLIST(X) X(0) X(1) X(2) X(3)
+#endif
+#define FTR__WADD(i)                                                                                                   \
+    if (i < rows) {                                                                                                    \
+        const FTR__VF x = FTR__SPLAT(a[i]);                                                                            \
+        lo##i = FTR__FMA(x, b0, lo##i);                                                                                \
+        if (!narrow) hi##i = FTR__FMA(x, b1, hi##i);                                                                   \
+    }
+
+FTR__INLINE void FTR__S(winograd_sums_rows)(int32_t rows, bool narrow, int64_t depth, const float *a, int64_t a_stride,
+                                            const float *b, const float *b_second, int64_t b_stride, bool load,
+                                            float *c, int64_t c_stride) {
     FTR__WLIST(FTR__WZERO)
-    for (int64_t k = 0; k < depth; k++) {
-        const FTR__VF b0 = FTR__LOAD(b), b1 = FTR__LOAD(b + FTR__W);
-        FTR__WLIST(FTR__WSTEP)
-        a += FTR__W;
-        b += 2 * FTR__W;
+    for (int64_t k = 0; k < depth; k++, a += a_stride, b += b_stride) {
+        const FTR__VF b0 = FTR__LOAD(b), b1 = narrow ? (FTR__VF){0} : FTR__LOAD(b_second);
+        if (!narrow) b_second += b_stride;
+        FTR__WLIST(FTR__WADD)
     }
     FTR__WLIST(FTR__WEND)
+}
+
+static void FTR__S(winograd_sums)(int64_t depth, const float *a, int64_t a_stride, const float *b,
+                                  const float *b_second, int64_t b_stride, bool load, float *c, int64_t c_stride) {
+    if (b_second)
+        FTR__S(winograd_sums_rows)(FTR__WTALL, false, depth, a, a_stride, b, b_second, b_stride, load, c, c_stride);
+    else
+        FTR__S(winograd_sums_rows)(FTR__W, true, depth, a, a_stride, b, b_second, b_stride, load, c, c_stride);
 }
 #undef FTR__WLIST
 #undef FTR__WZERO
 #undef FTR__WSTEP
+#undef FTR__WADD
 #undef FTR__WEND
 
-#undef FTR__SIMD_WINOGRAD_ROWS
-#if FTR__WROWS == 8
-#define FTR__SIMD_WINOGRAD_ROWS 8
+#undef FTR__SIMD_WINOGRAD_TALL
+#if FTR__WTALL == 8
+#define FTR__SIMD_WINOGRAD_TALL 8
 #else
-#define FTR__SIMD_WINOGRAD_ROWS 4
+#define FTR__SIMD_WINOGRAD_TALL 4
 #endif
-#undef FTR__WROWS
+#undef FTR__WTALL
 
 #define FTR__SIMD_WINOGRAD_FUNCTIONS                                                                                   \
     {                                                                                                                  \
-        .rows = FTR__SIMD_WINOGRAD_ROWS, .lanes = FTR__W, .input = FTR__S(winograd_input),                             \
+        .lanes = FTR__W, .tall = FTR__SIMD_WINOGRAD_TALL, .input = FTR__S(winograd_input),                             \
         .gradient = FTR__S(winograd_gradient), .output = FTR__S(winograd_output), .filter = FTR__S(winograd_filter),   \
         .filter_gradient = FTR__S(winograd_filter_gradient), .products = FTR__S(winograd_products),                    \
+        .sums = FTR__S(winograd_sums),                                                                                 \
     }
 
 #undef FTR__WUNROLL
