@@ -41,7 +41,7 @@ SINGLE_PROGRAMS := $(addprefix $B/single/,$(basename $(notdir $(TESTS))))
 CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(shell readlink -f "$$(command -v nvcc)" 2>/dev/null)),/usr/local/cuda)
 CUDA_SOURCES := $(filter %.cu,$(shell awk '$$1 == "cuda" { print "src/" $$2 }' src/MANIFEST))
 EMULATOR := $(wildcard tests/cuda/emulator/*.cpp)
-EMULATOR_FLAGS := -std=c++17 -O1 -g -Wall -Wextra $(WERROR) -Isrc -Itests/cuda/emulator -isystem $(CUDA_HOME)/include
+EMULATOR_FLAGS := -std=c++17 -O2 -g -Wall -Wextra $(WERROR) -Isrc -Itests/cuda/emulator -isystem $(CUDA_HOME)/include
 CUDA_HEADERS := $(and $(wildcard $(CUDA_HOME)/include/cublasLt.h),$(wildcard $(CUDA_HOME)/include/cudnn.h))
 CUDA_TESTS := $(if $(CUDA_HEADERS),$(addprefix $B/cuda/,test_emulator test_device test_ops),tests/cuda/no_headers)
 

@@ -111,6 +111,14 @@ static ftr_tensor resnet8(ftr_tensor image, const zoo_options *options) {
 
 static const zoo_model smallest_resnet = {"resnet8", FTR_F32, FTR_SHAPE(1, 32, 32, 3), resnet8};
 
+/* Little of everything that calls a library. */
+static ftr_tensor little(ftr_tensor image, const zoo_options *options) {
+    const ftr_tensor h = ftr_relu(ftr_batch_norm(ftr_conv2d(image, "conv", 4, 3, NULL), "bn", NULL));
+    return ftr_linear(ftr_global_avg_pool(h), "fc", options->classes, NULL);
+}
+
+static const zoo_model little_net = {"little", FTR_F32, FTR_SHAPE(1, 8, 8, 3), little};
+
 /* Built on a context, with the values of the parity harness; ready to step. */
 typedef struct run {
     ftr_context *context;
@@ -124,7 +132,9 @@ static ftr_status run_open(run *r, const network *n, const char *device, ftr_amp
     if (allocator) desc.allocator = *allocator;
     ftr_status status = ftr_context_create(&desc, &r->context);
     if (status) return status;
-    const zoo_model *model = strcmp(n->name, "resnet8") ? zoo_find(n->name) : &smallest_resnet;
+    const zoo_model *model = strcmp(n->name, "resnet8") == 0  ? &smallest_resnet
+                             : strcmp(n->name, "little") == 0 ? &little_net
+                                                              : zoo_find(n->name);
     r->graph = ftr_graph_create(r->context);
     if (!r->graph) return ftr_error_status(r->context);
     zoo_network net = zoo_build(r->graph, model, n->input, &(zoo_options){.classes = 10});
@@ -161,7 +171,7 @@ static void train_beside_cpu(const network *n, ftr_amp amp, const char *steps) {
     setenv("FASTTRAIN_CUDA_STEPS", steps, 1);
     FTR_TEST_OK(cpu.context, run_open(&cpu, n, "cpu", amp, NULL));
     FTR_TEST_OK(cuda.context, run_open(&cuda, n, "cuda", amp, NULL));
-    for (int step = 0; step < 6; step++) {
+    for (int step = 0; step < 4; step++) {
         ftr_step_info a, b;
         FTR_TEST_OK(cpu.context, ftr_step(cpu.plan, &a));
         FTR_TEST_OK(cuda.context, ftr_step(cuda.plan, &b));
@@ -282,7 +292,7 @@ static ftr_status story(const network *n, ftr_test_memory *memory, char *message
 static void test_each_call_fails(void **state) {
     (void)state;
     char message[512];
-    const network small = {"resnet8", FTR_SHAPE(2, 8, 8, 3), sgd_momentum, 1e-2};
+    const network small = {"little", FTR_SHAPE(2, 8, 8, 3), sgd_momentum, 1e-2};
     machine(usual);
     ftr_test_memory memory = {0};
     assert_int_equal(story(&small, &memory, message, sizeof message), FTR_OK);
@@ -312,7 +322,7 @@ static void test_each_call_fails(void **state) {
     }
     printf("%lld of %lld calls failed: %lld ended the run, %lld did not\n", (long long)(failed + kept_on), (long long)calls,
            (long long)failed, (long long)kept_on);
-    assert_true(failed > 50);
+    assert_true(failed > 30);
 }
 
 int main(void) {

@@ -352,41 +352,59 @@ cudnnStatus_t program_of(const descriptor *graph, program *p) {
     return CUDNN_STATUS_SUCCESS;
 }
 
+/* All elements, n, c, h, w. */
+std::vector<double> dense_of(const tensor &t) {
+    std::vector<double> values;
+    values.reserve((size_t)count_of(t));
+    int64_t at[4];
+    for (at[0] = 0; at[0] < t.dims[0]; at[0]++)
+        for (at[1] = 0; at[1] < t.dims[1]; at[1]++)
+            for (at[2] = 0; at[2] < t.dims[2]; at[2]++)
+                for (at[3] = 0; at[3] < t.dims[3]; at[3]++) values.push_back(load(t, at));
+    return values;
+}
+
+void store_dense(tensor &t, const std::vector<double> &values) {
+    size_t i = 0;
+    int64_t at[4];
+    for (at[0] = 0; at[0] < t.dims[0]; at[0]++)
+        for (at[1] = 0; at[1] < t.dims[1]; at[1]++)
+            for (at[2] = 0; at[2] < t.dims[2]; at[2]++)
+                for (at[3] = 0; at[3] < t.dims[3]; at[3]++) store(t, at, values[i++]);
+}
+
 void convolve(program &p, const operation &o) {
     tensor &x = p.tensors[o.x], &w = p.tensors[o.w], &y = p.tensors[o.y];
     const bool forward = o.type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR;
     const bool to_x = o.type == CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR;
     tensor &to = forward ? y : to_x ? x : w;
+    const std::vector<double> none;
     std::vector<double> sums((size_t)count_of(to), 0.0);
-    const int64_t groups = x.dims[1] / w.dims[1], group_out = w.dims[0] / groups;
-    auto dense = [](const tensor &t, const int64_t *at) {
-        return (size_t)(((at[0] * t.dims[1] + at[1]) * t.dims[2] + at[2]) * t.dims[3] + at[3]);
-    };
+    const std::vector<double> xs = to_x ? none : dense_of(x), ws = forward || to_x ? dense_of(w) : none,
+                              ys = forward ? none : dense_of(y);
+    const int64_t k_count = y.dims[1], oh = y.dims[2], ow = y.dims[3], ih = x.dims[2], iw = x.dims[3], kh = w.dims[2], kw = w.dims[3];
+    const int64_t group_in = w.dims[1], channels = x.dims[1], group_out = w.dims[0] / (channels / group_in);
     for (int64_t n = 0; n < y.dims[0]; n++)
-        for (int64_t k = 0; k < y.dims[1]; k++)
-            for (int64_t oy = 0; oy < y.dims[2]; oy++)
-                for (int64_t ox = 0; ox < y.dims[3]; ox++)
-                    for (int64_t a = 0; a < w.dims[2]; a++)
-                        for (int64_t b = 0; b < w.dims[3]; b++) {
-                            const int64_t iy = oy * o.how.strides[0] - o.how.before[0] + a * o.how.dilations[0];
-                            const int64_t ix = ox * o.how.strides[1] - o.how.before[1] + b * o.how.dilations[1];
-                            if (iy < 0 || iy >= x.dims[2] || ix < 0 || ix >= x.dims[3]) continue;
-                            for (int64_t c = 0; c < w.dims[1]; c++) {
-                                const int64_t at_x[4] = {n, k / group_out * w.dims[1] + c, iy, ix}, at_w[4] = {k, c, a, b},
-                                              at_y[4] = {n, k, oy, ox};
+        for (int64_t k = 0; k < k_count; k++)
+            for (int64_t c = 0; c < group_in; c++)
+                for (int64_t a = 0; a < kh; a++)
+                    for (int64_t b = 0; b < kw; b++)
+                        for (int64_t oy = 0; oy < oh; oy++)
+                            for (int64_t ox = 0; ox < ow; ox++) {
+                                const int64_t iy = oy * o.how.strides[0] - o.how.before[0] + a * o.how.dilations[0];
+                                const int64_t ix = ox * o.how.strides[1] - o.how.before[1] + b * o.how.dilations[1];
+                                if (iy < 0 || iy >= ih || ix < 0 || ix >= iw) continue;
+                                const size_t in = (size_t)(((n * channels + k / group_out * group_in + c) * ih + iy) * iw + ix);
+                                const size_t weight = (size_t)(((k * group_in + c) * kh + a) * kw + b);
+                                const size_t out = (size_t)(((n * k_count + k) * oh + oy) * ow + ox);
                                 if (forward)
-                                    sums[dense(y, at_y)] += load(x, at_x) * load(w, at_w);
+                                    sums[out] += xs[in] * ws[weight];
                                 else if (to_x)
-                                    sums[dense(x, at_x)] += load(y, at_y) * load(w, at_w);
+                                    sums[in] += ys[out] * ws[weight];
                                 else
-                                    sums[dense(w, at_w)] += load(y, at_y) * load(x, at_x);
+                                    sums[weight] += ys[out] * xs[in];
                             }
-                        }
-    int64_t at[4];
-    for (at[0] = 0; at[0] < to.dims[0]; at[0]++)
-        for (at[1] = 0; at[1] < to.dims[1]; at[1]++)
-            for (at[2] = 0; at[2] < to.dims[2]; at[2]++)
-                for (at[3] = 0; at[3] < to.dims[3]; at[3]++) store(to, at, sums[dense(to, at)]);
+    store_dense(to, sums);
 }
 
 void compute_pointwise(program &p, const operation &o) {

@@ -583,7 +583,8 @@ cudaError_t CUDARTAPI cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCapt
 }
 
 cudaError_t CUDARTAPI cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
-    CALL(cudaStreamEndCapture);
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    const bool fails = ftr_double::fails("cudaStreamEndCapture"); /* which ends the capture too */
     if (!is_stream("cudaStreamEndCapture", stream)) return fail(cudaErrorInvalidResourceHandle);
     if (!stream->into || stream->into->origin != stream) {
         report("cudaStreamEndCapture: no capture began in this stream");
@@ -603,6 +604,12 @@ cudaError_t CUDARTAPI cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *gra
     }
     stream->into = nullptr;
     stream->after.clear();
+    if (fails) {
+        delete *graph;
+        *graph = nullptr;
+        live--;
+        return fail(cudaErrorUnknown);
+    }
     if (unjoined) {
         report("cudaStreamEndCapture: a stream of the capture did not join it again");
         return fail(cudaErrorStreamCaptureUnjoined);
