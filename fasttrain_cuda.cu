@@ -3874,7 +3874,7 @@ template <int LANES> static __device__ __forceinline__ float ftr__row_sum(float 
 
 /* A row's elements of one thread, V at a time: up to PACKS times, held; PACKS 0: any number, read again in each pass. f(x, at, k)
  * is called for each, `at` being its place in the row. */
-template <typename T, int V, int LANES, int PACKS> struct ftr__row {
+template <typename T, int V, int LANES, int PACKS> struct ftr__norm_row {
     float held[PACKS > 0 ? PACKS : 1][V];
     const T *from;
     int64_t n;
@@ -3917,7 +3917,7 @@ template <typename T, int V, int LANES, int PACKS> FTR__KERNEL ftr__row_norm_ker
     const float n = static_cast<float>(p.n);
     for (int64_t row = (int64_t)blockIdx.x * rows + threadIdx.x / LANES; row < p.rows;
          row += (int64_t)gridDim.x * rows) {
-        ftr__row<T, V, LANES, PACKS> mine;
+        ftr__norm_row<T, V, LANES, PACKS> mine;
         mine.open(x + row * p.n, p.n);
         float mean = 0.0f, left = 0.0f;
         if (!p.rms) {
@@ -3971,7 +3971,7 @@ FTR__ROOMY_KERNEL ftr__row_norm_grad_kernel(ftr__row_norm p, const T *dy, const 
     const float n = static_cast<float>(p.n);
     for (int64_t row = (int64_t)blockIdx.x * rows + threadIdx.x / LANES; row < p.rows;
          row += (int64_t)gridDim.x * rows) {
-        ftr__row<T, V, LANES, PACKS> mine;
+        ftr__norm_row<T, V, LANES, PACKS> mine;
         mine.open(dy + row * p.n, p.n);
         const float mean = p.rms ? 0.0f : p.mean[row], invstd = p.invstd[row];
         const T *source = x + row * p.n;
