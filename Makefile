@@ -209,7 +209,7 @@ $B/cuda/tests/%.o: tests/%.cu Makefile
 	$(CXX) -x c++ $(EMULATOR_FLAGS) $(or $(SANITIZE),-fsanitize=thread -DFTR_TEST_TRACE) -include tests/cuda/emulator/emulator.h \
 	    -MMD -MP -c $< -o $@
 
-$B/cuda/test_emulator: $B/cuda/tests/cuda/test_emulator.o $(EMULATOR:%.cpp=$B/cuda/%.o)
+$B/cuda/test_emulator: $B/cuda/tests/cuda/emulator.o $(EMULATOR:%.cpp=$B/cuda/%.o)
 	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
 
 # As a program that has the CUDA backend: the one file that knows of it.
@@ -217,7 +217,7 @@ $B/cuda/context.o: src/core/context.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(SPLIT_FLAGS) $(CFLAGS) -DFASTTRAIN_CUDA -Isrc -MMD -MP -c $< -o $@
 
-$B/cuda/test_device: $B/cuda/tests/cuda/test_device.o $B/cuda/context.o $B/cuda/emulated.a $B/split/support.a $B/libfasttrain.a
+$B/cuda/test_device: $B/cuda/tests/cuda/device.o $B/cuda/context.o $B/cuda/emulated.a $B/split/support.a $B/libfasttrain.a
 	$(CXX) $(SANITIZE) $^ -o $@ -lcmocka $(LIBS)
 
 $B/cuda/emulated.a: $(CUDA_SOURCES:%.cu=$B/cuda/%.o) $(EMULATOR:%.cpp=$B/cuda/%.o)

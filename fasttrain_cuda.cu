@@ -29,6 +29,10 @@
 
 #define FTR__KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS)
 
+/* A kernel that may have as many registers as a block of its own leaves it: for the compiler would rather spill some to have room
+ * for more blocks. */
+#define FTR__ROOMY_KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1)
+
 /* In front of a loop over an array that is to stay in registers; of a loop of which more than one turn at once would spill. */
 #ifdef FTR_EMULATOR
 #define FTR__UNROLL
@@ -626,10 +630,6 @@ FTR__CUDA_LIB ftr_status ftr__dnn_run(const ftr_kernel_call *call, const ftr__dn
 
 /* ---- src/backend/cuda/vector.cuh ---- */
 /* Some neighbouring elements that are read and written at once, as f32. */
-
-/* A kernel that may have as many registers as a block of its own leaves it: for the compiler would rather spill some to have room
- * for more blocks. */
-#define FTR__ROOMY_KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1)
 
 template <typename T, int V> struct alignas(sizeof(T) * V) ftr__vector { T of[V]; };
 
@@ -4735,7 +4735,7 @@ FTR__KERNEL ftr__attention_grad_query(ftr__attention p, const float *means, void
 
 /* A warp a key: with FOR_VALUE the gradient of its value, otherwise its own. */
 template <bool FOR_VALUE>
-FTR__KERNEL ftr__attention_grad_key(ftr__attention p, const float *means, void *out, ftr_dtype out_dtype) {
+FTR__ROOMY_KERNEL ftr__attention_grad_key(ftr__attention p, const float *means, void *out, ftr_dtype out_dtype) {
     FTR_SHARED(float, sums, FTR__ATTENTION_WARPS * FTR__ATTENTION_PART);
     const int lane = (int)threadIdx.x % FTR__CUDA_WARP, warp = (int)threadIdx.x / FTR__CUDA_WARP;
     float *sum_of = sums + warp * FTR__ATTENTION_PART;
@@ -6630,7 +6630,7 @@ FTR__CUDA_LIB size_t ftr__cuda_loss_workspace(const ftr_kernel_call *call) {
 
 /* A row's loss: (1 - e) w[label] (-log p[label]) + e / C * sum of w[c] (-log p[c]), with -log p = most - x + log_sum. */
 template <typename R>
-FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename R::T *losses, typename R::T *log_sums,
+FTR__ROOMY_KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename R::T *losses, typename R::T *log_sums,
                                     double *partial) {
     using T = typename R::T;
     FTR_SHARED(float, room, 32);
@@ -6704,7 +6704,7 @@ static __device__ __forceinline__ float ftr__loss_factor(const ftr__loss &p, con
 /* d loss / d x[c] = g ((1 - e) w[label] (p[c] - [c == label]) + e / C (p[c] sum of w - w[c])), p[c] = e^(x[c] - most - log_sum).
  * dx may lie over x. */
 template <typename R>
-FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, const void *dloss, const typename R::T *log_sums,
+FTR__ROOMY_KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, const void *dloss, const typename R::T *log_sums,
                                          const void *weight_sum, typename R::T *out) {
     using T = typename R::T;
     FTR_SHARED(float, room, 32);
@@ -7334,7 +7334,7 @@ FTR__KERNEL ftr__embedding_grad_pieces(ftr__embedding_sums p) {
 }
 
 /* A block a piece: its last row, if that begins in it and ends in another one. */
-FTR__KERNEL ftr__embedding_grad_join(ftr__embedding_sums p) {
+FTR__ROOMY_KERNEL ftr__embedding_grad_join(ftr__embedding_sums p) {
     const int64_t all = ftr__sorted(p.sort), column = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     for (int64_t piece = blockIdx.x; (piece + 1) * FTR__PIECE < all; piece += gridDim.x) {
         const int64_t first = piece * FTR__PIECE, row = ftr__sort_key(p.sort, p.sort.order[first + FTR__PIECE - 1]);

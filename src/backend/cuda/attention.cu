@@ -170,7 +170,7 @@ FTR__KERNEL ftr__attention_grad_query(ftr__attention p, const float *means, void
 
 /* A warp a key: with FOR_VALUE the gradient of its value, otherwise its own. */
 template <bool FOR_VALUE>
-FTR__KERNEL ftr__attention_grad_key(ftr__attention p, const float *means, void *out, ftr_dtype out_dtype) {
+FTR__ROOMY_KERNEL ftr__attention_grad_key(ftr__attention p, const float *means, void *out, ftr_dtype out_dtype) {
     FTR_SHARED(float, sums, FTR__ATTENTION_WARPS * FTR__ATTENTION_PART);
     const int lane = (int)threadIdx.x % FTR__CUDA_WARP, warp = (int)threadIdx.x / FTR__CUDA_WARP;
     float *sum_of = sums + warp * FTR__ATTENTION_PART;

@@ -23,6 +23,10 @@
 
 #define FTR__KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS)
 
+/* A kernel that may have as many registers as a block of its own leaves it: for the compiler would rather spill some to have room
+ * for more blocks. */
+#define FTR__ROOMY_KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1)
+
 /* In front of a loop over an array that is to stay in registers; of a loop of which more than one turn at once would spill. */
 #ifdef FTR_EMULATOR
 #define FTR__UNROLL

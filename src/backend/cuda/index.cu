@@ -221,7 +221,7 @@ FTR__KERNEL ftr__embedding_grad_pieces(ftr__embedding_sums p) {
 }
 
 /* A block a piece: its last row, if that begins in it and ends in another one. */
-FTR__KERNEL ftr__embedding_grad_join(ftr__embedding_sums p) {
+FTR__ROOMY_KERNEL ftr__embedding_grad_join(ftr__embedding_sums p) {
     const int64_t all = ftr__sorted(p.sort), column = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     for (int64_t piece = blockIdx.x; (piece + 1) * FTR__PIECE < all; piece += gridDim.x) {
         const int64_t first = piece * FTR__PIECE, row = ftr__sort_key(p.sort, p.sort.order[first + FTR__PIECE - 1]);

@@ -233,7 +233,7 @@ FTR__CUDA_LIB size_t ftr__cuda_loss_workspace(const ftr_kernel_call *call) {
 
 /* A row's loss: (1 - e) w[label] (-log p[label]) + e / C * sum of w[c] (-log p[c]), with -log p = most - x + log_sum. */
 template <typename R>
-FTR__KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename R::T *losses, typename R::T *log_sums,
+FTR__ROOMY_KERNEL ftr__cross_entropy_rows(ftr__loss p, ftr__cuda_reporter to, typename R::T *losses, typename R::T *log_sums,
                                     double *partial) {
     using T = typename R::T;
     FTR_SHARED(float, room, 32);
@@ -307,7 +307,7 @@ static __device__ __forceinline__ float ftr__loss_factor(const ftr__loss &p, con
 /* d loss / d x[c] = g ((1 - e) w[label] (p[c] - [c == label]) + e / C (p[c] sum of w - w[c])), p[c] = e^(x[c] - most - log_sum).
  * dx may lie over x. */
 template <typename R>
-FTR__KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, const void *dloss, const typename R::T *log_sums,
+FTR__ROOMY_KERNEL ftr__cross_entropy_grad_rows(ftr__loss p, ftr__cuda_reporter to, const void *dloss, const typename R::T *log_sums,
                                          const void *weight_sum, typename R::T *out) {
     using T = typename R::T;
     FTR_SHARED(float, room, 32);

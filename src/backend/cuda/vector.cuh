@@ -4,10 +4,6 @@
 
 #include "backend/cuda/cuda.cuh"
 
-/* A kernel that may have as many registers as a block of its own leaves it: for the compiler would rather spill some to have room
- * for more blocks. */
-#define FTR__ROOMY_KERNEL static __global__ void __launch_bounds__(FTR__CUDA_THREADS, 1)
-
 template <typename T, int V> struct alignas(sizeof(T) * V) ftr__vector { T of[V]; };
 
 /* `from` is a multiple of the vector's size. */
