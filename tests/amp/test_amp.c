@@ -564,13 +564,14 @@ static void the_same_bits_on_any_number_of_threads(void **state) {
     }
 }
 
-/* Convolutions' results, which are most of the memory, take half of it. */
+/* Convolutions' results, which are most of the memory, take half of it; the scratch in which a convolution has its operands as f32
+ * lies among them. */
 static void activations_take_less_memory(void **state) {
     (void)state;
     ftr_optimizer sgd = network_sgd(NETWORK_RESNET8);
     run exact = train(1, NETWORK_RESNET8, &sgd, FTR_AMP_OFF, 0, 0);
     run half = train(1, NETWORK_RESNET8, &sgd, FTR_AMP_BF16, 0, 0);
-    assert_true(half.memory.activations < exact.memory.activations * 6 / 10);
+    assert_true(half.memory.activations < exact.memory.activations * 8 / 10);
     assert_int_equal(half.memory.parameters, exact.memory.parameters);
     assert_int_equal(half.memory.gradients, exact.memory.gradients);
     free(exact.variables);
