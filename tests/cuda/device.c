@@ -287,8 +287,7 @@ static ftr_status story(const network *n, ftr_test_memory *memory, char *message
     return status;
 }
 
-/* Each call of CUDA, cuBLASLt and cuDNN fails in turn: a status and a sentence that names a call, nothing left behind but what a
- * failed call to free leaves. */
+/* Each call of CUDA, cuBLASLt and cuDNN fails in turn: a status and a sentence, or a fallback, and nothing left behind. */
 static void test_each_call_fails(void **state) {
     (void)state;
     char message[512];
@@ -307,16 +306,14 @@ static void test_each_call_fails(void **state) {
         const ftr_status status = story(&small, &memory, message, sizeof message);
         const char *name = ftr_double_failed();
         assert_int_equal(memory.live, 0);
-        const bool frees = strstr(name, "Free") || strstr(name, "Destroy") || strstr(name, "destroy");
-        const bool at_end = strcmp(name, "cudaStreamSynchronize") == 0;
-        if (status == FTR_OK) { /* cuDNN and the heuristics may fall back, freeing has no status */
+        if (status == FTR_OK) { /* what cuDNN or cuBLASLt refuses has a fallback; a wait at the end has no status */
             kept_on++;
         } else {
             failed++;
             assert_true(strlen(message) > 10);
             assert_true(status == FTR_ERROR_DEVICE || status == FTR_ERROR_OUT_OF_MEMORY);
         }
-        if (!frees && !at_end && ftr_double_live() != 0) {
+        if (ftr_double_live() != 0) {
             fail_msg("%s (call %lld) leaves %lld objects behind", name, (long long)call, (long long)ftr_double_live());
         }
     }

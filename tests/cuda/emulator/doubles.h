@@ -23,7 +23,7 @@ typedef struct ftr_double_machine {
 void ftr_double_reset(void);
 void ftr_double_set(const ftr_double_machine *machine);
 
-/* Call number `call`, from 1, of those that return a status fails. 0: none. Counted from here on. */
+/* Call number `call`, from 1, of those that return a status and do not give something back fails. 0: none. Counted from here on. */
 void ftr_double_fail(int64_t call);
 int64_t ftr_double_calls(void);
 /* Name of the call that was made to fail; "" if none was. */

@@ -169,6 +169,8 @@ void copy_now(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
 namespace ftr_double {
 
 bool fails(const char *name) {
+    /* What gives something back has done so even if it reports an error, often that of work before it. */
+    if (strstr(name, "Free") || strstr(name, "Destroy")) return false;
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (++calls != fail_at) return false;
     failed = name;
