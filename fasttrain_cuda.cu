@@ -4630,7 +4630,7 @@ static __device__ __forceinline__ int64_t ftr__attention_end(const ftr__attentio
 }
 
 /* A warp a query: the largest score, the sum, then the result in parts of the head. */
-FTR__KERNEL ftr__attention_forward(ftr__attention p, void *out, ftr_dtype out_dtype) {
+FTR__ROOMY_KERNEL ftr__attention_forward(ftr__attention p, void *out, ftr_dtype out_dtype) {
     FTR_SHARED(float, sums, FTR__ATTENTION_WARPS * FTR__ATTENTION_PART);
     const int lane = (int)threadIdx.x % FTR__CUDA_WARP, warp = (int)threadIdx.x / FTR__CUDA_WARP;
     float *sum_of = sums + warp * FTR__ATTENTION_PART;
@@ -4706,7 +4706,7 @@ static __device__ __forceinline__ ftr__attention_pair ftr__attention_pair_of(con
 }
 
 /* A warp a query. */
-FTR__KERNEL ftr__attention_grad_query(ftr__attention p, const float *means, void *out, ftr_dtype out_dtype) {
+FTR__ROOMY_KERNEL ftr__attention_grad_query(ftr__attention p, const float *means, void *out, ftr_dtype out_dtype) {
     FTR_SHARED(float, sums, FTR__ATTENTION_WARPS * FTR__ATTENTION_PART);
     const int lane = (int)threadIdx.x % FTR__CUDA_WARP, warp = (int)threadIdx.x / FTR__CUDA_WARP;
     float *sum_of = sums + warp * FTR__ATTENTION_PART;
