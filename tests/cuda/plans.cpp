@@ -5,6 +5,8 @@
  *   plans --write EXPECTED DEVICE.json NAME
  *
  * EXPECTED has a line for each plan: device, network, type, mode, pattern, shapes. */
+#include "emulator.h"
+
 #include "backend/cuda/cudnn.cuh"
 #include "doubles.h"
 #include "fasttrain.h"
@@ -35,7 +37,7 @@ ftr_tensor resnet50(ftr_tensor x) { return ftr_resnet(x, nullptr); }
 ftr_tensor mobilenet(ftr_tensor x) { return ftr_mobilenet_v3(x, nullptr); }
 ftr_tensor efficientnet(ftr_tensor x) { return ftr_efficientnet(x, nullptr); }
 ftr_tensor vit_s(ftr_tensor x) {
-    const ftr_vit_desc desc = ftr_vit_defaults(FTR_VIT_S_16);
+    const ftr_vit_desc desc = ftr_vit_defaults(FTR_VIT_SMALL);
     return ftr_vit(x, &desc);
 }
 ftr_tensor gpt2(ftr_tensor tokens) { return ftr_gpt(tokens, nullptr); }
